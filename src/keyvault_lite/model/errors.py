@@ -1,0 +1,118 @@
+"""The one error tree: every refusal the product can utter, with a stable code and no secret.
+
+An error carries no HTTP status: each dialect owns one table from these classes to its own wire form.
+`detail` is written by us, for the caller; it never repeats a submitted value.
+"""
+
+from typing import ClassVar
+
+
+class KeyVaultError(Exception):
+    """Base of all refusals. `code` is stable API; `audit_id` is the entry that recorded the refusal, if one did."""
+
+    code: ClassVar[str]
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.audit_id: int | None = None
+
+
+class InvalidRequest(KeyVaultError):
+    """The request parses, but a field has a wrong type, an unknown name or a value that makes no sense."""
+
+    code = "invalid_request"
+
+
+class MalformedRequest(InvalidRequest):
+    """The body is not the kind of text it claims to be (JSON that does not parse, duplicate names, NaN)."""
+
+
+class Unauthenticated(KeyVaultError):
+    """No valid credential. One answer for missing, unknown, wrong, expired and deactivated."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(KeyVaultError):
+    """The caller is known, and may not do this."""
+
+    code = "forbidden"
+
+
+class NotFound(KeyVaultError):
+    """No such object, or none this caller may know of."""
+
+    code = "not_found"
+
+
+class MethodNotAllowed(KeyVaultError):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+
+
+class Conflict(KeyVaultError):
+    """The request contradicts what is there: a taken name, the last ADMIN, an idempotency key used otherwise."""
+
+    code = "conflict"
+
+
+class TooLarge(KeyVaultError):
+    """A documented size limit is exceeded."""
+
+    code = "too_large"
+
+
+class UnsupportedMediaType(KeyVaultError):
+    """The body is not of the media type the operation takes."""
+
+    code = "unsupported_media_type"
+
+
+class InvalidCiphertext(KeyVaultError):
+    """The one answer for every failure to decrypt: damaged, foreign, other context, other version."""
+
+    code = "invalid_ciphertext"
+
+
+class InvalidState(KeyVaultError):
+    """The key or version is in a state that forbids the operation; `detail` names the state."""
+
+    code = "invalid_state"
+
+
+class LimitExceeded(KeyVaultError):
+    """Too many requests or too many objects; try later or with less."""
+
+    code = "limit_exceeded"
+
+
+class IntegrityViolation(KeyVaultError):
+    """Stored data does not verify. Nothing unverified is ever served."""
+
+    code = "integrity_violation"
+
+
+class AuditUnavailable(KeyVaultError):
+    """The attempt could not be recorded, hence there is no result (no record, no result)."""
+
+    code = "audit_unavailable"
+
+
+class OutcomeUnknown(KeyVaultError):
+    """The store failed while committing: the change may or may not have happened. Ask again with the Idempotency-Key."""
+
+    code = "outcome_unknown"
+
+
+class Sealed(KeyVaultError):
+    """The keyring is not open."""
+
+    code = "sealed"
+
+
+class InternalError(KeyVaultError):
+    """A defect of ours. The caller learns nothing but the request id; the log has the place, not the data."""
+
+    code = "internal_error"

@@ -1,0 +1,95 @@
+"""What the audit log records of one attempt: before it is sealed (Draft) and as it stands in the log (Entry)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from keyvault_lite.model.names import KeyId, ServiceId
+
+
+class Action(StrEnum):
+    """What was attempted. The list is part of the contract; later features add to it."""
+
+    AUTHENTICATE = "authenticate"
+    INITIALISE = "initialise"
+    GENERATE = "generate"
+    KEY_READ = "key_read"
+    KEY_UPDATE = "key_update"
+    ROTATE = "rotate"
+    REVOKE = "revoke"
+    DISABLE = "disable"
+    ENABLE = "enable"
+    DESTROY = "destroy"
+    RESTORE = "restore"
+    ENCRYPT = "encrypt"
+    DECRYPT = "decrypt"
+    REWRAP = "rewrap"
+    DATA_KEY = "data_key"
+    DATA_KEY_OPEN = "data_key_open"
+    SIGN = "sign"
+    VERIFY = "verify"
+    RANDOM = "random"
+    SERVICE_CREATE = "service_create"
+    SERVICE_READ = "service_read"
+    SERVICE_UPDATE = "service_update"
+    TOKEN_RENEW = "token_renew"  # noqa: S105  (the name of an action, not a secret)
+    AUDIT_READ = "audit_read"
+    AUDIT_VERIFY = "audit_verify"
+    MASTER_KEY_ROTATE = "master_key_rotate"
+
+
+class Result(StrEnum):
+    """How the attempt ended."""
+
+    SUCCESS = "success"
+    DENIED = "denied"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One attempt as the engine knows it. Never holds a plaintext, ciphertext, token, raw context or raw body."""
+
+    action: Action
+    result: Result
+    request_id: bytes
+    """128 random bits of the server; they also blind the leaf hash."""
+    service_id: ServiceId | None = None
+    key_id: KeyId | None = None
+    key_version: int | None = None
+    reason: str | None = None
+    """An error code, or `replayed` for an answer repeated from an Idempotency-Key."""
+    client_request_id: str | None = None
+    source: str | None = None
+    """The peer's address."""
+    context_digest: bytes | None = None
+    """Keyed digest of (key, context): equal contexts under one key are equal here, nothing more is told."""
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    key_ref: str | None = None
+    """What the caller called a key that does not exist: only if it could be a name, else a keyed digest."""
+    subject: str | None = None
+    """The service that was acted upon."""
+    operation: str | None = None
+    """The dialect's own name of the operation; None for the native API."""
+    comment: str | None = None
+    """What an ADMIN gave as the reason of a revocation."""
+    count: int = 1
+    """How many attempts this entry stands for (failed logins from one address beyond ten a second)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One sealed entry: a draft with its place in the log. `hash` is chain link and Merkle leaf at once."""
+
+    id: int
+    """Sequence number, from 1 without a gap. The leaf's index is id - 1."""
+    epoch: int
+    timestamp: int
+    """Microseconds since 1970-01-01 UTC; never less than the entry before."""
+    state_seq: int
+    """The newest management entry at or before this one; 0 before the first."""
+    state_root: bytes | None
+    """The root of the state after this entry; management entries only."""
+    draft: Draft
+    prev_hash: bytes
+    hash: bytes

@@ -1,0 +1,92 @@
+"""Services, roles, grants, tokens, and who a caller turned out to be."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from keyvault_lite.model.names import ServiceId, TokenId
+
+
+class Role(StrEnum):
+    """What a service is. Exactly one a service."""
+
+    ADMIN = "ADMIN"
+    SERVICE = "SERVICE"
+    AUDITOR = "AUDITOR"
+
+
+class Permission(StrEnum):
+    """What a grant can allow on a key."""
+
+    ENCRYPT = "encrypt"
+    DECRYPT = "decrypt"
+    SIGN = "sign"
+    VERIFY = "verify"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Permission to use the keys whose name matches `key` (a glob), or whose id equals it."""
+
+    key: str
+    actions: frozenset[Permission]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A caller the vault knows."""
+
+    id: ServiceId
+    name: str
+    role: Role
+    active: bool
+    created_at: int
+    grants: tuple[Grant, ...] = ()
+    expires_at: int | None = None
+
+
+class TokenKind(StrEnum):
+    """How a token came to be. A service has one NATIVE token; dialects add others."""
+
+    NATIVE = "native"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A credential of a service, as stored: the keyed digest of its secret, never the secret."""
+
+    id: TokenId
+    service_id: ServiceId
+    kind: TokenKind
+    digest: bytes = field(repr=False)
+    created_at: int
+    expires_at: int | None = None
+    parent: TokenId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BearerCredential:
+    """A token as presented, not yet verified. None when the request carried none or a malformed one."""
+
+    token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SystemCredential:
+    """The vault's own authority, for initialisation, background jobs and offline commands.
+
+    It is not reachable from any wire: only the composition root and the background jobs make one (a test holds them to it).
+    """
+
+
+Credential = BearerCredential | SystemCredential
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who the caller is, verified. Made in access/authenticate.py and nowhere else."""
+
+    service_id: ServiceId
+    name: str
+    role: Role | None
+    """None is the vault itself."""
+    grants: tuple[Grant, ...] = ()

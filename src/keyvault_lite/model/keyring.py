@@ -1,0 +1,19 @@
+"""A slot: the sealed keyring as it is stored, one for each master key that may open it."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The keyring's secrets in a container under one master key."""
+
+    id: str
+    """UUID, lower case, dashed."""
+    generation: int
+    """Counts the keyring's own changes: a slot of an older generation is not the current keyring."""
+    instance_id: bytes
+    """16 bytes, in the clear; compared with the keyring's own after opening."""
+    kdf: str
+    """How the master key becomes the wrapping key: `none` for 32 uniform bytes."""
+    sealed: bytes = field(repr=False)
+    created_at: int = 0

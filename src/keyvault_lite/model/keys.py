@@ -1,0 +1,213 @@
+"""Keys, their versions and the rules of their states: facts and tables, no behaviour that does anything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.names import KeyId
+
+
+class KeyType(StrEnum):
+    """The family of a key's algorithm."""
+
+    AES = "AES"
+    RSA = "RSA"
+    EC = "EC"
+    ED25519 = "ED25519"
+    HMAC = "HMAC"
+    ML_DSA = "ML-DSA"
+
+
+class Purpose(StrEnum):
+    """What a key is for. One purpose a key (NIST SP 800-57 part 1, section 5.2)."""
+
+    ENCRYPT = "ENCRYPT"
+    SIGN = "SIGN"
+    MAC = "MAC"
+
+
+class KeyStatus(StrEnum):
+    """The state of a logical key."""
+
+    ACTIVE = "ACTIVE"
+    DISABLED = "DISABLED"
+    PENDING_DESTRUCTION = "PENDING_DESTRUCTION"
+    REVOKED = "REVOKED"
+    DESTROYED = "DESTROYED"
+
+
+class VersionStatus(StrEnum):
+    """The state of one version of a key."""
+
+    ACTIVE = "ACTIVE"
+    DEPRECATED = "DEPRECATED"
+    REVOKED = "REVOKED"
+    DESTROYED = "DESTROYED"
+
+
+class Algorithm(StrEnum):
+    """Every algorithm the native API names."""
+
+    AES_256_GCM = "AES_256_GCM"
+    RSA_OAEP_SHA256 = "RSA_OAEP_SHA256"
+    RSA_PSS_SHA256 = "RSA_PSS_SHA256"
+    RSA_PSS_SHA384 = "RSA_PSS_SHA384"
+    RSA_PSS_SHA512 = "RSA_PSS_SHA512"
+    RSA_PKCS1_SHA256 = "RSA_PKCS1_SHA256"
+    RSA_PKCS1_SHA384 = "RSA_PKCS1_SHA384"
+    RSA_PKCS1_SHA512 = "RSA_PKCS1_SHA512"
+    ECDSA_SHA256 = "ECDSA_SHA256"
+    ECDSA_SHA384 = "ECDSA_SHA384"
+    ECDSA_SHA512 = "ECDSA_SHA512"
+    ED25519 = "ED25519"
+    ML_DSA_44 = "ML_DSA_44"
+    ML_DSA_65 = "ML_DSA_65"
+    ML_DSA_87 = "ML_DSA_87"
+    HMAC_SHA256 = "HMAC_SHA256"
+    HMAC_SHA384 = "HMAC_SHA384"
+    HMAC_SHA512 = "HMAC_SHA512"
+
+
+class PublicKeyFormat(StrEnum):
+    """How a public key is written out."""
+
+    PEM = "pem"
+    DER = "der"
+    JWK = "jwk"
+    RAW = "raw"
+
+
+SIZES: Final[Mapping[KeyType, tuple[int | None, ...]]] = {
+    # The first is the default.
+    KeyType.AES: (256, 128),
+    KeyType.RSA: (3072, 4096),
+    KeyType.EC: (256, 384, 521),
+    KeyType.ED25519: (None,),
+    KeyType.HMAC: (256, 384, 512),
+    KeyType.ML_DSA: (65, 44, 87),
+}
+PURPOSES: Final[Mapping[KeyType, tuple[Purpose, ...]]] = {
+    KeyType.AES: (Purpose.ENCRYPT,),
+    KeyType.RSA: (Purpose.ENCRYPT, Purpose.SIGN),
+    KeyType.EC: (Purpose.SIGN,),
+    KeyType.ED25519: (Purpose.SIGN,),
+    KeyType.HMAC: (Purpose.MAC,),
+    KeyType.ML_DSA: (Purpose.SIGN,),
+}
+_RSA_SIGNATURES: Final = tuple(
+    Algorithm(f"RSA_{scheme}_SHA{bits}") for scheme in ("PSS", "PKCS1") for bits in (256, 384, 512)
+)
+# (type, size, purpose) -> what the key can do; the first algorithm is the default.
+ALGORITHMS: Final[Mapping[tuple[KeyType, int | None, Purpose], tuple[Algorithm, ...]]] = {
+    (KeyType.AES, 128, Purpose.ENCRYPT): (Algorithm.AES_256_GCM,),
+    (KeyType.AES, 256, Purpose.ENCRYPT): (Algorithm.AES_256_GCM,),
+    **{(KeyType.RSA, size, Purpose.ENCRYPT): (Algorithm.RSA_OAEP_SHA256,) for size in (3072, 4096)},
+    **{(KeyType.RSA, size, Purpose.SIGN): _RSA_SIGNATURES for size in (3072, 4096)},
+    (KeyType.EC, 256, Purpose.SIGN): (Algorithm.ECDSA_SHA256,),
+    (KeyType.EC, 384, Purpose.SIGN): (Algorithm.ECDSA_SHA384,),
+    (KeyType.EC, 521, Purpose.SIGN): (Algorithm.ECDSA_SHA512,),
+    (KeyType.ED25519, None, Purpose.SIGN): (Algorithm.ED25519,),
+    **{(KeyType.ML_DSA, size, Purpose.SIGN): (Algorithm(f"ML_DSA_{size}"),) for size in (44, 65, 87)},
+    **{(KeyType.HMAC, size, Purpose.MAC): (Algorithm(f"HMAC_SHA{size}"),) for size in (256, 384, 512)},
+}
+DIGEST_SIZES: Final[Mapping[Algorithm, int]] = {
+    # Length in bytes of a prehashed message; an algorithm that is absent takes none.
+    algorithm: int(algorithm[-3:]) // 8
+    for algorithm in Algorithm
+    if algorithm.startswith(("RSA_P", "ECDSA_"))
+}
+
+MAY_PROTECT: Final = frozenset({VersionStatus.ACTIVE})
+"""Version states in which material encrypts and signs."""
+MAY_PROCESS: Final = frozenset({VersionStatus.ACTIVE, VersionStatus.DEPRECATED})
+"""Version states in which material decrypts and verifies."""
+MAY_PUBLISH: Final = frozenset({VersionStatus.ACTIVE, VersionStatus.DEPRECATED, VersionStatus.REVOKED})
+"""Version states in which the public key stays readable."""
+MAY_DESTROY: Final = frozenset({KeyStatus.ACTIVE, KeyStatus.DISABLED, KeyStatus.REVOKED})
+"""Key states from which destruction may be scheduled."""
+
+MIN_DESTROY_DAYS: Final = 7
+MAX_DESTROY_DAYS: Final = 30
+MAX_ROTATION_DAYS: Final = 3650
+MAX_DESCRIPTION: Final = 8192
+MAX_TAGS: Final = 50
+MAX_PLAINTEXT: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """What kind of key to make: a combination that ALGORITHMS knows."""
+
+    type: KeyType
+    size: int | None
+    purpose: Purpose
+
+    def __post_init__(self) -> None:
+        if (self.type, self.size, self.purpose) not in ALGORITHMS:
+            raise InvalidRequest(_explain(self.type, self.size, self.purpose))
+
+    @property
+    def algorithms(self) -> tuple[Algorithm, ...]:
+        """What a key of this kind can do, default first."""
+        return ALGORITHMS[self.type, self.size, self.purpose]
+
+    @property
+    def asymmetric(self) -> bool:
+        """Whether there is a public key."""
+        return self.type not in {KeyType.AES, KeyType.HMAC}
+
+
+def _explain(key_type: KeyType, size: int | None, purpose: Purpose) -> str:
+    if purpose not in PURPOSES[key_type]:
+        fits = " or ".join(PURPOSES[key_type])
+        return f"a key of type {key_type} has purpose {fits}, not {purpose}"
+    sizes = ", ".join("none" if known is None else str(known) for known in sorted(SIZES[key_type], key=lambda s: s or 0))
+    return f"a key of type {key_type} has size {sizes}" + ("" if size is None else ", not the one given")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVersion:
+    """One version of a key: its state and its wrapped material."""
+
+    key_id: KeyId
+    version: int
+    status: VersionStatus
+    created_at: int
+    """Microseconds since 1970-01-01 UTC."""
+    encrypted_key: bytes = field(repr=False)
+    """The KEK container of the material; empty once DESTROYED."""
+    public_key: bytes | None = None
+    """SubjectPublicKeyInfo, DER; None for symmetric material."""
+    generation: int = 1
+    """The generation of the keyring's wrapping key under which `encrypted_key` stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A logical key and all its versions, oldest first: version n stands at index n - 1."""
+
+    id: KeyId
+    name: str | None
+    spec: KeySpec
+    status: KeyStatus
+    created_at: int
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    rotation_days: int | None = None
+    rotate_at: int | None = None
+    destroy_at: int | None = None
+    was_revoked: bool = False
+    """Whether a restore returns to REVOKED instead of DISABLED."""
+    versions: tuple[KeyVersion, ...] = ()
+
+    @property
+    def active(self) -> KeyVersion | None:
+        """The one ACTIVE version: always the newest, or none once the whole key is revoked or destroyed."""
+        newest = self.versions[-1]
+        return newest if newest.status is VersionStatus.ACTIVE else None
+
+    def version(self, number: int) -> KeyVersion | None:
+        """The version of that number, if there is one."""
+        return self.versions[number - 1] if 1 <= number <= len(self.versions) else None

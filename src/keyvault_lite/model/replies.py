@@ -1,0 +1,139 @@
+"""What operations answer with. Bytes are bytes here; each dialect writes them its own way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from keyvault_lite.model.errors import KeyVaultError
+from keyvault_lite.model.identity import Service
+from keyvault_lite.model.keys import Algorithm, PublicKeyFormat
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A result and the number of the audit entry that records it. It exists only once that entry is durable."""
+
+    result: object = field(repr=False)
+    audit_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The stored reply of an earlier request with the same Idempotency-Key, as its dialect wrote it."""
+
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Part of a list; `next` is the cursor of the part after it, None at the end."""
+
+    items: tuple[T, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A public key: text for PEM, an object for JWK, bytes for DER and raw."""
+
+    version: int
+    algorithm: Algorithm
+    format: PublicKeyFormat
+    public_key: str | bytes | Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Encrypted:
+    """A message under a fresh DEK, and that DEK under the key version."""
+
+    ciphertext: bytes
+    encrypted_dek: bytes
+    key_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decrypted:
+    """The opened message."""
+
+    plaintext: bytes = field(repr=False)
+    key_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrapped:
+    """The DEK under the ACTIVE version."""
+
+    encrypted_dek: bytes
+    key_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """A data key; what the caller did not ask for or already has is None."""
+
+    plaintext_key: bytes | None = field(repr=False)
+    encrypted_key: bytes | None
+    key_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signature or MAC."""
+
+    signature: bytes
+    algorithm: Algorithm
+    key_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Whether a signature holds, and the version it holds under (None if under none)."""
+
+    valid: bool
+    key_version: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReply:
+    """Per item its reply or its error, in order, and the audit entry of each."""
+
+    items: tuple[object, ...] = field(repr=False)
+    """Encrypted, Decrypted, … or KeyVaultError."""
+    audit_ids: tuple[int, ...] = ()
+
+    def error(self, index: int) -> KeyVaultError | None:
+        """The error in that place, if it is one."""
+        item = self.items[index]
+        return item if isinstance(item, KeyVaultError) else None
+
+
+@dataclass(frozen=True, slots=True)
+class NewService:
+    """A service with a token that is shown this once."""
+
+    service: Service
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something stored that does not verify."""
+
+    table: str
+    row: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a check of the log and state found."""
+
+    valid: bool
+    entries: int
+    head: bytes
+    """Hash of the newest entry."""
+    first_invalid: int | None = None
+    reason: str | None = None
+    findings: tuple[Finding, ...] = ()

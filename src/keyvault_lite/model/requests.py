@@ -1,0 +1,543 @@
+"""All operations: the product's table of contents. A request is what a caller asks for, already well-formed, not yet allowed.
+
+Every front end builds these and hands them to `Engine.perform`; each has exactly one handler in the engine.
+A value that can never be right is refused here with InvalidRequest or TooLarge.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from keyvault_lite.model.encoding import Context, check_context
+from keyvault_lite.model.errors import InvalidRequest, KeyVaultError, TooLarge
+from keyvault_lite.model.evidence import Action, Result
+from keyvault_lite.model.identity import Grant, Role
+from keyvault_lite.model.keys import (
+    MAX_DESCRIPTION,
+    MAX_DESTROY_DAYS,
+    MAX_PLAINTEXT,
+    MAX_ROTATION_DAYS,
+    MAX_TAGS,
+    MIN_DESTROY_DAYS,
+    Algorithm,
+    KeySpec,
+    PublicKeyFormat,
+)
+from keyvault_lite.model.names import KeyId, KeyRef, check_name, check_pattern
+
+MAX_BATCH: Final = 1000
+MAX_RANDOM: Final = 1024
+MAX_PAGE: Final = 1000
+MAX_COMMENT: Final = 512
+MAX_TAG_NAME: Final = 128
+MAX_TAG_VALUE: Final = 256
+MAX_GRANTS: Final = 1000
+MAX_INT: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """The caller's Idempotency-Key, what it was sent with, and how its dialect writes a reply down."""
+
+    key: str
+    body_digest: bytes
+    """SHA-256 of method, path and body: another body under the same key is a conflict."""
+    render: Callable[[object], bytes]
+    """The reply as bytes to keep (encrypted) and repeat; without the token, if it has one."""
+
+    def __post_init__(self) -> None:
+        if not (1 <= len(self.key) <= 128 and self.key.isascii() and self.key.isprintable()):
+            raise InvalidRequest("an Idempotency-Key is 1 to 128 printable ASCII characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from: what the audit entry says about the way in."""
+
+    request_id: bytes
+    """16 random bytes made by the server."""
+    source: str | None = None
+    client_request_id: str | None = None
+    operation: str | None = None
+    idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Base of all requests."""
+
+    action: ClassVar[Action]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRequest(Request):
+    """Base of the requests that name one key."""
+
+    key: KeyRef
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected(Request):
+    """A request its dialect could not build. It passes the one door like any other: authenticated first, recorded, refused.
+
+    `early` errors (size, media type, text that does not parse) win over the role check, the others do not.
+    """
+
+    of: Action
+    error: KeyVaultError
+    early: bool = False
+    key: KeyRef | None = None
+
+
+def _bounded(value: int, low: int, high: int, what: str) -> None:
+    if not low <= value <= high:
+        raise InvalidRequest(f"{what} is {low} to {high}")
+
+
+def _check_tags(tags: Mapping[str, str]) -> None:
+    if len(tags) > MAX_TAGS:
+        raise InvalidRequest(f"at most {MAX_TAGS} tags")
+    if any(not 1 <= len(name) <= MAX_TAG_NAME or len(value) > MAX_TAG_VALUE for name, value in tags.items()):
+        raise InvalidRequest(f"a tag's name has 1 to {MAX_TAG_NAME} characters, its value at most {MAX_TAG_VALUE}")
+
+
+def _check_description(text: str) -> None:
+    if len(text) > MAX_DESCRIPTION:
+        raise InvalidRequest(f"a description has at most {MAX_DESCRIPTION} characters")
+
+
+def _check_size(data: bytes, what: str) -> None:
+    if len(data) > MAX_PLAINTEXT:
+        raise TooLarge(f"{what} is larger than {MAX_PLAINTEXT // 1024} KiB")
+
+
+def _check_version(version: int | None) -> None:
+    if version is not None:
+        _bounded(version, 1, 2**31 - 1, "a version")
+
+
+# Keys
+
+
+@dataclass(frozen=True, slots=True)
+class CreateKey(Request):
+    """Generate a key with its first version. Answers Key."""
+
+    action = Action.GENERATE
+    spec: KeySpec
+    name: str | None = None
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_name(self.name)
+        _check_description(self.description)
+        _check_tags(self.tags)
+
+
+@dataclass(frozen=True, slots=True)
+class ListKeys(Request):
+    """A page of the keys the caller may know of, oldest first. Answers Page[Key]."""
+
+    action = Action.KEY_READ
+    limit: int = 100
+    after: str | None = None
+
+    def __post_init__(self) -> None:
+        _bounded(self.limit, 1, MAX_PAGE, "limit")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadKey(KeyRequest):
+    """One key. Answers Key."""
+
+    action = Action.KEY_READ
+
+
+@dataclass(frozen=True, slots=True)
+class ListVersions(KeyRequest):
+    """A page of a key's versions, oldest first. Answers Page[KeyVersion]."""
+
+    action = Action.KEY_READ
+    limit: int = 100
+    after: str | None = None
+
+    def __post_init__(self) -> None:
+        _bounded(self.limit, 1, MAX_PAGE, "limit")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPublicKey(KeyRequest):
+    """The public key of one version, by default the newest. Answers PublicKey."""
+
+    action = Action.KEY_READ
+    format: PublicKeyFormat = PublicKeyFormat.PEM
+    version: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_version(self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateKey(KeyRequest):
+    """Change description, tags or rotation period; None leaves as it is, a period of 0 ends automatic rotation. Answers Key."""
+
+    action = Action.KEY_UPDATE
+    description: str | None = None
+    tags: Mapping[str, str] | None = None
+    rotation_days: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.description is not None:
+            _check_description(self.description)
+        if self.tags is not None:
+            _check_tags(self.tags)
+        if self.rotation_days is not None:
+            _bounded(self.rotation_days, 0, MAX_ROTATION_DAYS, "rotation_period_days")
+
+
+@dataclass(frozen=True, slots=True)
+class RotateKey(KeyRequest):
+    """Make a new ACTIVE version; the former one is DEPRECATED. Answers Key."""
+
+    action = Action.ROTATE
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeKey(KeyRequest):
+    """Revoke the whole key, or one version that is not ACTIVE; final. Answers Key."""
+
+    action = Action.REVOKE
+    version: int | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_version(self.version)
+        if self.reason is not None and len(self.reason) > MAX_COMMENT:
+            raise InvalidRequest(f"a reason has at most {MAX_COMMENT} characters")
+
+
+@dataclass(frozen=True, slots=True)
+class DisableKey(KeyRequest):
+    """Stop all use of a key until it is enabled. Answers Key."""
+
+    action = Action.DISABLE
+
+
+@dataclass(frozen=True, slots=True)
+class EnableKey(KeyRequest):
+    """Allow use of a DISABLED key again. Answers Key."""
+
+    action = Action.ENABLE
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyKey(KeyRequest):
+    """Schedule the destruction of all material of a key. Answers Key."""
+
+    action = Action.DESTROY
+    days: int = MAX_DESTROY_DAYS
+
+    def __post_init__(self) -> None:
+        _bounded(self.days, MIN_DESTROY_DAYS, MAX_DESTROY_DAYS, "days")
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreKey(KeyRequest):
+    """Call a scheduled destruction off. Answers Key."""
+
+    action = Action.RESTORE
+
+
+@dataclass(frozen=True, slots=True)
+class RotateDueKey(KeyRequest):
+    """Rotate a key whose rotation period has passed; the vault itself asks. Answers Key."""
+
+    action = Action.ROTATE
+
+
+@dataclass(frozen=True, slots=True)
+class EraseDueKey(KeyRequest):
+    """Erase the material of a key whose waiting period has passed; the vault itself asks. Answers Key."""
+
+    action = Action.DESTROY
+
+
+# Cipher
+
+
+@dataclass(frozen=True, slots=True)
+class CipherRequest(KeyRequest):
+    """Base of the requests that carry a context."""
+
+    context: Context | None = field(default=None, repr=False)
+
+    def check_context(self) -> None:
+        """Apply the limits of a context."""
+        if self.context:
+            check_context(self.context)
+
+
+@dataclass(frozen=True, slots=True)
+class Encrypt(CipherRequest):
+    """Encrypt under a fresh DEK, wrapped by the ACTIVE version. Answers Encrypted."""
+
+    action = Action.ENCRYPT
+    plaintext: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        _check_size(self.plaintext, "plaintext")
+        self.check_context()
+
+
+@dataclass(frozen=True, slots=True)
+class Decrypt(CipherRequest):
+    """Open a message. `as_text` refuses (before anything is released) what is not UTF-8. Answers Decrypted."""
+
+    action = Action.DECRYPT
+    ciphertext: bytes = field(default=b"", repr=False)
+    encrypted_dek: bytes = field(default=b"", repr=False)
+    key_version: int | None = None
+    as_text: bool = False
+
+    def __post_init__(self) -> None:
+        self.check_context()
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrap(CipherRequest):
+    """Wrap a message's DEK under the ACTIVE version; its ciphertext stays as it is. Answers Rewrapped."""
+
+    action = Action.REWRAP
+    encrypted_dek: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        self.check_context()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateDataKey(CipherRequest):
+    """Make a data key for the caller's own use, wrapped by the ACTIVE version. Answers DataKey."""
+
+    action = Action.DATA_KEY
+    bits: int = 256
+    reveal: bool = True
+
+    def __post_init__(self) -> None:
+        if self.bits not in {128, 256, 512}:
+            raise InvalidRequest("bits is 128, 256 or 512")
+        self.check_context()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDataKey(CipherRequest):
+    """Open a wrapped data key. Answers DataKey."""
+
+    action = Action.DATA_KEY_OPEN
+    encrypted_key: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        self.check_context()
+
+
+# Signing
+
+
+@dataclass(frozen=True, slots=True)
+class Sign(KeyRequest):
+    """Sign or MAC with the ACTIVE version. Answers Signed."""
+
+    action = Action.SIGN
+    message: bytes = field(default=b"", repr=False)
+    algorithm: Algorithm | None = None
+    prehashed: bool = False
+
+    def __post_init__(self) -> None:
+        _check_size(self.message, "message")
+
+
+@dataclass(frozen=True, slots=True)
+class Verify(KeyRequest):
+    """Check a signature or MAC against one version, or against each that may verify, newest first. Answers Verified."""
+
+    action = Action.VERIFY
+    message: bytes = field(default=b"", repr=False)
+    signature: bytes = field(default=b"", repr=False)
+    algorithm: Algorithm | None = None
+    prehashed: bool = False
+    key_version: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_size(self.message, "message")
+        _check_version(self.key_version)
+
+
+BatchItem = Encrypt | Decrypt | Rewrap | Sign | Verify
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(KeyRequest):
+    """Up to 1 000 requests of one kind on one key, decided and recorded one by one, committed together.
+
+    An item that could not be built is its error in the same place. Answers BatchReply.
+    """
+
+    of: Action = Action.ENCRYPT
+    items: tuple[BatchItem | KeyVaultError, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.items:
+            raise InvalidRequest("a batch has at least one item")
+        if len(self.items) > MAX_BATCH:
+            raise TooLarge(f"a batch has at most {MAX_BATCH} items")
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRandom(Request):
+    """Random bytes from the operating system's generator. Answers bytes."""
+
+    action = Action.RANDOM
+    count: int
+
+    def __post_init__(self) -> None:
+        _bounded(self.count, 1, MAX_RANDOM, "bytes")
+
+
+# Services
+
+
+def _check_grants(grants: tuple[Grant, ...]) -> None:
+    if len(grants) > MAX_GRANTS:
+        raise InvalidRequest(f"at most {MAX_GRANTS} grants")
+    for grant in grants:
+        check_pattern(grant.key)
+        if not grant.actions:
+            raise InvalidRequest("a grant allows at least one action")
+
+
+@dataclass(frozen=True, slots=True)
+class CreateService(Request):
+    """Make a service and its token. Answers NewService."""
+
+    action = Action.SERVICE_CREATE
+    name: str
+    role: Role
+    grants: tuple[Grant, ...] = ()
+    expires_at: int | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        _check_grants(self.grants)
+
+
+@dataclass(frozen=True, slots=True)
+class ListServices(Request):
+    """A page of the services, oldest first. Answers Page[Service]."""
+
+    action = Action.SERVICE_READ
+    limit: int = 100
+    after: str | None = None
+
+    def __post_init__(self) -> None:
+        _bounded(self.limit, 1, MAX_PAGE, "limit")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRequest(Request):
+    """Base of the requests that name one service, by id or name."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadService(ServiceRequest):
+    """One service. Answers Service."""
+
+    action = Action.SERVICE_READ
+
+
+NEVER: Final = 0
+"""`expires_at` of a service that is to expire no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateService(ServiceRequest):
+    """Change role, grants, active or expiry; None leaves as it is. Answers Service."""
+
+    action = Action.SERVICE_UPDATE
+    role: Role | None = None
+    grants: tuple[Grant, ...] | None = None
+    active: bool | None = None
+    expires_at: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.grants is not None:
+            _check_grants(self.grants)
+
+
+@dataclass(frozen=True, slots=True)
+class RenewToken(ServiceRequest):
+    """Replace a service's native token; the old one dies at once. Answers NewService."""
+
+    action = Action.TOKEN_RENEW
+
+
+@dataclass(frozen=True, slots=True)
+class Initialise(Request):
+    """Make the first ADMIN of an empty vault. Answers NewService."""
+
+    action = Action.INITIALISE
+    name: str = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverAdmin(Request):
+    """Give the first active ADMIN a new token (and make one if none is left); the old one dies. Answers NewService."""
+
+    action = Action.TOKEN_RENEW
+
+
+@dataclass(frozen=True, slots=True)
+class AddSlot(Request):
+    """Seal the keyring under another master key too. Answers None."""
+
+    action = Action.MASTER_KEY_ROTATE
+    master_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSlot(Request):
+    """Remove the slots that another master key than the given one opens. Answers the number removed."""
+
+    action = Action.MASTER_KEY_ROTATE
+    keep: bytes = field(repr=False)
+
+
+# Audit
+
+
+@dataclass(frozen=True, slots=True)
+class ListAudit(Request):
+    """A page of the log, newest first unless `ascending`. Answers Page[Entry]. Times are microseconds, `until` exclusive."""
+
+    action = Action.AUDIT_READ
+    limit: int = 100
+    after: str | None = None
+    service_id: str | None = None
+    key_id: KeyId | None = None
+    of: Action | None = None
+    result: Result | None = None
+    since: int | None = None
+    until: int | None = None
+    ascending: bool = False
+
+    def __post_init__(self) -> None:
+        _bounded(self.limit, 1, MAX_PAGE, "limit")
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyAudit(Request):
+    """Check the whole log and state. Answers Verification."""
+
+    action = Action.AUDIT_VERIFY
