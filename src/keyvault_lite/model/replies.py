@@ -137,3 +137,34 @@ class Verification:
     first_invalid: int | None = None
     reason: str | None = None
     findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency:
+    """A proof that the log of `old` entries is a prefix of the log of `new` entries (RFC 9162, section 2.1.4)."""
+
+    old: int
+    new: int
+    hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogKey:
+    """What a stranger needs to check the log's signatures."""
+
+    verifier_key: str
+    """The key in signed-note form: name, key hash and key in one line."""
+    public_key: bytes
+    """The Ed25519 public key, 32 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the vault can serve. Told to anyone, hence nothing in it is a secret."""
+
+    status: str
+    """`ok`, or the reason why not, in a word."""
+    sealed: bool
+    version: str
+    serving: bool
+    details: Mapping[str, object] = field(default_factory=dict)

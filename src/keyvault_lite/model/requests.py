@@ -541,3 +541,38 @@ class VerifyAudit(Request):
     """Check the whole log and state. Answers Verification."""
 
     action = Action.AUDIT_VERIFY
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCheckpoint(Request):
+    """The newest signed checkpoint. Answers text in signed-note form."""
+
+    action = Action.AUDIT_READ
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReceipt(Request):
+    """The proof that an entry is in the log, up to a signed checkpoint. Answers text in tlog-proof form."""
+
+    action = Action.AUDIT_READ
+    entry: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadConsistency(Request):
+    """The proof that the log only grew from `old` to `new` entries. Answers Consistency."""
+
+    action = Action.AUDIT_READ
+    old: int
+    new: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.old <= self.new <= MAX_INT:
+            raise InvalidRequest("sizes of the log are 0 or more, `from` not above `to`")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLogKey(Request):
+    """The key that verifies the log's checkpoints. Answers LogKey."""
+
+    action = Action.AUDIT_READ
