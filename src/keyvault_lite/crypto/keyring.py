@@ -1,0 +1,330 @@
+"""The keyring: everything secret that one installation has, and every operation that needs it.
+
+    master key ─opens→ slot = bundle: root ─derives→ keys of row MACs, the log's head, tokens, digests, stored replies
+                                      wrapping keys ─open→ material of key versions ─opens→ DEKs ─open→ messages
+                                      Ed25519 key that signs checkpoints of the log
+
+The instance id enters every derivation: nothing of one installation verifies or opens in another. Versions that are
+handed in are verified records of the ledger; their state is the engine's business. Safe to call from any thread.
+"""
+
+import hashlib
+import hmac
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+from typing import Final, Self
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from keyvault_lite.crypto.algorithms import Signer
+from keyvault_lite.crypto.bundle import Bundle
+from keyvault_lite.crypto.cipher import Cipher
+from keyvault_lite.crypto.container import Frame, KeyBox, Rng, Secret, expand, parse, refusal
+from keyvault_lite.crypto.material import Material, generate
+from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
+from keyvault_lite.model.encoding import Context, Value, context_digest, context_values, encode, list_head, pae
+from keyvault_lite.model.errors import IntegrityViolation, InvalidCiphertext, InvalidRequest
+from keyvault_lite.model.keyring import Slot
+from keyvault_lite.model.keys import Algorithm, KeySpec, KeyVersion, Purpose, VersionStatus
+from keyvault_lite.model.names import KeyId, TokenId, is_id
+
+KDF_NONE: Final = "none"
+ORIGIN: Final = "generated"
+"""Where material came from, bound in its container. Imported material will have a word of its own."""
+LOADED: Final = 4096
+"""How many key versions are kept unwrapped; the least recently used goes first."""
+_NO_DIGEST: Final = bytes(32)
+
+
+class Keyring(Secret):
+    """The open keyring of one installation. Made by `create` or `open`."""
+
+    __slots__ = (
+        "_bundle",
+        "_head_key",
+        "_head_label",
+        "_loaded",
+        "_lock",
+        "_log",
+        "_redact_key",
+        "_replies_key",
+        "_rng",
+        "_row_key",
+        "_row_labels",
+        "_token_key",
+        "generation",
+        "instance_id",
+        "log_public_key",
+    )
+
+    def __init__(self, bundle: Bundle, generation: int, rng: Rng) -> None:
+        self._bundle: Final = bundle
+        self._rng: Final = rng
+        self.instance_id: Final = bundle.instance_id
+        self.generation: Final = generation
+        self._row_key: Final = self._derive("row")
+        self._head_key: Final = self._derive("head")
+        self._token_key: Final = self._derive("token")
+        self._redact_key: Final = self._derive("redact")
+        self._replies_key: Final = self._derive("idem")
+        self._log: Final = Ed25519PrivateKey.from_private_bytes(bundle.log_seed)
+        self.log_public_key: Final = self._log.public_key().public_bytes_raw()
+        self._row_labels: Final[dict[tuple[str, int], bytes]] = {}
+        self._loaded: Final[OrderedDict[tuple[object, ...], tuple[KeySpec, Cipher | Signer]]] = OrderedDict()
+        self._lock: Final = Lock()
+
+    def _derive(self, use: str) -> bytes:
+        return expand(self._bundle.root, pae("kvl/v1/derive", use, self.instance_id))[:32]
+
+    # Slots
+
+    @classmethod
+    def create(cls, rng: Rng = os.urandom) -> Self:
+        """A new installation: fresh secrets, generation 1. Nothing is stored; `seal` makes its first slot."""
+        return cls(Bundle.create(rng), 1, rng)
+
+    @classmethod
+    def open(cls, slots: Sequence[Slot], master: MasterKey, rng: Rng = os.urandom) -> Self:
+        """The keyring that `master` opens; of several slots the one of the highest generation.
+
+        Raises WrongMasterKey if no slot opens (the commitment decides, so a slot opens under one master key only), and
+        IntegrityViolation if a slot opens and is not what it says it is. Slots come unverified from the database.
+        """
+        for slot in sorted(slots, key=lambda slot: slot.generation, reverse=True):
+            raw = _open_slot(slot, master)
+            if raw is None:
+                continue
+            bundle = Bundle.read(raw)
+            if bundle.instance_id != slot.instance_id:
+                raise IntegrityViolation("the keyring belongs to another installation than its slot says")
+            return cls(bundle, slot.generation, rng)
+        raise WrongMasterKey(
+            "The master key opens no slot of this keyring: it belongs to another vault, or was replaced."
+        )
+
+    def seal(self, master: MasterKey, *, slot_id: str, created_at: int) -> Slot:
+        """A slot that `master` opens. `slot_id` is a UUID, `created_at` in microseconds."""
+        box, context = _slot_box(slot_id, self.generation, self.instance_id, KDF_NONE, master)
+        sealed = box.seal(context, self._bundle.write(), self._rng)
+        return Slot(slot_id, self.generation, self.instance_id, KDF_NONE, sealed, created_at)
+
+    def opens(self, slot: Slot, master: MasterKey) -> bool:
+        """Whether `master` opens the slot, and this keyring is in it."""
+        return _open_slot(slot, master) == self._bundle.write()
+
+    # Key material
+
+    def generate(self, spec: KeySpec) -> Material:
+        """Fresh material. RSA takes up to seconds: call it off the event loop, and `wrap` the result."""
+        return generate(spec, self._rng)
+
+    def wrap(self, material: Material, spec: KeySpec, *, key_id: KeyId, version: int, created_at: int) -> KeyVersion:
+        """The material as a version to be stored: ACTIVE, under the newest wrapping key."""
+        generation = max(self._bundle.wrap)
+        box, context = self._kek_box(spec, key_id, version, generation, material.public_key)
+        sealed = box.seal(context, material.secret, self._rng)
+        return KeyVersion(
+            key_id,
+            version,
+            VersionStatus.ACTIVE,
+            created_at,
+            sealed,
+            public_key=material.public_key,
+            generation=generation,
+        )
+
+    def _kek_box(
+        self, spec: KeySpec, key_id: KeyId, version: int, generation: int, public_key: bytes | None
+    ) -> tuple[KeyBox, bytes]:
+        frame = Frame("kek", instance_id=self.instance_id, id=_id_bytes(key_id), version=version, purpose=spec.purpose)
+        public = None if public_key is None else hashlib.sha256(public_key).digest()
+        context = pae("kek", spec.type.value, spec.size, generation, public, ORIGIN)
+        return KeyBox(frame, self._bundle.wrap[generation]), hashlib.sha256(context).digest()
+
+    def _load(self, spec: KeySpec, version: KeyVersion) -> Cipher | Signer:
+        """The version's material, ready for use. Raises IntegrityViolation if its container does not open."""
+        name = (version.key_id, version.version, version.generation, version.public_key, version.encrypted_key)
+        with self._lock:
+            known = self._loaded.get(name)
+            if known is not None and (known[0] is spec or known[0] == spec):
+                self._loaded.move_to_end(name)
+                return known[1]
+        loaded = self._unwrap(spec, version)
+        with self._lock:
+            self._loaded[name] = (spec, loaded)
+            while len(self._loaded) > LOADED:
+                self._loaded.popitem(last=False)
+        return loaded
+
+    def _unwrap(self, spec: KeySpec, version: KeyVersion) -> Cipher | Signer:
+        try:
+            box, context = self._kek_box(spec, version.key_id, version.version, version.generation, version.public_key)
+            secret = box.open(context, version.encrypted_key)
+        except (InvalidCiphertext, KeyError):
+            raise IntegrityViolation("the material of this key version does not open") from None
+        if spec.purpose is not Purpose.ENCRYPT:
+            return Signer(spec, secret)
+        return Cipher(
+            spec, secret, instance_id=self.instance_id, key_id=_id_bytes(version.key_id), version=version.version
+        )
+
+    def forget(self, key_id: KeyId) -> None:
+        """Drop all unwrapped material of a key, after its destruction."""
+        with self._lock:
+            for name in [name for name in self._loaded if name[0] == key_id]:
+                del self._loaded[name]
+
+    # Messages and data keys. Contexts are the caller's; no context and an empty one are the same.
+
+    def version_in(self, key_id: KeyId, encrypted_dek: bytes) -> int:
+        """The version that an encrypted DEK or data key names. Raises InvalidCiphertext, also for another key's."""
+        header = parse(encrypted_dek)
+        if header.id != _id_bytes(key_id) or header.version == 0:
+            raise refusal()
+        return header.version
+
+    def encrypt(
+        self, spec: KeySpec, version: KeyVersion, plaintext: bytes, context: Context | None
+    ) -> tuple[bytes, bytes]:
+        """Ciphertext and encrypted_dek."""
+        return self._cipher(spec, version).encrypt(plaintext, context_digest(context), self._rng)
+
+    def decrypt(
+        self, spec: KeySpec, version: KeyVersion, ciphertext: bytes, encrypted_dek: bytes, context: Context | None
+    ) -> bytes:
+        """The plaintext. Raises InvalidCiphertext, one and the same whatever the cause."""
+        return self._cipher(spec, version).decrypt(ciphertext, encrypted_dek, context_digest(context))
+
+    def rewrap(
+        self, spec: KeySpec, old: KeyVersion, new: KeyVersion, encrypted_dek: bytes, context: Context | None
+    ) -> bytes:
+        """The encrypted_dek of version `old` under version `new` of the same key. Raises InvalidCiphertext."""
+        digest = context_digest(context)
+        dek = self._cipher(spec, old).open_dek(encrypted_dek, digest)
+        return self._cipher(spec, new).seal_dek(dek, digest, self._rng)
+
+    def data_key(self, spec: KeySpec, version: KeyVersion, bits: int, context: Context | None) -> tuple[bytes, bytes]:
+        """A fresh data key of 128, 256 or 512 bits, plain and wrapped."""
+        return self._cipher(spec, version).data_key(bits // 8, context_digest(context), self._rng)
+
+    def open_data_key(self, spec: KeySpec, version: KeyVersion, encrypted_key: bytes, context: Context | None) -> bytes:
+        """The data key. Raises InvalidCiphertext, for a message's encrypted_dek too."""
+        return self._cipher(spec, version).open_data_key(encrypted_key, context_digest(context))
+
+    def _cipher(self, spec: KeySpec, version: KeyVersion) -> Cipher:
+        loaded = self._load(spec, version)
+        if not isinstance(loaded, Cipher):
+            raise InvalidRequest(f"a key of purpose {spec.purpose} does not encrypt or decrypt")
+        return loaded
+
+    # Signatures and MACs
+
+    def sign(
+        self, spec: KeySpec, version: KeyVersion, message: bytes, algorithm: Algorithm, *, prehashed: bool
+    ) -> bytes:
+        """Signature or MAC. Raises InvalidRequest if the algorithm or the digest's length does not fit the key."""
+        return self._signer(spec, version).sign(message, algorithm, prehashed=prehashed)
+
+    def verify(
+        self,
+        spec: KeySpec,
+        version: KeyVersion,
+        message: bytes,
+        signature: bytes,
+        algorithm: Algorithm,
+        *,
+        prehashed: bool,
+    ) -> bool:
+        """Whether the signature or MAC holds. Raises as `sign` does."""
+        return self._signer(spec, version).verify(message, signature, algorithm, prehashed=prehashed)
+
+    def _signer(self, spec: KeySpec, version: KeyVersion) -> Signer:
+        loaded = self._load(spec, version)
+        if not isinstance(loaded, Signer):
+            raise InvalidRequest(f"a key of purpose {spec.purpose} does not sign or verify")
+        return loaded
+
+    # Evidence: MACs of rows and of the log's head, keyed digests, checkpoint signatures
+
+    def row_mac(
+        self, table: str, key: tuple[Value, ...], row_seq: int, values: tuple[Value, ...], *, schema: int = 1
+    ) -> bytes:
+        """HMAC-SHA256 over PAE("row", instance, table, schema, primary key, row_seq, columns); 32 bytes.
+
+        `row_seq` is the entry that last wrote the row; `schema` changes when the meaning of the table's columns does.
+        """
+        label = self._row_labels.get((table, schema))
+        if label is None:
+            place: tuple[Value, ...] = ("row", self.instance_id, table, schema)
+            label = list_head(7) + b"".join(encode(value) for value in place)
+            self._row_labels[table, schema] = label
+        return hmac.digest(self._row_key, label + encode(key) + encode(row_seq) + encode(values), "sha256")
+
+    def head_mac(self, *values: Value) -> bytes:
+        """HMAC-SHA256 over PAE("head", instance, values…); 32 bytes."""
+        return hmac.digest(self._head_key, pae("head", self.instance_id, *values), "sha256")
+
+    def redact_context(self, key_id: KeyId, context: Context | None) -> bytes:
+        """Keyed digest of a context, 32 bytes. Per key, so that only users of the key could test guesses."""
+        return hmac.digest(self._redact_key, pae("context", key_id, *context_values(context)), "sha256")
+
+    def redact_text(self, text: str) -> str:
+        """Keyed digest of text that must not be written down: `~` and 32 hex digits, which is no name and no id."""
+        raw = text.encode("utf-8", "surrogatepass")
+        return "~" + hmac.digest(self._redact_key, pae("text", raw), "sha256")[:16].hex()
+
+    def sign_log(self, message: bytes) -> bytes:
+        """Ed25519 signature with the log's key. MUST NOT be given a checkpoint of anything that may be rolled back."""
+        return self._log.sign(message)
+
+    # Credentials
+
+    def token_digest(self, token_id: TokenId, secret: str) -> bytes:
+        """What is stored of a token: HMAC-SHA256 over PAE("token", instance, id, secret); 32 bytes."""
+        return hmac.digest(self._token_key, pae("token", self.instance_id, token_id, secret), "sha256")
+
+    def token_matches(self, token_id: TokenId, secret: str, stored: bytes | None) -> bool:
+        """Whether the secret is the one whose digest is stored. None, of an unknown id, costs the same and is False."""
+        digest = self.token_digest(token_id, secret)
+        return hmac.compare_digest(digest, _NO_DIGEST if stored is None else stored) and stored is not None
+
+    # Stored replies of idempotent requests
+
+    def seal_reply(self, row_id: str, binding: tuple[Value, ...], body: bytes) -> bytes:
+        """Seal a reply for its row (a UUID), bound to `binding`: service, key and body hash."""
+        box, context = self._reply_box(row_id, binding)
+        return box.seal(context, body, self._rng)
+
+    def open_reply(self, row_id: str, binding: tuple[Value, ...], sealed: bytes) -> bytes:
+        """The reply. Raises IntegrityViolation if it is not the one sealed for this row and binding."""
+        box, context = self._reply_box(row_id, binding)
+        try:
+            return box.open(context, sealed)
+        except InvalidCiphertext:
+            raise IntegrityViolation("a stored reply does not open") from None
+
+    def _reply_box(self, row_id: str, binding: tuple[Value, ...]) -> tuple[KeyBox, bytes]:
+        frame = Frame("idem", instance_id=self.instance_id, id=_id_bytes(row_id), version=0, purpose="REPLY")
+        return KeyBox(frame, self._replies_key), hashlib.sha256(pae("idem", *binding)).digest()
+
+
+def _id_bytes(text: str) -> bytes:
+    return bytes.fromhex(text.replace("-", ""))
+
+
+def _slot_box(slot_id: str, generation: int, instance_id: bytes, kdf: str, master: MasterKey) -> tuple[KeyBox, bytes]:
+    frame = Frame("slot", instance_id=instance_id, id=_id_bytes(slot_id), version=generation, purpose="KEYRING")
+    return master.box(frame), hashlib.sha256(pae("slot", instance_id, kdf)).digest()
+
+
+def _open_slot(slot: Slot, master: MasterKey) -> bytes | None:
+    """The bundle's bytes, None if the slot is not for this master key. A slot is unverified input of any shape."""
+    if slot.kdf != KDF_NONE or not is_id(slot.id) or not 0 < slot.generation < 2**32:
+        return None
+    box, context = _slot_box(slot.id, slot.generation, slot.instance_id, slot.kdf, master)
+    try:
+        return box.open(context, slot.sealed)
+    except InvalidCiphertext:
+        return None

@@ -1,0 +1,97 @@
+"""Key material: how it is made, written down and loaded again.
+
+Symmetric material is its bytes; a key pair is PKCS #8 in DER (RFC 5958; ML-DSA as its seed, RFC 9881) and its public
+key SubjectPublicKeyInfo in DER (RFC 5280). Material is only ever stored inside a `kek` container.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+)
+
+from keyvault_lite.crypto.container import Rng, Secret
+from keyvault_lite.model.keys import KeySpec, KeyType
+
+PrivateKey = (
+    rsa.RSAPrivateKey
+    | ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | mldsa.MLDSA44PrivateKey
+    | mldsa.MLDSA65PrivateKey
+    | mldsa.MLDSA87PrivateKey
+)
+PublicKey = (
+    rsa.RSAPublicKey
+    | ec.EllipticCurvePublicKey
+    | ed25519.Ed25519PublicKey
+    | mldsa.MLDSA44PublicKey
+    | mldsa.MLDSA65PublicKey
+    | mldsa.MLDSA87PublicKey
+)
+
+RSA_EXPONENT: Final = 65537
+CURVES: Final[Mapping[int, Callable[[], ec.EllipticCurve]]] = {256: ec.SECP256R1, 384: ec.SECP384R1, 521: ec.SECP521R1}
+_ML_DSA: Final[Mapping[int, Callable[[bytes], PrivateKey]]] = {
+    44: mldsa.MLDSA44PrivateKey.from_seed_bytes,
+    65: mldsa.MLDSA65PrivateKey.from_seed_bytes,
+    87: mldsa.MLDSA87PrivateKey.from_seed_bytes,
+}
+
+
+class Material(Secret):
+    """Fresh material of one key version, not yet wrapped. Opaque: only the keyring takes it."""
+
+    __slots__ = ("public_key", "secret")
+
+    def __init__(self, secret: bytes, public_key: bytes | None = None) -> None:
+        self.secret: Final = secret
+        self.public_key: Final = public_key
+        """SubjectPublicKeyInfo, DER; None for symmetric material."""
+
+
+def generate(spec: KeySpec, rng: Rng) -> Material:
+    """Fresh material for a key of this kind. RSA takes up to seconds: keep it off the event loop.
+
+    RSA and EC keys are drawn by OpenSSL's own generator, all else from `rng`.
+    """
+    if spec.asymmetric:
+        return _write(_PAIRS[spec.type](spec.size or 0, rng))
+    return Material(rng((spec.size or 0) // 8))
+
+
+def load(secret: bytes) -> PrivateKey:
+    """The key pair from its PKCS #8 bytes.
+
+    RSA keys are not validated again (255 ms for 4096 bits): `generate` did that once, and the container that the bytes
+    come from is authenticated.
+    """
+    return _load(secret, trusted=True)
+
+
+def _load(secret: bytes, *, trusted: bool) -> PrivateKey:
+    key = load_der_private_key(secret, None, unsafe_skip_rsa_key_validation=trusted)
+    if not isinstance(key, PrivateKey):
+        raise TypeError("not a key pair of a known type")
+    return key
+
+
+def _write(key: PrivateKey) -> Material:
+    secret = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    # The one full validation, of the very bytes that will be loaded from now on.
+    public = _load(secret, trusted=False).public_key()
+    return Material(secret, public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+_PAIRS: Final[Mapping[KeyType, Callable[[int, Rng], PrivateKey]]] = {
+    KeyType.RSA: lambda size, _rng: rsa.generate_private_key(RSA_EXPONENT, size),
+    KeyType.EC: lambda size, _rng: ec.generate_private_key(CURVES[size]()),
+    KeyType.ED25519: lambda _size, rng: ed25519.Ed25519PrivateKey.from_private_bytes(rng(32)),
+    KeyType.ML_DSA: lambda size, rng: _ML_DSA[size](rng(32)),
+}
