@@ -1,0 +1,191 @@
+"""`kvl audit …`: read the log, follow it, and have it checked."""
+
+import json
+import time
+from typing import Annotated, Final
+
+import typer
+
+from keyvault_lite.cli.arguments import moment
+from keyvault_lite.cli.client import Client, Json, connect
+from keyvault_lite.cli.failure import Refused
+from keyvault_lite.cli.files import OutOption, writing
+from keyvault_lite.cli.output import (
+    Cell,
+    Format,
+    LimitOption,
+    OutputOption,
+    note,
+    printable,
+    show,
+    show_list,
+    when,
+)
+from keyvault_lite.model.evidence import Action, Result
+from keyvault_lite.model.names import is_id
+
+app = typer.Typer(help="Read and verify the audit log.", no_args_is_help=True)
+
+COLUMNS: Final = ("ID", "TIME", "SERVICE", "ACTION", "KEY", "VERSION", "RESULT", "REASON")
+INTERVAL: Final = 1.0
+VERIFY_TIMEOUT: Final = 3600.0
+
+ServiceFilter = Annotated[str | None, typer.Option("--service", metavar="NAME|ID", help="Of this service.")]
+KeyFilter = Annotated[str | None, typer.Option("--key", metavar="NAME|ID", help="On this key.")]
+ActionFilter = Annotated[
+    Action | None,
+    typer.Option("--action", metavar="ACTION", show_choices=False, help="encrypt, rotate, authenticate, …"),
+]
+ResultFilter = Annotated[Result | None, typer.Option("--result", help="How it ended.")]
+
+
+def _row(entry: Json) -> tuple[Cell, ...]:
+    return (
+        entry["id"],
+        when(entry["timestamp"]),
+        entry["service_id"],
+        entry["action"],
+        entry["key_id"] or entry.get("key_ref"),
+        entry["key_version"],
+        entry["result"],
+        entry.get("reason"),
+    )
+
+
+@app.command("ls")
+def ls(
+    *,
+    service: ServiceFilter = None,
+    key: KeyFilter = None,
+    action: ActionFilter = None,
+    result: ResultFilter = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="From then on; 2h: two hours ago.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before then.")] = None,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Instead of newest first.")] = False,
+    limit: LimitOption = 100,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List entries, newest first."""
+    with connect() as client:
+        parameters = {
+            **_filters(client, service, key, action, result),
+            "since": None if since is None else moment(since, "--since", ago=True),
+            "until": None if until is None else moment(until, "--until", ago=True),
+            "order": "asc" if oldest_first else None,
+        }
+        listing = client.collect("/audit", parameters, limit=limit or None)
+    show_list(listing, output, COLUMNS, _row)
+
+
+@app.command("tail")
+def tail(
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens, until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1000, help="How many to begin with.")] = 10,
+    service: ServiceFilter = None,
+    key: KeyFilter = None,
+    action: ActionFilter = None,
+    result: ResultFilter = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show the newest entries, oldest of them first; as JSON one object a line.
+
+    Following leaves out the reading itself, which is in the log too.
+    """
+    with connect() as client:
+        filters = _filters(client, service, key, action, result)
+        reply = client.get("/audit", {**filters, "limit": lines})
+        newest = reply.json()["items"]
+        own = {reply.audit_id}
+        shown, since = 0, None
+        while True:
+            for entry in reversed(newest):
+                since = entry["timestamp"]
+                if entry["id"] > shown and entry["id"] not in own:
+                    _print_line(entry, output)
+                shown = max(shown, entry["id"])
+            if not follow:
+                return
+            time.sleep(INTERVAL)
+            newest = _since(client, filters, since, own)
+
+
+def _since(client: Client, filters: Json, since: str | None, own: set[int | None]) -> list[Json]:
+    """Entries from a time on, newest first; those of this reading are added to `own`."""
+    found: list[Json] = []
+    after = None
+    while True:
+        reply = client.get("/audit", {**filters, "since": since, "order": "asc", "limit": 1000, "after": after})
+        own.add(reply.audit_id)
+        page = reply.json()
+        found += page["items"]
+        after = page["next"]
+        if after is None:
+            return found[::-1]
+
+
+def _print_line(entry: Json, output: Format) -> None:
+    if output is Format.JSON:
+        typer.echo(json.dumps(entry, ensure_ascii=False, separators=(",", ":")))
+    else:
+        typer.echo("  ".join(printable(cell) for cell in _row(entry)))
+
+
+@app.command("verify")
+def verify(*, output: OutputOption = Format.TABLE) -> None:
+    """Have the vault check its whole log. Exit code 0 if it is whole, 1 if not. To check it yourself: kvl verify."""
+    with connect() as client:
+        reply = client.get("/audit/verify", timeout=VERIFY_TIMEOUT)
+    answer = reply.json()
+    show(
+        reply,
+        output,
+        lambda found: [
+            ("valid", found["valid"]),
+            ("entries", found["entries"]),
+            ("head", found["head"]),
+            *(
+                []
+                if found["valid"]
+                else [("first invalid", found.get("first_invalid")), ("reason", found.get("reason"))]
+            ),
+        ],
+    )
+    if answer["valid"] is not True:
+        raise Refused("the audit log does not verify: copy everything now, and trust no entry from there on")
+
+
+@app.command("receipt")
+def receipt(
+    entry: Annotated[int, typer.Argument(metavar="ID", min=1, help="An entry's number: the Audit-Id of a reply.")],
+    *,
+    out: OutOption = None,
+) -> None:
+    """Write out the proof that an entry is in the signed log."""
+    with connect() as client:
+        text = client.get(f"/audit/{entry}/receipt").text
+    with writing(out, binary=False) as stream:
+        stream.write(text.encode())
+    note(f"receipt of entry {entry}")
+
+
+def _filters(
+    client: Client, service: str | None, key: str | None, action: Action | None, result: Result | None
+) -> Json:
+    """The filters as parameters of the API, which takes ids: names are looked up."""
+    return {
+        "service_id": _id(client, "services", service),
+        "key_id": _id(client, "keys", key),
+        "action": action,
+        "result": result,
+    }
+
+
+def _id(client: Client, kind: str, name: str | None) -> str | None:
+    from keyvault_lite.cli.client import segment
+
+    if name is None or is_id(name):
+        return name
+    return str(client.get(f"/{kind}/{segment(name)}").json()["id"])

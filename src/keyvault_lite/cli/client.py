@@ -1,0 +1,239 @@
+"""The native API as commands see it: one HTTP client that authenticates, repeats what may be repeated, and explains."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import quote
+
+from keyvault_lite.cli.connection import Connection, from_environment
+from keyvault_lite.cli.failure import CannotRun, Refused
+
+if TYPE_CHECKING:
+    import httpx2
+
+Json = dict[str, Any]
+Parameters = Mapping[str, str | int | None]
+
+PAGE: Final = 1000
+ATTEMPTS: Final = 3
+PAUSE: Final = 0.2
+"""Seconds before the first repetition; each further one waits four times as long."""
+TIMEOUT: Final = 60.0
+CONNECT_TIMEOUT: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A success, as the vault wrote it."""
+
+    text: str = field(repr=False)
+    audit_id: int | None = None
+
+    def json(self) -> Json:
+        """The reply as an object. Raises CannotRun if it is none: then it was not the vault that answered."""
+        try:
+            value = json.loads(self.text)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise CannotRun("the answer is not JSON: is KEYVAULT_ADDR a KeyVault Lite server?")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Items of a list, pages joined, and the cursor of what was left out."""
+
+    items: tuple[Json, ...]
+    next: str | None
+
+    def text(self) -> str:
+        """The list as the API would write it, had it been one page."""
+        return json.dumps({"items": self.items, "next": self.next}, ensure_ascii=False, separators=(",", ":"))
+
+
+class Client:
+    """Calls one vault. Mutating calls carry an Idempotency-Key, so that repeating one after a lost answer does it once.
+
+    Raises Refused with the vault's own words, CannotRun when there was no answer. Follows no redirect, asks no proxy:
+    the token goes to the configured address and nowhere else.
+    """
+
+    def __init__(self, connection: Connection, *, anonymous: bool = False) -> None:
+        import httpx2
+
+        if connection.token is None and not anonymous:
+            raise CannotRun("no token: set KEYVAULT_TOKEN, or KEYVAULT_TOKEN_FILE to a file that holds it")
+        self.connection = connection
+        self._http = httpx2.Client(
+            base_url=connection.address,
+            headers={} if connection.token is None else {"Authorization": f"Bearer {connection.token}"},
+            verify=_trust(connection),
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx2.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, parameters: Parameters | None = None, *, timeout: float = TIMEOUT) -> Reply:
+        """GET; parameters that are None are left out."""
+        given = {name: str(value) for name, value in (parameters or {}).items() if value is not None}
+        return self._call("GET", path, parameters=given, timeout=timeout)
+
+    def health(self) -> Json:
+        """What the vault says of itself, well or not."""
+        import httpx2
+
+        try:
+            answer = self._http.get("/health")
+        except httpx2.TransportError as error:
+            raise CannotRun(f"no answer from {self.connection.address}: {_reason(error)}") from None
+        return Reply(answer.text).json()
+
+    def post(self, path: str, body: Mapping[str, object] | None = None) -> Reply:
+        """POST something that changes nothing but the audit log."""
+        return self._call("POST", path, body=body)
+
+    def change(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Reply:
+        """Send something that changes the vault, under one Idempotency-Key whatever the number of attempts."""
+        return self._call(method, path, body=body, headers={"Idempotency-Key": str(uuid.uuid4())})
+
+    def batch(self, key: str, operation: str, items: Sequence[Mapping[str, object]]) -> list[Json]:
+        """POST a batch: its replies in order. Raises Refused with the first error among them."""
+        replies = self.post(f"/keys/{segment(key)}/batch/{operation}", {"items": list(items)}).json().get("items")
+        if not isinstance(replies, list) or len(replies) != len(items):
+            raise CannotRun("the answer to a batch has another number of items than the request")
+        for reply in replies:
+            if "error" in reply:
+                raise refusal(reply["error"])
+        return replies
+
+    def pages(self, path: str, parameters: Parameters | None = None, *, limit: int | None = None) -> Iterator[Listing]:
+        """The pages of a list until `limit` items; None is all of it."""
+        left, after = limit, None
+        while True:
+            size = PAGE if left is None else min(left, PAGE)
+            page = self.get(path, {**(parameters or {}), "limit": size, "after": after}).json()
+            items = page.get("items", [])
+            after = page.get("next")
+            yield Listing(tuple(items), after)
+            left = None if left is None else left - len(items)
+            if after is None or (left is not None and left <= 0):
+                return
+
+    def collect(self, path: str, parameters: Parameters | None = None, *, limit: int | None = None) -> Listing:
+        """The whole list, or its first `limit` items."""
+        items: tuple[Json, ...] = ()
+        rest: str | None = None
+        for page in self.pages(path, parameters, limit=limit):
+            items, rest = items + page.items, page.next
+        return Listing(items, rest)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        body: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT,
+    ) -> Reply:
+        import httpx2
+
+        content = None if body is None else _encode(body)
+        sent = {**(headers or {}), **({} if content is None else {"Content-Type": "application/json"})}
+        wait = httpx2.Timeout(timeout, connect=CONNECT_TIMEOUT)
+        for attempt in range(1, ATTEMPTS + 1):
+            if attempt > 1:
+                time.sleep(PAUSE * 4 ** (attempt - 2))
+            try:
+                answer = self._http.request(
+                    method, path, params=parameters or None, content=content, headers=sent, timeout=wait
+                )
+                return _judge(answer)
+            except httpx2.TransportError as error:
+                if attempt == ATTEMPTS:
+                    raise CannotRun(f"no answer from {self.connection.address}: {_reason(error)}") from None
+            except Refused as refused:
+                if attempt == ATTEMPTS or refused.code != "outcome_unknown":
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def connect(*, anonymous: bool = False) -> Client:
+    """A client for the vault that the environment names. `anonymous` allows there to be no token."""
+    return Client(from_environment(), anonymous=anonymous)
+
+
+def segment(name: str) -> str:
+    """A name or id as one segment of a path. Raises CannotRun for what could never be one."""
+    if name in {"", ".", ".."}:
+        raise CannotRun("a name is not empty, '.' or '..'")
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError:
+        raise CannotRun("an argument is not valid UTF-8") from None
+
+
+def refusal(problem: object) -> Refused:
+    """The error for a problem+json object."""
+    if not isinstance(problem, dict) or "code" not in problem:
+        return Refused("the vault refused without saying why")
+    code = str(problem["code"])
+    detail = str(problem.get("detail") or problem.get("title") or "refused")
+    request = problem.get("request_id")
+    hint = "; is the token right, current and not expired?" if code == "unauthenticated" else ""
+    return Refused(f"{detail}{hint} ({code}{f', request {request}' if request else ''})", code=code)
+
+
+def _judge(answer: "httpx2.Response") -> Reply:
+    if answer.is_success:
+        audit_id = answer.headers.get("Audit-Id", "")
+        return Reply(answer.text, int(audit_id) if audit_id.isdecimal() else None)
+    if answer.headers.get("Content-Type", "").startswith("application/problem+json"):
+        try:
+            problem = json.loads(answer.text)
+        except ValueError:
+            problem = None
+        raise refusal(problem)
+    if answer.is_redirect:
+        raise CannotRun(f"the address answers with a redirect ({answer.status_code}), which is never followed")
+    raise CannotRun(f"unexpected answer {answer.status_code}: is KEYVAULT_ADDR a KeyVault Lite server?")
+
+
+def _encode(body: Mapping[str, object]) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise CannotRun("an argument is not valid UTF-8") from None
+
+
+def _reason(error: "httpx2.TransportError") -> str:
+    import httpx2
+
+    if isinstance(error, httpx2.TimeoutException):
+        return "timed out"
+    return str(error) or type(error).__name__
+
+
+def _trust(connection: Connection) -> Any:  # noqa: ANN401  (an SSL context, or True for the system's certificates)
+    if connection.ca_file is None:
+        return True
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=connection.ca_file)
+    except OSError:  # includes ssl.SSLError
+        raise CannotRun("KEYVAULT_CACERT is not a readable file of PEM certificates") from None

@@ -1,0 +1,113 @@
+"""Input and output files: `-` and pipes, results appear whole or not at all, secrets are for their owner alone."""
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO, Final
+
+import typer
+
+from keyvault_lite.cli.failure import CannotRun
+
+PRIVATE: Final = 0o600
+"""Mode of files that hold plaintexts, tokens or keys."""
+ORDINARY: Final = 0o666
+"""Mode of all others, less the umask."""
+SPOOL: Final = 32 * 1024 * 1024
+"""How much of an output that cannot be renamed into place waits in memory; more waits in an unnamed private file."""
+
+InputArgument = Annotated[str, typer.Argument(metavar="FILE", help="A file; - is standard input.")]
+OutOption = Annotated[
+    str | None, typer.Option("--out", "-O", metavar="FILE", help="Where to write; - is standard output.")
+]
+
+
+@contextmanager
+def reading(path: str) -> Iterator[tuple[BinaryIO, int | None]]:
+    """A file or standard input, open for reading, and its size if that is known."""
+    if path == "-":
+        yield sys.stdin.buffer, None
+        return
+    with Path(path).open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        yield stream, status.st_size if Path(path).is_file() else None
+
+
+@contextmanager
+def writing(path: str | None, *, mode: int = ORDINARY, binary: bool = True) -> Iterator[BinaryIO]:
+    """An output that is there when the block has ended without an error, and otherwise is as it was.
+
+    A regular file is written beside its place, synced and renamed. Standard output, pipes and devices get nothing
+    before the block has ended. `binary` refuses a terminal unless it was named as `-`.
+    """
+    if path is None and binary and sys.stdout.isatty():
+        raise CannotRun("the result is binary: name a file with -O, or say -O - to have it on the terminal")
+    if path is None or path == "-":
+        with _spooled() as stream:
+            yield stream
+            _pour(stream, sys.stdout.buffer)
+    elif (target := Path(path).resolve()).exists() and not target.is_file():
+        if target.is_dir():
+            raise CannotRun("the output is a directory")
+        with _spooled() as stream:
+            yield stream
+            with target.open("wb") as device:
+                _pour(stream, device)
+    else:
+        with _replacing(target, mode) as stream:
+            yield stream
+
+
+@contextmanager
+def _replacing(target: Path, mode: int) -> Iterator[BinaryIO]:
+    part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(target)
+    except BaseException:  # also Ctrl-C: a part must not stay
+        part.unlink(missing_ok=True)
+        raise
+    directory = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def _spooled() -> Iterator[BinaryIO]:
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL) as stream:
+        yield stream  # type: ignore[misc]  # it has every method of BinaryIO that is used
+
+
+def _pour(source: BinaryIO, target: BinaryIO) -> None:
+    source.seek(0)
+    shutil.copyfileobj(source, target)
+    target.flush()
+
+
+def check_new(path: Path | None) -> None:
+    """Raise CannotRun if a file to be created is there already: before anything is done whose result it holds."""
+    if path is not None and path.exists():
+        raise CannotRun(f"{path} exists already and is left as it is")
+
+
+def write_new_secret(path: Path, content: str) -> None:
+    """Create a private file that must not exist yet. Raises CannotRun if it does."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
+    except FileExistsError:
+        raise CannotRun(f"{path} exists already and is left as it is") from None
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())

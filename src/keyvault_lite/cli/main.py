@@ -1,0 +1,102 @@
+"""The script `kvl`: all commands in one tree, and the one place where an error becomes a sentence and an exit code."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from keyvault_lite import __version__
+from keyvault_lite.cli import audit, cipher, key, master_key, quickstart, service, signature, status, vault
+from keyvault_lite.cli.failure import Failure
+from keyvault_lite.cli.output import note
+from keyvault_lite.model.errors import KeyVaultError
+
+SETTINGS = """
+**Commands that talk to a vault** read
+
+- `KEYVAULT_ADDR`: its address (default `http://127.0.0.1:8000`)
+- `KEYVAULT_TOKEN`, or `KEYVAULT_TOKEN_FILE`, a file that holds it; never an argument
+- `KEYVAULT_CACERT`: certificates (PEM) to trust instead of the system's
+- `KEYVAULT_ALLOW_PLAIN_HTTP`: `1` allows plain http on an address that is not loopback
+
+**init, serve, verify and master-key** work on the vault itself and read, also from `keyvault.toml`,
+
+- `KEYVAULT_MASTER_KEY_FILE` (preferred) or `KEYVAULT_MASTER_KEY` (base64, 32 bytes)
+- `KEYVAULT_DATABASE_URL` (default `sqlite:///keyvault.db`)
+- `KEYVAULT_ANCHOR`, `KEYVAULT_ANCHOR_SYNC`
+- `KEYVAULT_HOST`, `KEYVAULT_PORT`, `KEYVAULT_TLS_CERT`, `KEYVAULT_TLS_KEY`, `KEYVAULT_ALLOW_PLAIN_HTTP`
+- `KEYVAULT_LOG_LEVEL`
+
+**Exit codes:** 0 done, 1 refused or does not verify, 2 could not run, 130 interrupted.
+"""
+
+
+class Commands(TyperGroup):
+    """A group whose commands end with a sentence instead of a traceback when something expected goes wrong."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # typer's context is the only one made
+        """Run the command. Raises typer.Exit with the code that cli/failure.py documents."""
+        try:
+            return super().invoke(ctx)
+        except Failure as failure:
+            note(f"kvl: {failure}")
+            raise typer.Exit(failure.exit_code) from None
+        except KeyVaultError as error:
+            note(f"kvl: {error.detail or error.code}")
+            raise typer.Exit(2) from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            note(f"kvl: {error.filename or 'input or output'}: {error.strerror or error}")
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="kvl",
+    help="KeyVault Lite: keys stay in the vault, every use of them is on a tamper-evident record.",
+    epilog=SETTINGS,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,  # they would print tokens
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
+    if wanted:
+        typer.echo(f"kvl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Options of kvl itself; their callbacks have acted by now."""
+
+
+app.command("quickstart")(quickstart.quickstart)
+for module in (vault, status, cipher, signature):
+    app.add_typer(module.app)
+app.add_typer(key.app, name="key")
+app.add_typer(service.app, name="service")
+app.add_typer(audit.app, name="audit")
+app.add_typer(master_key.app, name="master-key")
+
+
+def main() -> None:
+    """Run `kvl` on the process's arguments; exits."""
+    signal.signal(signal.SIGTERM, _terminate)
+    app(prog_name="kvl")
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    """End like an exception would: half-written files are removed, the demo's server is stopped."""
+    sys.exit(128 + number)

@@ -1,0 +1,23 @@
+"""A progress bar on standard error, where somebody watches."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from keyvault_lite.cli.sealed_file import Advance
+
+
+@contextmanager
+def progress(label: str, total: int | None) -> Iterator[Advance]:
+    """Yields what to tell the number of bytes done. Prints nothing if standard error is no terminal."""
+    if not sys.stderr.isatty():
+        yield id
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    from keyvault_lite.cli.output import console
+
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda count: bar.update(task, advance=count)

@@ -1,0 +1,193 @@
+"""`kvl service …`: who may call the vault, with which role and grants."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keyvault_lite.cli.arguments import ServiceArgument, grant, moment
+from keyvault_lite.cli.client import Json, Reply, connect, segment
+from keyvault_lite.cli.failure import CannotRun, Refused
+from keyvault_lite.cli.files import check_new, write_new_secret
+from keyvault_lite.cli.output import Format, LimitOption, OutputOption, Record, note, show, show_list, when
+from keyvault_lite.model.identity import Role
+
+app = typer.Typer(help="Make and change the services that may call the vault.", no_args_is_help=True)
+
+Held = dict[str, list[str]]
+
+GrantOption = Annotated[
+    list[str] | None,
+    typer.Option("--grant", metavar="KEY=ACTION,…", help="'orders-*=encrypt,decrypt'; may be repeated."),
+]
+GrantArgument = Annotated[list[str], typer.Argument(metavar="KEY=ACTION,…", help="'orders-*=encrypt,decrypt'")]
+ExpiresOption = Annotated[
+    str | None, typer.Option("--expires", metavar="TIME", help="2027-01-31T12:00:00Z, or a span like 90d or 12h.")
+]
+TokenOutOption = Annotated[
+    Path | None,
+    typer.Option("--token-out", metavar="FILE", help="Put the token in a new private file, do not print it."),
+]
+
+
+def _record(service: Json) -> Record:
+    record = [
+        ("name", service["name"]),
+        ("id", service["id"]),
+        ("role", service["role"]),
+        ("active", service["active"]),
+        ("grants", _grants(service)),
+    ]
+    if service.get("expires_at"):
+        record.append(("expires", when(service["expires_at"])))
+    if service.get("token"):
+        record.append(("token", service["token"]))
+    return record
+
+
+def _grants(service: Json) -> str | None:
+    return "; ".join(f"{entry['key']}={','.join(entry['actions'])}" for entry in service["grants"] or ()) or None
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Unique.")],
+    *,
+    role: Annotated[Role, typer.Option("--role", "-r", case_sensitive=False, help="What it may.")] = Role.SERVICE,
+    grants: GrantOption = None,
+    expires: ExpiresOption = None,
+    token_out: TokenOutOption = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Make a service. Its token is shown this once."""
+    body: Json = {"name": name, "role": role}
+    if grants:
+        body["grants"] = [grant(text) for text in grants]
+    if expires:
+        body["expires_at"] = moment(expires, "--expires")
+    check_new(token_out)
+    with connect() as client:
+        _show_token(client.change("POST", "/services", body), output, token_out, name)
+
+
+@app.command("token")
+def token(service: ServiceArgument, *, token_out: TokenOutOption = None, output: OutputOption = Format.TABLE) -> None:
+    """Give a service a new token; the old one dies at once."""
+    check_new(token_out)
+    with connect() as client:
+        _show_token(client.change("POST", _path(service, "token")), output, token_out, service)
+
+
+@app.command("ls")
+def ls(*, limit: LimitOption = 0, output: OutputOption = Format.TABLE) -> None:
+    """List the services."""
+    with connect() as client:
+        listing = client.collect("/services", limit=limit or None)
+    show_list(
+        listing,
+        output,
+        ("NAME", "ROLE", "ACTIVE", "EXPIRES", "GRANTS", "ID"),
+        lambda service: (
+            service["name"],
+            service["role"],
+            service["active"],
+            when(service.get("expires_at")),
+            _grants(service),
+            service["id"],
+        ),
+    )
+
+
+@app.command("show")
+def show_one(service: ServiceArgument, *, output: OutputOption = Format.TABLE) -> None:
+    """Show one service."""
+    with connect() as client:
+        show(client.get(_path(service)), output, _record)
+
+
+@app.command("grant")
+def add_grants(service: ServiceArgument, grants: GrantArgument, *, output: OutputOption = Format.TABLE) -> None:
+    """Allow a service more."""
+    added = [grant(text) for text in grants]
+    with connect() as client:
+        held: Held = {entry["key"]: entry["actions"] for entry in client.get(_path(service)).json()["grants"]}
+        for entry in added:
+            held[entry["key"]] = [*held.get(entry["key"], ()), *entry["actions"]]
+        show(client.change("PATCH", _path(service), {"grants": _as_grants(held)}), output, _record)
+
+
+@app.command("revoke")
+def remove_grants(
+    service: ServiceArgument,
+    grants: Annotated[list[str], typer.Argument(metavar="KEY[=ACTION,…]", help="'orders-*', or some of its actions.")],
+    *,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Allow a service less: whole grants, or some actions of them."""
+    with connect() as client:
+        held: Held = {entry["key"]: entry["actions"] for entry in client.get(_path(service)).json()["grants"]}
+        for text in grants:
+            removed = {"key": text, "actions": held[text]} if text in held else grant(text)
+            key, actions = removed["key"], removed["actions"]
+            if key not in held:
+                raise Refused(f"{service} has no grant on {key}")
+            held[key] = [action for action in held[key] if action not in actions]
+        show(client.change("PATCH", _path(service), {"grants": _as_grants(held)}), output, _record)
+
+
+@app.command("update")
+def update(
+    service: ServiceArgument,
+    *,
+    role: Annotated[Role | None, typer.Option("--role", "-r", case_sensitive=False, help="What it may.")] = None,
+    expires: ExpiresOption = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Change a service's role or expiry."""
+    body: Json = {} if role is None else {"role": role}
+    if expires:
+        body["expires_at"] = moment(expires, "--expires")
+    if not body:
+        raise CannotRun("nothing to change: say --role or --expires")
+    with connect() as client:
+        show(client.change("PATCH", _path(service), body), output, _record)
+
+
+@app.command("activate")
+def activate(service: ServiceArgument, *, output: OutputOption = Format.TABLE) -> None:
+    """Let a deactivated service in again."""
+    with connect() as client:
+        show(client.change("PATCH", _path(service), {"active": True}), output, _record)
+
+
+@app.command("deactivate")
+def deactivate(service: ServiceArgument, *, output: OutputOption = Format.TABLE) -> None:
+    """Refuse a service from now on, without forgetting it."""
+    with connect() as client:
+        show(client.change("PATCH", _path(service), {"active": False}), output, _record)
+
+
+def _path(service: str, *rest: str) -> str:
+    return "/".join(("/services", segment(service), *rest))
+
+
+def _as_grants(held: Held) -> list[Json]:
+    return [{"key": key, "actions": sorted(set(actions))} for key, actions in held.items() if actions]
+
+
+def _show_token(reply: Reply, output: Format, token_out: Path | None, service: str) -> None:
+    import json
+
+    answer = reply.json()
+    issued = answer.get("token")
+    if not isinstance(issued, str):
+        # A repeated call gets the first answer again, and the vault keeps no token to repeat.
+        raise Refused(f"done, but the answer with the token was lost: `kvl service token {service}` gives a new one")
+    if token_out is not None:
+        write_new_secret(token_out, issued + "\n")
+        reply = Reply(json.dumps({**answer, "token": None}, ensure_ascii=False), reply.audit_id)
+    show(reply, output, _record)
+    if token_out is not None:
+        note(f"the token is in {token_out}")
+    elif output is Format.TABLE:
+        note("the token is shown this once: keep it where only this service reads it")

@@ -1,0 +1,89 @@
+"""`kvl init`, `serve` and `verify`: what works on the vault itself, with its master key."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keyvault_lite.cli.failure import Refused
+from keyvault_lite.cli.files import check_new, write_new_secret
+from keyvault_lite.cli.output import Format, OutputOption, note, printable, show_record
+
+app = typer.Typer()
+
+
+@app.command("init")
+def init(
+    *,
+    recover_admin: Annotated[
+        bool,
+        typer.Option("--recover-admin", help="Give the first ADMIN of a vault a new token; the old one dies."),
+    ] = False,
+    token_out: Annotated[
+        Path | None,
+        typer.Option("--token-out", metavar="FILE", help="Put the token in a new private file, do not print it."),
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Make a new vault: database, keyring and first ADMIN, whose token is printed this once."""
+    from keyvault_lite import app as composition
+    from keyvault_lite import settings
+
+    check_new(token_out)
+    loaded = settings.load()
+    made = composition.recover_admin(loaded) if recover_admin else composition.initialise(loaded)
+    token: str | None = made.token
+    if token_out is not None:
+        write_new_secret(token_out, f"{made.token}\n")
+        token = None
+    shown = {"service_id": made.service_id, "token": token, "database": made.database, "anchor": made.anchor}
+    if output is Format.JSON:
+        typer.echo(json.dumps(shown, ensure_ascii=False))
+    else:
+        show_record([(name.replace("_", " "), value) for name, value in shown.items()])
+    if token_out is not None:
+        note(f"the token is in {token_out}")
+    elif output is Format.TABLE:
+        note("the token is shown this once: export KEYVAULT_TOKEN=… or keep it in a private file")
+
+
+@app.command("serve")
+def serve(
+    *,
+    host: Annotated[str | None, typer.Option("--host", help="Instead of KEYVAULT_HOST.")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Instead of KEYVAULT_PORT.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+) -> None:
+    """Serve the vault over HTTP until it is stopped. It is checked before; what is found ends it with one sentence."""
+    from keyvault_lite import app as composition
+    from keyvault_lite import settings
+
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    composition.serve(settings.load(**given), workers=workers)
+
+
+@app.command("verify")
+def verify(
+    *,
+    public: Annotated[bool, typer.Option("--public", help="Without the master key: what everybody can check.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Check the whole vault offline, beside a running server too. Changes nothing.
+
+    Exit code 0 clean, 1 tampered with (one line a finding), 2 could not run.
+    """
+    from keyvault_lite import app as composition
+    from keyvault_lite import settings
+
+    found = composition.verify(settings.load(), public=public)
+    findings = [{"table": one.table, "row": one.row, "problem": one.problem} for one in found.findings]
+    if output is Format.JSON:
+        typer.echo(json.dumps({"ok": found.valid, "entries": found.entries, "findings": findings}, ensure_ascii=False))
+    else:
+        for one in found.findings:
+            typer.echo(printable(f"{one.table} {one.row}: {one.problem}"))
+        if found.valid:
+            typer.echo(f"clean: {found.entries} entries")
+    if not found.valid:
+        raise Refused("the vault was tampered with")
