@@ -7,10 +7,8 @@ DEK.
 
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-
 from keyvault_lite.crypto.container import AES_GCM, RSA_OAEP, Box, Frame, KeyBox, Rng, RsaBox, Secret, refusal
-from keyvault_lite.crypto.material import load
+from keyvault_lite.crypto.material import load_rsa
 from keyvault_lite.model.keys import KeySpec, KeyType
 
 DATA_KEYS: Final = frozenset({16, 32, 64})
@@ -25,12 +23,12 @@ class Cipher(Secret):
     __slots__ = ("_data", "_data_key", "_dek")
 
     def __init__(self, spec: KeySpec, secret: bytes, *, instance_id: bytes, key_id: bytes, version: int) -> None:
-        key: Final = load(secret) if spec.type is KeyType.RSA else secret
+        key = load_rsa(secret) if spec.type is KeyType.RSA else None
 
         def box(layer: str) -> Box:
-            suite = RSA_OAEP if isinstance(key, RSAPrivateKey) else AES_GCM
+            suite = AES_GCM if key is None else RSA_OAEP
             frame = Frame(layer, instance_id=instance_id, id=key_id, version=version, purpose=spec.purpose, suite=suite)
-            return RsaBox(frame, key) if isinstance(key, RSAPrivateKey) else KeyBox(frame, secret)
+            return KeyBox(frame, secret) if key is None else RsaBox(frame, key)
 
         self._dek: Final = box("dek")
         self._data_key: Final = box("data-key")

@@ -205,7 +205,7 @@ class RsaBox(Secret):
         """Wrap a uniform secret to the public key. OAEP draws its seed from OpenSSL's generator, not from `rng`."""
         self._frame.check_seal()
         fields = self._frame.label + context
-        wrapped = self._public.encrypt(plaintext, _oaep(fields))
+        wrapped = self._public.encrypt(plaintext, oaep(hashlib.sha256(fields).digest()))
         return b"".join((self._frame.header, expand(plaintext, fields)[32:], wrapped))
 
     def open(self, context: bytes, container: bytes) -> bytes:
@@ -213,7 +213,7 @@ class RsaBox(Secret):
         self._frame.check_open(container)
         fields = self._frame.label + context
         try:
-            secret = self._key.decrypt(container[_COMMITMENT_AT:], _oaep(fields))
+            secret = self._key.decrypt(container[_COMMITMENT_AT:], oaep(hashlib.sha256(fields).digest()))
         except ValueError:
             raise refusal() from None
         if not hmac.compare_digest(expand(secret, fields)[32:], container[_SALT_AT:_COMMITMENT_AT]):
@@ -221,6 +221,6 @@ class RsaBox(Secret):
         return secret
 
 
-def _oaep(fields: bytes) -> padding.OAEP:
-    label = hashlib.sha256(fields).digest()
+def oaep(label: bytes) -> padding.OAEP:
+    """RSAES-OAEP with SHA-256 for hash and mask (RFC 8017, section 7.1)."""
     return padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label)

@@ -75,6 +75,14 @@ def load(secret: bytes) -> PrivateKey:
     return _load(secret, trusted=True)
 
 
+def load_rsa(secret: bytes) -> rsa.RSAPrivateKey:
+    """As `load`, for a key that is RSA."""
+    key = load(secret)
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise TypeError("not an RSA key")
+    return key
+
+
 def _load(secret: bytes, *, trusted: bool) -> PrivateKey:
     key = load_der_private_key(secret, None, unsafe_skip_rsa_key_validation=trusted)
     if not isinstance(key, PrivateKey):
