@@ -11,9 +11,10 @@ import pytest
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.model.keys import ALGORITHMS, KeySpec, KeyType, KeyVersion, Purpose
+from keyvault_lite.model.names import KeyId
 from tests.vectors import make_golden
 
-KEY = make_golden.uuid(0xA)
+KEY = KeyId(make_golden.uuid(0xA))
 AES = KeySpec(KeyType.AES, 256, Purpose.ENCRYPT)
 Made = dict[tuple[KeyType, int | None, Purpose], tuple[KeySpec, KeyVersion]]
 
@@ -35,7 +36,8 @@ def vectors() -> Callable[[str], Any]:
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, Any]:
-    return json.loads(make_golden.FILE.read_text())
+    document: dict[str, Any] = json.loads(make_golden.FILE.read_text())
+    return document
 
 
 @pytest.fixture(scope="session")
