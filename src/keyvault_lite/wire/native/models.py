@@ -1,0 +1,341 @@
+"""The shapes of the other road: bodies and queries as pydantic models, and how each becomes a request."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field, JsonValue, Strict, WithJsonSchema
+
+from keyvault_lite.model.encoding import MAX_CONTEXT_PAIRS
+from keyvault_lite.model.errors import InvalidRequest, NotFound
+from keyvault_lite.model.evidence import Action, Result
+from keyvault_lite.model.identity import Grant, Permission, Role
+from keyvault_lite.model.keys import (
+    MAX_DESCRIPTION,
+    MAX_DESTROY_DAYS,
+    MAX_ROTATION_DAYS,
+    MAX_TAGS,
+    MIN_DESTROY_DAYS,
+    SIZES,
+    KeySpec,
+    KeyType,
+    PublicKeyFormat,
+    Purpose,
+)
+from keyvault_lite.model.names import KeyId, KeyRef, is_id, is_name
+from keyvault_lite.model.requests import (
+    MAX_COMMENT,
+    MAX_GRANTS,
+    MAX_INT,
+    MAX_PAGE,
+    MAX_RANDOM,
+    MAX_TAG_NAME,
+    MAX_TAG_VALUE,
+    NEVER,
+    CreateKey,
+    CreateService,
+    DestroyKey,
+    GenerateDataKey,
+    GenerateRandom,
+    ListAudit,
+    ListKeys,
+    ListServices,
+    ListVersions,
+    OpenDataKey,
+    ReadConsistency,
+    ReadPublicKey,
+    ReadReceipt,
+    RevokeKey,
+    UpdateKey,
+    UpdateService,
+)
+from keyvault_lite.wire.fields import Body, Text, field_bytes
+from keyvault_lite.wire.times import parse_time
+
+NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+GRANT_PATTERN: Final = r"^[A-Za-z0-9._/:*+@=, -]{1,256}$"
+MAX_CURSOR: Final = 512
+_MAX_DIGITS: Final = 19
+
+
+def _number(value: object) -> object:
+    # A query holds text only: digits become an integer in their one spelling, all else stays text and is refused.
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
+        return int(value) if value == "0" or not value.startswith("0") else value
+    return value
+
+
+def _schema(**words: JsonValue) -> Any:  # noqa: ANN401  (pydantic's own type for annotations)
+    return Field(json_schema_extra=words)
+
+
+Name = Annotated[str, _schema(pattern=NAME_PATTERN)]
+Tags = Annotated[
+    dict[
+        Annotated[Text, Field(min_length=1, max_length=MAX_TAG_NAME)], Annotated[Text, Field(max_length=MAX_TAG_VALUE)]
+    ],
+    Field(max_length=MAX_TAGS),
+]
+Description = Annotated[Text, Field(max_length=MAX_DESCRIPTION)]
+Context = Annotated[dict[str, str], _schema(maxProperties=MAX_CONTEXT_PAIRS)]
+Base64 = Annotated[str, _schema(contentEncoding="base64")]
+Time = Annotated[str, _schema(format="date-time", description="RFC 3339, UTC, at most microseconds.")]
+Expiry = Annotated[str, WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"const": "never"}]})]
+Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Cursor = Annotated[Text, Field(max_length=MAX_CURSOR, description="`next` of the page before.")]
+# Enumerations come as their value: pydantic's strictness would demand the member itself.
+_BY_VALUE: Final = Strict(strict=False)
+KeyTypeField = Annotated[KeyType, _BY_VALUE]
+PurposeField = Annotated[Purpose, _BY_VALUE]
+RoleField = Annotated[Role, _BY_VALUE]
+PermissionField = Annotated[Permission, _BY_VALUE]
+
+
+class NewKey(Body):
+    """The key to make."""
+
+    name: Name | None = Field(None, description="Unique; a key without one is called by its id.")
+    type: KeyTypeField
+    size: int | None = Field(
+        None,
+        description="By type: AES 256, 128; RSA 3072, 4096; EC 256, 384, 521; HMAC 256, "
+        "384, 512; ML-DSA 65, 44, 87; ED25519 has none. The first is the default.",
+    )
+    purpose: PurposeField
+    description: Description | None = None
+    tags: Tags | None = None
+
+
+def create_key(_: str, body: NewKey) -> CreateKey:
+    """Build CreateKey."""
+    size = SIZES[body.type][0] if body.size is None else body.size
+    spec = KeySpec(type=body.type, size=size, purpose=body.purpose)
+    return CreateKey(spec=spec, name=body.name, description=body.description or "", tags=body.tags or {})
+
+
+class KeyChange(Body):
+    """What to change; what is absent stays."""
+
+    description: Description | None = None
+    tags: Tags | None = Field(None, description="Replaces all tags.")
+    rotation_period_days: int | None = Field(
+        None, ge=0, le=MAX_ROTATION_DAYS, description="Rotate by itself after so many days; 0 ends that."
+    )
+
+
+def update_key(key: str, body: KeyChange) -> UpdateKey:
+    """Build UpdateKey."""
+    return UpdateKey(
+        key=KeyRef(key), description=body.description, tags=body.tags, rotation_days=body.rotation_period_days
+    )
+
+
+class Revocation(Body):
+    """What to revoke, and why."""
+
+    version: Version | None = Field(None, description="One version that is not ACTIVE; absent: the whole key.")
+    reason: Annotated[Text, Field(max_length=MAX_COMMENT)] | None = Field(None, description="Kept in the audit log.")
+
+
+def revoke_key(key: str, body: Revocation) -> RevokeKey:
+    """Build RevokeKey."""
+    return RevokeKey(key=KeyRef(key), version=body.version, reason=body.reason)
+
+
+class Destruction(Body):
+    """When to destroy."""
+
+    days: int | None = Field(
+        None, ge=MIN_DESTROY_DAYS, le=MAX_DESTROY_DAYS, description=f"Waiting period, {MAX_DESTROY_DAYS} by default."
+    )
+
+
+def destroy_key(key: str, body: Destruction) -> DestroyKey:
+    """Build DestroyKey."""
+    return DestroyKey(key=KeyRef(key), days=MAX_DESTROY_DAYS if body.days is None else body.days)
+
+
+class NewDataKey(Body):
+    """The data key to make."""
+
+    context: Context | None = None
+    bits: int | None = Field(None, json_schema_extra={"enum": [128, 256, 512, None]})
+    plaintext: bool | None = Field(None, description="`false` leaves `plaintext_key` out of the reply.")
+
+
+def generate_data_key(key: str, body: NewDataKey) -> GenerateDataKey:
+    """Build GenerateDataKey."""
+    bits = 256 if body.bits is None else body.bits
+    return GenerateDataKey(key=KeyRef(key), context=body.context, bits=bits, reveal=body.plaintext is not False)
+
+
+class WrappedDataKey(Body):
+    """A data key as it was handed out."""
+
+    encrypted_key: Base64
+    context: Context | None = None
+
+
+def open_data_key(key: str, body: WrappedDataKey) -> OpenDataKey:
+    """Build OpenDataKey."""
+    wrapped = field_bytes("encrypted_key", body.encrypted_key)
+    return OpenDataKey(key=KeyRef(key), context=body.context, encrypted_key=wrapped)
+
+
+class RandomBody(Body):
+    """How much randomness."""
+
+    bytes: int = Field(ge=1, le=MAX_RANDOM)
+
+
+def generate_random(_: str, body: RandomBody) -> GenerateRandom:
+    """Build GenerateRandom."""
+    return GenerateRandom(count=body.bytes)
+
+
+class GrantBody(Body):
+    """Permission to use the keys that `key` covers."""
+
+    key: Annotated[str, _schema(pattern=GRANT_PATTERN)] = Field(description="A name, an id, or a glob over names.")
+    actions: list[PermissionField] = Field(min_length=1, max_length=len(Permission))
+
+
+Grants = Annotated[list[GrantBody], Field(max_length=MAX_GRANTS)]
+
+
+def _grants(bodies: list[GrantBody]) -> tuple[Grant, ...]:
+    return tuple(Grant(key=body.key, actions=frozenset(body.actions)) for body in bodies)
+
+
+class NewServiceBody(Body):
+    """The service to make."""
+
+    name: Name
+    role: RoleField
+    grants: Grants | None = None
+    expires_at: Time | None = None
+
+
+def _expiry(text: str) -> int:
+    moment = parse_time(text)
+    if moment <= 0:  # 0 stands for never
+        raise InvalidRequest("expires_at lies before the year 1970")
+    return moment
+
+
+def create_service(_: str, body: NewServiceBody) -> CreateService:
+    """Build CreateService."""
+    expires_at = None if body.expires_at is None else _expiry(body.expires_at)
+    return CreateService(name=body.name, role=body.role, grants=_grants(body.grants or []), expires_at=expires_at)
+
+
+class ServiceChange(Body):
+    """What to change; what is absent stays."""
+
+    role: RoleField | None = None
+    grants: Grants | None = Field(None, description="Replaces all grants.")
+    active: bool | None = None
+    expires_at: Expiry | None = Field(None, description="A time, or `never`.")
+
+
+def update_service(service: str, body: ServiceChange) -> UpdateService:
+    """Build UpdateService."""
+    expires_at = None
+    if body.expires_at is not None:
+        expires_at = NEVER if body.expires_at == "never" else _expiry(body.expires_at)
+    return UpdateService(
+        service=service,
+        role=body.role,
+        grants=None if body.grants is None else _grants(body.grants),
+        active=body.active,
+        expires_at=expires_at,
+    )
+
+
+# Queries
+
+
+class PageQuery(Body):
+    """Which part of a list."""
+
+    limit: Annotated[int, BeforeValidator(_number), Field(ge=1, le=MAX_PAGE)] = 100
+    after: Cursor | None = None
+
+
+def list_keys(_: str, query: PageQuery) -> ListKeys:
+    """Build ListKeys."""
+    return ListKeys(limit=query.limit, after=query.after)
+
+
+def list_versions(key: str, query: PageQuery) -> ListVersions:
+    """Build ListVersions."""
+    return ListVersions(key=KeyRef(key), limit=query.limit, after=query.after)
+
+
+def list_services(_: str, query: PageQuery) -> ListServices:
+    """Build ListServices."""
+    return ListServices(limit=query.limit, after=query.after)
+
+
+class PublicKeyQuery(Body):
+    """Which version, and how it is written."""
+
+    version: Annotated[Version, BeforeValidator(_number)] | None = Field(None, description="By default the newest.")
+    format: Annotated[PublicKeyFormat, _BY_VALUE] = PublicKeyFormat.PEM
+
+
+def read_public_key(key: str, query: PublicKeyQuery) -> ReadPublicKey:
+    """Build ReadPublicKey."""
+    return ReadPublicKey(key=KeyRef(key), format=query.format, version=query.version)
+
+
+class AuditQuery(PageQuery):
+    """Which entries."""
+
+    service_id: Name | None = Field(None, description="Id or name of a service.")
+    key_id: Name | None = Field(None, description="Id or name of a key.")
+    action: Annotated[Action, _BY_VALUE] | None = None
+    result: Annotated[Result, _BY_VALUE] | None = None
+    since: Time | None = Field(None, description="Inclusive.")
+    until: Time | None = Field(None, description="Exclusive.")
+    order: Annotated[str, Field(pattern="^(asc|desc)$")] = "desc"
+
+
+def _named(field: str, text: str | None) -> str | None:
+    if text is not None and not is_id(text) and not is_name(text):
+        raise InvalidRequest(f"{field} is neither an id nor a name")
+    return text
+
+
+def list_audit(_: str, query: AuditQuery) -> ListAudit:
+    """Build ListAudit."""
+    key = _named("key_id", query.key_id)
+    return ListAudit(
+        limit=query.limit,
+        after=query.after,
+        service_id=_named("service_id", query.service_id),
+        key_id=None if key is None else KeyId(key),
+        of=query.action,
+        result=query.result,
+        since=None if query.since is None else parse_time(query.since),
+        until=None if query.until is None else parse_time(query.until),
+        ascending=query.order == "asc",
+    )
+
+
+class ConsistencyQuery(Body):
+    """Two sizes of the log."""
+
+    old: Annotated[int, BeforeValidator(_number), Field(alias="from", ge=0, le=MAX_INT)]
+    new: Annotated[int, BeforeValidator(_number), Field(alias="to", ge=0, le=MAX_INT)]
+
+
+def read_consistency(_: str, query: ConsistencyQuery) -> ReadConsistency:
+    """Build ReadConsistency."""
+    return ReadConsistency(old=query.old, new=query.new)
+
+
+def read_receipt(entry: str, _: Body) -> ReadReceipt:
+    """Build ReadReceipt; an entry is called by its number in one spelling only."""
+    number = _number(entry)
+    if not isinstance(number, int) or not 1 <= number <= MAX_INT:
+        raise NotFound("there is no such entry")
+    return ReadReceipt(entry=number)

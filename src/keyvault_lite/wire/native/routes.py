@@ -1,0 +1,389 @@
+"""The table of the native API: every route there is."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import (
+    DisableKey,
+    EnableKey,
+    ReadCheckpoint,
+    ReadKey,
+    ReadLogKey,
+    ReadService,
+    RenewToken,
+    Request,
+    RestoreKey,
+    RotateKey,
+    VerifyAudit,
+)
+from keyvault_lite.wire.native import hot, models, render, replies
+from keyvault_lite.wire.native.route import Build, Render, Route, Tag
+
+BATCH: Final = "One request for up to 1 000 of them; each is decided and recorded by itself, all take effect together."
+B64: Final = "AAECAwQFBgc="
+
+
+def _of_key(make: Callable[[KeyRef], Request]) -> Build:
+    return lambda key, _: make(KeyRef(key))
+
+
+def _of_service(make: Callable[[str], Request]) -> Build:
+    return lambda service, _: make(service)
+
+
+def _plain(make: Callable[[], Request]) -> Build:
+    return lambda _, __: make()
+
+
+def _manage(path: str, action: Action, summary: str, build: Build, **more: Any) -> Route:  # noqa: ANN401
+    """A change of one key that answers the key."""
+    return Route(
+        method="POST",
+        path=f"/keys/{{key_id}}/{path}",
+        action=action,
+        tag=Tag.KEYS,
+        summary=summary,
+        build=build,
+        render=render.key,
+        reply=replies.KeyReply,
+        mutating=True,
+        **more,
+    )
+
+
+KEYS: Final = (
+    Route(
+        method="POST",
+        path="/keys",
+        action=Action.GENERATE,
+        tag=Tag.KEYS,
+        summary="Create a key",
+        description="For ADMIN. A type, size and purpose that do not fit are 422, with a detail that says which do.",
+        shape=models.NewKey,
+        build=models.create_key,
+        render=render.key,
+        reply=replies.KeyReply,
+        status=201,
+        mutating=True,
+        example={"name": "orders", "type": "AES", "size": 256, "purpose": "ENCRYPT", "tags": {"team": "payments"}},
+    ),
+    Route(
+        method="GET",
+        path="/keys",
+        action=Action.KEY_READ,
+        tag=Tag.KEYS,
+        summary="List keys",
+        description="For all roles; a SERVICE sees the keys it has a grant on.",
+        shape=models.PageQuery,
+        build=models.list_keys,
+        render=render.page(render.key),
+        reply=replies.KeyPage,
+    ),
+    Route(
+        method="GET",
+        path="/keys/{key_id}",
+        action=Action.KEY_READ,
+        tag=Tag.KEYS,
+        summary="Read a key",
+        build=_of_key(ReadKey),
+        render=render.key,
+        reply=replies.KeyReply,
+    ),
+    Route(
+        method="PATCH",
+        path="/keys/{key_id}",
+        action=Action.KEY_UPDATE,
+        tag=Tag.KEYS,
+        summary="Change description, tags or automatic rotation",
+        shape=models.KeyChange,
+        build=models.update_key,
+        render=render.key,
+        reply=replies.KeyReply,
+        mutating=True,
+        example={"description": "card numbers of the shop", "rotation_period_days": 90},
+    ),
+    Route(
+        method="GET",
+        path="/keys/{key_id}/versions",
+        action=Action.KEY_READ,
+        tag=Tag.KEYS,
+        summary="List a key's versions",
+        shape=models.PageQuery,
+        build=models.list_versions,
+        render=render.page(render.version),
+        reply=replies.VersionPage,
+    ),
+    Route(
+        method="GET",
+        path="/keys/{key_id}/public-key",
+        action=Action.KEY_READ,
+        tag=Tag.KEYS,
+        summary="Read a public key",
+        shape=models.PublicKeyQuery,
+        build=models.read_public_key,
+        render=render.public_key,
+        reply=replies.PublicKeyReply,
+    ),
+    _manage("rotate", Action.ROTATE, "Make a new ACTIVE version", _of_key(RotateKey)),
+    _manage(
+        "revoke",
+        Action.REVOKE,
+        "Revoke a key or one version, for good",
+        models.revoke_key,
+        shape=models.Revocation,
+        example={"reason": "laptop stolen"},
+    ),
+    _manage("disable", Action.DISABLE, "Stop all use of a key", _of_key(DisableKey)),
+    _manage("enable", Action.ENABLE, "Allow use of a disabled key again", _of_key(EnableKey)),
+    _manage(
+        "destroy",
+        Action.DESTROY,
+        "Schedule a key's destruction",
+        models.destroy_key,
+        shape=models.Destruction,
+        example={"days": 30},
+    ),
+    _manage("restore", Action.RESTORE, "Call a scheduled destruction off", _of_key(RestoreKey)),
+)
+
+
+def _hot(name: str, tag: Tag, summary: str, *, write: tuple[Render, type], example: dict[str, object]) -> list[Route]:
+    """An operation and its batch."""
+    single = hot.SINGLES[name]
+    item, reply = write
+    return [
+        Route(
+            method="POST",
+            path=f"/keys/{{key_id}}/{name}",
+            action=single.action,
+            tag=tag,
+            summary=summary,
+            shape=single.shape,
+            build=single.build,
+            render=item,
+            reply=reply,
+            example=example,
+        ),
+        Route(
+            method="POST",
+            path=f"/keys/{{key_id}}/batch/{name}",
+            action=single.action,
+            tag=tag,
+            summary=f"{summary}, many at once",
+            description=BATCH,
+            shape=hot.BatchBody,
+            build=hot.batch(single),
+            render=render.batch(item),
+            reply=reply,
+            item=single.shape,
+            example={"items": [example]},
+        ),
+    ]
+
+
+CIPHER: Final = (
+    *_hot(
+        "encrypt",
+        Tag.CIPHER,
+        "Encrypt",
+        write=(render.encrypted, replies.EncryptReply),
+        example={"plaintext": "4111 1111 1111 1111", "context": {"order": "1042"}},
+    ),
+    *_hot(
+        "decrypt",
+        Tag.CIPHER,
+        "Decrypt",
+        write=(render.decrypted, replies.DecryptReply),
+        example={"ciphertext": B64, "encrypted_dek": B64, "context": {"order": "1042"}},
+    ),
+    *_hot(
+        "rewrap",
+        Tag.CIPHER,
+        "Wrap a message's key under the ACTIVE version",
+        write=(render.rewrapped, replies.RewrapReply),
+        example={"encrypted_dek": B64, "context": {"order": "1042"}},
+    ),
+    Route(
+        method="POST",
+        path="/keys/{key_id}/data-key",
+        action=Action.DATA_KEY,
+        tag=Tag.CIPHER,
+        summary="Make a data key for use outside",
+        shape=models.NewDataKey,
+        build=models.generate_data_key,
+        render=render.data_key,
+        reply=replies.DataKeyReply,
+        example={"bits": 256},
+    ),
+    Route(
+        method="POST",
+        path="/keys/{key_id}/data-key/open",
+        action=Action.DATA_KEY_OPEN,
+        tag=Tag.CIPHER,
+        summary="Open a wrapped data key",
+        shape=models.WrappedDataKey,
+        build=models.open_data_key,
+        render=render.data_key,
+        reply=replies.OpenedKeyReply,
+        example={"encrypted_key": B64},
+    ),
+    Route(
+        method="POST",
+        path="/random",
+        action=Action.RANDOM,
+        tag=Tag.CIPHER,
+        summary="Random bytes",
+        shape=models.RandomBody,
+        build=models.generate_random,
+        render=render.random,
+        reply=replies.RandomReply,
+        example={"bytes": 32},
+    ),
+)
+SIGNING: Final = (
+    *_hot(
+        "sign",
+        Tag.SIGNING,
+        "Sign or MAC",
+        write=(render.signed, replies.SignReply),
+        example={"message": "release 1.4.2"},
+    ),
+    *_hot(
+        "verify",
+        Tag.SIGNING,
+        "Verify a signature or MAC",
+        write=(render.verified, replies.VerifyReply),
+        example={"message": "release 1.4.2", "signature": B64},
+    ),
+)
+SERVICES: Final = (
+    Route(
+        method="POST",
+        path="/services",
+        action=Action.SERVICE_CREATE,
+        tag=Tag.SERVICES,
+        summary="Create a service and its token",
+        description="For ADMIN. The token is shown in this reply and never again.",
+        shape=models.NewServiceBody,
+        build=models.create_service,
+        render=render.new_service,
+        keep=render.kept_service,
+        reply=replies.NewServiceReply,
+        status=201,
+        mutating=True,
+        example={"name": "shop", "role": "SERVICE", "grants": [{"key": "orders-*", "actions": ["encrypt", "decrypt"]}]},
+    ),
+    Route(
+        method="GET",
+        path="/services",
+        action=Action.SERVICE_READ,
+        tag=Tag.SERVICES,
+        summary="List services",
+        shape=models.PageQuery,
+        build=models.list_services,
+        render=render.page(render.service),
+        reply=replies.ServicePage,
+    ),
+    Route(
+        method="GET",
+        path="/services/{id}",
+        action=Action.SERVICE_READ,
+        tag=Tag.SERVICES,
+        summary="Read a service",
+        build=_of_service(ReadService),
+        render=render.service,
+        reply=replies.ServiceReply,
+    ),
+    Route(
+        method="PATCH",
+        path="/services/{id}",
+        action=Action.SERVICE_UPDATE,
+        tag=Tag.SERVICES,
+        summary="Change role, grants, expiry, or deactivate",
+        shape=models.ServiceChange,
+        build=models.update_service,
+        render=render.service,
+        reply=replies.ServiceReply,
+        mutating=True,
+        example={"active": False},
+    ),
+    Route(
+        method="POST",
+        path="/services/{id}/token",
+        action=Action.TOKEN_RENEW,
+        tag=Tag.SERVICES,
+        summary="Renew a token; the old one dies at once",
+        description="For ADMIN and the service itself.",
+        build=_of_service(RenewToken),
+        render=render.new_service,
+        keep=render.kept_service,
+        reply=replies.NewServiceReply,
+        mutating=True,
+    ),
+)
+AUDIT: Final = (
+    Route(
+        method="GET",
+        path="/audit",
+        action=Action.AUDIT_READ,
+        tag=Tag.AUDIT,
+        summary="Read the audit log",
+        description="For ADMIN and AUDITOR. Newest first, unless `order=asc`.",
+        shape=models.AuditQuery,
+        build=models.list_audit,
+        render=render.page(render.entry),
+        reply=replies.EntryPage,
+    ),
+    Route(
+        method="GET",
+        path="/audit/verify",
+        action=Action.AUDIT_VERIFY,
+        tag=Tag.AUDIT,
+        summary="Verify the whole log",
+        build=_plain(VerifyAudit),
+        render=render.verification,
+        reply=replies.VerificationReply,
+    ),
+    Route(
+        method="GET",
+        path="/audit/checkpoint",
+        action=Action.AUDIT_READ,
+        tag=Tag.AUDIT,
+        summary="The newest signed checkpoint",
+        build=_plain(ReadCheckpoint),
+        render=render.text,
+    ),
+    Route(
+        method="GET",
+        path="/audit/{id}/receipt",
+        action=Action.AUDIT_READ,
+        tag=Tag.AUDIT,
+        summary="The proof that an entry is in the log",
+        build=models.read_receipt,
+        render=render.text,
+    ),
+    Route(
+        method="GET",
+        path="/audit/consistency",
+        action=Action.AUDIT_READ,
+        tag=Tag.AUDIT,
+        summary="The proof that the log only grew",
+        shape=models.ConsistencyQuery,
+        build=models.read_consistency,
+        render=render.consistency,
+        reply=replies.ConsistencyReply,
+    ),
+    Route(
+        method="GET",
+        path="/audit/public-key",
+        action=Action.AUDIT_READ,
+        tag=Tag.AUDIT,
+        summary="The key that verifies checkpoints",
+        build=_plain(ReadLogKey),
+        render=render.log_key,
+        reply=replies.LogKeyReply,
+    ),
+)
+ROUTES: Final = (*KEYS, *CIPHER, *SIGNING, *SERVICES, *AUDIT)

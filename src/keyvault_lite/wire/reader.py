@@ -1,0 +1,92 @@
+"""The strict readers of untrusted text: one for JSON, one for query strings. All dialects and both roads use them.
+
+What two parsers could understand differently is refused: other encodings than UTF-8, a byte order mark, duplicate
+names, NaN and infinities, lone surrogates, nesting beyond what any operation needs.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+from keyvault_lite.model.errors import InvalidRequest, MalformedRequest
+
+MAX_DEPTH: Final = 32
+MAX_PARAMETERS: Final = 32
+_INT64_DIGITS: Final = 20  # of the longest 64-bit integer, sign included
+_STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKETS: Final = b"{}[]"
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(_BRACKETS))
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise MalformedRequest("an object has the same name twice")
+    return members
+
+
+def _integer(digits: str) -> int | float:
+    # An integer beyond 64 bits fits no field. As a float it is refused like one: by type, where its field is known.
+    return int(digits) if len(digits) <= _INT64_DIGITS else float(digits)
+
+
+def _refuse_constant(_: str) -> object:
+    raise MalformedRequest("NaN and infinities are not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_constant=_refuse_constant)
+
+
+def _check_depth(body: bytes) -> None:
+    """Refuse nesting that could exhaust a recursive parser's stack, before one sees it."""
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return  # fewer brackets than levels: true of nearly every request, at the price of two scans
+    shape = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):  # each round takes away at least the innermost level
+        shape = shape.replace(b"{}", b"").replace(b"[]", b"")
+    if shape:
+        raise MalformedRequest(f"the body is nested deeper than {MAX_DEPTH} levels, or not balanced")
+
+
+def read_json(body: bytes) -> object:
+    """Parse one JSON text. Raises MalformedRequest, with a detail that repeats nothing of the text."""
+    _check_depth(body)
+    try:
+        text = body.decode()
+        value: object = _DECODER.decode(text)
+        if "\\u" in text:
+            # Only an escape can bring in half a surrogate pair: the decoding above refused it in UTF-8.
+            json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeDecodeError, UnicodeEncodeError):
+        raise MalformedRequest("the body is not Unicode text in UTF-8") from None
+    except (json.JSONDecodeError, ValueError):
+        raise MalformedRequest("the body is not valid JSON") from None
+    return value
+
+
+def refuse_query(parameters: Mapping[str, str]) -> None:
+    """Refuse all parameters, where none are known."""
+    if parameters:
+        raise InvalidRequest("there is no such query parameter")
+
+
+def read_query(query: bytes) -> dict[str, str]:
+    """Parse a query string. Raises InvalidRequest for repeated parameters and for text that is not UTF-8."""
+    if not query:
+        return {}
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=MAX_PARAMETERS,
+        )
+    except ValueError:
+        raise InvalidRequest("the query string does not parse") from None
+    parameters = dict(pairs)
+    if len(parameters) != len(pairs):
+        raise InvalidRequest("a query parameter is repeated")
+    return parameters

@@ -1,0 +1,82 @@
+"""How the application is run: uvicorn, with what it leaves open closed."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD: Final = 64 * 1024
+BACKLOG: Final = 2048
+KEEP_ALIVE: Final = 75
+"""Seconds an idle connection stays open: longer than the usual pools of clients keep theirs."""
+
+
+class RefusedHeadError(Exception):
+    """A request line or header that this server does not take. The parser answers plain 400 and closes."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Bounds request line and headers, which uvicorn does not, and takes one framing of a body only.
+
+    A message with both Content-Length and Transfer-Encoding is how requests are smuggled past proxies (RFC 9112, 6.3).
+    """
+
+    _head = 0
+    _in_head = False
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        super().on_message_begin()
+        self._head = 0
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        """Judge the whole head, before the application sees any of it."""
+        self._in_head = False
+        names = [name for name, _ in self.headers]
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > MAX_HEAD or names.count(b"content-length") > 1:
+            raise RefusedHeadError
+        if b"content-length" in names and b"transfer-encoding" in names:
+            raise RefusedHeadError
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; a head that does not end is cut off. The read in which it begins is not counted."""
+        unfinished = self._in_head
+        super().data_received(data)
+        if unfinished and self._in_head:
+            self._head += len(data)
+            if self._head > MAX_HEAD and not self.transport.is_closing():
+                self.send_400_response("Request head too large.")
+
+
+def serve(
+    app: ASGIApp | Callable[..., Any] | str,
+    *,
+    host: str,
+    port: int,
+    workers: int = 1,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+) -> uvicorn.Config:
+    """How to run `app` on an address. With several workers it must be an import path."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        workers=workers,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        ssl_certfile=tls_cert,
+        ssl_keyfile=tls_key,
+        proxy_headers=False,  # X-Forwarded-For would let a caller write another's address into the audit log
+        server_header=False,
+        access_log=False,  # the audit log is the record; request lines may hold what should not be kept
+        log_config=None,
+    )
