@@ -62,7 +62,7 @@ def draft(id: int) -> Draft:
     key = KeyId("b2d9e4f6-1c3a-4f5e-8d7b-6a9c0e1f2d34")
     if id == 1:
         return Draft(Action.INITIALISE, Result.SUCCESS, request_id, service_id=SYSTEM)
-    if id == 2:  # noqa: PLR2004
+    if id == 2:
         return Draft(Action.GENERATE, Result.SUCCESS, request_id, service_id=service, key_id=key, key_version=1)
     if id % 5 == 0:
         return Draft(
@@ -93,7 +93,7 @@ def draft(id: int) -> Draft:
         context_digest=digest("context"),
         bytes_in=100 + id,
         bytes_out=300 + id,
-        subject="billing" if id == 13 else None,  # noqa: PLR2004
+        subject="billing" if id == 13 else None,
     )
 
 
@@ -161,7 +161,7 @@ def document() -> dict[str, Any]:
     """The whole file."""
     log = Log(23)
     ids = [(1, 1), (1, 2), (2, 2), (3, 7), (7, 7), (8, 23), (16, 23), (22, 23), (23, 23)]
-    receipts = [
+    receipts: list[dict[str, Any]] = [
         {
             "what": f"entry {id} of {size}",
             "receipt": log.receipt(id, size),
@@ -200,7 +200,7 @@ def document() -> dict[str, Any]:
     ]
     receipts.append({"what": "nothing to compare with", "receipt": whole, "status": 2})
     pairs = [(1, 1), (1, 2), (1, 23), (2, 7), (7, 7), (7, 22), (8, 23), (16, 23), (22, 23)]
-    consistency = [
+    consistency: list[dict[str, Any]] = [
         {"what": f"{old} to {new}", "proof": consistency_json(old, new, log.consistency(old, new)), "status": 0}
         for old, new in pairs
     ]

@@ -304,7 +304,7 @@ def verify_inclusion(leaf: bytes, proof: Sequence[bytes], *, index: int, size: i
 
     Raises InvalidProof if not.
     """
-    _check_hashes(leaf, root, *proof)
+    _check_hashes(leaf, *proof)
     if not 0 <= index < size:
         raise InvalidProof("there is no such leaf")
     here, last = index, size - 1
@@ -328,7 +328,7 @@ def verify_consistency(proof: Sequence[bytes], *, old: int, new: int, old_root: 
 
     Raises InvalidProof if not, and for old = 0: every tree extends the empty one, so that would say nothing.
     """
-    _check_hashes(old_root, new_root, *proof)
+    _check_hashes(*proof)
     if not 0 < old <= new:
         raise InvalidProof("a tree is consistent with one that is at least as large, and not with the empty tree")
     if old == new:

@@ -1,0 +1,147 @@
+"""Every break of the chain is found at the entry where it is."""
+
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from keyvault_lite.audit.chain import BrokenChain, ChainCheck, Position, genesis
+from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row, encode_draft, entry_hash, entry_row
+from keyvault_lite.audit.merkle import Edge
+from keyvault_lite.model.encoding import pae
+from tests.vectors import make_receipts
+from tests.vectors.make_receipts import INSTANCE, PUBLIC_KEY, START
+
+GENESIS = genesis(INSTANCE, PUBLIC_KEY)
+
+
+def rows_of(*facts: dict[str, Any]) -> list[Row]:
+    """Sealed rows: each link and hash right, the rest as told."""
+    rows, head = [], GENESIS
+    for number, told in enumerate(facts, 1):
+        fact = {"id": number, "epoch": 0, "timestamp": START, "state_seq": 0, "state_root": None, **told}
+        draft = make_receipts.draft(number)
+        hash = entry_hash(*fact.values(), encode_draft(draft), head)
+        rows.append(entry_row(*fact.values(), draft, head, hash))
+        head = hash
+    return rows
+
+
+def check() -> ChainCheck:
+    return ChainCheck(Position.start(GENESIS), Edge())
+
+
+@pytest.fixture
+def rows(log: make_receipts.Log) -> list[Row]:
+    return [
+        entry_row(e.id, e.epoch, e.timestamp, e.state_seq, e.state_root, e.draft, e.prev_hash, e.hash)
+        for e in log.entries
+    ]
+
+
+def test_genesis_is_as_documented() -> None:
+    assert GENESIS == sha256(pae("kvl/v1/genesis", INSTANCE, PUBLIC_KEY)).digest()
+    assert genesis(INSTANCE, b"other" * 6) != GENESIS != genesis(b"other", PUBLIC_KEY)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 23])
+def test_a_whole_chain_passes_in_any_batches(rows: list[Row], log: make_receipts.Log, batch: int) -> None:
+    judge, leaves = check(), []
+    for start in range(0, len(rows), batch):
+        leaves += judge.feed(rows[start : start + batch])
+    edge = Edge()
+    edge.extend(log.leaves)
+    last = log.entries[-1]
+    assert leaves == log.leaves
+    assert judge.edge is not None
+    assert judge.edge.root() == edge.root()
+    assert judge.position == Position(
+        23, last.hash, 0, last.timestamp, last.state_seq, make_receipts.digest(f"state {last.state_seq}")
+    )
+    assert judge.feed([]) == []
+
+
+def test_a_check_resumes_from_a_trusted_position_without_a_tree(rows: list[Row]) -> None:
+    judge = check()
+    judge.feed(rows[:11])
+    rest = ChainCheck(judge.position)
+    rest.feed(rows[11:])
+    judge.feed(rows[11:])
+    assert rest.position == judge.position
+    assert rest.edge is None
+
+
+def test_the_tree_has_to_be_that_of_the_position() -> None:
+    edge = Edge()
+    edge.append(b"x" * 32)
+    with pytest.raises(ValueError, match="edge"):
+        ChainCheck(Position.start(GENESIS), edge)
+
+
+@pytest.mark.parametrize("column", ENTRY_COLUMNS)
+@pytest.mark.parametrize("number", [1, 13, 23])
+def test_a_changed_column_is_found_at_its_entry(rows: list[Row], column: str, number: int) -> None:
+    place = ENTRY_COLUMNS.index(column)
+    row = rows[number - 1]
+    old = row[place]
+    changed = {int: lambda: old + 1, str: lambda: old + "x", bytes: lambda: old[:-1] + bytes([old[-1] ^ 1])}
+    new = changed.get(type(old), lambda: 7 if column in {"bytes_in", "bytes_out", "key_version"} else b"x")()
+    judge = check()
+    rows[number - 1] = (*row[:place], new, *row[place + 1 :])
+    with pytest.raises(BrokenChain) as caught:
+        judge.feed(rows)
+    assert caught.value.id == number
+    assert str(number) in caught.value.detail
+    assert judge.position.size == number - 1
+    assert judge.edge is not None
+    assert judge.edge.size == number - 1
+
+
+@pytest.mark.parametrize(
+    ("change", "id", "reason"),
+    [
+        (lambda rows: rows.pop(4), 5, "missing; entry 6"),
+        (lambda rows: rows.insert(4, rows[3]), 5, "missing; entry 4"),
+        (lambda rows: rows.insert(4, rows.pop(5)), 5, "missing; entry 6"),
+        (lambda rows: rows.pop(0), 1, "missing; entry 2"),
+    ],
+)
+def test_missing_repeated_and_swapped_entries_are_found(rows: list[Row], change: Any, id: int, reason: str) -> None:
+    change(rows)
+    with pytest.raises(BrokenChain, match=reason) as caught:
+        check().feed(rows)
+    assert caught.value.id == id
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        (({}, {"timestamp": START - 1}), "timestamp"),
+        (({"epoch": 1}, {"epoch": 0}), "epoch"),
+        (({"state_root": b"r" * 32, "state_seq": 1}, {"state_seq": 0}), "state_seq"),
+        (({}, {"state_root": b"r" * 32}), "state_seq"),
+        (({}, {"state_seq": 2}), "state_seq"),
+    ],
+)
+def test_rules_hold_even_for_entries_that_are_sealed_right(facts: tuple[dict[str, Any], ...], reason: str) -> None:
+    with pytest.raises(BrokenChain, match=reason) as caught:
+        check().feed(rows_of(*facts))
+    assert caught.value.id == 2
+
+
+def test_a_later_epoch_and_an_equal_time_are_fine() -> None:
+    judge = check()
+    judge.feed(rows_of({}, {"epoch": 3}, {"epoch": 3, "state_root": b"r" * 32, "state_seq": 3}))
+    assert (judge.position.epoch, judge.position.state_root) == (3, b"r" * 32)
+
+
+def test_another_installation_or_log_key_is_another_chain(rows: list[Row]) -> None:
+    foreign = ChainCheck(Position.start(genesis(INSTANCE[::-1], PUBLIC_KEY)))
+    with pytest.raises(BrokenChain, match="prev_hash"):
+        foreign.feed(rows)
+
+
+def test_a_column_of_another_type_is_a_finding(rows: list[Row]) -> None:
+    with pytest.raises(BrokenChain, match="no entry can hold") as caught:
+        check().feed([(*rows[0][:-3], 1.0, *rows[0][-2:])])
+    assert caught.value.reason == "a column holds what no entry can hold"
