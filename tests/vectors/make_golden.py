@@ -1,8 +1,8 @@
 """Write tests/vectors/containers.json: containers that every later release must open.
 
-Run as `python -m tests.vectors.make_golden` from the top of the repository. All but two sections follow from SEED
-and from the code. `material` (key pairs) and `rsa` (OAEP draws its own seed) cannot be reproduced: they are made once and
-kept. A change of any other byte is a change of the format, and needs a new format number beside the old one.
+Run as `python -m tests.vectors.make_golden` from the top of the repository. All but two sections follow from SEED and
+the code. `material` (key pairs) and `rsa` (OAEP draws its own seed) cannot be reproduced: they are made once and kept.
+A change of any other byte is a change of the format, and needs a new format number beside the old one.
 """
 
 import hashlib
