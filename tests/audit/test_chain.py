@@ -1,5 +1,6 @@
 """Every break of the chain is found at the entry where it is."""
 
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
@@ -19,10 +20,10 @@ def rows_of(*facts: dict[str, Any]) -> list[Row]:
     """Sealed rows: each link and hash right, the rest as told."""
     rows, head = [], GENESIS
     for number, told in enumerate(facts, 1):
-        fact = {"id": number, "epoch": 0, "timestamp": START, "state_seq": 0, "state_root": None, **told}
+        fact = {"epoch": 0, "timestamp": START, "state_seq": 0, "state_root": None, **told}
         draft = make_receipts.draft(number)
-        hash = entry_hash(*fact.values(), encode_draft(draft), head)
-        rows.append(entry_row(*fact.values(), draft, head, hash))
+        hash = entry_hash(id=number, **fact, middle=encode_draft(draft), prev_hash=head)
+        rows.append(entry_row(id=number, **fact, draft=draft, prev_hash=head, hash=hash))
         head = hash
     return rows
 
@@ -40,8 +41,8 @@ def rows(log: make_receipts.Log) -> list[Row]:
 
 
 def test_genesis_is_as_documented() -> None:
-    assert GENESIS == sha256(pae("kvl/v1/genesis", INSTANCE, PUBLIC_KEY)).digest()
-    assert genesis(INSTANCE, b"other" * 6) != GENESIS != genesis(b"other", PUBLIC_KEY)
+    assert sha256(pae("kvl/v1/genesis", INSTANCE, PUBLIC_KEY)).digest() == GENESIS
+    assert GENESIS not in {genesis(INSTANCE, b"other" * 6), genesis(b"other", PUBLIC_KEY)}
 
 
 @pytest.mark.parametrize("batch", [1, 5, 23])
@@ -106,7 +107,9 @@ def test_a_changed_column_is_found_at_its_entry(rows: list[Row], column: str, nu
         (lambda rows: rows.pop(0), 1, "missing; entry 2"),
     ],
 )
-def test_missing_repeated_and_swapped_entries_are_found(rows: list[Row], change: Any, id: int, reason: str) -> None:
+def test_missing_repeated_and_swapped_entries_are_found(
+    rows: list[Row], change: Callable[[list[Row]], object], id: int, reason: str
+) -> None:
     change(rows)
     with pytest.raises(BrokenChain, match=reason) as caught:
         check().feed(rows)

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -28,7 +28,7 @@ LEAVES = [sha256(number.to_bytes(4, "big")).digest() for number in range(SIZE)]
 SIZES = st.integers(1, 1200) | st.integers(65_000, SIZE) | st.sampled_from([255, 256, 257, 65_535, 65_536, 65_537])
 
 
-@lru_cache(maxsize=None)
+@cache
 def naive(start: int, end: int) -> bytes:
     """MTH of RFC 6962, section 2.1, by its definition."""
     count = end - start
@@ -170,9 +170,7 @@ def test_a_copy_is_rolled_back_by_forgetting_it(stored: tuple[Tiles, dict[tuple[
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 65_535, 65_536, 65_537, SIZE])
-def test_a_writer_resumes_from_what_is_stored(
-    size: int, stored: tuple[Tiles, dict[tuple[int, int], bytes]]
-) -> None:
+def test_a_writer_resumes_from_what_is_stored(size: int, stored: tuple[Tiles, dict[tuple[int, int], bytes]]) -> None:
     fresh = Tiles()
     fresh.extend(LEAVES[:size])
     resumed = Tiles.resume(fresh.edge.copy(), reader(size, lambda level, index: stored[1].get((level, index))))
@@ -240,7 +238,9 @@ def test_a_proof_reads_few_tiles(stored: tuple[Tiles, dict[tuple[int, int], byte
         (lambda _level, _index: b"x" * 32, lambda _start, _end: []),
     ],
 )
-def test_damaged_tiles_and_leaves_are_refused(tile: Any, leaves: Any) -> None:
+def test_damaged_tiles_and_leaves_are_refused(
+    tile: Callable[[int, int], bytes | None], leaves: Callable[[int, int], Sequence[bytes]]
+) -> None:
     with pytest.raises(InvalidProof, match="damaged"):
         TileReader(size=300, tile=tile, leaves=leaves).node(0, 2)
 
