@@ -11,12 +11,12 @@ import typer
 from keyvault_lite.cli.failure import CannotRun
 from keyvault_lite.cli.files import write_new_secret
 from keyvault_lite.cli.output import note
-from keyvault_lite.model.encoding import decode_base64
-from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.cli.vault import starting
 
 app = typer.Typer(help="Make and replace the key that opens the vault.", no_args_is_help=True)
 
 MASTER_KEY_BYTES: Final = 32
+MAX_FILE: Final = 1024
 
 
 @app.command("generate")
@@ -44,6 +44,9 @@ def rotate(
     new_key_file: Annotated[
         Path, typer.Option("--new-key-file", metavar="FILE", help="What kvl master-key generate wrote.")
     ],
+    keep_old: Annotated[
+        bool, typer.Option("--keep-old", help="Let the old key open it too, until all servers have the new one.")
+    ] = False,
 ) -> None:
     """Seal the vault under another master key, instead of the one that the settings name.
 
@@ -53,12 +56,7 @@ def rotate(
     from keyvault_lite import settings
 
     with new_key_file.open("rb") as stream:
-        text = stream.read(1024).decode("ascii", "replace")
-    try:
-        key = decode_base64(text.removesuffix("\n"))
-    except InvalidRequest:
-        key = b""
-    if len(key) != MASTER_KEY_BYTES:
-        raise CannotRun(f"{new_key_file} does not hold a master key: base64 of 32 bytes")
-    composition.rotate_master_key(settings.load(), new_key=key)
+        text = stream.read(MAX_FILE).decode("ascii", "replace")
+    with starting():
+        composition.rotate_master_key(settings.load(), new_key=text, keep_old=keep_old)
     note(f"the vault opens with the key in {new_key_file} now: let KEYVAULT_MASTER_KEY_FILE name it")

@@ -1,16 +1,30 @@
 """`kvl init`, `serve` and `verify`: what works on the vault itself, with its master key."""
 
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from keyvault_lite.cli.failure import Refused
+from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import check_new, write_new_secret
 from keyvault_lite.cli.output import Format, OutputOption, note, printable, show_record
 
 app = typer.Typer()
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Turn what keeps a vault from being opened (its settings, its key, its state) into one sentence and exit code 2."""
+    from keyvault_lite.app import CANNOT_START
+
+    try:
+        yield
+    except CANNOT_START as error:
+        raise CannotRun(str(error)) from None
 
 
 @app.command("init")
@@ -31,8 +45,9 @@ def init(
     from keyvault_lite import settings
 
     check_new(token_out)
-    loaded = settings.load()
-    made = composition.recover_admin(loaded) if recover_admin else composition.initialise(loaded)
+    with starting():
+        chosen = settings.load()
+        made = composition.recover_admin(chosen) if recover_admin else composition.initialise(chosen)
     token: str | None = made.token
     if token_out is not None:
         write_new_secret(token_out, f"{made.token}\n")
@@ -60,7 +75,10 @@ def serve(
     from keyvault_lite import settings
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    composition.serve(settings.load(**given), workers=workers)
+    # The server has its own way to stop and ends with the signal, as service managers expect of it.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with starting():
+        composition.serve(settings.load(**given), workers=workers)
 
 
 @app.command("verify")
@@ -76,7 +94,8 @@ def verify(
     from keyvault_lite import app as composition
     from keyvault_lite import settings
 
-    found = composition.verify(settings.load(), public=public)
+    with starting():
+        found = composition.verify(settings.load(), public=public)
     findings = [{"table": one.table, "row": one.row, "problem": one.problem} for one in found.findings]
     if output is Format.JSON:
         typer.echo(json.dumps({"ok": found.valid, "entries": found.entries, "findings": findings}, ensure_ascii=False))

@@ -61,6 +61,8 @@ class Token:
     created_at: int
     expires_at: int | None = None
     parent: TokenId | None = None
+    ended_at: int | None = None
+    """When it was renewed or revoked. An ended token stays as a tombstone, so that its row cannot be put back unseen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,3 +17,5 @@ class Slot:
     """How the master key becomes the wrapping key: `none` for 32 uniform bytes."""
     sealed: bytes = field(repr=False)
     created_at: int = 0
+    removed_at: int | None = None
+    """When its master key was retired; a removed slot is a tombstone without `sealed`."""

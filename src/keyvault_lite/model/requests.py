@@ -12,6 +12,7 @@ from keyvault_lite.model.encoding import Context, check_context
 from keyvault_lite.model.errors import InvalidRequest, KeyVaultError, TooLarge
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Grant, Role
+from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import (
     MAX_DESCRIPTION,
     MAX_DESTROY_DAYS,
@@ -485,33 +486,37 @@ class RenewToken(ServiceRequest):
 
 @dataclass(frozen=True, slots=True)
 class Initialise(Request):
-    """Make the first ADMIN of an empty vault. Answers NewService."""
+    """Begin an empty vault: its keyring's first slot and its first ADMIN. Answers NewService."""
 
     action = Action.INITIALISE
+    slot: Slot
     name: str = "admin"
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class RecoverAdmin(Request):
-    """Give the first active ADMIN a new token (and make one if none is left); the old one dies. Answers NewService."""
+    """Give the oldest active ADMIN a new token, or make an ADMIN if none is left; the old token dies. Answers NewService."""
 
     action = Action.TOKEN_RENEW
 
 
 @dataclass(frozen=True, slots=True)
 class AddSlot(Request):
-    """Seal the keyring under another master key too. Answers None."""
+    """Let another master key open the keyring too. Answers None."""
 
     action = Action.MASTER_KEY_ROTATE
-    master_key: bytes = field(repr=False)
+    slot: Slot
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveSlot(Request):
-    """Remove the slots that another master key than the given one opens. Answers the number removed."""
+class RemoveSlots(Request):
+    """Let the master keys of these slots open the keyring no more. Answers the number of slots removed."""
 
     action = Action.MASTER_KEY_ROTATE
-    keep: bytes = field(repr=False)
+    slot_ids: tuple[str, ...]
 
 
 # Audit
@@ -554,7 +559,7 @@ class ReadCheckpoint(Request):
 class ReadReceipt(Request):
     """The proof that an entry is in the log, up to a signed checkpoint. Answers text in tlog-proof form."""
 
-    action = Action.AUDIT_READ
+    action = Action.RECEIPT_READ
     entry: int
 
 
@@ -575,4 +580,4 @@ class ReadConsistency(Request):
 class ReadLogKey(Request):
     """The key that verifies the log's checkpoints. Answers LogKey."""
 
-    action = Action.AUDIT_READ
+    action = Action.LOG_KEY_READ

@@ -54,7 +54,6 @@ _SINGLE: Final = (
     b"x-request-id",
 )
 _JSON_TYPE: Final = re.compile(rb'application/json[ \t]*(;[ \t]*charset=("utf-8"|utf-8)[ \t]*)?', re.IGNORECASE)
-_TOKEN: Final = re.compile(rb"bearer +([\x21-\x7e]+) *", re.IGNORECASE)
 _SEGMENT: Final = re.compile(rb"(?!\.{1,2}$)[A-Za-z0-9._~:@!$&'()*+,;=-]+")
 _PATH: Final = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~:@!$&'()*+,;=-]+)+")
 _encode: Final = msgspec.json.Encoder().encode
@@ -120,8 +119,10 @@ class Exchange:
         value = self.headers.get(b"authorization")
         if value is None or len(value) > MAX_TOKEN:
             return BearerCredential(None)
-        found = _TOKEN.fullmatch(value)
-        return BearerCredential(None if found is None else found[1].decode("ascii"))
+        scheme, _, rest = value.partition(b" ")
+        token = rest.strip(b" ").decode("latin-1")
+        sound = scheme.lower() == b"bearer" and token.isascii() and token.isprintable() and " " not in token
+        return BearerCredential(token if sound and token else None)
 
     def origin(self, *, operation: str | None = None, idempotency: Idempotency | None = None) -> Origin:
         """Where the request came from, for its entry."""

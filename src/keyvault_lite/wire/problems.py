@@ -60,10 +60,11 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def problem(error: KeyVaultError, request_id: str) -> Problem:
-    """Write an error down. A class outside the table is a defect of ours, and is told as one."""
-    if type(error) not in STATUS:
-        error = InternalError()
-    status, title = STATUS[type(error)]
+    """Write an error down. A class that neither stands in the table nor descends from one is a defect of ours."""
+    kind = next((one for one in type(error).__mro__ if one in STATUS), None)
+    if kind is None:
+        kind, error = InternalError, InternalError()
+    status, title = STATUS[kind]
     return Problem(
         type=f"urn:keyvault-lite:problem:{error.code}",
         title=title,

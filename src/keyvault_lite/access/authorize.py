@@ -1,0 +1,124 @@
+"""Who may do what: tables and pure functions. What is not in a table is denied."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from keyvault_lite.model.errors import Forbidden, NotFound
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import Permission, Principal, Role
+from keyvault_lite.model.keys import Key
+from keyvault_lite.model.names import matches
+from keyvault_lite.model.requests import (
+    AddSlot,
+    EraseDueKey,
+    Initialise,
+    RecoverAdmin,
+    RemoveSlots,
+    Request,
+    RotateDueKey,
+)
+
+_ALL: Final = frozenset(Role)
+_ADMIN: Final = frozenset({Role.ADMIN})
+_USERS: Final = frozenset({Role.ADMIN, Role.SERVICE})
+_READERS: Final = frozenset({Role.ADMIN, Role.AUDITOR})
+
+ROLES: Final[Mapping[Action, frozenset[Role]]] = {
+    Action.AUDIT_READ: _READERS,
+    Action.AUDIT_VERIFY: _READERS,
+    Action.DATA_KEY: _USERS,
+    Action.DATA_KEY_OPEN: _USERS,
+    Action.DECRYPT: _USERS,
+    Action.DESTROY: _ADMIN,
+    Action.DISABLE: _ADMIN,
+    Action.ENABLE: _ADMIN,
+    Action.ENCRYPT: _USERS,
+    Action.GENERATE: _ADMIN,
+    Action.KEY_READ: _ALL,
+    Action.KEY_UPDATE: _ADMIN,
+    Action.LOG_KEY_READ: _ALL,
+    Action.RANDOM: _USERS,
+    Action.RECEIPT_READ: _ALL,  # of others than ADMIN and AUDITOR only for their own entries: `may_read_entry`
+    Action.RESTORE: _ADMIN,
+    Action.REVOKE: _ADMIN,
+    Action.REWRAP: _USERS,
+    Action.ROTATE: _ADMIN,
+    Action.SERVICE_CREATE: _ADMIN,
+    Action.SERVICE_READ: _READERS,
+    Action.SERVICE_UPDATE: _ADMIN,
+    Action.SIGN: _USERS,
+    Action.TOKEN_RENEW: _ALL,  # of others than ADMIN only their own: `may_renew`
+    Action.VERIFY: _USERS,
+}
+"""Which roles may attempt an action at all. INITIALISE and MASTER_KEY_ROTATE are nobody's: the vault itself does them."""
+
+SYSTEM_ONLY: Final[frozenset[type[Request]]] = frozenset(
+    {AddSlot, EraseDueKey, Initialise, RecoverAdmin, RemoveSlots, RotateDueKey}
+)
+"""Requests that no wire may make."""
+
+PERMISSIONS: Final[Mapping[Action, frozenset[Permission]]] = {
+    Action.DATA_KEY: frozenset({Permission.ENCRYPT}),
+    Action.DATA_KEY_OPEN: frozenset({Permission.DECRYPT}),
+    Action.DECRYPT: frozenset({Permission.DECRYPT}),
+    Action.ENCRYPT: frozenset({Permission.ENCRYPT}),
+    Action.KEY_READ: frozenset(),  # any grant on the key
+    Action.REWRAP: frozenset({Permission.DECRYPT, Permission.ENCRYPT}),
+    Action.SIGN: frozenset({Permission.SIGN}),
+    Action.VERIFY: frozenset({Permission.VERIFY}),
+}
+"""What a SERVICE needs on the key itself."""
+
+ROLE_REFUSAL: Final = "the caller's role does not allow this"
+GRANT_REFUSAL: Final = "the caller's grants on this key do not allow this"
+NO_KEY: Final = "no such key"
+
+
+def check_role(principal: Principal, request: Request, action: Action) -> None:
+    """Raise Forbidden unless the principal's role may attempt the action."""
+    if principal.role is None:
+        return
+    if type(request) in SYSTEM_ONLY or principal.role not in ROLES.get(action, ()):
+        raise Forbidden(ROLE_REFUSAL)
+
+
+def check_key(principal: Principal, key: Key | None, action: Action) -> Key:
+    """The key, if there is one and the principal may do this with it.
+
+    A SERVICE without any grant on a key is told NotFound, exactly as for a key that does not exist; with a grant that
+    covers other actions only, Forbidden. ADMIN and AUDITOR need no grants: their roles decided.
+    """
+    if principal.role is not Role.SERVICE:
+        if key is None:
+            raise NotFound(NO_KEY)
+        return key
+    held = frozenset[Permission]() if key is None else permissions_on(principal, key)
+    if key is None or not held:
+        raise NotFound(NO_KEY)
+    if action not in PERMISSIONS or not held >= PERMISSIONS[action]:
+        raise Forbidden(GRANT_REFUSAL)
+    return key
+
+
+def permissions_on(principal: Principal, key: Key) -> frozenset[Permission]:
+    """Everything the principal's grants allow on a key. A pattern meets the name; a nameless key only its id or `*`."""
+    held: frozenset[Permission] = frozenset()
+    for grant in principal.grants:
+        if grant.key in {"*", key.id} or (key.name is not None and matches(grant.key, key.name)):
+            held |= grant.actions
+    return held
+
+
+def may_know(principal: Principal, key: Key) -> bool:
+    """Whether the key appears in the principal's lists."""
+    return principal.role is not Role.SERVICE or bool(permissions_on(principal, key))
+
+
+def may_renew(principal: Principal, service: str) -> bool:
+    """Whether the principal may renew the token of the service it named so: an ADMIN any, others their own."""
+    return principal.role in {Role.ADMIN, None} or service in {principal.service_id, principal.name}
+
+
+def may_read_entry(principal: Principal, service_id: str | None) -> bool:
+    """Whether the principal may have the receipt of an entry of that service."""
+    return principal.role in {Role.ADMIN, Role.AUDITOR, None} or service_id == principal.service_id

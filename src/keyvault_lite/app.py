@@ -1,0 +1,258 @@
+"""The composition root: the only module that chooses concrete parts and puts them together."""
+
+import asyncio
+import ipaddress
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from keyvault_lite import observe, settings
+from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, read_master_key
+from keyvault_lite.engine.engine import Engine
+from keyvault_lite.engine.jobs import Jobs
+from keyvault_lite.ledger.ledger import Ledger, open_database, prepare
+from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.model.errors import Conflict, KeyVaultError, NotFound
+from keyvault_lite.model.identity import SystemCredential
+from keyvault_lite.model.names import new_id
+from keyvault_lite.model.replies import NewService, Verification
+from keyvault_lite.model.requests import AddSlot, Initialise, Origin, RecoverAdmin, RemoveSlots, Request
+from keyvault_lite.settings import InvalidSettings, Settings
+from keyvault_lite.wire import native
+from keyvault_lite.wire.http import Dispatcher
+from keyvault_lite.wire.server import serve as server_config
+
+CANNOT_START: Final = (InvalidMasterKey, InvalidSettings, KeyVaultError)
+"""What keeps a command or server from starting; each says in one sentence why."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewVault:
+    """What `kvl init` prints."""
+
+    service_id: str
+    token: str
+    database: str
+    anchor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """An open vault."""
+
+    database: SqliteDatabase
+    master: MasterKey
+    keyring: Keyring
+    ledger: Ledger
+    engine: Engine
+
+    def close(self) -> None:
+        """Commit what is waiting and let go of everything."""
+        self.engine.close()
+
+
+def _master_key(chosen: Settings) -> MasterKey:
+    text = None if chosen.master_key is None else chosen.master_key.get_secret_value()
+    return read_master_key(text=text, path=chosen.master_key_file)
+
+
+def _origin() -> Origin:
+    return Origin(request_id=os.urandom(16))
+
+
+def open_vault(chosen: Settings) -> Vault:
+    """Open an initialised vault, every check included. Raises one of CANNOT_START."""
+    master = _master_key(chosen)
+    database = open_database(chosen.database_url)
+    slots = prepare(database)
+    if not slots:
+        raise NotFound("the vault is not initialised; run `kvl init`")
+    keyring = Keyring.open(slots, master)
+    return _compose(database, master, keyring)
+
+
+def _compose(database: SqliteDatabase, master: MasterKey, keyring: Keyring) -> Vault:
+    ledger = Ledger.open(database, keyring)
+    return Vault(database, master, keyring, ledger, Engine(ledger, keyring))
+
+
+async def _perform(vault: Vault, request: Request) -> object:
+    return (await vault.engine.perform(request, SystemCredential(), _origin())).result
+
+
+async def _initialise(chosen: Settings, name: str = "admin") -> tuple[Vault, NewService | None]:
+    """Open the vault; if it is empty, begin it and return its first ADMIN. Exactly one process does."""
+    database = open_database(chosen.database_url)
+    with database.beginning():
+        if prepare(database):
+            return open_vault(chosen), None
+        master = _master_key(chosen)
+        keyring = Keyring.create()
+        vault = _compose(database, master, keyring)
+        try:
+            slot = keyring.seal(master, slot_id=new_id(), created_at=vault.ledger.now())
+            made = await _perform(vault, Initialise(slot, name))
+        except BaseException:
+            vault.close()
+            raise
+        if not isinstance(made, NewService):
+            raise TypeError("initialisation made no service")
+        return vault, made
+
+
+def initialise(chosen: Settings, name: str = "admin") -> NewVault:
+    """Make a new vault. Raises Conflict if there is one."""
+
+    async def run() -> NewVault:
+        vault, made = await _initialise(chosen, name)
+        vault.close()
+        if made is None:
+            raise Conflict("the vault is initialised already; `kvl init --recover-admin` helps who lost the token")
+        return _new_vault(vault, made)
+
+    return asyncio.run(run())
+
+
+def recover_admin(chosen: Settings) -> NewVault:
+    """Give the oldest ADMIN a new token; the old one dies. The master key is the authority for it."""
+
+    async def run() -> NewVault:
+        vault = open_vault(chosen)
+        try:
+            made = await _perform(vault, RecoverAdmin())
+        finally:
+            vault.close()
+        if not isinstance(made, NewService):
+            raise TypeError("recovery made no token")
+        return _new_vault(vault, made)
+
+    return asyncio.run(run())
+
+
+def _new_vault(vault: Vault, made: NewService) -> NewVault:
+    return NewVault(made.service.id, made.token, str(vault.database.path), None)
+
+
+def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False) -> None:
+    """Let another master key (base64) open the vault, and unless `keep_old` no other. No key row changes."""
+    new_master = MasterKey.parse(new_key)
+
+    async def run() -> None:
+        vault = open_vault(chosen)
+        try:
+            slots = vault.ledger.snapshot().slots()
+            keep = [slot.id for slot in slots if vault.keyring.opens(slot, new_master)]
+            if not keep:
+                slot = vault.keyring.seal(new_master, slot_id=new_id(), created_at=vault.ledger.now())
+                await _perform(vault, AddSlot(slot))
+                keep = [slot.id]
+            old = tuple(slot.id for slot in slots if slot.id not in keep)
+            if old and not keep_old:
+                await _perform(vault, RemoveSlots(old))
+        finally:
+            vault.close()
+
+    asyncio.run(run())
+
+
+def verify(chosen: Settings, *, public: bool = False) -> Verification:
+    """Check the whole vault offline, beside a running server too. Writes nothing."""
+    if public:
+        raise Conflict("checking without the master key is not built yet")
+    vault = open_vault(chosen)
+    try:
+        return vault.ledger.verify()
+    finally:
+        vault.close()
+
+
+# Serving
+
+
+@asynccontextmanager
+async def _serving(chosen: Settings, vault: Vault | None) -> AsyncIterator[Engine]:
+    if vault is None:
+        vault, made = await _initialise(chosen)
+        if made is not None:
+            _announce(made)
+    jobs = asyncio.create_task(Jobs(vault.engine, vault.ledger).run())
+    try:
+        yield vault.engine
+    finally:
+        jobs.cancel()
+        with suppress(asyncio.CancelledError):
+            await jobs
+        # Off the loop: requests still under way are resolved on it.
+        await asyncio.get_running_loop().run_in_executor(None, vault.close)
+
+
+def _announce(made: NewService) -> None:
+    print(
+        f"KeyVault Lite: new vault. The token of its first ADMIN, shown this once:\n{made.token}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def build(chosen: Settings, *, vault: Vault | None = None, loopback_only: bool = False) -> Dispatcher:
+    """The ASGI application; it opens the vault, and begins an empty one, when it is started."""
+    return native.build(lifespan=lambda: _serving(chosen, vault), loopback_only=loopback_only)
+
+
+def create_app() -> Dispatcher:
+    """The application of one worker process of `kvl serve`."""
+    chosen = settings.load()
+    observe.configure_logs(chosen.log_level)
+    return build(chosen)
+
+
+def check_address(chosen: Settings) -> None:
+    """Raise InvalidSettings for plain HTTP on an address that others can reach."""
+    if (chosen.tls_cert is None) != (chosen.tls_key is None):
+        raise InvalidSettings("KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY go together.")
+    if chosen.tls_cert is not None or chosen.allow_plain_http:
+        return
+    try:
+        loopback = ipaddress.ip_address(chosen.host).is_loopback
+    except ValueError:
+        loopback = chosen.host == "localhost"
+    if not loopback:
+        raise InvalidSettings(
+            "Plain HTTP is served on loopback addresses only: set KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY, "
+            "or KEYVAULT_ALLOW_PLAIN_HTTP=1 behind something that ends TLS."
+        )
+
+
+def serve(chosen: Settings, *, workers: int = 1) -> None:
+    """Serve until stopped. The checks run here, in the parent: what they find is raised as one of CANNOT_START."""
+    check_address(chosen)
+    observe.configure_logs(chosen.log_level)
+    vault, made = asyncio.run(_initialise(chosen))
+    if made is not None:
+        _announce(made)
+    app: Dispatcher | str = build(chosen, vault=vault)
+    if workers > 1:
+        vault.close()
+        app = "keyvault_lite.app:create_app"
+    config = server_config(
+        app,
+        host=chosen.host,
+        port=chosen.port,
+        workers=workers,
+        tls_cert=None if chosen.tls_cert is None else str(chosen.tls_cert),
+        tls_key=None if chosen.tls_key is None else str(chosen.tls_key),
+    )
+    scheme = "http" if chosen.tls_cert is None else "https"
+    print(f"KeyVault Lite listens on {scheme}://{chosen.host}:{chosen.port}", file=sys.stderr, flush=True)
+    if workers > 1:
+        config.factory = True
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+    else:
+        uvicorn.Server(config).run()

@@ -1,0 +1,264 @@
+"""One attempt at a request: authenticate, authorise, act, and write down how it went. Pure but for the cryptography.
+
+It is called on a state and may be called again on a later one; each call decides everything anew.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from keyvault_lite.access.authenticate import Authenticator, Refused
+from keyvault_lite.access.authorize import check_key, check_role
+from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.engine import audit, cipher, keys, services, signing
+from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
+from keyvault_lite.ledger.ledger import Ledger
+from keyvault_lite.ledger.outcome import Outcome, StoredReply
+from keyvault_lite.ledger.state import State
+from keyvault_lite.model.encoding import pae
+from keyvault_lite.model.errors import Conflict, Forbidden, IntegrityViolation, InternalError, KeyVaultError, NotFound
+from keyvault_lite.model.evidence import Action, Draft, Result
+from keyvault_lite.model.identity import Credential, Principal, Role
+from keyvault_lite.model.keys import Key
+from keyvault_lite.model.names import is_id, is_name
+from keyvault_lite.model.replies import BatchReply, Replayed
+from keyvault_lite.model.requests import (
+    Batch,
+    CipherRequest,
+    CreateKey,
+    CreateService,
+    DestroyKey,
+    DisableKey,
+    EnableKey,
+    Idempotency,
+    KeyRequest,
+    Origin,
+    Rejected,
+    RenewToken,
+    Request,
+    RestoreKey,
+    RevokeKey,
+    RotateKey,
+    UpdateKey,
+    UpdateService,
+)
+from keyvault_lite.observe import logger
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    **audit.HANDLERS,
+    **cipher.HANDLERS,
+    **keys.HANDLERS,
+    **services.HANDLERS,
+    **signing.HANDLERS,
+}
+IDEMPOTENT: Final[frozenset[type[Request]]] = frozenset(
+    {
+        CreateKey,
+        CreateService,
+        DestroyKey,
+        DisableKey,
+        EnableKey,
+        RenewToken,
+        RestoreKey,
+        RevokeKey,
+        RotateKey,
+        UpdateKey,
+        UpdateService,
+    }
+)
+"""Requests whose reply is kept for their Idempotency-Key."""
+KEEP_REPLIES: Final = 24 * 3600 * 1_000_000
+"""Microseconds."""
+REPLAYED: Final = "replayed"
+
+log = logger("engine")
+
+
+class Attempt:
+    """A request with its credential and origin, ready to be judged on a state."""
+
+    __slots__ = ("_authenticator", "_credential", "_keyring", "_ledger", "_memo", "_origin", "_request")
+
+    def __init__(
+        self,
+        request: Request,
+        credential: Credential,
+        origin: Origin,
+        *,
+        authenticator: Authenticator,
+        keyring: Keyring,
+        ledger: Ledger,
+    ) -> None:
+        self._request = request
+        self._credential = credential
+        self._origin = origin
+        self._authenticator = authenticator
+        self._keyring = keyring
+        self._ledger = ledger
+        self._memo = Memo()
+
+    @property
+    def _action(self) -> Action:
+        request = self._request
+        return request.of if isinstance(request, (Rejected, Batch)) else request.action
+
+    def __call__(self, state: State) -> Outcome:
+        """The outcome on this state. Every refusal is an outcome too; nothing is raised."""
+        now = self._ledger.now()
+        try:
+            principal = self._authenticator.authenticate(self._credential, state, now)
+        except Refused as refusal:
+            return Outcome((self._unauthenticated(refusal),), refusal)
+        key: Key | None = None
+        try:
+            request = self._request
+            early = isinstance(request, Rejected) and request.early
+            if not early:
+                check_role(principal, request, self._action)
+            key = self._named_key(state)
+            if isinstance(request, Rejected):
+                raise request.error
+            if isinstance(request, KeyRequest):
+                key = check_key(principal, key, self._action)
+            scene = Scene(principal, state, self._keyring, self._ledger, now, self._memo, named_key=key)
+            if isinstance(request, Batch):
+                return self._batch(request, scene)
+            return self._single(request, scene)
+        except KeyVaultError as error:
+            return Outcome((self._refused(principal, key, error),), error)
+        except Exception:
+            # The entry says that something failed, the log where; neither says with which data.
+            log.exception("a handler failed", extra={"operation": self._action.value})
+            defect = InternalError("an internal error occurred")
+            return Outcome((self._refused(principal, key, defect),), defect)
+
+    def _named_key(self, state: State) -> Key | None:
+        request = self._request
+        ref = request.key if isinstance(request, (KeyRequest, Rejected)) else None
+        return None if ref is None else state.find_key(ref)
+
+    def _single(self, request: Request, scene: Scene) -> Outcome:
+        idempotency = self._origin.idempotency if type(request) in IDEMPOTENT else None
+        if idempotency is not None:
+            replayed = self._replay(idempotency, scene)
+            if replayed is not None:
+                draft = self._succeeded(request, scene, Done(replayed))
+                return Outcome((replace(draft, reason=REPLAYED),), replayed)
+        done = HANDLERS[type(request)](request, scene)
+        return Outcome(
+            (self._succeeded(request, scene, done),),
+            done.result,
+            done.change,
+            None if idempotency is None else self._keep(idempotency, scene, done.result),
+        )
+
+    def _batch(self, batch: Batch, scene: Scene) -> Outcome:
+        results: list[object] = []
+        drafts: list[Draft] = []
+        for place, item in enumerate(batch.items):
+            try:
+                if isinstance(item, KeyVaultError):
+                    raise item
+                done = HANDLERS[type(item)](item, replace(scene, place=place))
+            except KeyVaultError as error:
+                drafts.append(self._refused(scene.principal, scene.key, error))
+                results.append(error)
+            else:
+                drafts.append(self._succeeded(item, scene, done))
+                results.append(done.result)
+        return Outcome(drafts, BatchReply(tuple(results)))
+
+    # What the log says
+
+    def _succeeded(self, request: Request, scene: Scene, done: Done) -> Draft:
+        origin, key = self._origin, scene.named_key
+        context = request.context if isinstance(request, CipherRequest) else None
+        return Draft(
+            action=request.action,
+            result=Result.SUCCESS,
+            request_id=origin.request_id,
+            service_id=scene.principal.service_id,
+            key_id=done.key_id if key is None else key.id,
+            key_version=done.key_version,
+            client_request_id=origin.client_request_id,
+            source=origin.source,
+            context_digest=self._keyring.redact_context(scene.key.id, context) if context else None,
+            bytes_in=done.bytes_in,
+            bytes_out=done.bytes_out,
+            subject=done.subject,
+            operation=origin.operation,
+            comment=done.comment,
+        )
+
+    def _refused(self, principal: Principal, key: Key | None, error: KeyVaultError) -> Draft:
+        origin, request = self._origin, self._request
+        denied = isinstance(error, Forbidden) or (isinstance(error, NotFound) and principal.role is Role.SERVICE)
+        ref = request.key if isinstance(request, (KeyRequest, Rejected)) else None
+        quarantined = isinstance(error, IntegrityViolation) and ref is not None and is_id(ref)
+        return Draft(
+            action=self._action,
+            result=Result.DENIED if denied else Result.ERROR,
+            request_id=origin.request_id,
+            service_id=principal.service_id,
+            key_id=key.id if key is not None else (ref if quarantined else None),  # type: ignore[arg-type]
+            reason=error.code,
+            client_request_id=origin.client_request_id,
+            source=origin.source,
+            key_ref=self._safe_ref(ref) if key is None and ref is not None and not quarantined else None,
+            operation=origin.operation,
+        )
+
+    def _unauthenticated(self, refusal: Refused) -> Draft:
+        origin = self._origin
+        return Draft(
+            action=Action.AUTHENTICATE,
+            result=Result.DENIED,
+            request_id=origin.request_id,
+            service_id=refusal.service_id,
+            reason=refusal.code,
+            client_request_id=origin.client_request_id,
+            source=origin.source,
+            operation=origin.operation,
+        )
+
+    def _safe_ref(self, ref: str) -> str:
+        """What the caller typed, if it could be a key; else a keyed digest: it may be a token in the wrong place."""
+        return ref if is_name(ref) or is_id(ref) else self._keyring.redact_text(ref)
+
+    # Idempotency
+
+    def _replay(self, idempotency: Idempotency, scene: Scene) -> Replayed | None:
+        digest = _key_digest(idempotency)
+        kept = scene.state.reply(scene.principal.service_id, digest)
+        if kept is None or kept.expires_at <= scene.now:
+            return None
+        if kept.body_digest != idempotency.body_digest:
+            raise Conflict("this Idempotency-Key was used with another request")
+        return Replayed(self._keyring.open_reply(_row_id(kept), _binding(kept), kept.sealed))
+
+    def _keep(self, idempotency: Idempotency, scene: Scene, result: Any) -> StoredReply:
+        reply = StoredReply(
+            service_id=scene.principal.service_id,
+            key_digest=_key_digest(idempotency),
+            body_digest=idempotency.body_digest,
+            expires_at=scene.now + KEEP_REPLIES,
+            sealed=b"",
+        )
+        sealed = self._keyring.seal_reply(_row_id(reply), _binding(reply), idempotency.render(result))
+        return replace(reply, sealed=sealed)
+
+
+def _key_digest(idempotency: Idempotency) -> bytes:
+    return hashlib.sha256(pae("idempotency-key", idempotency.key)).digest()
+
+
+def _row_id(reply: StoredReply) -> str:
+    """The id that the reply's container carries: follows from service and key, which are the row's primary key."""
+    digest = hashlib.sha256(pae("idempotency-row", reply.service_id, reply.key_digest)).digest()
+    return str(uuid.UUID(bytes=digest[:16]))
+
+
+def _binding(reply: StoredReply) -> tuple[str | bytes | int, ...]:
+    return (reply.service_id, reply.key_digest, reply.body_digest, reply.expires_at)

@@ -1,0 +1,167 @@
+"""The one door: every front end, command and background job makes the product act through `Engine.perform`."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final
+
+from keyvault_lite import __version__
+from keyvault_lite.access.authenticate import Authenticator
+from keyvault_lite.crypto.credentials import parse_token
+from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.engine.attempt import Attempt
+from keyvault_lite.engine.floods import FloodGate
+from keyvault_lite.ledger.ledger import Ledger
+from keyvault_lite.ledger.outcome import Committed, Outcome
+from keyvault_lite.ledger.state import State
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, Unauthenticated
+from keyvault_lite.model.evidence import Action, Draft, Result
+from keyvault_lite.model.identity import Credential
+from keyvault_lite.model.keys import KeySpec, KeyType
+from keyvault_lite.model.replies import Answer, BatchReply, Health
+from keyvault_lite.model.requests import (
+    Decrypt,
+    Encrypt,
+    GenerateDataKey,
+    GenerateRandom,
+    KeyRequest,
+    ListKeys,
+    ListServices,
+    ListVersions,
+    OpenDataKey,
+    Origin,
+    ReadKey,
+    ReadPublicKey,
+    ReadService,
+    Rejected,
+    Request,
+    Rewrap,
+    Sign,
+    Verify,
+)
+
+_QUICK: Final[frozenset[type[Request]]] = frozenset(
+    {GenerateRandom, ListKeys, ListServices, ListVersions, ReadKey, ReadPublicKey, ReadService, Rejected}
+)
+"""Requests that never do costly work."""
+_CIPHERS: Final[frozenset[type[Request]]] = frozenset(
+    {Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Rewrap, Sign, Verify}
+)
+"""Requests whose cost is that of their key's primitive."""
+REFRESH_SECONDS: Final = 0.05
+"""How seldom failed logins make this process look for services that another process has made."""
+
+
+def _quick_primitive(spec: KeySpec) -> bool:
+    """AES, HMAC, Ed25519 and P-256 take microseconds; RSA, ML-DSA and the larger curves would hold the loop up."""
+    return spec.type in {KeyType.AES, KeyType.HMAC, KeyType.ED25519} or (spec.type is KeyType.EC and spec.size == 256)  # noqa: PLR2004
+
+
+class Engine:
+    """Operations on one vault. Belongs to one event loop; made by the composition root."""
+
+    def __init__(self, ledger: Ledger, keyring: Keyring) -> None:
+        self._ledger = ledger
+        self._keyring = keyring
+        self._authenticator = Authenticator(keyring, parse_token)
+        self._floods = FloodGate(self._record_flood)
+        self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="costly")
+        self._refreshed = 0.0
+
+    async def perform(self, request: Request, credential: Credential, origin: Origin) -> Answer:
+        """Do what is asked, if the caller may, and return once it is on record.
+
+        Raises KeyVaultError for every refusal, with `audit_id` set if an entry tells of it to that caller.
+        """
+        attempt = Attempt(
+            request,
+            credential,
+            origin,
+            authenticator=self._authenticator,
+            keyring=self._keyring,
+            ledger=self._ledger,
+        )
+        since, outcome = await self._judge(request, attempt)
+        if isinstance(outcome.result, Unauthenticated):
+            if await self._refresh():
+                since, outcome = await self._judge(request, attempt)
+            if isinstance(outcome.result, Unauthenticated) and not self._floods.admit(origin.source):
+                await self._floods.counted(origin.source)
+                raise outcome.result
+        return _release(await self._ledger.commit(outcome, since, attempt))
+
+    async def _judge(self, request: Request, attempt: Attempt) -> tuple[int, Outcome]:
+        state = self._ledger.snapshot()
+        # Before anything else of the state is read: see ledger/state.py.
+        since = state.sequence
+        if self._stays_on_loop(request, state):
+            return since, attempt(state)
+        return since, await asyncio.get_running_loop().run_in_executor(self._pool, attempt, state)
+
+    def _stays_on_loop(self, request: Request, state: State) -> bool:
+        kind = type(request)
+        if kind in _CIPHERS and isinstance(request, KeyRequest):
+            try:
+                key = state.find_key(request.key)
+            except IntegrityViolation:
+                return True
+            return key is None or _quick_primitive(key.spec)
+        return kind in _QUICK
+
+    async def _refresh(self) -> bool:
+        """Adopt what other processes have committed, if that was not just done."""
+        now = time.monotonic()
+        if now - self._refreshed < REFRESH_SECONDS:
+            return False
+        self._refreshed = now
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._ledger.refresh)
+        except AuditUnavailable:
+            return False  # the commit that follows says so
+        return True
+
+    async def _record_flood(self, source: str | None, count: int) -> None:
+        draft = Draft(
+            action=Action.AUTHENTICATE,
+            result=Result.DENIED,
+            request_id=os.urandom(16),
+            reason=Unauthenticated.code,
+            source=source,
+            count=count,
+        )
+        outcome = Outcome((draft,), None)
+        await self._ledger.commit(outcome, self._ledger.snapshot().sequence, lambda _: outcome)
+
+    def health(self) -> Health:
+        """Whether the vault can serve; told to anyone."""
+        fault = self._ledger.fault
+        return Health(
+            status="ok" if fault is None else fault.code,
+            sealed=False,
+            version=__version__,
+            serving=fault is None,
+        )
+
+    async def in_background(self, work: Callable[[], None]) -> None:
+        """Run blocking work of the engine's own off the loop."""
+        await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def close(self) -> None:
+        """Finish what is under way and let go of the ledger."""
+        self._pool.shutdown(wait=True)
+        self._ledger.close()
+
+
+def _release(committed: Committed) -> Answer:
+    result = committed.outcome.result
+    if isinstance(result, Unauthenticated):
+        raise result
+    if isinstance(result, KeyVaultError):
+        result.audit_id = committed.last_id
+        raise result
+    if isinstance(result, BatchReply):
+        result = replace(result, audit_ids=tuple(range(committed.first_id, committed.last_id + 1)))
+    return Answer(result, committed.last_id)

@@ -1,0 +1,74 @@
+"""What the vault does by itself: rotate keys whose period has passed, erase what is due, forget expired replies.
+
+Everything that changes anything passes `Engine.perform` like any other request, and is recorded.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from keyvault_lite.engine.engine import Engine
+from keyvault_lite.ledger.ledger import Ledger
+from keyvault_lite.model.errors import KeyVaultError
+from keyvault_lite.model.identity import SystemCredential
+from keyvault_lite.model.keys import Key, KeyStatus
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import EraseDueKey, Origin, Request, RotateDueKey
+from keyvault_lite.observe import logger
+
+PERIOD_SECONDS: Final = 30.0
+MAX_DRIFT_SECONDS: Final = 600.0
+"""How far wall and monotonic clock may part before irreversible timed work stops."""
+
+log = logger("jobs")
+
+
+class Jobs:
+    """The background work of one process."""
+
+    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._clocks_apart = time.time() - time.monotonic()
+
+    async def run(self) -> None:
+        """Work until cancelled. A failure is logged and tried again in the next round."""
+        while True:
+            try:
+                await self.round()
+            except KeyVaultError as error:
+                log.warning("background work failed: %s", error.detail, extra={"operation": error.code})
+            await asyncio.sleep(PERIOD_SECONDS)
+
+    async def round(self) -> None:
+        """Do what is due now."""
+        now = time.time_ns() // 1000
+        keys = list(self._ledger.snapshot().keys_after(None))
+        await self._perform_each(RotateDueKey(KeyRef(key.id)) for key in keys if _rotation_due(key, now))
+        if self._clock_is_steady():
+            await self._perform_each(EraseDueKey(KeyRef(key.id)) for key in keys if _erasure_due(key, now))
+        await self._engine.in_background(self._ledger.forget_replies)
+
+    async def _perform_each(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            try:
+                await self._engine.perform(request, SystemCredential(), Origin(request_id=os.urandom(16)))
+            except KeyVaultError as error:
+                # Another process may have been first; what is still due comes again.
+                log.info("not done: %s", error.detail, extra={"operation": request.action.value})
+
+    def _clock_is_steady(self) -> bool:
+        drift = abs(time.time() - time.monotonic() - self._clocks_apart)
+        if drift > MAX_DRIFT_SECONDS:
+            log.error("the clock was changed by %d seconds: nothing is destroyed until a restart", drift)
+        return drift <= MAX_DRIFT_SECONDS
+
+
+def _rotation_due(key: Key, now: int) -> bool:
+    return key.status is KeyStatus.ACTIVE and key.rotate_at is not None and key.rotate_at <= now
+
+
+def _erasure_due(key: Key, now: int) -> bool:
+    return key.status is KeyStatus.PENDING_DESTRUCTION and key.destroy_at is not None and key.destroy_at <= now

@@ -1,0 +1,265 @@
+"""The life of a key: made, read, changed, rotated, revoked, disabled, destroyed."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from keyvault_lite.access.authorize import may_know
+from keyvault_lite.crypto.public import public_key
+from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.model.errors import Conflict, InvalidRequest, InvalidState, NotFound
+from keyvault_lite.model.keys import MAY_DESTROY, MAY_PUBLISH, Key, KeyStatus, KeyVersion, VersionStatus
+from keyvault_lite.model.names import KeyId, new_id
+from keyvault_lite.model.replies import Page
+from keyvault_lite.model.requests import (
+    CreateKey,
+    DestroyKey,
+    DisableKey,
+    EnableKey,
+    EraseDueKey,
+    ListKeys,
+    ListVersions,
+    ReadKey,
+    ReadPublicKey,
+    Request,
+    RestoreKey,
+    RevokeKey,
+    RotateDueKey,
+    RotateKey,
+    UpdateKey,
+)
+
+DAY: Final = 24 * 3600 * 1_000_000
+"""Microseconds."""
+
+
+def require_active(key: Key) -> None:
+    """Raise InvalidState unless the key may be used at all."""
+    if key.status is not KeyStatus.ACTIVE:
+        raise InvalidState(f"the key is {key.status}")
+
+
+def version_of(key: Key, number: int) -> KeyVersion:
+    """The version of that number. Raises NotFound."""
+    version = key.version(number)
+    if version is None:
+        raise NotFound("the key has no such version")
+    return version
+
+
+def create(request: CreateKey, scene: Scene) -> Done:
+    """A new key with its first version, ACTIVE."""
+    if request.name is not None and scene.state.find_key(request.name) is not None:
+        raise Conflict("a key of this name exists")
+    key_id = scene.once("id", (), lambda: KeyId(new_id()))
+    material = scene.once("material", (), lambda: scene.keyring.generate(request.spec))
+    first = scene.keyring.wrap(material, request.spec, key_id=key_id, version=1, created_at=scene.now)
+    key = Key(
+        id=key_id,
+        name=request.name,
+        spec=request.spec,
+        status=KeyStatus.ACTIVE,
+        created_at=scene.now,
+        description=request.description,
+        tags=dict(request.tags),
+        versions=(first,),
+    )
+    return Done(key, Change(keys=(key,)), key_id=key_id, key_version=1)
+
+
+def read(_: ReadKey, scene: Scene) -> Done:
+    """The key as it is."""
+    return Done(scene.key)
+
+
+def page(request: ListKeys, scene: Scene) -> Done:
+    """A page of the keys the caller may know of."""
+    found: list[Key] = []
+    place = None if request.after is None else parse_place(request.after)
+    for key in scene.state.keys_after(place):
+        if may_know(scene.principal, key):
+            if len(found) == request.limit:
+                return Done(Page(tuple(found), format_place(found[-1].created_at, found[-1].id)))
+            found.append(key)
+    return Done(Page(tuple(found), None))
+
+
+def format_place(created_at: int, object_id: str) -> str:
+    """The cursor behind an object of a list."""
+    return f"{created_at}.{object_id}"
+
+
+def parse_place(cursor: str) -> tuple[int, str]:
+    """The place that `format_place` wrote. Raises InvalidRequest."""
+    created, dot, object_id = cursor.partition(".")
+    if not (dot and created.isascii() and created.isdigit() and len(created) <= 18):  # noqa: PLR2004
+        raise InvalidRequest("after is not a cursor of this list")
+    return int(created), object_id
+
+
+def versions(request: ListVersions, scene: Scene) -> Done:
+    """A page of the versions, oldest first."""
+    start = 0
+    if request.after is not None:
+        if not (request.after.isascii() and request.after.isdigit() and len(request.after) <= 9):  # noqa: PLR2004
+            raise InvalidRequest("after is not a cursor of this list")
+        start = int(request.after)
+    items = scene.key.versions[start : start + request.limit]
+    more = start + len(items) < len(scene.key.versions)
+    return Done(Page(items, str(start + len(items)) if more and items else None))
+
+
+def read_public_key(request: ReadPublicKey, scene: Scene) -> Done:
+    """The public key of a version that still has its material."""
+    key = scene.key
+    if not key.spec.asymmetric:
+        raise InvalidRequest(f"a key of type {key.spec.type} has no public key")
+    version = key.versions[-1] if request.version is None else version_of(key, request.version)
+    if version.status not in MAY_PUBLISH:
+        raise InvalidState(f"the version is {version.status}")
+    return Done(public_key(version, key.spec, request.format), key_version=version.version)
+
+
+def update(request: UpdateKey, scene: Scene) -> Done:
+    """Change what describes the key, and its rotation period."""
+    key = scene.key
+    if key.status is KeyStatus.DESTROYED:
+        raise InvalidState(f"the key is {key.status}")
+    changed = key
+    if request.description is not None:
+        changed = replace(changed, description=request.description)
+    if request.tags is not None:
+        changed = replace(changed, tags=dict(request.tags))
+    if request.rotation_days is not None:
+        days = request.rotation_days or None
+        changed = replace(changed, rotation_days=days, rotate_at=None if days is None else scene.now + days * DAY)
+    return _changed(key, changed)
+
+
+def rotate(_: RotateKey, scene: Scene) -> Done:
+    """A new ACTIVE version; the former one is DEPRECATED."""
+    return _rotated(scene.key, scene)
+
+
+def rotate_due(_: RotateDueKey, scene: Scene) -> Done:
+    """As `rotate`, if the key's period has passed."""
+    if scene.key.rotate_at is None or scene.key.rotate_at > scene.now:
+        raise Conflict("the key is not due")
+    return _rotated(scene.key, scene)
+
+
+def _rotated(key: Key, scene: Scene) -> Done:
+    require_active(key)
+    number = len(key.versions) + 1
+    material = scene.once("material", (), lambda: scene.keyring.generate(key.spec))
+    newest = scene.keyring.wrap(material, key.spec, key_id=key.id, version=number, created_at=scene.now)
+    older = tuple(
+        replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
+        for one in key.versions
+    )
+    rotate_at = None if key.rotation_days is None else scene.now + key.rotation_days * DAY
+    rotated = replace(key, versions=(*older, newest), rotate_at=rotate_at)
+    return Done(rotated, Change(keys=(rotated,)), key_version=number)
+
+
+def revoke(request: RevokeKey, scene: Scene) -> Done:
+    """Revoke the whole key, or one version that is not ACTIVE. Final."""
+    key = scene.key
+    if key.status not in {KeyStatus.ACTIVE, KeyStatus.DISABLED}:
+        raise InvalidState(f"the key is {key.status}")
+    if request.version is None:
+        revoked = replace(
+            key,
+            status=KeyStatus.REVOKED,
+            rotate_at=None,
+            versions=tuple(_revoked(one) for one in key.versions),
+        )
+        return Done(revoked, Change(keys=(revoked,)), comment=request.reason)
+    version = version_of(key, request.version)
+    if version.status is not VersionStatus.DEPRECATED:
+        rule = "rotate first" if version.status is VersionStatus.ACTIVE else "nothing is left to revoke"
+        raise InvalidState(f"the version is {version.status}: {rule}")
+    changed = tuple(_revoked(one) if one is version else one for one in key.versions)
+    revoked = replace(key, versions=changed)
+    return Done(revoked, Change(keys=(revoked,)), key_version=version.version, comment=request.reason)
+
+
+def _revoked(version: KeyVersion) -> KeyVersion:
+    if version.status is VersionStatus.DESTROYED:
+        return version
+    return replace(version, status=VersionStatus.REVOKED)
+
+
+def disable(_: DisableKey, scene: Scene) -> Done:
+    """Stop all use until enabled."""
+    return _switched(scene.key, KeyStatus.ACTIVE, KeyStatus.DISABLED)
+
+
+def enable(_: EnableKey, scene: Scene) -> Done:
+    """Allow use again."""
+    return _switched(scene.key, KeyStatus.DISABLED, KeyStatus.ACTIVE)
+
+
+def _switched(key: Key, off: KeyStatus, on: KeyStatus) -> Done:
+    if key.status not in {off, on}:
+        raise InvalidState(f"the key is {key.status}")
+    return _changed(key, replace(key, status=on))
+
+
+def destroy(request: DestroyKey, scene: Scene) -> Done:
+    """Schedule the end of all material."""
+    key = scene.key
+    if key.status not in MAY_DESTROY:
+        raise InvalidState(f"the key is {key.status}")
+    return _changed(
+        key,
+        replace(
+            key,
+            status=KeyStatus.PENDING_DESTRUCTION,
+            was_revoked=key.status is KeyStatus.REVOKED,
+            destroy_at=scene.now + request.days * DAY,
+        ),
+    )
+
+
+def restore(_: RestoreKey, scene: Scene) -> Done:
+    """Call the destruction off; the key is as unusable as before, until enabled if it was not revoked."""
+    key = scene.key
+    if key.status is not KeyStatus.PENDING_DESTRUCTION:
+        raise InvalidState(f"the key is {key.status}")
+    status = KeyStatus.REVOKED if key.was_revoked else KeyStatus.DISABLED
+    return _changed(key, replace(key, status=status, was_revoked=False, destroy_at=None))
+
+
+def erase_due(_: EraseDueKey, scene: Scene) -> Done:
+    """Erase the material of a key whose waiting period has passed; its metadata stays."""
+    key = scene.key
+    if key.status is not KeyStatus.PENDING_DESTRUCTION or key.destroy_at is None or key.destroy_at > scene.now:
+        raise Conflict("the key is not due")
+    gone = tuple(
+        replace(one, status=VersionStatus.DESTROYED, encrypted_key=b"", public_key=None) for one in key.versions
+    )
+    return _changed(key, replace(key, status=KeyStatus.DESTROYED, rotate_at=None, versions=gone))
+
+
+def _changed(before: Key, after: Key) -> Done:
+    return Done(after, None if after == before else Change(keys=(after,)))
+
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    CreateKey: create,
+    DestroyKey: destroy,
+    DisableKey: disable,
+    EnableKey: enable,
+    EraseDueKey: erase_due,
+    ListKeys: page,
+    ListVersions: versions,
+    ReadKey: read,
+    ReadPublicKey: read_public_key,
+    RestoreKey: restore,
+    RevokeKey: revoke,
+    RotateDueKey: rotate_due,
+    RotateKey: rotate,
+    UpdateKey: update,
+}

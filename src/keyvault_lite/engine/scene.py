@@ -1,0 +1,81 @@
+"""What a handler is given and what it gives back. A handler is load, check, act, return: no logging, no HTTP, no try."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.ledger.ledger import Ledger
+from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state import State
+from keyvault_lite.model.identity import Principal
+from keyvault_lite.model.keys import Key
+from keyvault_lite.model.names import KeyId
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a handler did, not yet committed: the reply, what changes, and what the entry says beyond who and what."""
+
+    result: object = field(repr=False)
+    change: Change | None = None
+    key_id: KeyId | None = None
+    key_version: int | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    subject: str | None = None
+    comment: str | None = None
+
+
+class Memo:
+    """Costly results of an attempt, kept for the case that it has to be made again on a newer state."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[object, tuple[tuple[object, ...], object]] = {}
+
+    def once(self, name: object, records: tuple[object, ...], compute: Callable[[], T]) -> T:
+        """`compute()`, or its earlier result if it was made from the very same records (the same objects).
+
+        Safe because records are immutable: the same object says that nothing it was computed from has changed.
+        """
+        known = self._kept.get(name)
+        if known is not None and len(known[0]) == len(records) and all(a is b for a, b in zip(known[0], records)):  # noqa: B905
+            return known[1]  # type: ignore[return-value]
+        result = compute()
+        self._kept[name] = (records, result)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The verified state at one moment and the caller on it, already authorised for the request and its key."""
+
+    principal: Principal
+    state: State
+    keyring: Keyring
+    ledger: Ledger
+    now: int
+    """Microseconds; never before the newest entry."""
+    memo: Memo
+    place: int = 0
+    """Which item of a batch this is."""
+    named_key: Key | None = None
+
+    @property
+    def key(self) -> Key:
+        """The key the request names."""
+        if self.named_key is None:
+            raise LookupError("the request names no key")
+        return self.named_key
+
+    def once(self, name: str, records: tuple[object, ...], compute: Callable[[], T]) -> T:
+        """See Memo.once; the name is of this item."""
+        return self.memo.once((self.place, name), records, compute)
+
+
+Handler = Callable[[Any, Scene], Done]
+"""One operation: computes its outcome on the scene's state, and raises KeyVaultError for every refusal."""

@@ -1,0 +1,80 @@
+"""Signatures, MACs and random bytes."""
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from keyvault_lite.engine.cipher import protecting
+from keyvault_lite.engine.keys import require_active, version_of
+from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.model.errors import InvalidRequest, InvalidState
+from keyvault_lite.model.keys import MAY_PROCESS, Algorithm, Key, KeyVersion, Purpose
+from keyvault_lite.model.replies import Signed, Verified
+from keyvault_lite.model.requests import GenerateRandom, Request, Sign, Verify
+
+
+def _algorithm(key: Key, named: Algorithm | None) -> Algorithm:
+    if key.spec.purpose is Purpose.ENCRYPT:
+        raise InvalidRequest(f"a key of purpose {key.spec.purpose} does not sign or verify")
+    if named is not None and named not in key.spec.algorithms:
+        raise InvalidRequest(f"this key's algorithms are {', '.join(key.spec.algorithms)}")
+    return named or key.spec.algorithms[0]
+
+
+def sign(request: Sign, scene: Scene) -> Done:
+    """Sign or MAC with the ACTIVE version."""
+    key = scene.key
+    algorithm = _algorithm(key, request.algorithm)
+    require_active(key)
+    version = protecting(key)
+    signature = scene.once(
+        "sign",
+        (version,),
+        lambda: scene.keyring.sign(key.spec, version, request.message, algorithm, prehashed=request.prehashed),
+    )
+    return Done(
+        Signed(signature, algorithm, version.version),
+        key_version=version.version,
+        bytes_in=len(request.message),
+        bytes_out=len(signature),
+    )
+
+
+def verify(request: Verify, scene: Scene) -> Done:
+    """Check against the version named, or against each that may verify, newest first."""
+    key = scene.key
+    algorithm = _algorithm(key, request.algorithm)
+    require_active(key)
+    candidates = _candidates(key, request.key_version)
+
+    def holds_under() -> int | None:
+        for version in candidates:
+            if scene.keyring.verify(
+                key.spec, version, request.message, request.signature, algorithm, prehashed=request.prehashed
+            ):
+                return version.version
+        return None
+
+    found = scene.once("verify", candidates, holds_under)
+    return Done(
+        Verified(found is not None, found),
+        key_version=found,
+        bytes_in=len(request.message),
+    )
+
+
+def _candidates(key: Key, number: int | None) -> tuple[KeyVersion, ...]:
+    if number is None:
+        return tuple(version for version in reversed(key.versions) if version.status in MAY_PROCESS)
+    version = version_of(key, number)
+    if version.status not in MAY_PROCESS:
+        raise InvalidState(f"the version is {version.status}")
+    return (version,)
+
+
+def random_bytes(request: GenerateRandom, scene: Scene) -> Done:
+    """Bytes of the operating system's generator."""
+    return Done(scene.once("random", (), lambda: os.urandom(request.count)), bytes_out=request.count)
+
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {GenerateRandom: random_bytes, Sign: sign, Verify: verify}

@@ -1,0 +1,195 @@
+"""Group commit: one thread a process takes what is waiting, commits it as one transaction and wakes the loops that wait.
+
+Requests in flight share one lock, one flush and one wake-up. Nobody is answered before COMMIT has succeeded; whoever
+cannot be recorded within the limit is told so, and is certain that nothing was done.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from keyvault_lite.ledger.journal import Item, Journal
+from keyvault_lite.ledger.outcome import Committed, Outcome
+from keyvault_lite.ledger.state import State
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
+
+MAX_BATCH: Final = 256
+LINGER_SECONDS: Final = 0.0004
+"""How long a transaction waits for company once there is more than one caller (measured: docs/performance.md)."""
+ENOUGH: Final = 64
+"""Waiting requests that make lingering pointless."""
+PATIENCE_SECONDS: Final = 4.5
+"""How long a request may wait for the lock before it is told that it cannot be recorded."""
+RETRY_SECONDS: Final = 1.0
+
+log = logging.getLogger("keyvault_lite.ledger")
+
+
+class _Waiting:
+    """An item, the future that waits for it, and who has it: the queue until the lock is held, then the transaction."""
+
+    __slots__ = ("abandoned", "future", "item", "loop", "since", "taken")
+
+    def __init__(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
+        self.item = item
+        self.loop = loop
+        self.future: asyncio.Future[Committed] = loop.create_future()
+        self.since = time.monotonic()
+        self.taken = False
+        self.abandoned = False
+
+
+class Committer:
+    """The queue and its thread."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._queue: deque[_Waiting] = deque()
+        self._in_hand: tuple[_Waiting, ...] = ()
+        self._wake = threading.Event()
+        self._asleep = False
+        self._claim = threading.Lock()
+        self._watching: set[asyncio.AbstractEventLoop] = set()
+        self._closing = False
+        self.fault: KeyVaultError | None = None
+        """Why nothing can be committed at present."""
+        self.halted = False
+        """Whether only a restart, with its checks, can clear the fault."""
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take items."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Commit what is waiting, then stop."""
+        self._closing = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    async def commit(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> Committed:
+        """Wait until the outcome, or what `redo` made of it under the lock, is durable."""
+        if self._closing or (self.halted and self.fault is not None):
+            raise self._refusal()
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(Item(outcome, since, redo), loop)
+        self._queue.append(waiting)
+        if self._asleep:
+            self._wake.set()
+        if loop not in self._watching:
+            self._watching.add(loop)
+            loop.call_later(RETRY_SECONDS, self._watch, loop)
+        return await waiting.future
+
+    def _refusal(self) -> KeyVaultError:
+        if self.fault is None:
+            return AuditUnavailable("the server is shutting down")
+        return type(self.fault)(self.fault.detail)
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer those who have waited too long for the lock. Runs on the loop while anyone of it is waiting."""
+        late = time.monotonic() - PATIENCE_SECONDS
+        with self._claim:
+            mine = [one for one in (*self._in_hand, *self._queue) if one.loop is loop]
+            abandoned = [one for one in mine if not one.taken and one.since < late and not one.abandoned]
+            for one in abandoned:
+                one.abandoned = True
+        for one in abandoned:
+            if not one.future.done():
+                one.future.set_exception(AuditUnavailable("the database is locked by someone else"))
+        if mine:
+            loop.call_later(RETRY_SECONDS, self._watch, loop)
+        else:
+            self._watching.discard(loop)
+
+    def _run(self) -> None:
+        company = False
+        while True:
+            if not self._queue:
+                self._asleep = True
+                if not self._queue and not self._closing:
+                    self._wake.wait(RETRY_SECONDS if self.fault is not None and not self.halted else None)
+                self._asleep = False
+                self._wake.clear()
+                if not self._queue:
+                    if self._closing:
+                        return
+                    if self.fault is not None and not self.halted:
+                        self._recover()
+                    continue
+            if company and len(self._queue) < ENOUGH:
+                time.sleep(LINGER_SECONDS)
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+            company = len(batch) > 1
+            self._in_hand = tuple(batch)
+            try:
+                self._commit(batch)
+            finally:
+                self._in_hand = ()
+
+    def _commit(self, batch: list[_Waiting]) -> None:
+        taken: list[_Waiting] = []
+
+        def claim() -> list[Item]:
+            # From here on the transaction has them; whoever was answered before stays out of the log.
+            with self._claim:
+                for one in batch:
+                    if not one.abandoned:
+                        one.taken = True
+                        taken.append(one)
+            return [one.item for one in taken]
+
+        error: Exception | None = None
+        try:
+            if isinstance(self.fault, OutcomeUnknown):
+                self._recover()
+            self._journal.write(claim)
+            self.fault = None
+        except KeyVaultError as refusal:
+            error = self._fail(refusal)
+        except Exception:
+            # A defect of ours while writing: nothing was committed (the transaction was rolled back).
+            log.exception("the committer failed")
+            error = self._fail(AuditUnavailable("the audit log cannot be written"))
+        for loop in {one.loop for one in batch}:
+            mine = [one for one in (taken or batch) if one.loop is loop]
+            try:
+                loop.call_soon_threadsafe(_resolve, mine, error)
+            except RuntimeError:
+                log.warning("a loop was closed before its requests were answered")
+
+    def _fail(self, refusal: KeyVaultError) -> KeyVaultError:
+        self.fault = refusal
+        self.halted = isinstance(refusal, IntegrityViolation)
+        log.error("commit failed: %s: %s", refusal.code, refusal.detail)
+        return refusal
+
+    def _recover(self) -> None:
+        """After a fault: a fresh connection, the whole catch-up check against the head in memory, and a flushed write."""
+        try:
+            self._journal.reopen()
+            self._journal.refresh()
+            self._journal.probe()
+        except KeyVaultError as refusal:
+            self._fail(refusal)
+        except Exception:
+            log.exception("recovery failed")
+        else:
+            self.fault = None
+            log.info("the audit log can be written again")
+
+
+def _resolve(batch: list[_Waiting], error: Exception | None) -> None:
+    for one in batch:
+        if one.future.done():
+            continue
+        if error is not None:
+            # An exception object of its own for each: they are raised in different tasks.
+            one.future.set_exception(type(error)(*error.args))
+        else:
+            one.future.set_result(Committed(one.item.outcome, one.item.first_id))

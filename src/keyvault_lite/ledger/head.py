@@ -1,0 +1,56 @@
+"""The head of the log: what the newest commit says the whole log and state are, authenticated as one."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from keyvault_lite.ledger.outcome import Authority
+from keyvault_lite.model.errors import IntegrityViolation
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The one row of ledger_head, without its MAC."""
+
+    epoch: int
+    size: int
+    """Number of entries."""
+    hash: bytes
+    """Of the newest entry; the genesis hash while there is none."""
+    timestamp: int
+    """Of the newest entry: time in the log never runs backwards."""
+    state_seq: int
+    """The newest management entry."""
+    state_root: bytes
+    """The state's root after it."""
+    edge: bytes
+    """The right edge of the Merkle tree over all entries."""
+    checkpoint: str
+    """The newest signed checkpoint known when this head was written; empty before the first."""
+
+    def values(self) -> tuple[Any, ...]:
+        """The columns in order."""
+        return (
+            self.epoch,
+            self.size,
+            self.hash,
+            self.timestamp,
+            self.state_seq,
+            self.state_root,
+            self.edge,
+            self.checkpoint,
+        )
+
+
+HEAD_COLUMNS: Final = tuple(field.name for field in fields(Head))
+
+
+def read_head(row: tuple[Any, ...], authority: Authority) -> Head:
+    """The head of a stored row (its columns, then its MAC). Raises IntegrityViolation if it does not verify."""
+    *values, mac = row
+    try:
+        good = authority.head_mac(*values)
+    except (TypeError, ValueError, OverflowError):
+        raise IntegrityViolation("the head of the log does not verify") from None
+    if good != mac:
+        raise IntegrityViolation("the head of the log does not verify")
+    return Head(*values)

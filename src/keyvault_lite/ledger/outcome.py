@@ -1,0 +1,80 @@
+"""What one run of an operation hands to the ledger: the entries to append, the rows to change, the result to release."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from keyvault_lite.model.encoding import Value
+from keyvault_lite.model.evidence import Draft
+from keyvault_lite.model.identity import Service, Token
+from keyvault_lite.model.keyring import Slot
+from keyvault_lite.model.keys import Key
+from keyvault_lite.model.names import ServiceId
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Records as they shall be after a management operation. The ledger writes the rows that differ."""
+
+    keys: tuple[Key, ...] = ()
+    services: tuple[Service, ...] = ()
+    tokens: tuple[Token, ...] = ()
+    slots: tuple[Slot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReply:
+    """The kept reply of a mutating request with an Idempotency-Key."""
+
+    service_id: ServiceId
+    key_digest: bytes
+    body_digest: bytes
+    expires_at: int
+    sealed: bytes = field(repr=False)
+    entry_id: int = 0
+    """The entry that recorded the first request; known once it is appended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One run of an operation on one state. Nothing of it may leave before the ledger has committed it."""
+
+    drafts: Sequence[Draft]
+    """One a recorded attempt: one, or one for each item of a batch. A change has exactly one."""
+    result: object = field(repr=False)
+    change: Change | None = None
+    reply: StoredReply | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """An outcome that is durable. `first_id` is the number of the entry of its first draft."""
+
+    outcome: Outcome
+    first_id: int
+
+    @property
+    def last_id(self) -> int:
+        """The number of the entry of its last draft."""
+        return self.first_id + len(self.outcome.drafts) - 1
+
+
+class Authority(Protocol):
+    """The small object that can MAC and sign for the ledger, which never sees a key."""
+
+    @property
+    def instance_id(self) -> bytes:
+        """16 bytes that name this vault."""
+
+    @property
+    def log_public_key(self) -> bytes:
+        """The raw Ed25519 public key of the log."""
+
+    def row_mac(self, table: str, key: tuple[Value, ...], row_seq: int, values: tuple[Value, ...]) -> bytes:
+        """Authenticate a row."""
+
+    def head_mac(self, *values: Value) -> bytes:
+        """Authenticate the head of the log."""
+
+    def sign_log(self, message: bytes) -> bytes:
+        """Sign a checkpoint."""

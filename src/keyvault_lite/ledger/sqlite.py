@@ -1,0 +1,137 @@
+"""What is particular to SQLite: connections, the lock between processes, and the file's identity.
+
+Writers of all processes pass a blocking file lock before `BEGIN IMMEDIATE`. It is a turnstile of two locks (take `next`,
+take `main`, release `next`): whoever waits longest is next, which a single flock and SQLite's own busy handler do not give.
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from keyvault_lite.ledger import driver
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
+
+BUSY_SECONDS: Final = 4.0
+"""How long another program's lock on the database is waited for."""
+_PRAGMAS: Final = (
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA trusted_schema = OFF",  # functions in a planted view or trigger may not run
+    "PRAGMA cell_size_check = ON",  # damaged pages are found when read
+    "PRAGMA secure_delete = ON",  # replaced key material does not stay in free pages
+    "PRAGMA synchronous = FULL",
+    "PRAGMA mmap_size = 0",
+)
+
+
+class SqliteDatabase:
+    """One database file and the locks beside it. Connections are made here and used by one thread each."""
+
+    def __init__(self, path: Path) -> None:
+        if not driver.is_safe:
+            raise AuditUnavailable(f"SQLite {driver.version} can corrupt this database; install the pysqlite3 package")
+        self.path = path
+        self._identity: tuple[int, int] | None = None
+        self._turnstile = _FileLock(path.with_name(path.name + ".next"))
+        self._main = _FileLock(path.with_name(path.name + ".lock"))
+        self._beginning = _FileLock(path.with_name(path.name + ".init"))
+
+    def exists(self) -> bool:
+        """Whether there is a file that is not empty."""
+        return self.path.exists() and self.path.stat().st_size > 0
+
+    def writer(self) -> driver.Connection:
+        """A connection that may write, in autocommit mode: transactions are begun and ended by hand."""
+        if not self.path.exists():
+            # Made by us, so that its mode does not depend on the caller's umask; the WAL files inherit it.
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        connection: driver.Connection = driver.connect(
+            str(self.path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        self._identity = self._stat()
+        return connection
+
+    def reader(self) -> driver.Connection:
+        """A connection that cannot write."""
+        connection: driver.Connection = driver.connect(
+            f"file:{quote(str(self.path))}?mode=ro",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        return connection
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the one place among all processes from which the database may be written."""
+        with self._turnstile.held():
+            self._main.acquire()
+        try:
+            yield
+        finally:
+            self._main.release()
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Hold the right to begin a vault in an empty database; the lock above is free meanwhile."""
+        with self._beginning.held():
+            yield
+
+    def check_same_file(self) -> None:
+        """Raise IntegrityViolation if the path no longer leads to the open file (renamed over, unlinked).
+
+        SQLite would go on committing into the file that nobody can reach any more.
+        """
+        if self._stat() != self._identity:
+            raise IntegrityViolation("the database file was replaced under the running server")
+
+    def _stat(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+class _FileLock:
+    """A blocking flock between processes, and a lock between the threads of this one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._threads = threading.Lock()
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        self._threads.acquire()
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            self._threads.release()
+            raise AuditUnavailable("the lock file beside the database cannot be used") from error
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._threads.release()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()

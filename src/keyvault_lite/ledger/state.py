@@ -1,0 +1,243 @@
+"""The verified snapshot: every record that carries authority or keys, in memory, and the root that commits to all of them.
+
+One shared map. A change replaces whole records and never copies the map; readers see a record before or after a change,
+never half of one. A reader notes `sequence` *before* it reads: if anything it saw is newer than that, the ledger sees a
+newer management entry at commit and has the operation done again. So a torn view across records can cost a
+repetition and never an answer.
+"""
+
+import hashlib
+from bisect import bisect_right, insort
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Final
+
+from keyvault_lite.ledger.outcome import Change, StoredReply
+from keyvault_lite.model.encoding import Value, encode, list_head, pae
+from keyvault_lite.model.errors import IntegrityViolation
+from keyvault_lite.model.identity import Role, Service, Token, TokenKind
+from keyvault_lite.model.keyring import Slot
+from keyvault_lite.model.keys import Key
+from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id
+
+BUCKETS: Final = 4096
+FindReply = Callable[[ServiceId, bytes], StoredReply | None]
+Place = tuple[int, str]
+"""Where an object stands in a list: time of creation, then id."""
+
+
+class State:
+    """Verified records by id and by name. Only the ledger writes to it; everyone may read."""
+
+    __slots__ = (
+        "_find_reply",
+        "_key_names",
+        "_key_order",
+        "_keys",
+        "_native_tokens",
+        "_quarantine",
+        "_service_names",
+        "_service_order",
+        "_services",
+        "_slots",
+        "_tokens",
+        "sequence",
+    )
+
+    def __init__(self, find_reply: FindReply) -> None:
+        self._find_reply = find_reply
+        self.sequence = 0
+        """The newest management entry this state includes."""
+        self._keys: MutableMapping[KeyId, Key] = {}
+        self._key_names: MutableMapping[str, KeyId] = {}
+        self._key_order: list[Place] = []
+        self._services: MutableMapping[ServiceId, Service] = {}
+        self._service_names: MutableMapping[str, ServiceId] = {}
+        self._service_order: list[Place] = []
+        self._tokens: MutableMapping[TokenId, Token] = {}
+        self._native_tokens: MutableMapping[ServiceId, TokenId] = {}
+        self._slots: MutableMapping[str, Slot] = {}
+        self._quarantine: set[str | None] = set()
+
+    def find_key(self, ref: str) -> Key | None:
+        """The key of that id or name. Raises IntegrityViolation for one that did not verify."""
+        key_id = KeyId(ref) if is_id(ref) else self._key_names.get(ref)
+        if not self._quarantine.isdisjoint((ref, key_id)):
+            raise IntegrityViolation("the stored key does not verify")
+        return None if key_id is None else self._keys.get(key_id)
+
+    def find_service(self, ref: str) -> Service | None:
+        """The service of that id or name."""
+        service_id = ServiceId(ref) if is_id(ref) else self._service_names.get(ref)
+        return None if service_id is None else self._services.get(service_id)
+
+    def token(self, token_id: TokenId) -> Token | None:
+        """The token of that id, ended ones included."""
+        return self._tokens.get(token_id)
+
+    def native_token(self, service_id: ServiceId) -> Token | None:
+        """The one live native token of a service."""
+        token_id = self._native_tokens.get(service_id)
+        return None if token_id is None else self._tokens[token_id]
+
+    def active_admins(self) -> list[Service]:
+        """Every ADMIN that is active."""
+        return [one for one in self._services.values() if one.role is Role.ADMIN and one.active]
+
+    def keys_after(self, place: Place | None) -> Iterator[Key]:
+        """The keys in order of creation, from the first after `place`."""
+        order = self._key_order
+        for _, key_id in order[0 if place is None else bisect_right(order, place) :]:
+            yield self._keys[KeyId(key_id)]
+
+    def services_after(self, place: Place | None) -> Iterator[Service]:
+        """The services in order of creation, from the first after `place`."""
+        order = self._service_order
+        for _, service_id in order[0 if place is None else bisect_right(order, place) :]:
+            yield self._services[ServiceId(service_id)]
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Every slot that is not removed."""
+        return tuple(slot for slot in self._slots.values() if slot.removed_at is None)
+
+    def reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
+        """The kept reply to the Idempotency-Key of that digest."""
+        return self._find_reply(service_id, key_digest)
+
+    def quarantine(self, ref: str) -> None:
+        """From now on answer IntegrityViolation for the key of that id or name."""
+        self._quarantine.add(ref)
+
+    @property
+    def quarantined(self) -> frozenset[str]:
+        """What does not verify."""
+        return frozenset(ref for ref in self._quarantine if ref is not None)
+
+    def apply(self, change: Change) -> None:
+        """Put the records of a change in place, each whole, each before the name that leads to it."""
+        for key in change.keys:
+            known = key.id in self._keys
+            self._keys[key.id] = key
+            if key.name is not None:
+                self._key_names[key.name] = key.id
+            if not known:
+                insort(self._key_order, (key.created_at, key.id))
+        for service in change.services:
+            known = service.id in self._services
+            self._services[service.id] = service
+            self._service_names[service.name] = service.id
+            if not known:
+                insort(self._service_order, (service.created_at, service.id))
+        for token in change.tokens:
+            self._tokens[token.id] = token
+            if token.kind is TokenKind.NATIVE and token.ended_at is None:
+                self._native_tokens[token.service_id] = token.id
+        for slot in change.slots:
+            self._slots[slot.id] = slot
+
+
+class Overlay(State):
+    """A state with uncommitted changes on top of another: what the next operation of the same transaction is judged on.
+
+    The state below is not touched, so an aborted transaction needs no undoing here.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, below: State, find_reply: FindReply) -> None:
+        self._find_reply = find_reply
+        self.sequence = below.sequence
+        self._keys = ChainMap({}, below._keys)
+        self._key_names = ChainMap({}, below._key_names)
+        self._key_order = below._key_order
+        self._services = ChainMap({}, below._services)
+        self._service_names = ChainMap({}, below._service_names)
+        self._service_order = below._service_order
+        self._tokens = ChainMap({}, below._tokens)
+        self._native_tokens = ChainMap({}, below._native_tokens)
+        self._slots = ChainMap({}, below._slots)
+        self._quarantine = below._quarantine
+
+    def apply(self, change: Change) -> None:
+        """As State.apply, on top."""
+        if any(key.id not in self._keys for key in change.keys):
+            self._key_order = list(self._key_order)
+        if any(service.id not in self._services for service in change.services):
+            self._service_order = list(self._service_order)
+        super().apply(change)
+
+
+class StateTree:
+    """The root over all row MACs: 4 096 buckets by hashed row key, then one hash. Belongs to the committer thread.
+
+    root = SHA-256(PAE("state", row count, b₀ … b₄₀₉₅)), bᵢ = SHA-256(PAE of the sorted (row key, row MAC) whose
+    SHA-256(row key) begins with the 12 bits i), row key = PAE(table, primary key…). Only touched buckets are hashed again.
+    """
+
+    __slots__ = ("_buckets", "_digests", "_undo", "count")
+
+    def __init__(self) -> None:
+        self._buckets: list[dict[bytes, bytes]] = [{} for _ in range(BUCKETS)]
+        empty = encode(_bucket_digest({}))
+        self._digests = [empty] * BUCKETS
+        self._undo: list[tuple[int, bytes, bytes | None]] = []
+        self.count = 0
+
+    def put(self, row_key: bytes, mac: bytes) -> None:
+        """Note the MAC of a row, new or changed. Takes effect on `root` at once; `rollback` undoes it."""
+        index = self._place(row_key, mac)
+        self._digests[index] = encode(_bucket_digest(self._buckets[index]))
+
+    def load(self, rows: Mapping[bytes, bytes]) -> None:
+        """Note many rows at once, none of them to be rolled back."""
+        touched = {self._place(row_key, mac) for row_key, mac in rows.items()}
+        for index in touched:
+            self._digests[index] = encode(_bucket_digest(self._buckets[index]))
+        self._undo.clear()
+
+    def _place(self, row_key: bytes, mac: bytes) -> int:
+        digest = hashlib.sha256(row_key).digest()
+        index = digest[0] << 4 | digest[1] >> 4
+        bucket = self._buckets[index]
+        before = bucket.get(row_key)
+        self._undo.append((index, row_key, before))
+        bucket[row_key] = mac
+        self.count += before is None
+        return index
+
+    def root(self) -> bytes:
+        """The root over all rows noted."""
+        values = encode("state"), encode(self.count), *self._digests
+        return hashlib.sha256(list_head(len(values)) + b"".join(values)).digest()
+
+    def accept(self) -> None:
+        """Keep what was put since the last `accept` or `rollback`."""
+        self._undo.clear()
+
+    def rollback(self) -> None:
+        """Undo what was put since the last `accept` or `rollback`."""
+        touched = set()
+        for index, row_key, before in reversed(self._undo):
+            touched.add(index)
+            if before is None:
+                del self._buckets[index][row_key]
+                self.count -= 1
+            else:
+                self._buckets[index][row_key] = before
+        for index in touched:
+            self._digests[index] = encode(_bucket_digest(self._buckets[index]))
+        self._undo.clear()
+
+    def macs(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every row key with its MAC."""
+        for bucket in self._buckets:
+            yield from bucket.items()
+
+
+def row_key(table: str, key: tuple[Value, ...]) -> bytes:
+    """PAE(table, primary key…): the name of a row in the tree."""
+    return pae(table, *key)
+
+
+def _bucket_digest(bucket: Mapping[bytes, bytes]) -> bytes:
+    return hashlib.sha256(pae("bucket", *(value for pair in sorted(bucket.items()) for value in pair))).digest()

@@ -1,0 +1,38 @@
+"""The SQL of the hot path, written out once from the schema: raw statements, because the driver's fast path is the point."""
+
+from typing import Final
+
+from keyvault_lite.audit.entry import ENTRY_COLUMNS
+from keyvault_lite.ledger.head import HEAD_COLUMNS
+from keyvault_lite.ledger.schema import FORMATS, RowFormat
+
+
+def _insert(table: str, columns: tuple[str, ...]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+
+
+def _upsert(form: RowFormat) -> str:
+    columns = (*form.columns, "row_seq", "row_mac")
+    changes = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in form.key)
+    return f"{_insert(form.name, columns)} ON CONFLICT ({', '.join(form.key)}) DO UPDATE SET {changes}"
+
+
+def _select(form: RowFormat) -> str:
+    return f"SELECT {', '.join((*form.columns, 'row_seq', 'row_mac'))} FROM {form.name}"  # noqa: S608
+
+
+APPEND: Final = _insert("audit_logs", ENTRY_COLUMNS)
+ENTRIES: Final = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM audit_logs"  # noqa: S608
+LAST_ENTRY: Final = "SELECT id, hash FROM audit_logs ORDER BY id DESC LIMIT 1"
+READ_HEAD: Final = f"SELECT {', '.join(HEAD_COLUMNS)}, mac FROM ledger_head WHERE id = 1"  # noqa: S608
+FIRST_HEAD: Final = _insert("ledger_head", ("id", *HEAD_COLUMNS, "mac"))
+WRITE_HEAD: Final = (
+    f"UPDATE ledger_head SET {', '.join(f'{column} = ?' for column in HEAD_COLUMNS)}, mac = ? WHERE id = 1"  # noqa: S608
+)
+PROBE: Final = "UPDATE ledger_head SET size = size WHERE id = 1"
+"""Writes and flushes without changing anything: whether the store works again after a fault."""
+UPSERT: Final = {name: _upsert(form) for name, form in FORMATS.items()}
+SELECT: Final = {name: _select(form) for name, form in FORMATS.items()}
+FIND_REPLY: Final = SELECT["idempotency_replies"] + " WHERE service_id = ? AND key_digest = ?"
+ENTRY_HASH: Final = "SELECT hash FROM audit_logs WHERE id = ?"
+FORGET_REPLIES: Final = "DELETE FROM idempotency_replies WHERE expires_at < ?"

@@ -1,0 +1,68 @@
+"""All settings, read once: the environment first, then `keyvault.toml` in the working directory."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+PREFIX = "KEYVAULT_"
+FILE = "keyvault.toml"
+
+
+class InvalidSettings(Exception):
+    """A setting is missing or makes no sense; the message names it and never its value."""
+
+
+class Settings(BaseSettings):
+    """The vault's settings. In the environment each is KEYVAULT_ and the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    master_key: SecretStr | None = None
+    """Base64 of 32 bytes. The parent process keeps it in its environment: prefer the file."""
+    master_key_file: str | None = None
+    """A file, or a descriptor path like /dev/fd/3, that holds the base64."""
+    database_url: str = "sqlite:///keyvault.db"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    allow_plain_http: bool = False
+    """Serve plain HTTP on an address that is not loopback: only behind something that ends TLS."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line, then environment, then file."""
+        return (
+            init_settings,
+            EnvSettingsSource(settings_cls, env_ignore_empty=True),
+            TomlConfigSettingsSource(settings_cls, FILE),
+        )
+
+
+def load(**given: Any) -> Settings:
+    """The settings, with what the command line gives instead. Raises InvalidSettings in one sentence."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        names = ", ".join(
+            f"{PREFIX}{str(one['loc'][0]).upper()}" for one in error.errors(include_input=False, include_url=False)
+        )
+        raise InvalidSettings(f"These settings are not valid: {names}.") from None
+    except ValueError:
+        raise InvalidSettings(f"{FILE} is not a TOML file of settings.") from None
