@@ -1,5 +1,6 @@
 """An engine that decides nothing real: enough of perform's contract to test the edge without a vault."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -291,3 +292,8 @@ async def call(
     names = [name for name, _ in pairs]
     assert len(names) == len(set(names)), "a header stands twice"
     return Response(start["status"], dict(pairs), b"".join(message.get("body", b"") for message in rest))
+
+
+def ask(app: Any, method: str, path: str | bytes, body: object = None, **more: Any) -> Response:
+    """`call`, for tests that are not coroutines."""
+    return asyncio.run(call(app, method, path, body, **more))

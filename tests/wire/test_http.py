@@ -1,0 +1,335 @@
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from keyvault_lite.model.errors import (
+    AuditUnavailable,
+    LimitExceeded,
+    MalformedRequest,
+    TooLarge,
+    UnsupportedMediaType,
+)
+from keyvault_lite.model.identity import BearerCredential
+from keyvault_lite.model.requests import Encrypt, Rejected
+from keyvault_lite.wire.http import MAX_BODY
+from keyvault_lite.wire.native import build
+from tests.wire.fake import TOKEN, FakeEngine, ask
+
+BODY = {"plaintext": "hello"}
+HOT = "/keys/orders/encrypt"
+COLD = "/keys/orders/data-key"
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def app(engine: FakeEngine) -> Any:
+    return build(engine)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", HOT, 200),
+        ("POST", COLD, 200),
+        ("GET", "/health", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/docs", 200),
+        ("GET", "/nowhere", 404),
+        ("GET", "//", 404),
+        ("PUT", HOT, 405),
+        ("PUT", COLD, 405),
+    ],
+)
+def test_headers_of_every_reply(app: Any, method: str, path: str, status: int) -> None:
+    reply = ask(app, method, path, BODY if path == HOT else None)
+    assert reply.status == status
+    assert re.fullmatch("[0-9a-f]{32}", reply.headers["request-id"])
+    assert reply.headers["cache-control"] == "no-store"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert int(reply.headers["content-length"]) == len(reply.body)
+
+
+def test_ids(app: Any, engine: FakeEngine) -> None:
+    replies = [ask(app, "POST", HOT, BODY) for _ in range(2)]
+    assert [reply.headers["audit-id"] for reply in replies] == ["1", "2"]
+    assert replies[1].headers["request-id"] == engine.origin.request_id.hex() != replies[0].headers["request-id"]
+    refused = ask(app, "POST", HOT, {"x": 1})
+    assert (refused.status, refused.headers["audit-id"]) == (422, "3")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json["request_id"] == refused.headers["request-id"]
+
+
+@pytest.mark.parametrize("path", [HOT, COLD])
+@pytest.mark.parametrize("value", [None, "", "nonsense", "Basic eDp5", f"Bearer {TOKEN} x", f"Token {TOKEN}", "Bearer"])
+def test_without_a_valid_token(app: Any, engine: FakeEngine, path: str, value: str | None) -> None:
+    headers = [] if value is None else [(b"authorization", value.encode())]
+    reply = ask(app, "POST", path, BODY, token=None, headers=headers)
+    assert reply.status == 401
+    assert reply.headers["www-authenticate"] == "Bearer"
+    assert "audit-id" not in reply.headers
+    assert engine.seen[-1][1] == BearerCredential(None)
+
+
+@pytest.mark.parametrize("value", [f"bearer {TOKEN}", f"BEARER   {TOKEN} "])
+def test_scheme_in_any_case(app: Any, value: str) -> None:
+    assert ask(app, "POST", HOT, BODY, token=None, headers=[(b"authorization", value.encode())]).status == 200
+
+
+@pytest.mark.parametrize("path", [HOT, COLD])
+def test_two_authorization_headers_are_none(app: Any, path: str) -> None:
+    assert ask(app, "POST", path, headers=[(b"authorization", b"Bearer " + TOKEN.encode())]).status == 401
+
+
+def test_no_token_in_the_query(app: Any) -> None:
+    query = b"access_token=" + TOKEN.encode()
+    assert ask(app, "POST", HOT, BODY, token=None, query=query).status == 401
+    refused = ask(app, "POST", HOT, BODY, query=query)
+    assert refused.status == 422
+    assert TOKEN.encode() not in refused.body
+
+
+def test_an_authentication_failure_wins_over_everything(app: Any) -> None:
+    for path in (HOT, COLD):
+        assert ask(app, "POST", path, b"x" * (MAX_BODY + 1), token="kvl_x_y", content_type=b"text/plain").status == 401
+
+
+@pytest.mark.parametrize("path", [HOT, COLD])
+def test_size_then_type_then_text(app: Any, engine: FakeEngine, path: str) -> None:
+    large = b'{"plaintext": "' + b"a" * MAX_BODY
+    for body, content_type, status, error in (
+        (large, b"text/plain", 413, TooLarge),
+        (b"{", b"text/plain", 415, UnsupportedMediaType),
+        (b"{", b"application/json", 400, MalformedRequest),
+    ):
+        assert ask(app, "POST", path, body, content_type=content_type).status == status
+        assert isinstance(engine.request, Rejected)
+        assert engine.request.early
+        assert engine.request.key == "orders"
+        assert type(engine.request.error) is error
+    assert ask(app, "POST", path, {"x": 1}).status == 422
+    assert not engine.request.early
+
+
+def test_a_body_is_not_read_past_its_limit(app: Any) -> None:
+    endless = [b"a" * 100_000] * 1000
+    before = len(endless)
+    assert ask(app, "POST", HOT, parts=endless).status == 413
+    assert before - len(endless) == MAX_BODY // 100_000 + 1
+    untouched = [b"a"]
+    assert ask(app, "POST", HOT, parts=untouched, headers=[(b"content-length", b"9" * 30)]).status == 413
+    assert untouched
+
+
+def test_a_body_in_parts(app: Any, engine: FakeEngine) -> None:
+    assert ask(app, "POST", HOT, parts=[b'{"plain', b'text"', b"", b':"hi"}']).status == 200
+    assert engine.request.plaintext == b"hi"
+    assert ask(app, "POST", HOT, parts=[]).status == 400  # the client is gone
+    assert ask(app, "POST", HOT, BODY, headers=[(b"content-length", b"1")]).status == 400
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        (b"application/json", 200),
+        (b"Application/JSON; charset=UTF-8", 200),
+        (b'application/json;charset="utf-8"', 200),
+        (b"application/json; charset=latin-1", 415),
+        (b"application/json; x=y", 415),
+        (b"application/problem+json", 415),
+        (b"text/json", 415),
+        (b"", 415),
+        (None, 415),
+    ],
+)
+@pytest.mark.parametrize("path", [HOT, COLD])
+def test_content_type(app: Any, path: str, content_type: bytes | None, status: int) -> None:
+    body = BODY if path == HOT else {}
+    assert ask(app, "POST", path, body, content_type=content_type).status == status
+
+
+def test_two_content_types_are_none(app: Any) -> None:
+    assert ask(app, "POST", HOT, BODY, headers=[(b"content-type", b"application/json")]).status == 415
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//keys",
+        "/keys/",
+        "/keys//encrypt",
+        "/keys/orders/",
+        "/keys/orders/encrypt/",
+        "/keys/./encrypt",
+        "/keys/../encrypt",
+        "/keys/../keys",
+        "/./keys",
+        "/keys/%6frders",
+        "/keys/%6frders/encrypt",
+        "/keys/a%2fb/encrypt",
+        "/keys/a%2Fb",
+        "/keys/a%00/encrypt",
+        "/keys/a%00",
+        "/keys/%2e%2e/encrypt",
+        "/keys/%e9",
+        "/keys/a b",
+        "/keys/a\\b",
+        "/keys/orders/encrypt%20",
+        "/keys/orders/encrypt\x00",
+        "keys",
+        "/",
+        "/keys/orders/batch",
+        "/keys/orders/batch/encrypt/encrypt",
+        "/keys/" + "a" * 10_000 + "%20",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_odd_paths_are_nobodys(app: Any, engine: FakeEngine, method: str, path: str) -> None:
+    assert ask(app, method, path.encode("latin-1")).status == 404
+    assert not engine.seen
+
+
+def test_odd_keys_reach_the_engine_as_they_are(app: Any, engine: FakeEngine) -> None:
+    for key in ("ORDERS", "a:b", "~", "a" * 2000, "..."):
+        assert ask(app, "POST", f"/keys/{key}/encrypt", BODY).status == 200
+        assert engine.request.key == key
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [(HOT, "POST"), (COLD, "POST"), ("/keys", "GET, POST"), ("/keys/a", "GET, PATCH"), ("/health", "GET")],
+)
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE", "TRACE", "PROPFIND"])
+def test_wrong_methods(app: Any, engine: FakeEngine, path: str, allow: str, method: str) -> None:
+    reply = ask(app, method, path)
+    assert (reply.status, reply.headers["allow"]) == (405, allow)
+    assert not engine.seen
+
+
+def test_where_a_request_came_from(app: Any, engine: FakeEngine) -> None:
+    ask(app, "POST", HOT, BODY, headers=[(b"x-request-id", b"trace-1")])
+    assert (engine.origin.source, engine.origin.client_request_id) == ("127.0.0.1", "trace-1")
+    ask(app, "POST", COLD, headers=[(b"request-id", b"mine"), (b"x-request-id", b"other")], scope={"client": None})
+    assert (engine.origin.source, engine.origin.client_request_id) == (None, "mine")
+    for odd in (b"a" * 129, b"\xff", b"a\tb", b""):
+        assert ask(app, "POST", HOT, BODY, headers=[(b"request-id", odd)]).status == 200
+        assert engine.origin.client_request_id is None
+    ask(app, "POST", HOT, BODY, headers=[(b"request-id", b"a"), (b"request-id", b"b")])
+    assert engine.origin.client_request_id is None
+
+
+@pytest.mark.parametrize("path", [HOT, COLD])
+def test_a_defect_is_answered_and_logged_without_its_data(
+    app: Any, engine: FakeEngine, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    engine.fault = ValueError("canary-5f0a")
+    with caplog.at_level(logging.DEBUG):
+        reply = ask(app, "POST", path, BODY if path == HOT else {})
+    assert (reply.status, reply.json["code"]) == (500, "internal_error")
+    assert b"canary" not in reply.body
+    assert "canary" not in caplog.text
+    assert "ValueError at fake.py:" in caplog.text
+    assert reply.headers["request-id"] in caplog.text
+
+
+def test_a_defect_in_building_is_recorded(
+    app: Any, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("canary-11")
+
+    monkeypatch.setattr(Encrypt, "check_context", fail)
+    assert ask(app, "POST", HOT, BODY, token=None).status == 401
+    assert ask(app, "POST", HOT, BODY).status == 500
+    assert isinstance(engine.request, Rejected)
+    assert "canary" not in caplog.text
+
+
+def test_a_mount_that_fails(engine: FakeEngine, caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/v1/late":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("canary-7")
+
+    app = build(engine, mounts=[(lambda scope: scope["path"].startswith("/v1/"), broken)])
+    assert ask(app, "GET", "/v1/x%20y").status == 500
+    assert ask(app, "GET", "/v1/late").status == 200
+    assert ask(app, "GET", "/keys").status == 200
+    assert "canary" not in caplog.text
+
+
+def test_statuses_that_come_from_inside(app: Any, engine: FakeEngine) -> None:
+    engine.fault = LimitExceeded()
+    assert ask(app, "POST", HOT, BODY).headers["retry-after"] == "1"
+    engine.fault = AuditUnavailable()
+    assert ask(app, "GET", "/keys").status == 503
+
+
+@pytest.mark.parametrize(
+    ("scope", "status"),
+    [
+        ({}, 200),
+        ({"server": ("::1", 8000), "client": ("::1", 1)}, 200),
+        ({"server": ("/run/kvl.sock", None), "client": None}, 200),
+        ({"server": ("::ffff:127.0.0.1", 80), "client": ("127.8.9.1", 1)}, 200),
+        ({"server": ("localhost", 80)}, 200),
+        ({"scheme": "https", "server": ("192.0.2.7", 443), "client": ("198.51.100.9", 1)}, 200),
+        ({"server": ("192.0.2.7", 80)}, 403),
+        ({"client": ("198.51.100.9", 1)}, 403),
+        ({"server": ("0.0.0.0", 80)}, 403),
+        ({"server": ("localhost.example.org", 80)}, 403),
+    ],
+)
+@pytest.mark.parametrize("path", ["/health", "/keys"])
+def test_plain_http_stays_at_home(engine: FakeEngine, path: str, scope: dict[str, object], status: int) -> None:
+    reply = ask(build(engine, loopback_only=True), "GET", path, scope=scope)
+    assert reply.status == status
+    assert len(engine.seen) == (1 if status == 200 and path == "/keys" else 0)
+    assert ask(build(engine), "GET", path, scope=scope).status == 200
+
+
+def test_lifespan_opens_the_engine() -> None:
+    engine = FakeEngine()
+    steps: list[str] = []
+
+    @asynccontextmanager
+    async def opening() -> AsyncIterator[FakeEngine]:
+        steps.append("opened")
+        yield engine
+        steps.append("closed")
+
+    app = build(lifespan=opening)
+    incoming = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent: list[str] = []
+
+    async def receive() -> Any:
+        return incoming.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    asyncio.run(app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send))
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert steps == ["opened", "closed"]
+    assert ask(app, "GET", "/keys").status == 200
+
+
+def test_no_websockets(app: Any) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app({"type": "websocket", "path": "/keys"}, receive, send))
+    assert sent == [{"type": "websocket.close", "code": 1008}]

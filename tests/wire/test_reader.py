@@ -1,0 +1,97 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyvault_lite.model.errors import InvalidRequest, MalformedRequest
+from keyvault_lite.wire.reader import MAX_DEPTH, read_json, read_query
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(codec="utf-8"))
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(VALUES, st.booleans())
+def test_reads_what_json_writes(value: object, ascii_only: bool) -> None:
+    assert read_json(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+
+
+@given(st.binary(max_size=60) | st.text('{}[]":,\\u0019eE.-+ \n"a', max_size=60).map(str.encode))
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+    try:
+        value = read_json(body)
+    except MalformedRequest:
+        return
+    assert json.loads(body.decode()) == value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"{} x",
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": -Infinity}',
+        b'{"a": 1, "a": 2}',
+        b'{"a": 1, "\\u0061": 2}',
+        b'{"b": {"a": 1, "a": 1}}',
+        b"\xef\xbb\xbf{}",
+        b'{"a": "\xff"}',
+        b'{"a": "\xed\xa0\x80"}',
+        b'{"a": "\\ud800"}',
+        b'{"a": "\\udc00\\ud800"}',
+        b'{"\\ud800": 1}',
+        "{}".encode("utf-16"),
+        b'{"a": "\x01"}',
+        b"{'a': 1}",
+        b'{"a": 1,}',
+        b"[" * 100_000,
+        b"[" * 100_000 + b"]" * 100_000,
+        b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+        b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1),
+        b'{"a": 01}',
+        b"]" * 40 + b"[" * 40,
+    ],
+    ids=lambda body: repr(body[:24]),
+)
+def test_refuses(body: bytes) -> None:
+    with pytest.raises(MalformedRequest):
+        read_json(body)
+
+
+def test_depth_counts_levels_not_brackets() -> None:
+    text = "[{" * 200
+    wide = {"items": [{"text": text, "quote": '"[\\"'} for _ in range(200)]}
+    assert read_json(json.dumps(wide).encode()) == wide
+    deepest = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    assert read_json(b'["' + b"[" * 40 + b'"]') == ["[" * 40]
+    assert read_json(deepest)
+
+
+@pytest.mark.parametrize("digits", ["9" * 25, "-" + "9" * 25, "9" * 5000, "1e999"])
+def test_numbers_out_of_bounds_are_no_integers(digits: str) -> None:
+    assert isinstance(read_json(digits.encode()), float)
+
+
+def test_pairs_of_surrogates_are_one_character() -> None:
+    assert read_json(b'"\\ud83d\\ude00"') == "\U0001f600"
+    assert read_json(b'"\\\\ud800"') == "\\ud800"
+
+
+def test_query() -> None:
+    assert read_query(b"") == {}
+    assert read_query(b"limit=5&after=a%20b+c&key=") == {"limit": "5", "after": "a b c", "key": ""}
+
+
+@pytest.mark.parametrize("query", [b"a=1&a=2", b"a", b"a=%ff", b"a=%ed%a0%80", "a=é".encode(), b"a=1&" * 40 + b"b=1"])
+def test_query_refuses(query: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        read_query(query)
