@@ -96,8 +96,12 @@ def seal(
 
 def unseal(
     vault: Vault, key: str, source: BinaryIO, target: BinaryIO, *, context: Context, advance: Advance = id
-) -> None:
-    """Decrypt a sealed stream. Raises Refused if any of it is not as it was written; `target` is worthless then."""
+) -> frozenset[int]:
+    """Decrypt a sealed stream. Returns the key versions that opened it.
+
+    Raises Refused if any of it is not as it was written; what is in `target` is worthless then.
+    """
+    versions: set[int] = set()
     place = read_header(source)
     _check(context, place)
     for batch in _batches(_sealed_items(place, context, source)):
@@ -107,7 +111,9 @@ def unseal(
             raise _explain(refused, place, key) from None
         for item, reply in zip(batch, replies, strict=True):
             target.write(_bytes(reply, "plaintext"))
+            versions.add(int(reply["key_version"]))
             advance(len(str(item["ciphertext"])) * 3 // 4)
+    return frozenset(versions)
 
 
 def rewrap(

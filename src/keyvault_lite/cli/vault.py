@@ -18,7 +18,7 @@ app = typer.Typer()
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Turn what keeps a vault from being opened (its settings, its key, its state) into one sentence and exit code 2."""
+    """Turn what keeps a vault from being opened (settings, key, state) into one sentence and exit code 2."""
     from keyvault_lite.app import CANNOT_START
 
     try:

@@ -1,0 +1,295 @@
+"""Every client command: what it sends, what it prints, how it ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from keyvault_lite.cli.arguments import grant, moment
+from keyvault_lite.cli.failure import CannotRun
+from keyvault_lite.cli.output import printable
+from tests.cli.conftest import Kvl
+from tests.cli.fake_vault import ISSUED, KEY_ID, SERVICE_ID, FakeVault, entry, key
+
+
+def body(vault: FakeVault) -> object:
+    return vault.seen[-1].body
+
+
+def test_key_create_sends_what_is_said_and_the_purpose_that_fits(kvl: Kvl, vault: FakeVault) -> None:
+    ran = kvl(
+        "key", "create", "web", "--type", "ec", "--size", "384", "-d", "TLS", "--tag", "team=web", "--tag", "a=b=c"
+    )
+    assert ran.code == 0
+    assert body(vault) == {
+        "name": "web",
+        "type": "EC",
+        "size": 384,
+        "purpose": "SIGN",
+        "description": "TLS",
+        "tags": {"team": "web", "a": "b=c"},
+    }
+    assert "EC 384" in ran.out
+    kvl("key", "create")
+    assert body(vault) == {"type": "AES", "purpose": "ENCRYPT"}
+
+
+def test_key_create_asks_for_the_purpose_of_rsa(kvl: Kvl, vault: FakeVault) -> None:
+    ran = kvl("key", "create", "--type", "RSA")
+    assert ran.code == 2
+    assert "--purpose ENCRYPT or SIGN" in ran.err
+    assert kvl("key", "create", "--type", "RSA", "--purpose", "sign").code == 0
+
+
+@pytest.mark.parametrize("tag", ["x", "=y"])
+def test_a_tag_has_a_name_and_a_value(kvl: Kvl, vault: FakeVault, tag: str) -> None:
+    assert kvl("key", "create", "--tag", tag).code == 2
+    assert kvl("key", "create", "--tag", "a=1", "--tag", "a=2").code == 2
+    assert vault.seen == []
+
+
+def test_key_ls_as_table_and_json(kvl: Kvl, vault: FakeVault) -> None:
+    vault.keys.append(key(None, type="ED25519", size=None))
+    table = kvl("key", "ls").out
+    assert "NAME" in table
+    assert KEY_ID in table
+    assert "ED25519 " in table
+    assert json.loads(kvl("key", "ls", "-o", "json").out) == {"items": vault.keys, "next": None}
+
+
+def test_one_object_as_json_is_what_the_api_wrote(kvl: Kvl, vault: FakeVault) -> None:
+    assert (
+        kvl("key", "show", "orders", "--output", "json").out == json.dumps(vault.keys[0], separators=(",", ":")) + "\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "path", "sent", "status"),
+    [
+        (("rotate",), "rotate", None, "ACTIVE"),
+        (("disable",), "disable", None, "DISABLED"),
+        (("enable",), "enable", None, "ACTIVE"),
+        (("restore",), "restore", None, "DISABLED"),
+        (("revoke", "--yes"), "revoke", {}, "REVOKED"),
+        (("revoke", "-y", "--version", "1", "--reason", "lost"), "revoke", {"version": 1, "reason": "lost"}, "REVOKED"),
+        (("destroy", "--yes"), "destroy", {"days": 30}, "PENDING_DESTRUCTION"),
+        (("destroy", "--yes", "--days", "7"), "destroy", {"days": 7}, "PENDING_DESTRUCTION"),
+    ],
+)
+def test_the_lives_of_keys(
+    kvl: Kvl, vault: FakeVault, *, command: tuple[str, ...], path: str, sent: object, status: str
+) -> None:
+    ran = kvl("key", command[0], "orders", *command[1:])
+    assert ran.code == 0
+    assert status in ran.out
+    assert (vault.seen[-1].path, body(vault)) == (f"/keys/orders/{path}", sent)
+
+
+@pytest.mark.parametrize("command", ["revoke", "destroy"])
+def test_what_is_final_is_asked_first(
+    kvl: Kvl, vault: FakeVault, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    ran = kvl("key", command, "orders")
+    assert ran.code == 2
+    assert "--yes" in ran.err
+    monkeypatch.setattr("keyvault_lite.cli.key.interactive", lambda: True)
+    assert kvl("key", command, "orders", stdin=b"n\n").code == 1
+    assert vault.seen == []
+    assert kvl("key", command, "orders", stdin=b"y\n").code == 0
+    assert len(vault.seen) == 1
+
+
+def test_key_versions(kvl: Kvl, vault: FakeVault) -> None:
+    kvl("key", "rotate", "orders")
+    out = kvl("key", "versions", "orders").out
+    assert "DEPRECATED" in out
+    assert "2026-11-20 10:00:00Z" in out
+
+
+def test_key_update(kvl: Kvl, vault: FakeVault) -> None:
+    ran = kvl("key", "update", "orders", "--description", "", "--tag", "a=b", "--rotate-every", "90")
+    assert ran.code == 0
+    assert "90 days" in ran.out
+    assert vault.last("PATCH").body == {"description": "", "tags": {"a": "b"}, "rotation_period_days": 90}
+    kvl("key", "update", "orders", "--no-tags")
+    assert vault.last("PATCH").body == {"tags": {}}
+    assert kvl("key", "update", "orders").code == 2
+
+
+def test_public_keys(kvl: Kvl, vault: FakeVault, tmp_path: Path) -> None:
+    assert kvl("key", "public-key", "orders").out.startswith("-----BEGIN PUBLIC KEY-----\nAAAA\n")
+    assert kvl("key", "public-key", "orders", "--format", "der", "--version", "2").raw == b"\x30\x00\xff"
+    assert vault.seen[-1].query == {"version": "2", "format": "der"}
+    assert json.loads(kvl("key", "public-key", "orders", "-f", "jwk").out) == {"kty": "EC"}
+    assert json.loads(kvl("key", "public-key", "orders", "-o", "json").out)["algorithm"] == "ECDSA_SHA256"
+    kvl("key", "public-key", "orders", "-f", "raw", "-O", str(tmp_path / "k"))
+    assert (tmp_path / "k").read_bytes() == b"\x04\xff"
+
+
+def test_service_create_shows_the_token_once(kvl: Kvl, vault: FakeVault) -> None:
+    ran = kvl("service", "create", "web", "--role", "service", "--grant", "web-*=decrypt,encrypt", "--expires", "90d")
+    assert ran.code == 0
+    assert ran.out.count(ISSUED) == 1
+    assert ISSUED not in ran.err
+    sent = vault.seen[-1].body
+    assert sent is not None
+    assert sent.pop("expires_at").endswith("Z")
+    assert sent == {"name": "web", "role": "SERVICE", "grants": [{"key": "web-*", "actions": ["encrypt", "decrypt"]}]}
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_a_token_can_go_to_a_private_file_instead(kvl: Kvl, vault: FakeVault, tmp_path: Path, output: str) -> None:
+    file = tmp_path / "token"
+    ran = kvl("service", "create", "web", "--token-out", str(file), "-o", output)
+    assert ran.code == 0
+    assert ISSUED not in ran.out + ran.err
+    assert file.read_text() == ISSUED + "\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    before = len(vault.seen)
+    assert kvl("service", "token", "web", "--token-out", str(file)).code == 2
+    assert len(vault.seen) == before, "the old token must not die for a file that cannot be written"
+
+
+def test_service_token(kvl: Kvl, vault: FakeVault) -> None:
+    assert json.loads(kvl("service", "token", "app", "-o", "json").out)["token"] == ISSUED
+    assert vault.seen[-1].path == "/services/app/token"
+
+
+def test_services_are_listed_and_shown(kvl: Kvl, vault: FakeVault) -> None:
+    assert "orders-*=encrypt,decrypt" in kvl("service", "ls").out
+    assert SERVICE_ID in kvl("service", "show", "app").out
+    assert json.loads(kvl("service", "show", "app", "-o", "json").out) == vault.services[0]
+
+
+def test_grants_are_added_and_removed(kvl: Kvl, vault: FakeVault) -> None:
+    held = vault.services[0]
+    assert kvl("service", "grant", "app", "orders-*=sign", "web=verify").code == 0
+    assert held["grants"] == [
+        {"key": "orders-*", "actions": ["decrypt", "encrypt", "sign"]},
+        {"key": "web", "actions": ["verify"]},
+    ]
+    assert kvl("service", "revoke", "app", "orders-*=encrypt,sign", "web").code == 0
+    assert held["grants"] == [{"key": "orders-*", "actions": ["decrypt"]}]
+    ran = kvl("service", "revoke", "app", "other=sign")
+    assert ran.code == 1
+    assert "no grant on other" in ran.err
+
+
+def test_services_change(kvl: Kvl, vault: FakeVault) -> None:
+    kvl("service", "deactivate", "app")
+    assert vault.last("PATCH").body == {"active": False}
+    kvl("service", "activate", "app")
+    assert vault.last("PATCH").body == {"active": True}
+    kvl("service", "update", "app", "--role", "auditor", "--expires", "2027-01-31T12:00:00+01:00")
+    assert vault.last("PATCH").body == {"role": "AUDITOR", "expires_at": "2027-01-31T11:00:00.000000Z"}
+    assert kvl("service", "update", "app").code == 2
+
+
+@pytest.mark.parametrize("text", ["", "orders", "orders=", "=encrypt", "orders=fly", "orders=encrypt,"])
+def test_a_grant_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(CannotRun, match="encrypt, decrypt, sign, verify"):
+        grant(text)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "2027-01-31T12:00:00", "5x", "0d", "-1d", "1e3d"])
+def test_a_time_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(CannotRun, match="--expires"):
+        moment(text, "--expires")
+
+
+def test_audit_ls_sends_its_filters(kvl: Kvl, vault: FakeVault) -> None:
+    ran = kvl("audit", "ls", "--service", "app", "--key", "orders", "--action", "encrypt", "--result", "success",
+              "--since", "2026-01-01T00:00:00Z", "--oldest-first", "--limit", "2")  # fmt: skip
+    assert ran.code == 0
+    assert "there are more" in ran.err
+    assert vault.seen[-1].query == {
+        "service_id": SERVICE_ID,
+        "key_id": KEY_ID,
+        "action": "encrypt",
+        "result": "success",
+        "since": "2026-01-01T00:00:00.000000Z",
+        "order": "asc",
+        "limit": "2",
+    }
+
+
+def test_audit_ls_shows_who_did_what_and_how_it_ended(kvl: Kvl, vault: FakeVault) -> None:
+    vault.entries.append(entry(6, action="decrypt", result="denied", reason="not_found", key_id=None, key_ref="ghost"))
+    first = kvl("audit", "ls").out.splitlines()[2]
+    assert first.split() == ["6", "2026-11-20", "10:00:06Z", SERVICE_ID, "decrypt", "ghost", "1", "denied", "not_found"]
+
+
+def test_audit_tail_shows_the_newest_last(kvl: Kvl, vault: FakeVault) -> None:
+    lines = kvl("audit", "tail", "-n", "3").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["3", "4", "5"]
+    lines = kvl("audit", "tail", "-n", "2", "-o", "json").out.splitlines()
+    assert [json.loads(line) for line in lines] == vault.entries[-2:]
+
+
+def test_audit_tail_follows_without_its_own_reading(
+    kvl: Kvl, vault: FakeVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = iter(range(4))
+
+    def next_turn(_seconds: float) -> None:
+        turn = next(turns)
+        if turn == 3:
+            raise KeyboardInterrupt
+        # What the last call of the reader left in the log, then somebody else's entry of the same second.
+        own = 1000 + len(vault.seen)
+        moment = "2026-11-20T10:01:00.000000Z"
+        vault.entries.append(entry(own, action="audit_read", timestamp=moment))
+        vault.entries.append(entry(5000 + turn, timestamp=moment))
+
+    monkeypatch.setattr("keyvault_lite.cli.audit.time.sleep", next_turn)
+    ran = kvl("audit", "tail", "-f", "-n", "1")
+    assert ran.code == 130
+    assert [line.split()[0] for line in ran.out.splitlines()] == ["5", "5000", "5001", "5002"]
+
+
+def test_audit_verify_ends_as_the_log_is(kvl: Kvl, vault: FakeVault) -> None:
+    assert kvl("audit", "verify").code == 0
+    vault.valid = False
+    ran = kvl("audit", "verify", "-o", "json")
+    assert ran.code == 1
+    assert json.loads(ran.out)["first_invalid"] == 3
+    assert "does not verify" in ran.err
+
+
+def test_audit_receipt(kvl: Kvl, vault: FakeVault, tmp_path: Path) -> None:
+    assert kvl("audit", "receipt", "7").out == "receipt of an entry\n"
+    kvl("audit", "receipt", "7", "-O", str(tmp_path / "r"))
+    assert (tmp_path / "r").read_text() == "receipt of an entry\n"
+
+
+def test_status(kvl: Kvl, vault: FakeVault, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = kvl("status")
+    assert ran.code == 0
+    assert "accepted" in ran.out
+    assert json.loads(kvl("status", "-o", "json").out) == {
+        "address": vault.address,
+        "health": vault.health,
+        "token": "accepted",
+    }
+    monkeypatch.setenv("KEYVAULT_TOKEN", "kvl_other")
+    assert kvl("status").code == 1
+    monkeypatch.delenv("KEYVAULT_TOKEN")
+    ran = kvl("status")
+    assert ran.code == 0
+    assert "none" in ran.out
+    vault.health = {"status": "sealed", "sealed": True, "version": "0.1.0"}
+    ran = kvl("status")
+    assert ran.code == 1
+    assert "sealed" in ran.err
+    monkeypatch.setenv("KEYVAULT_ADDR", "http://127.0.0.1:1")
+    assert kvl("status").code == 2
+
+
+def test_stored_text_cannot_drive_the_terminal(kvl: Kvl, vault: FakeVault) -> None:
+    vault.keys[0]["description"] = "\x1b]0;owned\x07 [bold]x[/bold] \u202e"
+    for command in (("key", "show", "orders"), ("key", "ls")):
+        out = kvl(*command).out
+        assert "\x1b" not in out
+        assert "\u202e" not in out
+    assert "[bold]x[/bold]" in kvl("key", "show", "orders").out
+    assert printable("a\nb") == "a\\nb"

@@ -1,0 +1,166 @@
+"""`kvl` itself: help, version, completion, interruption, and how quickly it is there."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import keyvault_lite
+from keyvault_lite.cli import client
+from keyvault_lite.cli.main import app
+from tests.cli.conftest import Kvl
+from tests.cli.fake_vault import KEY_ID, TOKEN, FakeVault
+
+SOURCE = Path(keyvault_lite.__file__).parents[1]
+API = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+SETTINGS = (
+    "ADDR",
+    "TOKEN",
+    "TOKEN_FILE",
+    "CACERT",
+    "ALLOW_PLAIN_HTTP",
+    "MASTER_KEY",
+    "MASTER_KEY_FILE",
+    "DATABASE_URL",
+    "ANCHOR",
+    "ANCHOR_SYNC",
+    "HOST",
+    "PORT",
+    "TLS_CERT",
+    "TLS_KEY",
+    "LOG_LEVEL",
+)
+VERBS = {
+    "": "quickstart init serve verify status encrypt decrypt rewrap sign verify-signature",
+    "key": "create ls show versions public-key update rotate revoke disable enable destroy restore",
+    "service": "create ls show update grant revoke token activate deactivate",
+    "audit": "ls tail verify receipt",
+    "master-key": "generate rotate",
+}
+COMMANDS = [f"{noun} {verb}".strip() for noun, verbs in VERBS.items() for verb in verbs.split()]
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_names_every_setting_and_the_exit_codes(kvl: Kvl) -> None:
+    out = kvl("--help").out
+    for setting in SETTINGS:
+        assert re.search(rf"\bKEYVAULT_{setting}\b", out), setting
+    assert "Exit codes" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_and_every_option(kvl: Kvl, command: str) -> None:
+    ran = kvl(*command.split(), "--help")
+    assert ran.code == 0
+    assert f"kvl {command}" in ran.out
+    for line in ran.out.splitlines():
+        if option := re.match(r"│ \*?\s*(--\S+)", line):
+            assert re.search(r"[a-z]{2,}", line.split(option[1], 1)[1]), line
+
+
+def test_no_option_takes_a_secret(kvl: Kvl) -> None:
+    for command in COMMANDS:
+        options = re.findall(r"--([a-z-]+)", kvl(*command.split(), "--help").out)
+        assert not {"token", "password", "master-key", "plaintext", "secret"} & set(options), command
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--show-completion", "bash")])
+def test_options_of_kvl_itself(kvl: Kvl, arguments: tuple[str, ...]) -> None:
+    if arguments == ("--version",):
+        assert kvl(*arguments).out == f"kvl {keyvault_lite.__version__}\n"
+    else:
+        assert "--show-completion" in kvl("--help").out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nonsense",), ("key",), ("key", "show"), ("key", "ls", "-o", "yaml"), ("key", "create", "--type", "DES")],
+)
+def test_wrong_usage_is_exit_code_2(kvl: Kvl, arguments: tuple[str, ...]) -> None:
+    assert kvl(*arguments).code == 2
+
+
+def test_ctrl_c_is_quiet(kvl: Kvl, vault: FakeVault, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keyvault_lite.cli.audit.time.sleep", interrupt)
+    ran = kvl("audit", "tail", "-f")
+    assert ran.code == 130
+    assert "Traceback" not in ran.err
+
+
+def test_a_terminated_command_leaves_no_half_written_file(vault: FakeVault, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-m", "keyvault_lite", "encrypt", KEY_ID, "-", "-O", "sealed"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        stdin=read,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(read)
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert list(tmp_path.iterdir())
+        process.send_signal(signal.SIGTERM)
+        _out, err = process.communicate(timeout=30)
+        os.close(write)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unexpected_error_shows_no_values(vault: FakeVault, tmp_path: Path) -> None:
+    code = (
+        "import sys; from keyvault_lite.cli import client, main\n"
+        "def broken(*a, **k):\n"
+        "    raise ValueError('a defect')\n"
+        "client._judge = broken; sys.argv = ['kvl', 'key', 'ls']; main.main()"
+    )
+    ran = python("-c", code)
+    assert ran.returncode == 1
+    assert "a defect" in ran.stderr
+    assert TOKEN not in ran.stdout + ran.stderr
+
+
+def test_help_does_not_load_what_it_does_not_need() -> None:
+    code = (
+        "import sys; from keyvault_lite.cli.main import app\n"
+        "heavy = {'httpx2', 'cryptography', 'sqlalchemy', 'fastapi', 'pydantic_settings', 'ssl', 'rich.progress'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    assert python("-c", code).stdout == "[]\n"
+
+
+def test_the_module_runs_as_kvl() -> None:
+    ran = python("-m", "keyvault_lite", "--version")
+    assert (ran.returncode, ran.stdout) == (0, f"kvl {keyvault_lite.__version__}\n")
+
+
+def test_locals_are_never_shown() -> None:
+    assert app.pretty_exceptions_show_locals is False
+
+
+def test_docs_name_every_command_and_client_setting() -> None:
+    for command in COMMANDS:
+        assert re.search(rf"\b{command.split()[-1]}\b", API), command
+    for setting in SETTINGS[:5]:
+        assert f"`KEYVAULT_{setting}`" in API
+    assert client.PAGE == 1000

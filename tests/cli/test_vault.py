@@ -1,0 +1,147 @@
+"""The offline commands: what they hand to the composition root, and what they make of its answers."""
+
+import base64
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import keyvault_lite
+from keyvault_lite.model.errors import Conflict, InvalidRequest, KeyVaultError
+from keyvault_lite.model.replies import Finding, Verification
+from tests.cli.conftest import Kvl
+from tests.cli.fake_vault import ISSUED
+
+Calls = list[tuple[Any, ...]]
+MADE = SimpleNamespace(service_id="id", token=ISSUED, database="sqlite:///keyvault.db", anchor="keyvault.db.anchor")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """A composition root that notes what it is asked."""
+    noted: Calls = []
+
+    def note(name: str, answer: object = None) -> Any:  # noqa: ANN401
+        def call(*arguments: object, **named: object) -> object:
+            noted.append((name, arguments, named))
+            return answer
+
+        return call
+
+    composition = SimpleNamespace(
+        CANNOT_START=(KeyVaultError,),
+        initialise=note("initialise", MADE),
+        recover_admin=note("recover_admin", MADE),
+        serve=note("serve"),
+        verify=note("verify", Verification(valid=True, entries=7, head=b"")),
+        rotate_master_key=note("rotate_master_key"),
+    )
+    monkeypatch.setattr(keyvault_lite, "app", composition, raising=False)
+    monkeypatch.setitem(sys.modules, "keyvault_lite.app", composition)
+    monkeypatch.setattr(keyvault_lite, "settings", SimpleNamespace(load=lambda **given: given), raising=False)
+    return noted
+
+
+def test_init_as_table_and_json(kvl: Kvl, calls: Calls) -> None:
+    ran = kvl("init", "-o", "json")
+    assert json.loads(ran.out) == vars(MADE)
+    assert kvl("init").out.count(ISSUED) == 1
+    assert kvl("init", "--recover-admin").code == 0
+    assert [call[0] for call in calls] == ["initialise", "initialise", "recover_admin"]
+
+
+def test_init_can_keep_the_token_off_the_screen(kvl: Kvl, calls: Calls, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    ran = kvl("init", "--token-out", str(file), "-o", "json")
+    assert json.loads(ran.out)["token"] is None
+    assert ISSUED not in ran.out + ran.err
+    assert file.read_text() == ISSUED + "\n"
+    assert kvl("init", "--token-out", str(file)).code == 2
+    assert len(calls) == 1
+
+
+def test_serve_hands_over_what_was_said(kvl: Kvl, calls: Calls) -> None:
+    kvl("serve")
+    kvl("serve", "--host", "::1", "--port", "9000", "--workers", "3")
+    assert calls == [
+        ("serve", ({},), {"workers": 1}),
+        ("serve", ({"host": "::1", "port": 9000},), {"workers": 3}),
+    ]
+
+
+def test_verify_of_a_clean_vault(kvl: Kvl, calls: Calls) -> None:
+    assert kvl("verify").out == "clean: 7 entries\n"
+    assert json.loads(kvl("verify", "--public", "-o", "json").out) == {"ok": True, "entries": 7, "findings": []}
+    assert [call[2] for call in calls] == [{"public": False}, {"public": True}]
+
+
+def test_verify_of_a_vault_that_was_tampered_with(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = (Finding("audit_logs", "3", "hash differs"), Finding("keys", "orders\x1b", "row MAC differs"))
+    found = Verification(valid=False, entries=7, head=b"", first_invalid=3, reason="hash", findings=findings)
+    monkeypatch.setattr(keyvault_lite.app, "verify", lambda *_arguments, **_named: found)
+    ran = kvl("verify")
+    assert ran.code == 1
+    assert ran.out == "audit_logs 3: hash differs\nkeys orders\\x1b: row MAC differs\n"
+    ran = kvl("verify", "-o", "json")
+    assert ran.code == 1
+    assert json.loads(ran.out)["findings"][0] == {"table": "audit_logs", "row": "3", "problem": "hash differs"}
+
+
+def test_a_refusal_of_the_vault_is_one_sentence(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise Conflict("there is a vault already")
+
+    monkeypatch.setattr(keyvault_lite.app, "initialise", refuse)
+    ran = kvl("init")
+    assert (ran.code, ran.err) == (2, "kvl: there is a vault already\n")
+
+
+def test_master_key_generate(kvl: Kvl, tmp_path: Path) -> None:
+    file = tmp_path / "master.key"
+    ran = kvl("master-key", "generate", "--out", str(file))
+    assert ran.code == 0
+    text = file.read_text()
+    assert len(base64.b64decode(text)) == 32
+    assert text.endswith("\n")
+    assert text.strip() not in ran.out + ran.err
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert kvl("master-key", "generate", "--out", str(file)).code == 2
+    assert file.read_text() == text
+    assert len(base64.b64decode(kvl("master-key", "generate").out)) == 32
+
+
+def test_master_key_generate_keeps_off_a_terminal(kvl: Kvl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("typer.testing._NamedTextIOWrapper.isatty", lambda _self: True, raising=False)
+    ran = kvl("master-key", "generate")
+    assert (ran.code, ran.out) == (2, "")
+    assert len(base64.b64decode(kvl("master-key", "generate", "--stdout").out)) == 32
+
+
+def test_master_key_rotate(kvl: Kvl, calls: Calls, tmp_path: Path) -> None:
+    file = tmp_path / "new.key"
+    kvl("master-key", "generate", "--out", str(file))
+    ran = kvl("master-key", "rotate", "--new-key-file", str(file))
+    assert ran.code == 0
+    assert file.read_text().strip() not in ran.out + ran.err
+    assert kvl("master-key", "rotate", "--new-key-file", str(file), "--keep-old").code == 0
+    new_key = file.read_text()
+    assert calls == [
+        ("rotate_master_key", ({},), {"new_key": new_key, "keep_old": False}),
+        ("rotate_master_key", ({},), {"new_key": new_key, "keep_old": True}),
+    ]
+
+
+def test_a_file_without_a_master_key_is_refused(
+    kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_arguments: object, **_named: object) -> None:
+        raise InvalidRequest("a master key is base64 of 32 bytes")
+
+    monkeypatch.setattr(keyvault_lite.app, "rotate_master_key", refuse)
+    (tmp_path / "new.key").write_text("nonsense")
+    ran = kvl("master-key", "rotate", "--new-key-file", str(tmp_path / "new.key"))
+    assert (ran.code, ran.err) == (2, "kvl: a master key is base64 of 32 bytes\n")
+    assert kvl("master-key", "rotate", "--new-key-file", str(tmp_path / "absent")).code == 2
