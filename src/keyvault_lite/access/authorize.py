@@ -101,10 +101,17 @@ def check_key(principal: Principal, key: Key | None, action: Action) -> Key:
 
 
 def permissions_on(principal: Principal, key: Key) -> frozenset[Permission]:
-    """Everything the principal's grants allow on a key. A pattern meets the name; a nameless key only its id or `*`."""
+    """Everything the principal's grants allow on a key.
+
+    A pattern meets the name and the dialects' names; a key without any is matched by its id or `*` only.
+    """
     held: frozenset[Permission] = frozenset()
     for grant in principal.grants:
-        if grant.key in {"*", key.id} or (key.name is not None and matches(grant.key, key.name)):
+        if (
+            grant.key in {"*", key.id}
+            or (key.name is not None and matches(grant.key, key.name))
+            or any(matches(grant.key, alias) for alias in key.aliases)
+        ):
             held |= grant.actions
     return held
 

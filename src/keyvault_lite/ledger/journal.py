@@ -15,8 +15,9 @@ from keyvault_lite.audit.merkle import Edge
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.head import Head, read_head
 from keyvault_lite.ledger.outcome import Authority, Change, Outcome, StoredReply
+from keyvault_lite.ledger.records import changed_rows, read_reply, reply_values
 from keyvault_lite.ledger.rows import read_rows, row_is_genuine
-from keyvault_lite.ledger.schema import FORMATS, Row, changed_rows, read_reply, reply_values
+from keyvault_lite.ledger.schema import FORMATS, Row
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.state import Overlay, State, StateTree, row_key
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, OutcomeUnknown

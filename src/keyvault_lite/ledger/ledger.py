@@ -16,7 +16,7 @@ from keyvault_lite.ledger.committer import Committer
 from keyvault_lite.ledger.journal import Journal, find_reply
 from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredReply
 from keyvault_lite.ledger.reader import Filter, read_entry, read_page
-from keyvault_lite.ledger.schema import read_slot
+from keyvault_lite.ledger.records import read_slot
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.upgrade import REVISION, revision_of, upgrade

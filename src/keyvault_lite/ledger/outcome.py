@@ -6,7 +6,7 @@ from typing import Protocol
 
 from keyvault_lite.model.encoding import Value
 from keyvault_lite.model.evidence import Draft
-from keyvault_lite.model.identity import Service, Token
+from keyvault_lite.model.identity import Service, Setting, Token
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import ServiceId
@@ -20,6 +20,7 @@ class Change:
     services: tuple[Service, ...] = ()
     tokens: tuple[Token, ...] = ()
     slots: tuple[Slot, ...] = ()
+    settings: tuple[Setting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,19 @@ from typing import TypeVar
 
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.outcome import Authority, Change
-from keyvault_lite.ledger.schema import (
-    FORMATS,
-    IN_ROOT,
-    Row,
-    RowFormat,
+from keyvault_lite.ledger.records import (
     read_key,
+    read_name,
     read_service,
+    read_setting,
     read_slot,
     read_token,
     read_version,
 )
+from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, Row, RowFormat
 from keyvault_lite.ledger.state import row_key
 from keyvault_lite.model.errors import KeyVaultError
-from keyvault_lite.model.keys import Key, KeyVersion
+from keyvault_lite.model.keys import Key, KeyName, KeyVersion
 from keyvault_lite.model.names import KeyId
 from keyvault_lite.model.replies import Finding
 
@@ -59,6 +58,12 @@ def read_rows(
     versions: dict[KeyId, dict[int, KeyVersion]] = defaultdict(dict)
     for version in _records(read_version, good["key_versions"], "key_versions", found):
         versions[version.key_id][version.version] = version
+    named: dict[KeyId, list[KeyName]] = defaultdict(list)
+    touched: set[tuple[str, str]] = set()
+    for key_id, name in _records(read_name, good["key_names"], "key_names", found):
+        touched.add((name.namespace, name.name))
+        if key_id is not None:
+            named[key_id].append(name)
     keys: list[Key] = []
     for row in good["keys"]:
         key_id = KeyId(row[0])
@@ -69,15 +74,19 @@ def read_rows(
             _note(found, "keys", key_id, "versions are missing")
             found.quarantined.add(key_id)
             continue
-        keys.extend(_records(partial(read_key, versions=ordered), [row], "keys", found))
-    for key_id in versions:
-        _note(found, "key_versions", key_id, "belongs to no key that verifies")
-        found.quarantined.add(key_id)
+        kept = [one for one in (() if before is None else before.names) if (one.namespace, one.name) not in touched]
+        names = tuple(sorted([*kept, *named.pop(key_id, [])], key=lambda one: (one.created_at, one.text)))
+        keys.extend(_records(partial(read_key, versions=ordered, names=names), [row], "keys", found))
+    for table, orphans in (("key_versions", versions), ("key_names", named)):
+        for key_id in orphans:
+            _note(found, table, key_id, "belongs to no key that verifies")
+            found.quarantined.add(key_id)
     found.change = Change(
         keys=tuple(key for key in keys if key.id not in found.quarantined),
         services=tuple(_records(read_service, good["services"], "services", found)),
         tokens=tuple(_records(read_token, good["tokens"], "tokens", found)),
         slots=tuple(_records(read_slot, good["keyring_slots"], "keyring_slots", found)),
+        settings=tuple(_records(read_setting, good["settings"], "settings", found)),
     )
     return found
 
@@ -94,9 +103,9 @@ def _genuine(
             yield values
             continue
         _note(found, form.name, values[0], "row does not verify")
-        if form.name in {"keys", "key_versions"}:
+        if form.name in {"keys", "key_versions", "key_names"}:
             # The key is named by its columns, which may lie: all that the row could belong to is set aside.
-            found.quarantined |= {str(value) for value in values[:2] if isinstance(value, str)}
+            found.quarantined |= {value for value in values[:3] if isinstance(value, str)}
 
 
 def _records(read: Callable[[Row], T], rows: Iterable[Row], table: str, found: VerifiedRows) -> Iterator[T]:

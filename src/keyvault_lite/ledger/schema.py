@@ -1,22 +1,15 @@
-"""The tables, once, for both databases; and how records become rows and back.
+"""The tables, once, for both databases.
 
 Every row that carries authority or keys ends in `row_seq` (the entry that last wrote it) and `row_mac`.
-Times are integers, microseconds since 1970-01-01 UTC. Lists and maps stand in canonical JSON: sorted names, no spaces.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from keyvault_lite.audit.entry import ENTRY_COLUMNS
-from keyvault_lite.ledger.outcome import Change, StoredReply
-from keyvault_lite.model.identity import Grant, Permission, Role, Service, Token, TokenKind
-from keyvault_lite.model.keyring import Slot
-from keyvault_lite.model.keys import Key, KeySpec, KeyStatus, KeyType, KeyVersion, Purpose, VersionStatus
-from keyvault_lite.model.names import KeyId, ServiceId, TokenId
 
 Row = tuple[Any, ...]
 SCHEMA_VERSION: Final = 1
@@ -56,6 +49,7 @@ keys: Final = sa.Table(
     sa.Column("rotate_at", sa.BigInteger),
     sa.Column("destroy_at", sa.BigInteger),
     sa.Column("was_revoked", sa.Integer, nullable=False),
+    sa.Column("attributes", sa.String, nullable=False),
     *_sealed(),
 )
 key_versions: Final = sa.Table(
@@ -69,8 +63,20 @@ key_versions: Final = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("public_key", sa.LargeBinary),
     sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("attributes", sa.String, nullable=False),
     *_sealed(),
     sa.UniqueConstraint("key_id", "version"),
+)
+key_names: Final = sa.Table(
+    # Names of dialects. One that is gone stays as a tombstone, without a key.
+    "key_names",
+    metadata,
+    sa.Column("namespace", sa.String, primary_key=True),
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("key_id", sa.String, sa.ForeignKey("keys.id")),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    *_sealed(),
 )
 ONE_ACTIVE: Final = sa.Index(
     "ix_key_versions_one_active",
@@ -102,6 +108,14 @@ tokens: Final = sa.Table(
     sa.Column("expires_at", sa.BigInteger),
     sa.Column("parent", sa.String),
     sa.Column("ended_at", sa.BigInteger),
+    sa.Column("attributes", sa.String, nullable=False),
+    *_sealed(),
+)
+settings: Final = sa.Table(
+    "settings",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.String),
     *_sealed(),
 )
 keyring_slots: Final = sa.Table(
@@ -184,7 +198,7 @@ tiles: Final = sa.Table(
     sa.Column("hashes", sa.LargeBinary, nullable=False),
 )
 
-_NEVER_DELETED: Final = (audit_logs, keys, key_versions, services, tokens, keyring_slots)
+_NEVER_DELETED: Final = (audit_logs, keys, key_versions, key_names, services, tokens, keyring_slots, settings)
 TRIGGERS: Final[Mapping[str, str]] = {
     # Honest mistakes are stopped here; a forger drops the triggers and is found by hashes and MACs.
     **{
@@ -195,10 +209,6 @@ TRIGGERS: Final[Mapping[str, str]] = {
     "audit_logs_no_update": "CREATE TRIGGER audit_logs_no_update BEFORE UPDATE ON audit_logs "
     "BEGIN SELECT RAISE(ABORT, 'audit_logs is append-only'); END",
 }
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,183 +235,7 @@ class RowFormat:
 
 FORMATS: Final[Mapping[str, RowFormat]] = {
     table.name: RowFormat(table, tuple(column.name for column in table.primary_key.columns))
-    for table in (keys, key_versions, services, tokens, keyring_slots, idempotency_replies)
+    for table in (keys, key_versions, key_names, services, tokens, keyring_slots, settings, idempotency_replies)
 }
-IN_ROOT: Final = ("keys", "key_versions", "services", "tokens", "keyring_slots")
+IN_ROOT: Final = ("keys", "key_versions", "key_names", "services", "tokens", "keyring_slots", "settings")
 """The tables under the state root, in the order in which foreign keys let them be written."""
-
-
-def key_values(key: Key) -> Row:
-    """The row of a key, without its versions."""
-    return (
-        key.id,
-        key.name,
-        key.spec.type.value,
-        key.spec.size,
-        key.spec.purpose.value,
-        key.status.value,
-        key.created_at,
-        key.description,
-        _json(dict(key.tags)),
-        key.rotation_days,
-        key.rotate_at,
-        key.destroy_at,
-        int(key.was_revoked),
-    )
-
-
-def version_values(version: KeyVersion) -> Row:
-    """The row of a key version."""
-    return (
-        f"{version.key_id}/{version.version}",
-        version.key_id,
-        version.version,
-        version.encrypted_key,
-        version.status.value,
-        version.created_at,
-        version.public_key,
-        version.generation,
-    )
-
-
-def service_values(service: Service) -> Row:
-    """The row of a service."""
-    grants = [[grant.key, sorted(grant.actions)] for grant in service.grants]
-    return (
-        service.id,
-        service.name,
-        service.role.value,
-        int(service.active),
-        service.created_at,
-        _json(grants),
-        service.expires_at,
-    )
-
-
-def token_values(token: Token) -> Row:
-    """The row of a token."""
-    return (
-        token.id,
-        token.service_id,
-        token.kind.value,
-        token.digest,
-        token.created_at,
-        token.expires_at,
-        token.parent,
-        token.ended_at,
-    )
-
-
-def slot_values(slot: Slot) -> Row:
-    """The row of a keyring slot."""
-    return (slot.id, slot.generation, slot.instance_id, slot.kdf, slot.sealed, slot.created_at, slot.removed_at)
-
-
-def reply_values(reply: StoredReply) -> Row:
-    """The row of a kept reply; its `row_seq` is the entry it belongs to."""
-    return (reply.service_id, reply.key_digest, reply.body_digest, reply.expires_at, reply.sealed)
-
-
-def read_key(row: Row, versions: tuple[KeyVersion, ...]) -> Key:
-    """The key of a verified row."""
-    key_id, name, kind, size, purpose, status, created, description, tags, days, rotate, destroy, revoked = row
-    return Key(
-        id=KeyId(key_id),
-        name=name,
-        spec=_spec(kind, size, purpose),
-        status=KeyStatus(status),
-        created_at=created,
-        description=description,
-        tags=json.loads(tags),
-        rotation_days=days,
-        rotate_at=rotate,
-        destroy_at=destroy,
-        was_revoked=bool(revoked),
-        versions=versions,
-    )
-
-
-_SPECS: Final[dict[tuple[str, int | None, str], KeySpec]] = {}
-
-
-def _spec(kind: str, size: int | None, purpose: str) -> KeySpec:
-    # One object for each kind of key: there are few kinds and may be many keys.
-    known = (kind, size, purpose)
-    if known not in _SPECS:
-        _SPECS[known] = KeySpec(KeyType(kind), size, Purpose(purpose))
-    return _SPECS[known]
-
-
-def read_version(row: Row) -> KeyVersion:
-    """The key version of a verified row."""
-    _, key_id, version, encrypted_key, status, created, public_key, generation = row
-    return KeyVersion(
-        key_id=KeyId(key_id),
-        version=version,
-        status=VersionStatus(status),
-        created_at=created,
-        encrypted_key=encrypted_key,
-        public_key=public_key,
-        generation=generation,
-    )
-
-
-def read_service(row: Row) -> Service:
-    """The service of a verified row."""
-    service_id, name, role, active, created, grants, expires = row
-    return Service(
-        id=ServiceId(service_id),
-        name=name,
-        role=Role(role),
-        active=bool(active),
-        created_at=created,
-        grants=tuple(Grant(key, frozenset(map(Permission, actions))) for key, actions in json.loads(grants)),
-        expires_at=expires,
-    )
-
-
-def read_token(row: Row) -> Token:
-    """The token of a verified row."""
-    token_id, service_id, kind, digest, created, expires, parent, ended = row
-    return Token(
-        id=TokenId(token_id),
-        service_id=ServiceId(service_id),
-        kind=TokenKind(kind),
-        digest=digest,
-        created_at=created,
-        expires_at=expires,
-        parent=parent,
-        ended_at=ended,
-    )
-
-
-def read_slot(row: Row) -> Slot:
-    """The slot of a row; before the keyring is open it cannot be verified, and its container verifies itself."""
-    slot_id, generation, instance_id, kdf, sealed, created, removed = row
-    return Slot(slot_id, generation, instance_id, kdf, sealed, created, removed)
-
-
-def read_reply(row: Row, row_seq: int) -> StoredReply:
-    """The kept reply of a verified row."""
-    service_id, key_digest, body_digest, expires_at, sealed = row
-    return StoredReply(ServiceId(service_id), key_digest, body_digest, expires_at, sealed, row_seq)
-
-
-def changed_rows(change: Change, before: Callable[[KeyId], Key | None]) -> Iterator[tuple[str, Row]]:
-    """The rows a change writes, as (table, values): only versions that are not the very records of `before`.
-
-    Within a key the versions come oldest first, so that an ACTIVE version steps down before the next one is ACTIVE.
-    """
-    for key in change.keys:
-        old = before(key.id)
-        yield "keys", key_values(key)
-        known = () if old is None else old.versions
-        for index, version in enumerate(key.versions):
-            if index >= len(known) or known[index] is not version:
-                yield "key_versions", version_values(version)
-    for service in change.services:
-        yield "services", service_values(service)
-    for token in change.tokens:
-        yield "tokens", token_values(token)
-    for slot in change.slots:
-        yield "keyring_slots", slot_values(slot)

@@ -15,7 +15,7 @@ from typing import Final
 from keyvault_lite.ledger.outcome import Change, StoredReply
 from keyvault_lite.model.encoding import Value, encode, list_head, pae
 from keyvault_lite.model.errors import IntegrityViolation
-from keyvault_lite.model.identity import Role, Service, Token, TokenKind
+from keyvault_lite.model.identity import Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id
@@ -39,6 +39,7 @@ class State:
         "_service_names",
         "_service_order",
         "_services",
+        "_settings",
         "_slots",
         "_tokens",
         "sequence",
@@ -49,7 +50,7 @@ class State:
         self.sequence = 0
         """The newest management entry this state includes."""
         self._keys: MutableMapping[KeyId, Key] = {}
-        self._key_names: MutableMapping[str, KeyId] = {}
+        self._key_names: MutableMapping[str, KeyId | None] = {}
         self._key_order: list[Place] = []
         self._services: MutableMapping[ServiceId, Service] = {}
         self._service_names: MutableMapping[str, ServiceId] = {}
@@ -57,10 +58,11 @@ class State:
         self._tokens: MutableMapping[TokenId, Token] = {}
         self._native_tokens: MutableMapping[ServiceId, TokenId] = {}
         self._slots: MutableMapping[str, Slot] = {}
+        self._settings: MutableMapping[str, Setting] = {}
         self._quarantine: set[str | None] = set()
 
     def find_key(self, ref: str) -> Key | None:
-        """The key of that id or name. Raises IntegrityViolation for one that did not verify."""
+        """The key of that id, name or dialect's name. Raises IntegrityViolation for one that did not verify."""
         key_id = KeyId(ref) if is_id(ref) else self._key_names.get(ref)
         if not self._quarantine.isdisjoint((ref, key_id)):
             raise IntegrityViolation("the stored key does not verify")
@@ -100,6 +102,20 @@ class State:
         """Every slot that is not removed."""
         return tuple(slot for slot in self._slots.values() if slot.removed_at is None)
 
+    def setting(self, name: str) -> Setting | None:
+        """The setting of that name, unless it is gone."""
+        found = self._settings.get(name)
+        return None if found is None or found.value is None else found
+
+    def settings_under(self, prefix: str) -> list[Setting]:
+        """Every setting whose name begins so, by name."""
+        found = (one for name, one in self._settings.items() if name.startswith(prefix) and one.value is not None)
+        return sorted(found, key=lambda one: one.name)
+
+    def tokens_of(self, service_id: ServiceId) -> list[Token]:
+        """Every token of a service, of any kind, that has not ended."""
+        return [one for one in self._tokens.values() if one.service_id == service_id and one.ended_at is None]
+
     def reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
         """The kept reply to the Idempotency-Key of that digest."""
         return self._find_reply(service_id, key_digest)
@@ -116,11 +132,16 @@ class State:
     def apply(self, change: Change) -> None:
         """Put the records of a change in place, each whole, each before the name that leads to it."""
         for key in change.keys:
-            known = key.id in self._keys
+            old = self._keys.get(key.id)
             self._keys[key.id] = key
             if key.name is not None:
                 self._key_names[key.name] = key.id
-            if not known:
+            for lost in () if old is None else old.names:
+                if lost not in key.names and self._key_names.get(lost.text) == key.id:
+                    self._key_names[lost.text] = None
+            for name in key.names:
+                self._key_names[name.text] = key.id
+            if old is None:
                 insort(self._key_order, (key.created_at, key.id))
         for service in change.services:
             known = service.id in self._services
@@ -134,6 +155,8 @@ class State:
                 self._native_tokens[token.service_id] = token.id
         for slot in change.slots:
             self._slots[slot.id] = slot
+        for setting in change.settings:
+            self._settings[setting.name] = setting
 
 
 class Overlay(State):
@@ -156,6 +179,7 @@ class Overlay(State):
         self._tokens = ChainMap({}, below._tokens)
         self._native_tokens = ChainMap({}, below._native_tokens)
         self._slots = ChainMap({}, below._slots)
+        self._settings = ChainMap({}, below._settings)
         self._quarantine = below._quarantine
 
     def apply(self, change: Change) -> None:

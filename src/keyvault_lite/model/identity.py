@@ -1,7 +1,9 @@
 """Services, roles, grants, tokens, and who a caller turned out to be."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from keyvault_lite.model.names import ServiceId, TokenId
 
@@ -45,9 +47,13 @@ class Service:
 
 
 class TokenKind(StrEnum):
-    """How a token came to be. A service has one NATIVE token; dialects add others."""
+    """How a credential came to be. A service has one NATIVE token; dialects add others."""
 
     NATIVE = "native"
+    LEASED = "leased"
+    """A child token or login with an end of its own."""
+    AWS = "aws"
+    """An access key; its id is the token's id and `digest` holds its wrapped secret, which signatures need again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class Token:
     parent: TokenId | None = None
     ended_at: int | None = None
     """When it was renewed or revoked. An ended token stays as a tombstone, so that its row cannot be put back unseen."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """What a dialect keeps of the token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +100,12 @@ class Principal:
     role: Role | None
     """None is the vault itself."""
     grants: tuple[Grant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A fact of the whole vault that carries authority: a mount, a policy, a role of a dialect. None is a tombstone."""
+
+    name: str
+    """A path; its first segment names whose it is."""
+    value: Mapping[str, Any] | None

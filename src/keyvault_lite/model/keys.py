@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.names import KeyId
@@ -167,6 +167,26 @@ def _explain(key_type: KeyType, size: int | None, purpose: Purpose) -> str:
     return f"a key of type {key_type} has size {sizes}" + ("" if size is None else ", not the one given")
 
 
+Attributes = Mapping[str, Any]
+"""What a dialect keeps with a record: JSON values under names that begin with the dialect's."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyName:
+    """A name in a dialect's namespace: an alias of the key in every dialect and for grants, written `namespace` + `name`."""
+
+    namespace: str
+    """With its separator: `vault:transit/`, `aws:eu-central-1/`, `gcp:`."""
+    name: str
+    created_at: int
+    updated_at: int
+
+    @property
+    def text(self) -> str:
+        """As grants and `kvl` write it."""
+        return self.namespace + self.name
+
+
 @dataclass(frozen=True, slots=True)
 class KeyVersion:
     """One version of a key: its state and its wrapped material."""
@@ -182,6 +202,8 @@ class KeyVersion:
     """SubjectPublicKeyInfo, DER; None for symmetric material."""
     generation: int = 1
     """The generation of the keyring's wrapping key under which `encrypted_key` stands."""
+    attributes: Attributes = field(default_factory=dict)
+    """What a dialect keeps of this version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +223,15 @@ class Key:
     was_revoked: bool = False
     """Whether a restore returns to REVOKED instead of DISABLED."""
     versions: tuple[KeyVersion, ...] = ()
+    names: tuple[KeyName, ...] = ()
+    """Names that dialects know the key by; none of them occupies the native name."""
+    attributes: Attributes = field(default_factory=dict)
+    """What a dialect keeps of this key."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The dialects' names as text."""
+        return tuple(name.text for name in self.names)
 
     @property
     def active(self) -> KeyVersion | None:

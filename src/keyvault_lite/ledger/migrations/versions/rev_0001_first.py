@@ -83,6 +83,7 @@ def upgrade() -> None:
         sa.Column("rotate_at", sa.BigInteger(), nullable=True),
         sa.Column("destroy_at", sa.BigInteger(), nullable=True),
         sa.Column("was_revoked", sa.Integer(), nullable=False),
+        sa.Column("attributes", sa.String(), nullable=False),
         sa.Column("row_seq", sa.BigInteger(), nullable=False),
         sa.Column("row_mac", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_keys")),
@@ -120,12 +121,34 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_services_row_seq"), "services", ["row_seq"], unique=False)
     op.create_table(
+        "settings",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("value", sa.String(), nullable=True),
+        sa.Column("row_seq", sa.BigInteger(), nullable=False),
+        sa.Column("row_mac", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_settings")),
+    )
+    op.create_index(op.f("ix_settings_row_seq"), "settings", ["row_seq"], unique=False)
+    op.create_table(
         "tiles",
         sa.Column("level", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("tile", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("hashes", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("level", "tile", name=op.f("pk_tiles")),
     )
+    op.create_table(
+        "key_names",
+        sa.Column("namespace", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("key_id", sa.String(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("row_seq", sa.BigInteger(), nullable=False),
+        sa.Column("row_mac", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["key_id"], ["keys.id"], name=op.f("fk_key_names_key_id")),
+        sa.PrimaryKeyConstraint("namespace", "name", name=op.f("pk_key_names")),
+    )
+    op.create_index(op.f("ix_key_names_row_seq"), "key_names", ["row_seq"], unique=False)
     op.create_table(
         "key_versions",
         sa.Column("id", sa.String(), nullable=False),
@@ -136,6 +159,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("public_key", sa.LargeBinary(), nullable=True),
         sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("attributes", sa.String(), nullable=False),
         sa.Column("row_seq", sa.BigInteger(), nullable=False),
         sa.Column("row_mac", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["key_id"], ["keys.id"], name=op.f("fk_key_versions_key_id")),
@@ -161,6 +185,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
         sa.Column("parent", sa.String(), nullable=True),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
+        sa.Column("attributes", sa.String(), nullable=False),
         sa.Column("row_seq", sa.BigInteger(), nullable=False),
         sa.Column("row_mac", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["service_id"], ["services.id"], name=op.f("fk_tokens_service_id")),
