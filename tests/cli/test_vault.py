@@ -127,7 +127,7 @@ def test_master_key_rotate(kvl: Kvl, calls: Calls, tmp_path: Path) -> None:
     assert ran.code == 0
     assert file.read_text().strip() not in ran.out + ran.err
     assert kvl("master-key", "rotate", "--new-key-file", str(file), "--keep-old").code == 0
-    new_key = file.read_text()
+    new_key = file.read_text().strip()
     assert calls == [
         ("rotate_master_key", ({},), {"new_key": new_key, "keep_old": False}),
         ("rotate_master_key", ({},), {"new_key": new_key, "keep_old": True}),

@@ -56,7 +56,7 @@ def rotate(
     from keyvault_lite import settings
 
     with new_key_file.open("rb") as stream:
-        text = stream.read(MAX_FILE).decode("ascii", "replace")
+        text = stream.read(MAX_FILE).decode("ascii", "replace").removesuffix("\n")
     with starting():
         composition.rotate_master_key(settings.load(), new_key=text, keep_old=keep_old)
     note(f"the vault opens with the key in {new_key_file} now: let KEYVAULT_MASTER_KEY_FILE name it")
