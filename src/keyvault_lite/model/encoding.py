@@ -30,8 +30,10 @@ Value = None | int | str | bytes | Sequence["Value"]
 
 
 def encode(value: Value) -> bytes:
-    """Encode one value. Raises TypeError for a type outside the grammar (bool and float included), and
-    struct.error or UnicodeEncodeError for an integer beyond 64 bits or text that is not Unicode scalar values.
+    """Encode one value.
+
+    Raises TypeError for a type outside the grammar (bool and float included), struct.error for an integer beyond 64
+    bits, and UnicodeEncodeError for text that is not Unicode scalar values.
     """
     if value is None:
         return _NULL
@@ -82,7 +84,7 @@ NO_CONTEXT_DIGEST: Final = hashlib.sha256(pae("context")).digest()
 
 
 def check_context(context: Context) -> None:
-    """Refuse a context beyond 32 pairs, 8 KiB of UTF-8 or with text that is not in Unicode form NFC.
+    """Refuse a context beyond 32 pairs or 8 KiB of UTF-8, and text that is not Unicode in form NFC.
 
     NFC is required and not silently applied: two spellings of one text must not open each other's ciphertexts
     by accident of a normalisation the other side does not know of.
@@ -91,7 +93,10 @@ def check_context(context: Context) -> None:
         raise InvalidRequest("context has more than 32 pairs")
     size = 0
     for name, value in context.items():
-        size += len(name.encode()) + len(value.encode())
+        try:
+            size += len(name.encode()) + len(value.encode())
+        except UnicodeEncodeError:
+            raise InvalidRequest("context is not Unicode text: it has a lone surrogate") from None
         if not (unicodedata.is_normalized("NFC", name) and unicodedata.is_normalized("NFC", value)):
             raise InvalidRequest("context is not in Unicode normalisation form NFC")
     if size > MAX_CONTEXT_BYTES:

@@ -2,7 +2,6 @@
 
 import re
 import uuid
-from functools import lru_cache
 from typing import Final, NewType
 
 from keyvault_lite.model.errors import InvalidRequest
@@ -44,7 +43,8 @@ def check_name(text: str) -> str:
     """Return `text` if it is a name, else raise InvalidRequest."""
     if not is_name(text):
         raise InvalidRequest(
-            "a name is 1 to 63 of a-z, 0-9, '.', '_' and '-', begins with a letter or digit and does not look like an id"
+            "a name is 1 to 63 of a-z, 0-9, '.', '_' and '-', begins with a letter or digit, and does not look like"
+            " an id"
         )
     return text
 
@@ -56,12 +56,22 @@ def check_pattern(text: str) -> str:
     return text
 
 
-@lru_cache(maxsize=4096)
-def _glob(pattern: str) -> re.Pattern[str]:
-    # Only `*` is special. Joined escaped parts cannot backtrack exponentially: `.*` never nests.
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
-
-
 def matches(pattern: str, name: str) -> bool:
-    """Whether a grant's pattern covers a name: `*` stands for any run of characters, all else for itself."""
-    return pattern == name or ("*" in pattern and _glob(pattern).fullmatch(name) is not None)
+    """Whether a grant's pattern covers a name: `*` stands for any run of characters, all else for itself.
+
+    Each part between two stars takes its leftmost place, so the time is linear; a regular expression would try all
+    places (C(63, 16) of them for sixteen stars).
+    """
+    head, *rest = pattern.split("*")
+    if not rest:
+        return pattern == name
+    *middle, tail = rest
+    at, end = len(head), len(name) - len(tail)
+    if at > end or not (name.startswith(head) and name.endswith(tail)):
+        return False
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True

@@ -1,0 +1,19 @@
+"""The error tree: stable codes, one class each."""
+
+from keyvault_lite.model.errors import InvalidRequest, KeyVaultError, MalformedRequest
+
+
+def tree(root: type[KeyVaultError] = KeyVaultError) -> set[type[KeyVaultError]]:
+    return {root}.union(*(tree(child) for child in root.__subclasses__()))
+
+
+def test_codes_are_unique_but_for_the_malformed() -> None:
+    classes = tree() - {KeyVaultError, MalformedRequest}
+    assert len({cls.code for cls in classes}) == len(classes)
+    assert MalformedRequest.code == InvalidRequest.code == "invalid_request"
+
+
+def test_an_error_carries_its_detail_and_later_its_entry() -> None:
+    error = InvalidRequest("no such thing")
+    assert (str(error), error.detail, error.audit_id) == ("no such thing", "no such thing", None)
+    assert InvalidRequest().detail == ""
