@@ -2,15 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from keyvault_lite.model.errors import Forbidden, InvalidCiphertext, KeyVaultError, NotFound, Unauthenticated
+from starlette.types import ASGIApp, Message
+
+from keyvault_lite.model.errors import Conflict, Forbidden, InvalidCiphertext, KeyVaultError, NotFound, Unauthenticated
 from keyvault_lite.model.evidence import Action, Draft, Entry, Result
 from keyvault_lite.model.identity import BearerCredential, Credential, Grant, Permission, Role, Service
 from keyvault_lite.model.keys import Algorithm, Key, KeySpec, KeyStatus, KeyType, KeyVersion, Purpose, VersionStatus
-from keyvault_lite.model.names import KeyId, ServiceId
+from keyvault_lite.model.names import KeyId, ServiceId, is_id, is_name
 from keyvault_lite.model.replies import (
     Answer,
     BatchReply,
@@ -105,12 +107,12 @@ ENTRY = Entry(
 )
 
 
-def _encrypted(request: Any) -> Encrypted:
+def _encrypted(request: Any) -> Encrypted:  # noqa: ANN401
     # Not encryption: what was sent, reversed, so that the round trip is visible.
     return Encrypted(ciphertext=request.plaintext[::-1], encrypted_dek=b"dek", key_version=1)
 
 
-def _decrypted(request: Any) -> Decrypted:
+def _decrypted(request: Any) -> Decrypted:  # noqa: ANN401
     if request.encrypted_dek != b"dek":
         raise InvalidCiphertext
     return Decrypted(plaintext=request.ciphertext[::-1], key_version=1)
@@ -125,21 +127,21 @@ _SINGLES: dict[type, Callable[[Any], object]] = {
 }
 
 
-def _batch(request: Any) -> BatchReply:
+def _batch(request: Any) -> BatchReply:  # noqa: ANN401
     return BatchReply(
         items=tuple(item if isinstance(item, KeyVaultError) else _try(item) for item in request.items),
         audit_ids=tuple(range(100, 100 + len(request.items))),
     )
 
 
-def _try(item: Any) -> object:
+def _try(item: Any) -> object:  # noqa: ANN401
     try:
         return _SINGLES[type(item)](item)
     except KeyVaultError as error:
         return error
 
 
-def _rejected(request: Any) -> object:
+def _rejected(request: Any) -> object:  # noqa: ANN401
     raise request.error
 
 
@@ -179,10 +181,10 @@ class FakeEngine:
     entries: int = 0
     fault: Exception | None = None
     state: Health = field(default_factory=lambda: Health(status="ok", sealed=False, version="0.1.0", serving=True))
-    kept: dict[str, bytes] = field(default_factory=dict)
+    kept: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
 
     @property
-    def request(self) -> Any:
+    def request(self) -> Any:  # noqa: ANN401
         return self.seen[-1][0]
 
     @property
@@ -212,14 +214,21 @@ class FakeEngine:
             raise Forbidden
         if isinstance(request, Rejected):
             raise request.error
-        if getattr(request, "key", None) == "absent":
-            raise NotFound
+        for named in (getattr(request, "key", "orders"), getattr(request, "service", "shop")):
+            if named == "absent" or not (is_name(named) or is_id(named)):
+                raise NotFound
+        return self._once(request, origin)
+
+    def _once(self, request: Request, origin: Origin) -> object:
         repeat = origin.idempotency
         if repeat is not None and repeat.key in self.kept:
-            return Replayed(self.kept[repeat.key])
+            digest, body = self.kept[repeat.key]
+            if digest != repeat.body_digest:
+                raise Conflict
+            return Replayed(body)
         result = HANDLERS[type(request)](request)
         if repeat is not None:
-            self.kept[repeat.key] = repeat.render(result)
+            self.kept[repeat.key] = repeat.body_digest, repeat.render(result)
         return result
 
 
@@ -232,18 +241,18 @@ class Response:
     body: bytes
 
     @property
-    def json(self) -> Any:
+    def json(self) -> Any:  # noqa: ANN401
         return json.loads(self.body)
 
 
 async def call(
-    app: Any,
+    app: ASGIApp,
     method: str,
     path: str | bytes,
     body: object = None,
     *,
     token: str | None = TOKEN,
-    headers: list[tuple[bytes, bytes]] | None = None,
+    headers: Sequence[tuple[bytes, bytes]] = (),
     query: bytes = b"",
     content_type: bytes | None = b"application/json",
     parts: list[bytes] | None = None,
@@ -270,20 +279,20 @@ async def call(
         "raw_path": raw,
         "query_string": query,
         "root_path": "",
-        "headers": sent + (headers or []),
+        "headers": [*sent, *headers],
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", 8000),
         "state": {},
     }
-    messages: list[Any] = []
+    messages: list[Message] = []
 
-    async def receive() -> dict[str, object]:
+    async def receive() -> Message:
         if not chunks:
             return {"type": "http.disconnect"}
         part = chunks.pop(0)
         return {"type": "http.request", "body": part, "more_body": bool(chunks)}
 
-    async def send(message: Any) -> None:
+    async def send(message: Message) -> None:
         messages.append(message)
 
     await app({**base, **(scope or {})}, receive, send)
@@ -294,6 +303,6 @@ async def call(
     return Response(start["status"], dict(pairs), b"".join(message.get("body", b"") for message in rest))
 
 
-def ask(app: Any, method: str, path: str | bytes, body: object = None, **more: Any) -> Response:
+def ask(app: ASGIApp, method: str, path: str | bytes, body: object = None, **more: Any) -> Response:  # noqa: ANN401
     """`call`, for tests that are not coroutines."""
     return asyncio.run(call(app, method, path, body, **more))

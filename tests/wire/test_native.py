@@ -1,7 +1,7 @@
 """Each route: which request it builds, and how its result is written."""
 
 import base64
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +9,7 @@ from keyvault_lite.model.errors import InvalidCiphertext, InvalidRequest, NotFou
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Grant, Permission, Role
 from keyvault_lite.model.keys import Algorithm, KeySpec, KeyStatus, KeyType, PublicKeyFormat, Purpose, VersionStatus
+from keyvault_lite.model.names import KeyId, KeyRef
 from keyvault_lite.model.replies import Finding, Health, PublicKey, Verification, Verified
 from keyvault_lite.model.requests import (
     NEVER,
@@ -47,13 +48,18 @@ from keyvault_lite.model.requests import (
     Verify,
     VerifyAudit,
 )
+from keyvault_lite.wire.http import Dispatcher
 from keyvault_lite.wire.native import build, render
 from tests.wire import fake
 from tests.wire.fake import KEY, KEY_ID, SERVICE, SERVICE_ID, TOKEN, FakeEngine, ask
 
-K = fake.KeyId("orders")
+K = KeyRef("orders")
 AES = KeySpec(type=KeyType.AES, size=256, purpose=Purpose.ENCRYPT)
 GRANTS = [{"key": "orders-*", "actions": ["encrypt", "encrypt", "decrypt"]}]
+AUDIT_QUERY = (
+    f"/audit?service_id=shop&key_id={KEY_ID}&action=encrypt&result=denied&order=asc&limit=7&after=c"
+    "&since=1970-01-01T00:00:00Z&until=1970-01-01T00:00:00.000001Z"
+)
 GRANTED = (Grant("orders-*", frozenset({Permission.ENCRYPT, Permission.DECRYPT})),)
 
 
@@ -67,7 +73,7 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def app(engine: FakeEngine) -> Any:
+def app(engine: FakeEngine) -> Dispatcher:
     return build(engine)
 
 
@@ -117,7 +123,7 @@ def app(engine: FakeEngine) -> Any:
         ("POST", "/keys/orders/destroy", {"days": 7}, DestroyKey(key=K, days=7)),
         ("POST", "/keys/orders/restore", None, RestoreKey(key=K)),
         ("POST", "/keys/orders/encrypt", {"plaintext": "é"}, Encrypt(key=K, plaintext="é".encode())),
-        ("POST", f"/keys/{KEY_ID}/encrypt", {"plaintext": ""}, Encrypt(key=KEY_ID)),
+        ("POST", f"/keys/{KEY_ID}/encrypt", {"plaintext": ""}, Encrypt(key=KeyRef(KEY_ID))),
         (
             "POST",
             "/keys/orders/encrypt",
@@ -192,8 +198,7 @@ def app(engine: FakeEngine) -> Any:
         ("GET", "/audit", None, ListAudit()),
         (
             "GET",
-            f"/audit?service_id=shop&key_id={KEY_ID}&action=encrypt&result=denied&order=asc&limit=7&after=c"
-            "&since=1970-01-01T00:00:00Z&until=1970-01-01T00:00:00.000001Z",
+            AUDIT_QUERY,
             None,
             ListAudit(
                 service_id="shop",
@@ -207,7 +212,7 @@ def app(engine: FakeEngine) -> Any:
                 until=1,
             ),
         ),
-        ("GET", "/audit?key_id=orders&order=desc", None, ListAudit(key_id=K)),
+        ("GET", "/audit?key_id=orders&order=desc", None, ListAudit(key_id=KeyId(K))),
         ("GET", "/audit/verify", None, VerifyAudit()),
         ("GET", "/audit/checkpoint", None, ReadCheckpoint()),
         ("GET", "/audit/17/receipt", None, ReadReceipt(entry=17)),
@@ -215,7 +220,9 @@ def app(engine: FakeEngine) -> Any:
         ("GET", "/audit/public-key", None, ReadLogKey()),
     ],
 )
-def test_requests(app: Any, engine: FakeEngine, method: str, path: str, body: object, expected: Request) -> None:
+def test_requests(method: str, path: str, body: object, expected: Request) -> None:
+    engine = FakeEngine()
+    app = build(engine)
     path, _, query = path.partition("?")
     reply = ask(app, method, path, body, query=query.encode())
     assert engine.request == expected
@@ -271,9 +278,9 @@ def test_requests(app: Any, engine: FakeEngine, method: str, path: str, body: ob
         ("GET", "/audit/9999999999999999999/receipt", None, NotFound),
     ],
 )
-def test_refusals_pass_the_door(
-    app: Any, engine: FakeEngine, method: str, path: str, body: object, error: type[Exception]
-) -> None:
+def test_refusals_pass_the_door(method: str, path: str, body: object, error: type[Exception]) -> None:
+    engine = FakeEngine()
+    app = build(engine)
     path, _, query = path.partition("?")
     reply = ask(app, method, path, body, query=query.encode())
     assert isinstance(engine.request, Rejected)
@@ -284,7 +291,7 @@ def test_refusals_pass_the_door(
     assert "audit-id" in reply.headers
 
 
-def test_actions_of_refusals(app: Any, engine: FakeEngine) -> None:
+def test_actions_of_refusals(app: Dispatcher, engine: FakeEngine) -> None:
     for path, action in (
         ("/keys/a/batch/sign", Action.SIGN),
         ("/keys/a/data-key/open", Action.DATA_KEY_OPEN),
@@ -308,7 +315,7 @@ def test_actions_of_refusals(app: Any, engine: FakeEngine) -> None:
         ({"plaintext": "!", "encoding": "base64"}, "plaintext is not canonical standard base64"),
     ],
 )
-def test_details_of_the_hot_road(app: Any, body: object, detail: str) -> None:
+def test_details_of_the_hot_road(app: Dispatcher, body: object, detail: str) -> None:
     assert ask(app, "POST", "/keys/orders/encrypt", body).json["detail"] == detail
 
 
@@ -328,16 +335,16 @@ def test_details_of_the_hot_road(app: Any, body: object, detail: str) -> None:
         ([], "the body takes an object"),
     ],
 )
-def test_details_of_the_other_road(app: Any, body: object, detail: str) -> None:
+def test_details_of_the_other_road(app: Dispatcher, body: object, detail: str) -> None:
     assert ask(app, "POST", "/services", body).json["detail"] == detail
 
 
-def test_details_of_queries(app: Any) -> None:
+def test_details_of_queries(app: Dispatcher) -> None:
     assert ask(app, "GET", "/audit/consistency", query=b"from=x&to=1").json["detail"] == "from takes an integer"
     assert ask(app, "GET", "/audit/consistency", query=b"to=1").json["detail"] == "the field from is missing"
 
 
-def test_batches_keep_their_order(app: Any, engine: FakeEngine) -> None:
+def test_batches_keep_their_order(app: Dispatcher, engine: FakeEngine) -> None:
     items: list[object] = [
         {"ciphertext": "aWg=", "encrypted_dek": "ZGVr"},
         {"ciphertext": "canary"},
@@ -358,12 +365,12 @@ def test_batches_keep_their_order(app: Any, engine: FakeEngine) -> None:
     assert b"canary" not in reply.body
 
 
-def test_a_batch_of_the_largest_size(app: Any, engine: FakeEngine) -> None:
+def test_a_batch_of_the_largest_size(app: Dispatcher, engine: FakeEngine) -> None:
     reply = ask(app, "POST", "/keys/orders/batch/encrypt", {"items": [{"plaintext": "x"}] * 1000})
     assert len(reply.json["items"]) == 1000
 
 
-def test_idempotency_keeps_and_repeats(app: Any, engine: FakeEngine) -> None:
+def test_idempotency_keeps_and_repeats(app: Dispatcher, engine: FakeEngine) -> None:
     headers = [(b"idempotency-key", b"once")]
     first = ask(app, "POST", "/services", {"name": "s", "role": "SERVICE"}, headers=headers)
     digest = engine.origin.idempotency.body_digest if engine.origin.idempotency else b""
@@ -373,26 +380,26 @@ def test_idempotency_keeps_and_repeats(app: Any, engine: FakeEngine) -> None:
     assert (first.status, again.status) == (201, 201)
     assert first.json == again.json | {"token": TOKEN}
     assert again.json["token"] is None
-    ask(app, "POST", "/services", {"name": "t", "role": "SERVICE"}, headers=headers)
+    assert ask(app, "POST", "/services", {"name": "t", "role": "SERVICE"}, headers=headers).status == 409
     assert engine.origin.idempotency.body_digest != digest
     ask(app, "POST", "/keys/orders/rotate", headers=[(b"idempotency-key", b"two")])
     assert engine.origin.idempotency.key == "two"
 
 
-def test_idempotency_is_for_changes_only(app: Any, engine: FakeEngine) -> None:
+def test_idempotency_is_for_changes_only(app: Dispatcher, engine: FakeEngine) -> None:
     for path, body in (("/keys/orders/encrypt", {"plaintext": "a"}), ("/random", {"bytes": 1})):
         assert ask(app, "POST", path, body, headers=[(b"idempotency-key", b"k" * 500)]).status == 200
         assert engine.origin.idempotency is None
 
 
 @pytest.mark.parametrize("value", [b"", b"k" * 129, b"\xff", b"a\tb"])
-def test_idempotency_keys_that_are_none(app: Any, value: bytes) -> None:
+def test_idempotency_keys_that_are_none(app: Dispatcher, value: bytes) -> None:
     assert ask(app, "POST", "/keys/orders/rotate", headers=[(b"idempotency-key", value)]).status == 422
     twice = [(b"idempotency-key", b"a"), (b"idempotency-key", b"a")]
     assert ask(app, "POST", "/keys/orders/rotate", headers=twice).status == 422
 
 
-def test_keys_as_written(app: Any) -> None:
+def test_keys_as_written(app: Dispatcher) -> None:
     assert ask(app, "GET", "/keys/orders").json == {
         "id": KEY_ID,
         "name": "orders",
@@ -415,8 +422,6 @@ def test_keys_as_written(app: Any) -> None:
 
 
 def test_a_key_on_its_way_out() -> None:
-    from dataclasses import replace
-
     revoked = replace(fake.VERSION, status=VersionStatus.REVOKED)
     key = replace(
         KEY,
@@ -432,7 +437,7 @@ def test_a_key_on_its_way_out() -> None:
     assert written.rotation.next_at == "1970-01-01T00:00:00.000002Z"
 
 
-def test_public_keys_in_their_formats(app: Any) -> None:
+def test_public_keys_in_their_formats(app: Dispatcher) -> None:
     def written(public_key: str | bytes | dict[str, str]) -> object:
         result = PublicKey(1, Algorithm.ED25519, PublicKeyFormat.PEM, public_key)
         return render.public_key(result, None).public_key
@@ -442,8 +447,8 @@ def test_public_keys_in_their_formats(app: Any) -> None:
     assert written(b"\x01\x02") == "AQI="
 
 
-def test_operations_as_written(app: Any) -> None:
-    def reply(operation: str, body: object) -> Any:
+def test_operations_as_written(app: Dispatcher) -> None:
+    def reply(operation: str, body: object) -> object:
         return ask(app, "POST", f"/keys/orders/{operation}", body).json
 
     sealed = {"ciphertext": "aWg=", "encrypted_dek": "ZGVr"}
@@ -466,7 +471,7 @@ def test_a_signature_under_no_version() -> None:
     assert render.verified(Verified(valid=False, key_version=None), None).key_version is None
 
 
-def test_services_as_written(app: Any) -> None:
+def test_services_as_written(app: Dispatcher) -> None:
     service = {
         "id": SERVICE_ID,
         "name": SERVICE.name,
@@ -484,7 +489,7 @@ def test_services_as_written(app: Any) -> None:
     assert ask(app, "GET", "/services").json == {"items": [service], "next": None}
 
 
-def test_the_log_as_written(app: Any) -> None:
+def test_the_log_as_written(app: Dispatcher) -> None:
     [entry] = ask(app, "GET", "/audit").json["items"]
     assert (entry["id"], entry["hash"], entry["prev_hash"]) == (7, "03" * 32, "02" * 32)
     assert entry["timestamp"] == "2026-09-21T14:13:20.123456Z"
@@ -518,7 +523,7 @@ def test_findings_as_written() -> None:
     assert written.findings
 
 
-def test_health(app: Any, engine: FakeEngine) -> None:
+def test_health(app: Dispatcher, engine: FakeEngine) -> None:
     healthy = ask(app, "GET", "/health", token=None)
     assert (healthy.status, healthy.json) == (200, {"status": "ok", "sealed": False, "version": "0.1.0"})
     assert "audit-id" not in healthy.headers

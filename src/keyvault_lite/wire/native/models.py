@@ -256,7 +256,7 @@ def update_service(service: str, body: ServiceChange) -> UpdateService:
 class PageQuery(Body):
     """Which part of a list."""
 
-    limit: Annotated[int, BeforeValidator(_number), Field(ge=1, le=MAX_PAGE)] = 100
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE), BeforeValidator(_number)] = 100
     after: Cursor | None = None
 
 
@@ -324,8 +324,8 @@ def list_audit(_: str, query: AuditQuery) -> ListAudit:
 class ConsistencyQuery(Body):
     """Two sizes of the log."""
 
-    old: Annotated[int, BeforeValidator(_number), Field(alias="from", ge=0, le=MAX_INT)]
-    new: Annotated[int, BeforeValidator(_number), Field(alias="to", ge=0, le=MAX_INT)]
+    old: Annotated[int, Field(alias="from", ge=0, le=MAX_INT), BeforeValidator(_number)]
+    new: Annotated[int, Field(alias="to", ge=0, le=MAX_INT), BeforeValidator(_number)]
 
 
 def read_consistency(_: str, query: ConsistencyQuery) -> ReadConsistency:

@@ -160,7 +160,7 @@ def _idempotency(route: Route) -> Iterable[Schema]:
 
 def _body(route: Route) -> Schema:
     schema: Schema = {"$ref": f"{_SCHEMA}{route.shape.__name__}"}
-    required = bool(route.example) and _has_required(route)
+    required = _has_required(route)
     if route.item is not None:
         items = {"$ref": f"{_SCHEMA}{route.item.__name__}"}
         schema = {
@@ -169,6 +169,8 @@ def _body(route: Route) -> Schema:
             "required": ["items"],
             "additionalProperties": False,
         }
+    if not required:
+        schema = {"anyOf": [schema, {"type": "null"}]}
     return {"required": required, "content": {"application/json": {"schema": schema, "example": dict(route.example)}}}
 
 

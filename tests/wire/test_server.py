@@ -1,0 +1,139 @@
+"""What only a real socket shows: framing, the bounds of a head, and bodies that are refused unread."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+
+from keyvault_lite.wire.native import build
+from keyvault_lite.wire.server import MAX_HEAD, serve
+from tests.wire.fake import TOKEN, FakeEngine
+
+HEAD = b"POST /keys/orders/encrypt HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
+JSON = b"Content-Type: application/json\r\n"
+BODY = b'{"plaintext": "hi"}'
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    server = uvicorn.Server(serve(build(FakeEngine()), host="127.0.0.1", port=0))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join(10)
+
+
+def read(connection: socket.socket, *, until: bytes = b"") -> bytes:
+    """Read until the server closes, or until what is awaited has come."""
+    answer = b""
+    while not (until and until in answer) and (data := connection.recv(65536)):
+        answer += data
+    return answer
+
+
+def talk(port: int, *parts: bytes, until: bytes = b"") -> bytes:
+    """Send bytes and read the answer; nothing, if the server has closed while we were still writing."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        try:
+            for part in parts:
+                connection.sendall(part)
+            return read(connection, until=until)
+        except ConnectionError:
+            return b""
+
+
+def test_a_request(port: int) -> None:
+    answer = talk(port, HEAD + JSON + b"Content-Length: 19\r\n\r\n" + BODY, until=b"key_version")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"server:" not in head.lower()
+    assert body == b'{"ciphertext":"aWg=","encrypted_dek":"ZGVr","key_version":1}'
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: 19\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 19\r\n",
+        b"Content-Length: 19\r\nTransfer-Encoding: identity\r\n",
+        b"Content-Length: 19\r\nContent-Length: 19\r\n",
+        b"Content-Length: 19\r\nContent-Length: 20\r\n",
+        b"Content-Length: +19\r\n",
+        b"Transfer-Encoding: chunked, gzip\r\n",
+        b"Transfer-Encoding : chunked\r\n",
+    ],
+)
+def test_one_framing_only(port: int, framing: bytes) -> None:
+    answer = talk(port, HEAD + JSON + framing + b"\r\n" + b"13\r\n" + BODY + b"\r\n0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in answer.lower()
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_chunks_are_a_body(port: int) -> None:
+    framing = b"Transfer-Encoding: chunked\r\n\r\n"
+    answer = talk(port, HEAD + JSON + framing + b"13\r\n" + BODY + b"\r\n0\r\n\r\n", until=b"key_version")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /keys/" + b"a" * MAX_HEAD + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /keys HTTP/1.1\r\nHost: x\r\nX: " + b"a" * MAX_HEAD + b"\r\n\r\n",
+        b"GET /keys HTTP/1.1\r\nHost: x\r\n" + b"X-Many: aaaaaaaaaaaaaaaa\r\n" * 5000 + b"\r\n",
+    ],
+    ids=["line", "header", "headers"],
+)
+def test_heads_are_bounded(port: int, head: bytes) -> None:
+    assert talk(port, head).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_head_that_never_ends(port: int) -> None:
+    parts = [b"GET /keys HTTP/1.1\r\nHost: x\r\nX: "] + [b"a" * 65536] * 400
+    answer = talk(port, *parts)
+    assert not answer or answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_head_near_the_bound(port: int) -> None:
+    padding = b"X: " + b"a" * (MAX_HEAD - 1000) + b"\r\n"
+    answer = talk(port, b"GET /health HTTP/1.1\r\nHost: x\r\n" + padding, b"\r\n", until=b"version")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_large_body_is_refused_and_the_connection_goes_on(port: int, declared: bool) -> None:
+    size = 3 * 1024 * 1024
+    if declared:
+        large = HEAD + JSON + b"Content-Length: %d\r\n\r\n" % size + b"a" * size
+    else:
+        chunk = b"10000\r\n" + b"a" * 65536 + b"\r\n"
+        large = HEAD + JSON + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * (size // 65536) + b"0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(large)
+        assert read(connection, until=b"request_id").startswith(b"HTTP/1.1 413 ")
+        connection.sendall(HEAD + JSON + b"Content-Length: 19\r\n\r\n" + BODY)
+        assert read(connection, until=b"key_version").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET http://x/keys HTTP/1.1",
+        b"GET * HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"CONNECT x:1 HTTP/1.1",
+        b"GET /\xff HTTP/1.1",
+    ],
+)
+def test_odd_targets_do_not_hurt(port: int, line: bytes) -> None:
+    answer = talk(port, line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert int(answer.split()[1]) in {400, 401, 404, 405}
