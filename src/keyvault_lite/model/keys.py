@@ -18,6 +18,10 @@ class KeyType(StrEnum):
     ED25519 = "ED25519"
     HMAC = "HMAC"
     ML_DSA = "ML-DSA"
+    ML_KEM = "ML-KEM"
+    SECP256K1 = "SECP256K1"
+    CHACHA20 = "CHACHA20-POLY1305"
+    XCHACHA20 = "XCHACHA20-POLY1305"
 
 
 class Purpose(StrEnum):
@@ -26,6 +30,12 @@ class Purpose(StrEnum):
     ENCRYPT = "ENCRYPT"
     SIGN = "SIGN"
     MAC = "MAC"
+    AGREE = "AGREE"
+    """Derive a secret with another's public key (AWS dialect)."""
+    ENCAPSULATE = "ENCAPSULATE"
+    """Wrap a fresh secret to the public key, and unwrap it (AWS dialect)."""
+    TRANSIT = "TRANSIT"
+    """Keys of the Vault dialect, which follow that product's rules (ADR 0005): the one exception."""
 
 
 class KeyStatus(StrEnum):
@@ -70,6 +80,23 @@ class Algorithm(StrEnum):
     HMAC_SHA512 = "HMAC_SHA512"
 
 
+class DialectAlgorithm(StrEnum):
+    """Algorithms that only dialects name; the native API offers none of them."""
+
+    ECDH = "ECDH"
+    ECDSA_SECP256K1_SHA256 = "ECDSA_SECP256K1_SHA256"
+    ED25519PH = "ED25519PH"
+    """The given bytes are hashed with SHA-512 once more (FIPS 186-5, section 7.8.1)."""
+    HMAC_SHA224 = "HMAC_SHA224"
+    ML_DSA_MU = "ML_DSA_MU"
+    """The given bytes are the message representative mu (FIPS 204, section 6.2)."""
+    ML_KEM = "ML_KEM"
+    RSA_OAEP_SHA1 = "RSA_OAEP_SHA1"
+
+
+AnyAlgorithm = Algorithm | DialectAlgorithm
+
+
 class PublicKeyFormat(StrEnum):
     """How a public key is written out."""
 
@@ -112,7 +139,37 @@ ALGORITHMS: Final[Mapping[tuple[KeyType, int | None, Purpose], tuple[Algorithm, 
     **{(KeyType.ML_DSA, size, Purpose.SIGN): (Algorithm(f"ML_DSA_{size}"),) for size in (44, 65, 87)},
     **{(KeyType.HMAC, size, Purpose.MAC): (Algorithm(f"HMAC_SHA{size}"),) for size in (256, 384, 512)},
 }
-DIGEST_SIZES: Final[Mapping[Algorithm, int]] = {
+_TRANSIT_SPECS: Final[Mapping[str, tuple[KeyType, int | None]]] = {
+    "aes256-gcm96": (KeyType.AES, 256),
+    "aes128-gcm96": (KeyType.AES, 128),
+    "chacha20-poly1305": (KeyType.CHACHA20, 256),
+    "xchacha20-poly1305": (KeyType.XCHACHA20, 256),
+    "ed25519": (KeyType.ED25519, None),
+    "ecdsa-p256": (KeyType.EC, 256),
+    "ecdsa-p384": (KeyType.EC, 384),
+    "ecdsa-p521": (KeyType.EC, 521),
+    "rsa-2048": (KeyType.RSA, 2048),
+    "rsa-3072": (KeyType.RSA, 3072),
+    "rsa-4096": (KeyType.RSA, 4096),
+    "mldsa-44": (KeyType.ML_DSA, 44),
+    "mldsa-65": (KeyType.ML_DSA, 65),
+    "mldsa-87": (KeyType.ML_DSA, 87),
+}
+HMAC_WORD: Final = "hmac"
+MIN_TRANSIT_HMAC: Final = 32
+MAX_TRANSIT_HMAC: Final = 512
+"""Bytes."""
+WORDS: Final[Mapping[tuple[KeyType, int | None, Purpose], str]] = {
+    # What only a dialect makes, and how its product calls it. The native API lists these keys and makes none.
+    **{(*kind, Purpose.TRANSIT): word for word, kind in _TRANSIT_SPECS.items()},
+    **{(KeyType.HMAC, 8 * size, Purpose.TRANSIT): HMAC_WORD for size in range(MIN_TRANSIT_HMAC, MAX_TRANSIT_HMAC + 1)},
+    **{(KeyType.RSA, 2048, purpose): "RSA_2048" for purpose in (Purpose.ENCRYPT, Purpose.SIGN)},
+    (KeyType.SECP256K1, None, Purpose.SIGN): "ECC_SECG_P256K1",
+    **{(KeyType.EC, size, Purpose.AGREE): f"ECC_NIST_P{size}" for size in (256, 384, 521)},
+    (KeyType.HMAC, 224, Purpose.MAC): "HMAC_224",
+    **{(KeyType.ML_KEM, size, Purpose.ENCAPSULATE): f"ML_KEM_{size}" for size in (512, 768, 1024)},
+}
+DIGEST_SIZES: Final[Mapping[AnyAlgorithm, int]] = {
     # Length in bytes of a prehashed message; an algorithm that is absent takes none.
     algorithm: int(algorithm[-3:]) // 8
     for algorithm in Algorithm
@@ -136,34 +193,53 @@ MAX_TAGS: Final = 50
 MAX_PLAINTEXT: Final = 64 * 1024
 
 
+SYMMETRIC: Final = frozenset({KeyType.AES, KeyType.HMAC, KeyType.CHACHA20, KeyType.XCHACHA20})
+"""Types without a public key."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """What kind of key to make: a combination that ALGORITHMS knows."""
+    """What kind of key to make: a combination that ALGORITHMS knows, or WORDS for a dialect's own."""
 
     type: KeyType
     size: int | None
     purpose: Purpose
 
     def __post_init__(self) -> None:
+        kind = (self.type, self.size, self.purpose)
+        if kind not in ALGORITHMS and kind not in WORDS:
+            raise InvalidRequest(_explain(*kind))
+
+    def check_native(self) -> None:
+        """Raise InvalidRequest for a kind that only a dialect makes."""
         if (self.type, self.size, self.purpose) not in ALGORITHMS:
             raise InvalidRequest(_explain(self.type, self.size, self.purpose))
 
     @property
     def algorithms(self) -> tuple[Algorithm, ...]:
-        """What a key of this kind can do, default first."""
-        return ALGORITHMS[self.type, self.size, self.purpose]
+        """What a key of this kind can do in the native API, default first; nothing, for a dialect's own."""
+        return ALGORITHMS.get((self.type, self.size, self.purpose), ())
+
+    @property
+    def word(self) -> str | None:
+        """What the dialect calls its own kind; None for a native one."""
+        return WORDS.get((self.type, self.size, self.purpose))
 
     @property
     def asymmetric(self) -> bool:
         """Whether there is a public key."""
-        return self.type not in {KeyType.AES, KeyType.HMAC}
+        return self.type not in SYMMETRIC
 
 
 def _explain(key_type: KeyType, size: int | None, purpose: Purpose) -> str:
+    if key_type not in PURPOSES:
+        return f"keys of type {key_type} are made by a dialect only"
     if purpose not in PURPOSES[key_type]:
         fits = " or ".join(PURPOSES[key_type])
         return f"a key of type {key_type} has purpose {fits}, not {purpose}"
-    sizes = ", ".join("none" if known is None else str(known) for known in sorted(SIZES[key_type], key=lambda s: s or 0))
+    sizes = ", ".join(
+        "none" if known is None else str(known) for known in sorted(SIZES[key_type], key=lambda s: s or 0)
+    )
     return f"a key of type {key_type} has size {sizes}" + ("" if size is None else ", not the one given")
 
 

@@ -133,6 +133,7 @@ class CreateKey(Request):
     def __post_init__(self) -> None:
         if self.name is not None:
             check_name(self.name)
+        self.spec.check_native()
         _check_description(self.description)
         _check_tags(self.tags)
 

@@ -106,7 +106,7 @@ class NewKey(Body):
 
 def create_key(_: str, body: NewKey) -> CreateKey:
     """Build CreateKey."""
-    size = SIZES[body.type][0] if body.size is None else body.size
+    size = SIZES.get(body.type, (None,))[0] if body.size is None else body.size
     spec = KeySpec(type=body.type, size=size, purpose=body.purpose)
     return CreateKey(spec=spec, name=body.name, description=body.description or "", tags=body.tags or {})
 

@@ -80,6 +80,8 @@ def key(key: Key, _: object) -> KeyReply:
         tags=dict(key.tags),
         rotation=RotationReply(period_days=key.rotation_days, next_at=_time(key.rotate_at)),
         versions_count=len(key.versions),
+        aliases=list(key.aliases),
+        spec=key.spec.word,
         destroy_at=UNSET if key.destroy_at is None else format_time(key.destroy_at),
     )
 

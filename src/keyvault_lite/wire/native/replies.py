@@ -41,6 +41,10 @@ class KeyReply(Struct):
     tags: dict[str, str]
     rotation: RotationReply
     versions_count: int
+    aliases: Annotated[list[str], Meta(description="The names that dialects know it by.")]
+    spec: Annotated[
+        str | None, Meta(description="The kind in the word of the dialect that made it; native kinds have none.")
+    ]
     destroy_at: Time | UnsetType = UNSET
 
 
