@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from keyvault_lite.cli.arguments import grant, moment
 from keyvault_lite.cli.failure import CannotRun
+from keyvault_lite.cli.key import NativePurpose, NativeType
 from keyvault_lite.cli.output import printable
+from keyvault_lite.model.keys import ALGORITHMS, SIZES
 from tests.cli.conftest import Kvl
 from tests.cli.fake_vault import ISSUED, KEY_ID, SERVICE_ID, FakeVault, entry, key
 
@@ -46,6 +49,21 @@ def test_a_tag_has_a_name_and_a_value(kvl: Kvl, vault: FakeVault, tag: str) -> N
     assert kvl("key", "create", "--tag", tag).code == 2
     assert kvl("key", "create", "--tag", "a=1", "--tag", "a=2").code == 2
     assert vault.seen == []
+
+
+def test_the_kinds_on_offer_are_those_of_the_native_api() -> None:
+    assert get_args(NativeType) == tuple(SIZES)
+    assert set(get_args(NativePurpose)) == {purpose for _type, _size, purpose in ALGORITHMS}
+
+
+def test_keys_of_dialects_are_shown_in_their_words(kvl: Kvl, vault: FakeVault) -> None:
+    vault.keys = [
+        key(None, type="SECP256K1", size=None, purpose="SIGN", spec="ECC_SECG_P256K1", aliases=["aws:eu:x", "b"])
+    ]
+    for command in (("key", "ls"), ("key", "show", KEY_ID)):
+        out = kvl(*command).out
+        assert "ECC_SECG_P256K1" in out
+        assert "aws:eu:x" in out
 
 
 def test_key_ls_as_table_and_json(kvl: Kvl, vault: FakeVault) -> None:

@@ -13,6 +13,7 @@ import pytest
 import keyvault_lite
 from keyvault_lite.cli import client
 from keyvault_lite.cli.main import app
+from keyvault_lite.settings import Settings
 from tests.cli.conftest import Kvl
 from tests.cli.fake_vault import KEY_ID, TOKEN, FakeVault
 
@@ -60,6 +61,8 @@ def test_help_names_every_setting_and_the_exit_codes(kvl: Kvl) -> None:
     out = kvl("--help").out
     for setting in SETTINGS:
         assert re.search(rf"\bKEYVAULT_{setting}\b", out), setting
+    for field in Settings.model_fields:
+        assert f"KEYVAULT_{field.upper()}" in out, field
     assert "Exit codes" in out
 
 
@@ -79,12 +82,15 @@ def test_no_option_takes_a_secret(kvl: Kvl) -> None:
         assert not {"token", "password", "master-key", "plaintext", "secret"} & set(options), command
 
 
-@pytest.mark.parametrize("arguments", [("--version",), ("--show-completion", "bash")])
-def test_options_of_kvl_itself(kvl: Kvl, arguments: tuple[str, ...]) -> None:
-    if arguments == ("--version",):
-        assert kvl(*arguments).out == f"kvl {keyvault_lite.__version__}\n"
-    else:
-        assert "--show-completion" in kvl("--help").out
+def test_version(kvl: Kvl) -> None:
+    assert kvl("--version").out == f"kvl {keyvault_lite.__version__}\n"
+
+
+@pytest.mark.parametrize(("words", "offered"), [("kvl key ro", "rotate"), ("kvl key create --type E", "EC\nED25519")])
+def test_the_shell_completes(words: str, offered: str) -> None:
+    cursor = str(len(words.split()) - 1)
+    ran = python("-m", "keyvault_lite", _KVL_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=cursor)
+    assert ran.stdout.split() == offered.split()
 
 
 @pytest.mark.parametrize(

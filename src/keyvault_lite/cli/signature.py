@@ -13,7 +13,7 @@ from keyvault_lite.cli.client import Client, Json, connect, segment
 from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import InputArgument, OutOption, reading, writing
 from keyvault_lite.cli.output import Format, OutputOption
-from keyvault_lite.model.keys import DIGEST_SIZES, MAX_PLAINTEXT, Algorithm, KeySpec, KeyType, Purpose
+from keyvault_lite.model.keys import ALGORITHMS, DIGEST_SIZES, MAX_PLAINTEXT, Algorithm
 
 app = typer.Typer()
 
@@ -102,11 +102,10 @@ def _message(client: Client, key: str, source: BinaryIO, algorithm: Algorithm | 
 
 def _usual_algorithm(client: Client, key: str) -> Algorithm:
     found = client.get(f"/keys/{segment(key)}").json()
-    try:
-        spec = KeySpec(KeyType(found["type"]), found["size"], Purpose(found["purpose"]))
-    except ValueError:
-        raise CannotRun("this kvl does not know the key's type: say --algorithm") from None
-    return spec.algorithms[0]
+    kind = found["type"], found["size"], found["purpose"]
+    if kind not in ALGORITHMS:
+        raise CannotRun("this kind of key does not sign in the native API")
+    return ALGORITHMS[kind][0]
 
 
 def _read_signature(path: Path, *, raw: bool) -> str:
