@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -17,9 +18,10 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, read_master_key
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
+from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.ledger import Ledger, open_database, prepare
 from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.model.errors import Conflict, KeyVaultError, NotFound
+from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, NotFound
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.names import new_id
 from keyvault_lite.model.replies import NewService, Verification
@@ -50,6 +52,7 @@ class Vault:
     database: SqliteDatabase
     master: MasterKey
     keyring: Keyring
+    anchor: FileAnchor | None
     ledger: Ledger
     engine: Engine
 
@@ -73,14 +76,33 @@ def open_vault(chosen: Settings) -> Vault:
     database = open_database(chosen.database_url)
     slots = prepare(database)
     if not slots:
+        _refuse_emptied(chosen, database)
         raise NotFound("the vault is not initialised; run `kvl init`")
     keyring = Keyring.open(slots, master)
-    return _compose(database, master, keyring)
+    return _compose(database, master, keyring, open_anchor(chosen, database))
 
 
-def _compose(database: SqliteDatabase, master: MasterKey, keyring: Keyring) -> Vault:
-    ledger = Ledger.open(database, keyring)
-    return Vault(database, master, keyring, ledger, Engine(ledger, keyring))
+def open_anchor(chosen: Settings, database: SqliteDatabase) -> FileAnchor | None:
+    """The anchor that KEYVAULT_ANCHOR names, by default a file beside the database."""
+    if chosen.anchor == "off":
+        return None
+    path = database.path.with_name(database.path.name + ".anchor") if chosen.anchor is None else Path(chosen.anchor)
+    return FileAnchor(path.absolute(), always_flush=chosen.anchor_sync == "always")
+
+
+def _refuse_emptied(chosen: Settings, database: SqliteDatabase) -> None:
+    """Raise IntegrityViolation for an empty database beside an anchor that remembers a vault."""
+    anchor = open_anchor(chosen, database)
+    if anchor is not None and anchor.exists():
+        raise IntegrityViolation(
+            f"the database is empty, but the anchor {anchor.place} remembers a vault: the database was replaced or "
+            "removed. Restore it; for a new vault move the anchor away."
+        )
+
+
+def _compose(database: SqliteDatabase, master: MasterKey, keyring: Keyring, anchor: FileAnchor | None) -> Vault:
+    ledger = Ledger.open(database, keyring, anchor)
+    return Vault(database, master, keyring, anchor, ledger, Engine(ledger, keyring))
 
 
 async def _perform(vault: Vault, request: Request) -> object:
@@ -93,9 +115,10 @@ async def _initialise(chosen: Settings, name: str = "admin") -> tuple[Vault, New
     with database.beginning():
         if prepare(database):
             return open_vault(chosen), None
+        _refuse_emptied(chosen, database)
         master = _master_key(chosen)
         keyring = Keyring.create()
-        vault = _compose(database, master, keyring)
+        vault = _compose(database, master, keyring, open_anchor(chosen, database))
         try:
             slot = keyring.seal(master, slot_id=new_id(), created_at=vault.ledger.now())
             made = await _perform(vault, Initialise(slot, name))
@@ -137,7 +160,8 @@ def recover_admin(chosen: Settings) -> NewVault:
 
 
 def _new_vault(vault: Vault, made: NewService) -> NewVault:
-    return NewVault(made.service.id, made.token, str(vault.database.path), None)
+    anchor = vault.anchor
+    return NewVault(made.service.id, made.token, str(vault.database.path), None if anchor is None else anchor.place)
 
 
 def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False) -> None:

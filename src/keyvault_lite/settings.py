@@ -30,6 +30,10 @@ class Settings(BaseSettings):
     master_key_file: str | None = None
     """A file, or a descriptor path like /dev/fd/3, that holds the base64."""
     database_url: str = "sqlite:///keyvault.db"
+    anchor: str | None = None
+    """A file, by default the database file with `.anchor`; `off` does without, visibly; `https://…` a shared one."""
+    anchor_sync: Literal["second", "always"] = "second"
+    """When the anchor's data entries are flushed; management entries always are before they are answered."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     tls_cert: Path | None = None

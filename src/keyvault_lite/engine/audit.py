@@ -3,10 +3,19 @@
 from collections.abc import Mapping
 from typing import Final
 
+from keyvault_lite.access.authorize import may_read_entry
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.reader import Filter
-from keyvault_lite.model.errors import IntegrityViolation
-from keyvault_lite.model.requests import ListAudit, Request, VerifyAudit
+from keyvault_lite.model.errors import IntegrityViolation, NotFound
+from keyvault_lite.model.requests import (
+    ListAudit,
+    ReadCheckpoint,
+    ReadConsistency,
+    ReadLogKey,
+    ReadReceipt,
+    Request,
+    VerifyAudit,
+)
 
 
 def page(request: ListAudit, scene: Scene) -> Done:
@@ -44,4 +53,34 @@ def verify(_: VerifyAudit, scene: Scene) -> Done:
     return Done(scene.once("verification", (), scene.ledger.verify))
 
 
-HANDLERS: Final[Mapping[type[Request], Handler]] = {ListAudit: page, VerifyAudit: verify}
+def checkpoint(_: ReadCheckpoint, scene: Scene) -> Done:
+    """The newest signed checkpoint."""
+    return Done(scene.ledger.checkpoint())
+
+
+def receipt(request: ReadReceipt, scene: Scene) -> Done:
+    """The proof that an entry is in the log: for who may read the log, and for the service whose entry it is."""
+    entry = scene.once("entry", (), lambda: scene.ledger.entry(request.entry))
+    if entry is None or not may_read_entry(scene.principal, entry.draft.service_id):
+        raise NotFound("no such entry")
+    return Done(scene.ledger.receipt(entry))
+
+
+def consistency(request: ReadConsistency, scene: Scene) -> Done:
+    """The proof that the log only grew."""
+    return Done(scene.ledger.consistency(request.old, request.new))
+
+
+def log_key(_: ReadLogKey, scene: Scene) -> Done:
+    """The key that verifies checkpoints."""
+    return Done(scene.ledger.log_key())
+
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    ListAudit: page,
+    ReadCheckpoint: checkpoint,
+    ReadConsistency: consistency,
+    ReadLogKey: log_key,
+    ReadReceipt: receipt,
+    VerifyAudit: verify,
+}

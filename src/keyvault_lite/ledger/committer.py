@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from keyvault_lite.ledger.journal import Item, Journal
+from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Committed, Outcome
+from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.state import State
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 

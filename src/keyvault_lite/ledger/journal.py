@@ -1,73 +1,95 @@
-"""One transaction: catch up with the log, judge each outcome on the state it meets, append entries and rows, move the head.
+"""The log and the state as this process knows them, and the one transaction that moves both.
 
-Everything here runs in the committer's thread, under the lock between processes. Nothing in memory changes until
-COMMIT has succeeded: an aborted transaction leaves the head, the state and the tree as they were.
+Everything that writes runs in the committer's thread, under the lock between processes. Nothing in memory changes until
+COMMIT has succeeded, and nothing is signed before: what may be rolled back must never carry a signature.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
+from keyvault_lite.audit import checkpoint
 from keyvault_lite.audit.chain import BrokenChain, ChainCheck, Position, genesis
-from keyvault_lite.audit.entry import encode_draft, entry_hash, entry_row
-from keyvault_lite.audit.merkle import Edge
+from keyvault_lite.audit.merkle import InvalidProof, TileReader, Tiles
 from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.anchor import Anchor, Mark
 from keyvault_lite.ledger.head import Head, read_head
-from keyvault_lite.ledger.outcome import Authority, Change, Outcome, StoredReply
-from keyvault_lite.ledger.records import changed_rows, read_reply, reply_values
+from keyvault_lite.ledger.outcome import Authority, Change, StoredReply
+from keyvault_lite.ledger.pending import Item, Known, Pending
+from keyvault_lite.ledger.records import read_reply
 from keyvault_lite.ledger.rows import read_rows, row_is_genuine
-from keyvault_lite.ledger.schema import FORMATS, Row
+from keyvault_lite.ledger.schema import FORMATS
 from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.state import Overlay, State, StateTree, row_key
+from keyvault_lite.ledger.state import State, StateTree
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, OutcomeUnknown
 from keyvault_lite.model.names import ServiceId
 
 CHUNK: Final = 2000
 """Entries read at a time when another process has written."""
-
-
-class Item:
-    """One outcome on its way into the log."""
-
-    __slots__ = ("error", "first_id", "middles", "outcome", "redo", "since")
-
-    def __init__(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> None:
-        self.outcome = outcome
-        self.since = since
-        """The newest management entry of the state it was computed on."""
-        self.redo = redo
-        self.middles = [encode_draft(draft) for draft in outcome.drafts]
-        self.first_id = 0
-        self.error: Exception | None = None
+PUT_BACK: Final = "the database was put back: its log does not extend the one that the anchor remembers"
 
 
 class Journal:
     """The log and the state, as the database has them and as this process knows them."""
 
-    def __init__(self, database: SqliteDatabase, authority: Authority, state: State) -> None:
+    def __init__(self, database: SqliteDatabase, authority: Authority, state: State, anchor: Anchor | None) -> None:
         self._database = database
         self._authority = authority
+        self._anchor = anchor
+        self._anchored: Mark | None = None
+        """The mark of the anchor as last seen there."""
         self._connection = database.writer()
         self.state = state
         self.tree = StateTree()
-        self.edge = Edge()
-        self.head = Head(
+        start = genesis(authority.instance_id, authority.log_public_key)
+        tiles = Tiles()
+        head = Head(
             epoch=0,
             size=0,
-            hash=genesis(authority.instance_id, authority.log_public_key),
+            hash=start,
             timestamp=0,
             state_seq=0,
             state_root=self.tree.root(),
-            edge=self.edge.to_bytes(),
+            edge=tiles.edge.to_bytes(),
             checkpoint="",
         )
-        self._head_mac = b""
-        """Of the head as last seen in the database; empty while there is none."""
+        self.known = Known(head, b"", tiles, "")
+        self.scrubbed = 0
+        """How many entries a background check has read and proven; goes into the anchor."""
+
+    @property
+    def head(self) -> Head:
+        """The newest head."""
+        return self.known.head
+
+    def load(self, known: Known, tree: StateTree, change: Change, mark: Mark | None) -> None:
+        """Start from a head, tree and state that were verified together, and from the anchor they extend."""
+        self.tree, self.known, self._anchored = tree, known, mark
+        self.scrubbed = 0 if mark is None else mark.scrubbed
+        self.state.apply(change)
+        self.state.sequence = known.head.state_seq
 
     def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        """Store the newest checkpoint, flush the anchor, close the connection."""
+        try:
+            if self.known.checkpoint != self.head.checkpoint:
+                with self._database.lock():
+                    self._begin()
+                    try:
+                        self._catch_up()
+                        self._store_checkpoint()
+                    finally:
+                        self._abort()
+        except (driver.Error, AuditUnavailable, IntegrityViolation, OutcomeUnknown):
+            pass  # the checkpoint is in the anchor, and the next start signs one anyway
+        finally:
+            self._connection.close()
+            if self._anchor is not None:
+                self._anchor.close()
+
+    def _store_checkpoint(self) -> None:
+        pending = Pending(self.known, self.state, self.tree, self._authority, self.find_reply)
+        pending.store(self._connection, pending.close())
+        self._connection.execute("COMMIT")
 
     def reopen(self) -> None:
         """Leave a connection behind that may hold a broken transaction."""
@@ -81,15 +103,18 @@ class Journal:
         """Commit the outcomes of all items, in order, in one transaction. `claim` is called for them once it is open.
 
         MUST be called without the file lock held. On return every item has its place in the log and its final outcome.
-        Raises AuditUnavailable if nothing was written, OutcomeUnknown if COMMIT failed, IntegrityViolation if the
+        Raises AuditUnavailable if nothing was written, OutcomeUnknown if it may have been, IntegrityViolation if the
         database is not the one this process knows.
         """
         with self._database.lock():
             self._begin()
             try:
                 self._catch_up()
-                pending = _Pending(self, claim())
-                pending.store(self._connection)
+                pending = Pending(self.known, self.state, self.tree, self._authority, self.find_reply)
+                for item in claim():
+                    pending.add(item)
+                after = pending.close()
+                pending.store(self._connection, after)
                 self._database.check_same_file()
             except driver.IntegrityError as error:
                 self._abort()
@@ -106,10 +131,11 @@ class Journal:
                 self.tree.rollback()
                 raise OutcomeUnknown("the store failed while committing") from error
             self._database.check_same_file()
-            pending.adopt()
+            pending.apply()
+            self._publish(after)
 
     def refresh(self) -> None:
-        """Adopt what other processes have committed."""
+        """Adopt what other processes have committed, and say so to the anchor."""
         with self._database.lock():
             self._begin()
             try:
@@ -118,24 +144,22 @@ class Journal:
                 raise AuditUnavailable("the database cannot be read") from error
             finally:
                 self._abort()
+            if self.head.size:
+                self._publish(self.known)
 
     def probe(self) -> None:
         """Try whether the store takes writes again. Raises AuditUnavailable if not."""
-        with self._database.lock():
-            self._begin()
-            try:
-                self._connection.execute(statements.PROBE)
-                self._connection.execute("COMMIT")
-            except driver.Error as error:
-                self._abort()
-                raise AuditUnavailable("the audit log cannot be written") from error
+        self._write_apart(statements.PROBE, ())
 
     def forget_replies(self, now: int) -> None:
         """Delete the kept replies that have expired."""
+        self._write_apart(statements.FORGET_REPLIES, (now,))
+
+    def _write_apart(self, sql: str, values: tuple[int, ...]) -> None:
         with self._database.lock():
             self._begin()
             try:
-                self._connection.execute(statements.FORGET_REPLIES, (now,))
+                self._connection.execute(sql, values)
                 self._connection.execute("COMMIT")
             except driver.Error as error:
                 self._abort()
@@ -152,48 +176,68 @@ class Journal:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
+    # Reading what others wrote
+
     def _catch_up(self) -> None:
-        """Make memory what the database is, if that extends what memory was; else raise IntegrityViolation."""
+        """Make memory what the database is, if that extends memory and the anchor; else raise IntegrityViolation."""
+        # The anchor is read first: whatever it says was in the log by then, so it is in what is read now.
+        mark = None if self._anchor is None else self._anchor.read()
+        old = self.head
+        hashes: list[bytes] = []
         row = self._connection.execute(statements.READ_HEAD).fetchone()
         if row is None:
-            if self._head_mac:
-                raise IntegrityViolation("the head of the log is gone")
+            if self.known.mac or mark is not None:
+                raise IntegrityViolation(PUT_BACK)
             return
         last = self._connection.execute(statements.LAST_ENTRY).fetchone() or (0, None)
-        if row[-1] == self._head_mac:
-            if last[0] != self.head.size or (last[0] and last[1] != self.head.hash):
-                raise IntegrityViolation("the log is not the one its head names")
-            return
-        head = read_head(row, self._authority)
+        if row[-1] == self.known.mac:
+            self._check_last(last, old)
+        else:
+            head = read_head(row, self._authority)
+            self._check_last(last, head)
+            if head.size < old.size or head.epoch < old.epoch:
+                raise IntegrityViolation(
+                    "the log is shorter than the one this process knows: the database was put back"
+                )
+            hashes = self._adopt(head, row[-1])
+        if mark != self._anchored:
+            self._check_extends(mark, old, hashes)
+            self._anchored = mark
+
+    @staticmethod
+    def _check_last(last: tuple[int, bytes | None], head: Head) -> None:
         if last[0] != head.size or (last[0] and last[1] != head.hash):
             raise IntegrityViolation("the log is not the one its head names")
-        if head.size < self.head.size or head.epoch < self.head.epoch:
-            raise IntegrityViolation("the log is shorter than the one this process knows: the database was put back")
-        self._adopt(head, row[-1])
 
-    def _adopt(self, head: Head, mac: bytes) -> None:
-        edge = self.edge.copy()
-        check = ChainCheck(
-            Position(self.head.size, self.head.hash, self.head.epoch, self.head.timestamp, self.head.state_seq, None),
-            edge,
-        )
-        rows = self._connection.execute(f"{statements.ENTRIES} WHERE id > ? ORDER BY id", (self.head.size,))
+    @staticmethod
+    def _check_extends(mark: Mark | None, old: Head, hashes: Sequence[bytes]) -> None:
+        """The log must hold what the anchor remembers: at what this process knew, or within what it has just read."""
+        if mark is None:
+            raise IntegrityViolation("the anchor is gone")
+        newer = mark.size - old.size
+        held = old.hash if newer == 0 else hashes[newer - 1] if 0 < newer <= len(hashes) else None
+        if held != mark.hash:
+            raise IntegrityViolation(PUT_BACK)
+
+    def _adopt(self, head: Head, mac: bytes) -> list[bytes]:
+        """Take in a head that another process has written. Returns the hashes of the entries that are new here."""
+        old, tiles = self.head, self.known.tiles.copy()
+        check = ChainCheck(Position(old.size, old.hash, old.epoch, old.timestamp, old.state_seq, None))
+        rows = self._connection.execute(f"{statements.ENTRIES} WHERE id > ? ORDER BY id", (old.size,))
+        hashes: list[bytes] = []
         try:
             while chunk := rows.fetchmany(CHUNK):
-                check.feed(chunk)
+                hashes += check.feed(chunk)
         except BrokenChain as error:
             raise IntegrityViolation("the log does not extend the one this process knows") from error
+        tiles.extend(hashes)
         found = check.position
-        if (found.size, found.head, found.state_seq) != (
-            head.size,
-            head.hash,
-            head.state_seq,
-        ) or edge.to_bytes() != head.edge:
+        if (found.size, found.head, found.state_seq) != (head.size, head.hash, head.state_seq) or (
+            tiles.edge.to_bytes() != head.edge
+        ):
             raise IntegrityViolation("the log does not extend the one this process knows")
-        if head.state_seq != self.head.state_seq:
-            news = read_rows(
-                self._connection, self._authority, newer_than=self.head.state_seq, known=self.state.find_key
-            )
+        if head.state_seq != old.state_seq:
+            news = read_rows(self._connection, self._authority, newer_than=old.state_seq, known=self.state.find_key)
             for key, row_mac in news.macs.items():
                 self.tree.put(key, row_mac)
             # The root decides: an old row put back, or a new one left out, is not the state the log commits to.
@@ -202,14 +246,36 @@ class Journal:
                 raise IntegrityViolation("the stored state is not the one the log commits to")
             self.tree.accept()
             self.state.apply(news.change)
-        self.edge, self.head, self._head_mac = edge, head, mac
+        self.known = Known(head, mac, tiles, self.known.checkpoint)
         self.state.sequence = head.state_seq
+        return hashes
 
-    def load(self, head: Head, mac: bytes, tree: StateTree, change: Change) -> None:
-        """Start from a head, tree and state that were verified together."""
-        self.edge, self.tree, self.head, self._head_mac = Edge.from_bytes(head.edge), tree, head, mac
-        self.state.apply(change)
-        self.state.sequence = head.state_seq
+    # Telling the world
+
+    def _publish(self, known: Known) -> None:
+        """After COMMIT: sign the head, and put it in the anchor, before anybody is answered."""
+        head, root = known.head, known.tiles.edge.root()
+        origin = checkpoint.origin(self._authority.instance_id, head.epoch)
+        public_key = self._authority.log_public_key
+        note = checkpoint.sign_note(
+            checkpoint.checkpoint_body(origin, head.size, root), origin, public_key, self._authority.sign_log
+        )
+        self.known = Known(head, known.mac, known.tiles, note)
+        if self._anchor is None:
+            return
+        mark = Mark(
+            epoch=head.epoch,
+            size=head.size,
+            state_seq=head.state_seq,
+            hash=head.hash,
+            root=root,
+            checkpoint=note,
+            verifier_key=checkpoint.verifier_key(origin, public_key),
+            scrubbed=self.scrubbed,
+        )
+        if mark != self._anchored:
+            self._anchor.write(mark, before=self._anchored)
+            self._anchored = mark
 
     def find_reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
         """The kept reply in the transaction under way."""
@@ -230,103 +296,22 @@ def find_reply(
     return read_reply(row[:-2], row[-2])
 
 
-class _Pending:
-    """A transaction's worth of entries and rows, computed in memory before any of it is written."""
+def tile_reader(connection: driver.Connection, known: Known) -> TileReader:
+    """The Merkle tree of a known log, from stored tiles, tiles in memory and leaves. Nothing read here is trusted."""
+    size = known.tiles.edge.size
 
-    def __init__(self, journal: Journal, items: Sequence[Item]) -> None:
-        self._journal = journal
-        self._entries: list[Row] = []
-        self._leaves: list[bytes] = []
-        self._rows: list[tuple[str, Row]] = []
-        self._changes: list[Change] = []
-        self._replies: dict[tuple[ServiceId, bytes], StoredReply] = {}
-        self._state: State = journal.state
-        head = journal.head
-        self._size, self._hash, self._epoch = head.size, head.hash, head.epoch
-        self._state_seq, self._state_root = head.state_seq, head.state_root
-        self._now = max(time.time_ns() // 1000, head.timestamp)
-        for item in items:
-            self._add(item)
-        edge = journal.edge.copy()
-        edge.extend(self._leaves)
-        self._edge = edge
-        self._head = replace(
-            head,
-            size=self._size,
-            hash=self._hash,
-            timestamp=self._now,
-            state_seq=self._state_seq,
-            state_root=self._state_root,
-            edge=edge.to_bytes(),
-        )
-        self._mac = journal._authority.head_mac(*self._head.values())
+    def tile(level: int, index: int) -> bytes | None:
+        filling = known.tiles.tile(level, index)
+        if filling is not None:
+            return filling
+        row = connection.execute(statements.TILE, (level, index)).fetchone()
+        if row is None:
+            return None
+        if not isinstance(row[0], bytes):
+            raise InvalidProof("a stored tile is damaged")
+        return row[0]
 
-    def _add(self, item: Item) -> None:
-        if item.since != self._state_seq:
-            # Something that decides may have changed since: judge again, on exactly the state this entry will follow.
-            item.outcome = item.redo(self._state)
-            item.middles = [encode_draft(draft) for draft in item.outcome.drafts]
-        outcome = item.outcome
-        item.first_id = self._size + 1
-        for draft, middle in zip(outcome.drafts, item.middles, strict=True):
-            self._size += 1
-            root = None if outcome.change is None else self._change(outcome.change)
-            digest = entry_hash(self._size, self._epoch, self._now, self._state_seq, root, middle, self._hash)
-            self._entries.append(
-                entry_row(self._size, self._epoch, self._now, self._state_seq, root, draft, self._hash, digest)
-            )
-            self._leaves.append(digest)
-            self._hash = digest
-        if outcome.reply is not None:
-            self._keep(replace(outcome.reply, entry_id=item.first_id))
+    def leaves(start: int, end: int) -> list[bytes]:
+        return [row[0] for row in connection.execute(statements.LEAVES, (start, end))]
 
-    def _change(self, change: Change) -> bytes:
-        journal = self._journal
-        if not self._changes:
-            self._state = Overlay(journal.state, self._find_reply)
-        for table, values in changed_rows(change, self._state.find_key):
-            form = FORMATS[table]
-            key = form.key_of(values)
-            mac = journal._authority.row_mac(table, key, self._size, values)
-            journal.tree.put(row_key(table, key), mac)
-            self._rows.append((table, (*values, self._size, mac)))
-        self._changes.append(change)
-        self._state.apply(change)
-        self._state.sequence = self._state_seq = self._size
-        self._state_root = journal.tree.root()
-        return self._state_root
-
-    def _keep(self, reply: StoredReply) -> None:
-        values = reply_values(reply)
-        form = FORMATS["idempotency_replies"]
-        mac = self._journal._authority.row_mac(form.name, form.key_of(values), reply.entry_id, values)
-        self._rows.append((form.name, (*values, reply.entry_id, mac)))
-        self._replies[reply.service_id, reply.key_digest] = reply
-
-    def _find_reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
-        kept = self._replies.get((service_id, key_digest))
-        return self._journal.find_reply(service_id, key_digest) if kept is None else kept
-
-    def store(self, connection: driver.Connection) -> None:
-        """Write it all into the open transaction, and read back that it was taken."""
-        for table, row in self._rows:
-            connection.execute(statements.UPSERT[table], row)
-        written = connection.executemany(statements.APPEND, self._entries).rowcount
-        if written != len(self._entries):
-            raise IntegrityViolation("the log did not take every entry")
-        values = (*self._head.values(), self._mac)
-        if self._journal._head_mac:
-            written = connection.execute(statements.WRITE_HEAD, values).rowcount
-        else:
-            written = connection.execute(statements.FIRST_HEAD, (1, *values)).rowcount
-        if written != 1:
-            raise IntegrityViolation("the log did not take its head")
-
-    def adopt(self) -> None:
-        """After COMMIT: what was pending is what is."""
-        journal = self._journal
-        journal.tree.accept()
-        journal.edge, journal.head, journal._head_mac = self._edge, self._head, self._mac
-        for change in self._changes:
-            journal.state.apply(change)
-        journal.state.sequence = self._state_seq
+    return TileReader(size=size, tile=tile, leaves=leaves)

@@ -7,25 +7,34 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
+from keyvault_lite.audit import checkpoint
+from keyvault_lite.audit.entry import encode_entry
+from keyvault_lite.audit.merkle import Edge, InvalidProof, Tiles, consistency_proof, inclusion_proof, verify_inclusion
+from keyvault_lite.audit.receipt import format_receipt
 from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.anchor import Anchor
 from keyvault_lite.ledger.committer import Committer
-from keyvault_lite.ledger.journal import Journal, find_reply
+from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
+from keyvault_lite.ledger.journal import Journal, find_reply, tile_reader
 from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredReply
+from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.reader import Filter, read_entry, read_page
 from keyvault_lite.ledger.records import read_slot
+from keyvault_lite.ledger.sharing import SharedVerification
 from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.start import read_mark
 from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.upgrade import REVISION, revision_of, upgrade
-from keyvault_lite.ledger.verify import SharedVerification, read_verified, verify_log
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest, KeyVaultError
 from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.names import ServiceId
-from keyvault_lite.model.replies import Finding, Page, Verification
+from keyvault_lite.model.replies import Consistency, Finding, LogKey, Page, Verification
 
 
 class DamagedVault(IntegrityViolation):
@@ -79,36 +88,65 @@ def stored_slots(connection: driver.Connection) -> tuple[Slot, ...]:
 class Ledger:
     """Facts and evidence of one vault. Made by `open`."""
 
-    def __init__(self, database: SqliteDatabase, authority: Authority) -> None:
+    def __init__(self, database: SqliteDatabase, authority: Authority, anchor: Anchor | None) -> None:
         self._database = database
         self._authority = authority
+        self._anchor = anchor
         self._readers = threading.local()
         self._verification = SharedVerification()
         self._state = State(self._find_reply)
-        self._journal = Journal(database, authority, self._state)
+        self._journal = Journal(database, authority, self._state, anchor)
         self._committer = Committer(self._journal)
+        self._closing = threading.Event()
+        self._flusher = threading.Thread(target=self._flush_anchor, name="anchor", daemon=True)
 
     @classmethod
-    def open(cls, database: SqliteDatabase, authority: Authority) -> Self:
+    def open(cls, database: SqliteDatabase, authority: Authority, anchor: Anchor | None) -> Self:
         """Verify what is stored and take it into memory. Raises DamagedVault with every finding."""
+        ledger = cls(database, authority, anchor)
         try:
-            ledger = cls(database, authority)
-            with database.lock(), ledger._reading() as connection:
-                opened = read_verified(connection, authority)
-        except driver.Error as error:
-            raise AuditUnavailable("the database cannot be read") from error
-        if opened.findings:
-            ledger.close()
-            raise DamagedVault(opened.findings)
-        if opened.head is not None:
-            ledger._journal.load(opened.head, opened.mac, opened.tree, opened.rows.change)
+            ledger._load()
+        except BaseException:
+            ledger._journal.close()
+            raise
         ledger._committer.start()
+        ledger._flusher.start()
         return ledger
+
+    def _load(self) -> None:
+        with self._database.lock(), self._reading() as connection:
+            findings: list[Finding] = []
+            mark = read_mark(self._anchor, findings)
+            seen = inspect(
+                connection,
+                self._authority,
+                anchor=None if findings else self._anchor,
+                mark=mark,
+                log_from=_unproven(connection, 0 if mark is None else mark.scrubbed),
+            )
+            findings += seen.findings
+            if findings:
+                raise DamagedVault(findings)
+            if seen.head is None:
+                return
+            known = Known(seen.head, seen.mac, Tiles(), seen.head.checkpoint)
+            self._journal.load(replace(known, tiles=_tiles(connection, seen)), seen.tree, seen.rows.change, mark)
+        # Signs the head and flushes the anchor before anything is served.
+        self._journal.refresh()
+        if self._anchor is not None:
+            self._anchor.flush()
 
     def close(self) -> None:
         """Commit what is waiting and let go of the database."""
+        self._closing.set()
         self._committer.close()
+        self._flusher.join()
         self._journal.close()
+
+    def _flush_anchor(self) -> None:
+        while self._anchor is not None and not self._closing.wait(FLUSH_SECONDS):
+            with suppress(KeyVaultError):  # the next commit meets the same fault and says so
+                self._anchor.flush()
 
     @property
     def is_empty(self) -> bool:
@@ -145,23 +183,85 @@ class Ledger:
         """Delete kept replies that have expired. Blocks."""
         self._journal.forget_replies(self.now())
 
+    # Evidence
+
     def entries(self, wanted: Filter) -> Page[Entry]:
-        """A page of the log. Blocks for some hundred microseconds."""
+        """A page of the log, each entry proven to be under the authenticated head. Blocks."""
         with self._reading() as connection:
-            return read_page(connection, wanted)
+            page = read_page(connection, wanted)
+            self._prove(connection, page.items)
+            return page
 
     def entry(self, entry_id: int) -> Entry | None:
-        """One entry of the log."""
+        """One entry of the log, proven as well."""
         with self._reading() as connection:
-            return read_entry(connection, entry_id)
+            entry = read_entry(connection, entry_id)
+            if entry is not None:
+                self._prove(connection, (entry,))
+            return entry
+
+    def _prove(self, connection: driver.Connection, entries: tuple[Entry, ...]) -> None:
+        known = self._known_up_to(max((entry.id for entry in entries), default=0))
+        reader, edge = tile_reader(connection, known), known.tiles.edge
+        root = edge.root()
+        for entry in entries:
+            index = entry.id - 1
+            proof = inclusion_proof(reader.node, index, edge.size)
+            verify_inclusion(entry.hash, proof, index=index, size=edge.size, root=root)
+
+    def _known_up_to(self, size: int) -> Known:
+        if self._journal.head.size < size:
+            self._journal.refresh()  # another process wrote it
+        known = self._journal.known
+        if known.head.size < size:
+            raise IntegrityViolation("the log has entries that its head does not know")
+        return known
+
+    def checkpoint(self) -> str:
+        """The newest signed checkpoint of this process."""
+        return self._journal.known.checkpoint
+
+    def receipt(self, entry: Entry) -> str:
+        """The proof that an entry is under the newest signed checkpoint."""
+        known = self._known_up_to(entry.id)
+        with self._reading() as connection:
+            reader = tile_reader(connection, known)
+            proof = inclusion_proof(reader.node, entry.id - 1, known.tiles.edge.size)
+        return format_receipt(entry.id - 1, proof, known.checkpoint, encode_entry(entry))
+
+    def consistency(self, old: int, new: int) -> Consistency:
+        """The proof that the log of `new` entries extends the log of `old`. Raises InvalidRequest beyond its size."""
+        known = self._journal.known
+        if not 0 < old <= new <= known.head.size:
+            raise InvalidRequest(f"sizes are 1 to {known.head.size}, `from` not above `to`")
+        with self._reading() as connection:
+            return Consistency(old, new, tuple(consistency_proof(tile_reader(connection, known).node, old, new)))
+
+    def log_key(self) -> LogKey:
+        """With which key the log's checkpoints verify, in its present epoch."""
+        origin = checkpoint.origin(self._authority.instance_id, self._journal.head.epoch)
+        public_key = self._authority.log_public_key
+        return LogKey(checkpoint.verifier_key(origin, public_key), public_key)
 
     def verify(self) -> Verification:
         """Check the whole log and state as stored; who asks while a check runs gets its result. Blocks, as the log grows."""
-        return self._verification.run(self._verify)
+        return self._verification.run(lambda: verification(self.inspect()))
 
-    def _verify(self) -> Verification:
+    def inspect(self, progress: Progress | None = None) -> Inspection:
+        """Everything that can be checked. Blocks, in proportion to the log."""
+        findings: list[Finding] = []
+        mark = read_mark(self._anchor, findings)
         with self._reading() as connection:
-            return verify_log(connection, self._authority)
+            seen = inspect(
+                connection,
+                self._authority,
+                anchor=None if findings else self._anchor,
+                mark=mark,
+                log_from=0,
+                progress=progress,
+            )
+        seen.findings[:0] = findings
+        return seen
 
     def _find_reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
         with self._reading() as connection:
@@ -177,3 +277,29 @@ class Ledger:
         except driver.Error as error:
             self._readers.connection = None
             raise AuditUnavailable("the database cannot be read") from error
+
+
+FLUSH_SECONDS: Final = 0.5
+"""How long the anchor's newest data entries may wait for their flush."""
+CHECKED_AT_START: Final = 200_000
+"""A log of so many entries is checked whole at each start, a longer one from where a background check has got to."""
+
+
+def _unproven(connection: driver.Connection, scrubbed: int) -> int:
+    """From behind which entry the log has to be checked before it is served."""
+    size = int((connection.execute(statements.LAST_ENTRY).fetchone() or (0,))[0])
+    if size <= CHECKED_AT_START:
+        return 0
+    return min(scrubbed or size - CHECKED_AT_START, size)
+
+
+def _tiles(connection: driver.Connection, seen: Inspection) -> Tiles:
+    """The writer's state of the Merkle tree, from what is stored; it has to be that of the head's edge."""
+    if seen.head is None:
+        return Tiles()
+    edge = Edge.from_bytes(seen.head.edge)
+    reader = tile_reader(connection, Known(seen.head, seen.mac, Tiles(edge), ""))
+    try:
+        return Tiles.resume(edge, reader)
+    except InvalidProof as error:
+        raise DamagedVault([Finding("tiles", "", error.detail)]) from error

@@ -21,6 +21,8 @@ class Change:
     tokens: tuple[Token, ...] = ()
     slots: tuple[Slot, ...] = ()
     settings: tuple[Setting, ...] = ()
+    new_epoch: bool = False
+    """Whether the log goes on under a new origin: an acknowledged rollback."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class VerifiedRows:
 
     change: Change = field(default_factory=Change)
     macs: dict[bytes, bytes] = field(default_factory=dict)
+    written: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By table and first key column: the entry that wrote the row."""
     findings: list[Finding] = field(default_factory=list)
     quarantined: set[str] = field(default_factory=set)
     """Ids and names of keys that a bad row belongs to."""
@@ -100,6 +102,7 @@ def _genuine(
         values = row[:-2]
         if row_is_genuine(authority, form, row):
             found.macs[row_key(form.name, form.key_of(values))] = row[-1]
+            found.written[form.name, values[0]] = row[-2]
             yield values
             continue
         _note(found, form.name, values[0], "row does not verify")

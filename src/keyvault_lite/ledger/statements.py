@@ -29,6 +29,9 @@ FIRST_HEAD: Final = _insert("ledger_head", ("id", *HEAD_COLUMNS, "mac"))
 WRITE_HEAD: Final = (
     f"UPDATE ledger_head SET {', '.join(f'{column} = ?' for column in HEAD_COLUMNS)}, mac = ? WHERE id = 1"  # noqa: S608
 )
+PUT_TILE: Final = _insert("tiles", ("level", "tile", "hashes")) + " ON CONFLICT DO NOTHING"
+TILE: Final = "SELECT hashes FROM tiles WHERE level = ? AND tile = ?"
+LEAVES: Final = "SELECT hash FROM audit_logs WHERE id > ? AND id <= ? ORDER BY id"
 PROBE: Final = "UPDATE ledger_head SET size = size WHERE id = 1"
 """Writes and flushes without changing anything: whether the store works again after a fault."""
 UPSERT: Final = {name: _upsert(form) for name, form in FORMATS.items()}

@@ -1,0 +1,252 @@
+"""The anchor: the newest head of the log, kept outside the database, so that a database put back is found out.
+
+A file of two slots in separate 4 KiB blocks and a third block that says which slot is flushed:
+
+    slot   = "KVLANCH1" | counter u64 | epoch u32 | size u64 | state_seq u64 | scrubbed u64 | hash[32] | root[32]
+             | u16 length, checkpoint (signed note, UTF-8) | u16 length, verifier key | SHA-256 of all before
+
+Writes go to the slot that is not flushed, and the roles change only after a flush: whatever a power loss tears, the
+other slot is whole. All processes of a host share the file, under its own lock. It may lag behind the log, never lead:
+it is written after COMMIT and before the reply, and flushed before a reply while a management entry is newer than the
+last flush.
+"""
+
+import fcntl
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct, error
+from typing import Final, Protocol
+
+from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError, OutcomeUnknown
+
+BLOCK: Final = 4096
+_MAGIC: Final = b"KVLANCH1"
+_FIXED: Final = Struct(">8sQIQQQ32s32s")
+_LENGTH: Final = Struct(">H")
+_DIGEST: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A head of the log as the anchor remembers it."""
+
+    epoch: int
+    size: int
+    state_seq: int
+    """The newest management entry under this head."""
+    hash: bytes
+    """Of the newest entry."""
+    root: bytes
+    """Of the Merkle tree."""
+    checkpoint: str
+    """The signed note that says so."""
+    verifier_key: str
+    """With which the note verifies: what an offline check needs from outside the database."""
+    scrubbed: int = 0
+    """How many entries a background check had read and proven."""
+
+
+class DamagedAnchor(IntegrityViolation):
+    """Neither slot of the anchor can be read."""
+
+
+class Anchor(Protocol):
+    """Where marks are kept. MUST be compare-and-extend: never replaced backwards, shared by all who share a log."""
+
+    def read(self) -> Mark | None:
+        """The newest mark; None before the first. Raises DamagedAnchor, or OutcomeUnknown if it cannot be reached."""
+
+    def write(self, mark: Mark, *, before: Mark | None) -> None:
+        """Replace the mark that was read as `before`. Raises OutcomeUnknown if it is another by now, or cannot be."""
+
+    def flush(self) -> None:
+        """Make the newest mark survive a power loss."""
+
+    def close(self) -> None:
+        """Flush and let go."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+
+
+class FileAnchor:
+    """The anchor of one host, in a file."""
+
+    def __init__(self, path: Path, *, always_flush: bool = False) -> None:
+        self._path = path
+        self._always = always_flush
+        self._descriptor: int | None = None
+        self._threads = threading.Lock()
+        self._seen: tuple[int, bytes, Mark] | None = None
+        """Slot, raw block and mark of the newest record this process has read or written."""
+        self._covered = -1
+        """The newest management entry that a flush of this process has covered."""
+
+    @property
+    def place(self) -> str:
+        """The file's path."""
+        return str(self._path)
+
+    def exists(self) -> bool:
+        """Whether there is a file that is not empty."""
+        return self._path.exists() and self._path.stat().st_size > 0
+
+    def read(self) -> Mark | None:
+        """See Anchor."""
+        if self._descriptor is None and not self.exists():
+            return None
+        with self._locked() as descriptor:
+            return self._newest(descriptor)
+
+    def write(self, mark: Mark, *, before: Mark | None) -> None:
+        """See Anchor. Flushed at once if it holds a management entry that no flush has covered yet."""
+        with self._locked() as descriptor:
+            now = self._newest(descriptor)
+            if now is not None and now != before:
+                raise OutcomeUnknown("the anchor was moved by another vault or copy of this one")
+            counter, slot = 1, 0
+            if self._seen is not None:
+                newest, raw, _ = self._seen
+                counter = _FIXED.unpack_from(raw)[1] + 1
+                # Over the newest record if it is not flushed yet, else over the other one.
+                slot = newest ^ 1 if self._flushed_slot(descriptor) == newest else newest
+            raw = _pack(counter, mark)
+            self._pwrite(descriptor, raw.ljust(BLOCK, b"\x00"), slot * BLOCK)
+            self._seen = (slot, raw, mark)
+            if self._always or mark.state_seq > self._covered:
+                self._flush(descriptor, slot)
+                self._covered = mark.state_seq
+
+    def flush(self) -> None:
+        """See Anchor."""
+        if self._descriptor is None:
+            return
+        with self._locked() as descriptor:
+            if self._newest(descriptor) is not None and self._seen is not None:
+                slot = self._seen[0]
+                if self._flushed_slot(descriptor) != slot:
+                    self._flush(descriptor, slot)
+
+    def close(self) -> None:
+        """See Anchor."""
+        with suppress(KeyVaultError):
+            self.flush()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def replace(self, mark: Mark) -> None:
+        """Put a mark in place of whatever is there: only for `kvl anchor trust`, after every other check."""
+        with self._locked() as descriptor:
+            for slot in (0, 1):
+                self._pwrite(descriptor, _pack(slot + 1, mark).ljust(BLOCK, b"\x00"), slot * BLOCK)
+            self._seen = (1, _pack(2, mark), mark)
+            self._flush(descriptor, 1)
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        # Threads share one descriptor, and with it one flock: they need a lock of their own.
+        with self._threads:
+            try:
+                if self._descriptor is None:
+                    self._descriptor = self._open()
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            except OSError as problem:
+                raise OutcomeUnknown("the anchor cannot be used") from problem
+            try:
+                yield self._descriptor
+            finally:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _open(self) -> int:
+        with suppress(FileNotFoundError):
+            return os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # The name has to survive a power loss too.
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return descriptor
+
+    def _newest(self, descriptor: int) -> Mark | None:
+        try:
+            blocks = os.pread(descriptor, 2 * BLOCK, 0)
+        except OSError as problem:
+            raise OutcomeUnknown("the anchor cannot be read") from problem
+        if self._seen is not None:
+            slot, raw, mark = self._seen
+            # The usual case: nobody has written since, neither over this record nor into the other slot.
+            if blocks.startswith(raw, slot * BLOCK) and _counter(blocks, slot ^ 1) < _FIXED.unpack_from(raw)[1]:
+                return mark
+        found = [(record[0], slot, record) for slot in (0, 1) if (record := _unpack(blocks[slot * BLOCK :][:BLOCK]))]
+        if not found:
+            if blocks.strip(b"\x00"):
+                raise DamagedAnchor("the anchor is damaged: neither of its two records can be read")
+            return None
+        _, slot, (_, raw, mark) = max(found, key=lambda one: one[:2])
+        self._seen = (slot, raw, mark)
+        return mark
+
+    def _flushed_slot(self, descriptor: int) -> int | None:
+        said = os.pread(descriptor, 1, 2 * BLOCK)
+        return said[0] if said in {b"\x00", b"\x01"} else None
+
+    def _flush(self, descriptor: int, slot: int) -> None:
+        try:
+            os.fdatasync(descriptor)
+        except OSError as problem:
+            raise OutcomeUnknown("the anchor cannot be flushed") from problem
+        # Need not be flushed itself: after a power loss every start flushes what it found before it serves.
+        self._pwrite(descriptor, bytes((slot,)), 2 * BLOCK)
+
+    def _pwrite(self, descriptor: int, data: bytes, offset: int) -> None:
+        try:
+            written = os.pwrite(descriptor, data, offset)
+        except OSError as problem:
+            raise OutcomeUnknown("the anchor cannot be written") from problem
+        if written != len(data):
+            raise OutcomeUnknown("the anchor cannot be written")
+
+
+def _counter(blocks: bytes, slot: int) -> int:
+    part = blocks[slot * BLOCK : slot * BLOCK + _FIXED.size]
+    return _FIXED.unpack(part)[1] if len(part) == _FIXED.size and part.startswith(_MAGIC) else 0
+
+
+def _pack(counter: int, mark: Mark) -> bytes:
+    texts = [text.encode() for text in (mark.checkpoint, mark.verifier_key)]
+    raw = _FIXED.pack(
+        _MAGIC, counter, mark.epoch, mark.size, mark.state_seq, mark.scrubbed, mark.hash, mark.root
+    ) + b"".join(_LENGTH.pack(len(text)) + text for text in texts)
+    raw += hashlib.sha256(raw).digest()
+    if len(raw) > BLOCK:
+        raise OutcomeUnknown("the checkpoint does not fit the anchor")
+    return raw
+
+
+def _unpack(block: bytes) -> tuple[int, bytes, Mark] | None:
+    """Counter, raw record and mark of a block; None for one that is empty or torn."""
+    try:
+        magic, counter, epoch, size, state_seq, scrubbed, entry_hash, root = _FIXED.unpack_from(block)
+        if magic != _MAGIC:
+            return None
+        end, texts = _FIXED.size, []
+        for _ in range(2):
+            (length,) = _LENGTH.unpack_from(block, end)
+            end += _LENGTH.size
+            texts.append(block[end : end + length].decode())
+            end += length
+    except (error, UnicodeDecodeError):
+        return None
+    raw = block[: end + _DIGEST]
+    if hashlib.sha256(raw[:-_DIGEST]).digest() != raw[-_DIGEST:]:
+        return None
+    return counter, raw, Mark(epoch, size, state_seq, entry_hash, root, texts[0], texts[1], scrubbed)

@@ -1,0 +1,82 @@
+"""Which row is the old one: a state root that differs says that some row is, the log says who was changed last and when.
+
+Every management entry names the key or the service it changed, and every row the entry that wrote it. A row that is
+older than the newest entry about it was put back; one that the log tells of and that is not there was deleted.
+"""
+
+from collections.abc import Iterable
+
+from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
+from keyvault_lite.ledger.rows import VerifiedRows
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.names import SYSTEM
+from keyvault_lite.model.replies import Finding
+
+_AT = {name: place for place, name in enumerate(ENTRY_COLUMNS)}
+_ID, _ROOT, _WHO = _AT["id"], _AT["state_root"], _AT["service_id"]
+_ACTION, _KEY, _VERSION, _SUBJECT = _AT["action"], _AT["key_id"], _AT["key_version"], _AT["subject"]
+
+
+class Attribution:
+    """Learns from management entries, in order, what each row's `row_seq` has to be."""
+
+    __slots__ = ("_keys", "_services", "_tokens", "_versions")
+
+    def __init__(self) -> None:
+        self._keys: dict[str, int] = {}
+        self._versions: dict[str, list[int]] = {}
+        """By key: for each version in order the entry that wrote it last."""
+        self._services: dict[str, int] = {}
+        self._tokens: dict[str, int] = {}
+
+    def feed(self, rows: Iterable[Row]) -> None:
+        """Take note of the management entries among these."""
+        for row in rows:
+            if row[_ROOT] is None:
+                continue
+            if row[_KEY] is not None:
+                self._note_key(row)
+            if row[_SUBJECT] is not None:
+                if row[_ACTION] in {Action.SERVICE_CREATE, Action.SERVICE_UPDATE, Action.INITIALISE}:
+                    self._services[row[_SUBJECT]] = row[_ID]
+                if row[_ACTION] in {Action.SERVICE_CREATE, Action.TOKEN_RENEW, Action.INITIALISE}:
+                    self._tokens[row[_SUBJECT]] = row[_ID]
+
+    def _note_key(self, row: Row) -> None:
+        key_id, action, number, entry = row[_KEY], row[_ACTION], row[_VERSION], row[_ID]
+        self._keys[key_id] = entry
+        versions = self._versions.setdefault(key_id, [])
+        if action in {Action.GENERATE, Action.ROTATE} and number is not None:
+            if versions and number > 1:
+                versions[-1] = entry  # stepped down
+            versions.append(entry)
+        elif action == Action.REVOKE and number is not None and number <= len(versions):
+            versions[number - 1] = entry
+        elif action == Action.REVOKE or (action == Action.DESTROY and row[_WHO] == SYSTEM):
+            versions[:] = [entry] * len(versions)
+
+    def explain(self, rows: VerifiedRows) -> list[Finding]:
+        """The rows that are not as old as the log says, or not there; empty if none can be named."""
+        found: list[Finding] = []
+        self._compare(found, "keys", self._keys, rows)
+        for key_id, entries in self._versions.items():
+            expected = {f"{key_id}/{number}": entry for number, entry in enumerate(entries, start=1)}
+            self._compare(found, "key_versions", expected, rows)
+        self._compare(found, "services", self._services, rows)
+        newest: dict[str, int] = {}
+        for token in rows.change.tokens:
+            written = rows.written["tokens", token.id]
+            newest[token.service_id] = max(written, newest.get(token.service_id, 0))
+        for service_id, entry in self._tokens.items():
+            if newest.get(service_id, 0) < entry:
+                found.append(Finding("tokens", f"of service {service_id}", f"is older than entry {entry} or missing"))
+        return found
+
+    @staticmethod
+    def _compare(found: list[Finding], table: str, expected: dict[str, int], rows: VerifiedRows) -> None:
+        for row, entry in expected.items():
+            written = rows.written.get((table, row))
+            if written is None:
+                found.append(Finding(table, row, f"is missing; entry {entry} wrote it"))
+            elif written < entry:
+                found.append(Finding(table, row, f"is the row of entry {written}; entry {entry} has replaced it"))

@@ -1,0 +1,163 @@
+"""A transaction's worth of entries and rows, computed in memory before any of it is written."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from keyvault_lite.audit.entry import encode_draft, entry_hash, entry_row
+from keyvault_lite.audit.merkle import Tile, Tiles
+from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.head import Head
+from keyvault_lite.ledger.outcome import Authority, Change, Outcome, StoredReply
+from keyvault_lite.ledger.records import changed_rows, reply_values
+from keyvault_lite.ledger.schema import FORMATS, Row
+from keyvault_lite.ledger.state import FindReply, Overlay, State, StateTree, row_key
+from keyvault_lite.model.errors import IntegrityViolation
+from keyvault_lite.model.names import ServiceId
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The log as this process knows it. Replaced as a whole, so that a reader never sees parts of two."""
+
+    head: Head
+    mac: bytes
+    """Of the head as it stands in the database; empty while there is none."""
+    tiles: Tiles = field(repr=False)
+    """The Merkle tree's edge over the same entries, and the tiles that are not full yet."""
+    checkpoint: str
+    """The newest signed checkpoint; it may be of a smaller size than the head's, never of a larger."""
+
+
+class Item:
+    """One outcome on its way into the log."""
+
+    __slots__ = ("error", "first_id", "middles", "outcome", "redo", "since")
+
+    def __init__(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> None:
+        self.outcome = outcome
+        self.since = since
+        """The newest management entry of the state it was computed on."""
+        self.redo = redo
+        self.middles = [encode_draft(draft) for draft in outcome.drafts]
+        self.first_id = 0
+        self.error: Exception | None = None
+
+
+class Pending:
+    """A transaction's worth of entries and rows, computed in memory before any of it is written."""
+
+    def __init__(
+        self,
+        known: Known,
+        state: State,
+        tree: StateTree,
+        authority: Authority,
+        find_reply: FindReply,
+    ) -> None:
+        self._authority = authority
+        self._tree = tree
+        self._stored_reply = find_reply
+        self._below = state
+        self._entries: list[Row] = []
+        self._leaves: list[bytes] = []
+        self._rows: list[tuple[str, Row]] = []
+        self._changes: list[Change] = []
+        self._replies: dict[tuple[ServiceId, bytes], StoredReply] = {}
+        self._state: State = state
+        head = known.head
+        self._size, self._hash, self._epoch = head.size, head.hash, head.epoch
+        self._state_seq, self._state_root = head.state_seq, head.state_root
+        self._now = max(time.time_ns() // 1000, head.timestamp)
+        self._tiles = known.tiles.copy()
+        self._full_tiles: list[Tile] = []
+        self._before = known
+
+    def close(self) -> Known:
+        """After the last `add`: the head over everything, as it will be known once it is committed."""
+        self._full_tiles = self._tiles.extend(self._leaves)
+        head = replace(
+            self._before.head,
+            epoch=self._epoch,
+            size=self._size,
+            hash=self._hash,
+            timestamp=self._now if self._entries else self._before.head.timestamp,
+            state_seq=self._state_seq,
+            state_root=self._state_root,
+            edge=self._tiles.edge.to_bytes(),
+            checkpoint=self._before.checkpoint,
+        )
+        return Known(head, self._authority.head_mac(*head.values()), self._tiles, self._before.checkpoint)
+
+    def add(self, item: Item) -> None:
+        """Give the outcome its place, judged again if the state it was computed on is not the one before that place."""
+        if item.since != self._state_seq:
+            # Something that decides may have changed since: judge again, on exactly the state this entry will follow.
+            item.outcome = item.redo(self._state)
+            item.middles = [encode_draft(draft) for draft in item.outcome.drafts]
+        outcome = item.outcome
+        item.first_id = self._size + 1
+        for draft, middle in zip(outcome.drafts, item.middles, strict=True):
+            self._size += 1
+            if outcome.change is not None and outcome.change.new_epoch:
+                self._epoch += 1
+            root = None if outcome.change is None else self._change(outcome.change)
+            digest = entry_hash(self._size, self._epoch, self._now, self._state_seq, root, middle, self._hash)
+            self._entries.append(
+                entry_row(self._size, self._epoch, self._now, self._state_seq, root, draft, self._hash, digest)
+            )
+            self._leaves.append(digest)
+            self._hash = digest
+        if outcome.reply is not None:
+            self._keep(replace(outcome.reply, entry_id=item.first_id))
+
+    def _change(self, change: Change) -> bytes:
+        if not self._changes:
+            self._state = Overlay(self._below, self._find_reply)
+        for table, values in changed_rows(change, self._state.find_key):
+            form = FORMATS[table]
+            key = form.key_of(values)
+            mac = self._authority.row_mac(table, key, self._size, values)
+            self._tree.put(row_key(table, key), mac)
+            self._rows.append((table, (*values, self._size, mac)))
+        self._changes.append(change)
+        self._state.apply(change)
+        self._state.sequence = self._state_seq = self._size
+        self._state_root = self._tree.root()
+        return self._state_root
+
+    def _keep(self, reply: StoredReply) -> None:
+        values = reply_values(reply)
+        form = FORMATS["idempotency_replies"]
+        mac = self._authority.row_mac(form.name, form.key_of(values), reply.entry_id, values)
+        self._rows.append((form.name, (*values, reply.entry_id, mac)))
+        self._replies[reply.service_id, reply.key_digest] = reply
+
+    def _find_reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
+        kept = self._replies.get((service_id, key_digest))
+        return self._stored_reply(service_id, key_digest) if kept is None else kept
+
+    def store(self, connection: driver.Connection, after: Known) -> None:
+        """Write it all into the open transaction, and read back that it was taken."""
+        for table, row in self._rows:
+            connection.execute(statements.UPSERT[table], row)
+        if self._entries:
+            written = connection.executemany(statements.APPEND, self._entries).rowcount
+            if written != len(self._entries):
+                raise IntegrityViolation("the log did not take every entry")
+        if self._full_tiles:
+            connection.executemany(statements.PUT_TILE, self._full_tiles)
+        values = (*after.head.values(), after.mac)
+        if self._before.mac:
+            written = connection.execute(statements.WRITE_HEAD, values).rowcount
+        else:
+            written = connection.execute(statements.FIRST_HEAD, (1, *values)).rowcount
+        if written != 1:
+            raise IntegrityViolation("the log did not take its head")
+
+    def apply(self) -> None:
+        """After COMMIT: the state is the one with every change."""
+        self._tree.accept()
+        for change in self._changes:
+            self._below.apply(change)
+        self._below.sequence = self._state_seq
