@@ -50,6 +50,8 @@ from keyvault_lite.model.requests import (
 )
 from keyvault_lite.wire.http import Dispatcher
 from keyvault_lite.wire.native import build, render
+from keyvault_lite.wire.native.route import Route
+from keyvault_lite.wire.native.routes import ROUTES
 from tests.wire import fake
 from tests.wire.fake import KEY, KEY_ID, SERVICE, SERVICE_ID, TOKEN, FakeEngine, ask
 
@@ -291,6 +293,17 @@ def test_refusals_pass_the_door(method: str, path: str, body: object, error: typ
     assert "audit-id" in reply.headers
 
 
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_a_refusal_is_recorded_as_what_it_would_have_been(app: Dispatcher, engine: FakeEngine, route: Route) -> None:
+    path = route.path.replace("{key_id}", "orders").replace("{id}", "7")
+    query = b"from=1&to=2" if path == "/audit/consistency" else b""
+    ask(app, route.method, path, dict(route.example) or None, query=query)
+    request = engine.request
+    assert route.action is (request.of if isinstance(request, Batch) else request.action)
+    ask(app, route.method, path, dict(route.example) or None, query=b"unknown=1")
+    assert engine.request.of is route.action
+
+
 def test_actions_of_refusals(app: Dispatcher, engine: FakeEngine) -> None:
     for path, action in (
         ("/keys/a/batch/sign", Action.SIGN),
@@ -413,6 +426,8 @@ def test_keys_as_written(app: Dispatcher) -> None:
         "tags": {"team": "payments"},
         "rotation": {"period_days": None, "next_at": None},
         "versions_count": 1,
+        "aliases": [],
+        "spec": None,
     }
     assert ask(app, "GET", "/keys").json["next"] == "cursor"
     assert ask(app, "GET", "/keys/orders/versions").json == {

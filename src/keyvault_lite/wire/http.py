@@ -5,7 +5,6 @@ one of our paths is not one of our paths.
 """
 
 import ipaddress
-import logging
 import re
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -33,6 +32,7 @@ from keyvault_lite.model.errors import (
 from keyvault_lite.model.identity import BearerCredential, Credential
 from keyvault_lite.model.replies import Answer, Health
 from keyvault_lite.model.requests import Idempotency, Origin, Request
+from keyvault_lite.observe import logger
 from keyvault_lite.wire.problems import problem
 from keyvault_lite.wire.reader import read_json
 
@@ -57,7 +57,7 @@ _JSON_TYPE: Final = re.compile(rb'application/json[ \t]*(;[ \t]*charset=("utf-8"
 _SEGMENT: Final = re.compile(rb"(?!\.{1,2}$)[A-Za-z0-9._~:@!$&'()*+,;=-]+")
 _PATH: Final = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~:@!$&'()*+,;=-]+)+")
 _encode: Final = msgspec.json.Encoder().encode
-_log: Final = logging.getLogger("keyvault_lite.wire")
+_log: Final = logger("wire")
 
 
 class Engine(Protocol):

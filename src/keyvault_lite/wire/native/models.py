@@ -14,6 +14,7 @@ from keyvault_lite.model.keys import (
     MAX_ROTATION_DAYS,
     MAX_TAGS,
     MIN_DESTROY_DAYS,
+    PURPOSES,
     SIZES,
     KeySpec,
     KeyType,
@@ -83,8 +84,13 @@ Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Cursor = Annotated[Text, Field(max_length=MAX_CURSOR, description="`next` of the page before.")]
 # Enumerations come as their value: pydantic's strictness would demand the member itself.
 _BY_VALUE: Final = Strict(strict=False)
-KeyTypeField = Annotated[KeyType, _BY_VALUE]
-PurposeField = Annotated[Purpose, _BY_VALUE]
+# Dialects make other kinds too; this API makes these.
+_TYPES: Final = WithJsonSchema({"type": "string", "enum": [kind.value for kind in PURPOSES]})
+_PURPOSES: Final = WithJsonSchema(
+    {"type": "string", "enum": sorted({fit for fits in PURPOSES.values() for fit in fits})}
+)
+KeyTypeField = Annotated[KeyType, _BY_VALUE, _TYPES]
+PurposeField = Annotated[Purpose, _BY_VALUE, _PURPOSES]
 RoleField = Annotated[Role, _BY_VALUE]
 PermissionField = Annotated[Permission, _BY_VALUE]
 

@@ -358,7 +358,7 @@ AUDIT: Final = (
     Route(
         method="GET",
         path="/audit/{id}/receipt",
-        action=Action.AUDIT_READ,
+        action=Action.RECEIPT_READ,
         tag=Tag.AUDIT,
         summary="The proof that an entry is in the log",
         build=models.read_receipt,
@@ -378,7 +378,7 @@ AUDIT: Final = (
     Route(
         method="GET",
         path="/audit/public-key",
-        action=Action.AUDIT_READ,
+        action=Action.LOG_KEY_READ,
         tag=Tag.AUDIT,
         summary="The key that verifies checkpoints",
         build=_plain(ReadLogKey),
