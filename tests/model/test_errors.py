@@ -1,16 +1,17 @@
 """The error tree: stable codes, one class each."""
 
-from keyvault_lite.model.errors import InvalidRequest, KeyVaultError, MalformedRequest
+from keyvault_lite.model.errors import Hidden, InvalidRequest, KeyVaultError, MalformedRequest, NotFound
 
 
 def tree(root: type[KeyVaultError] = KeyVaultError) -> set[type[KeyVaultError]]:
     return {root}.union(*(tree(child) for child in root.__subclasses__()))
 
 
-def test_codes_are_unique_but_for_the_malformed() -> None:
-    classes = tree() - {KeyVaultError, MalformedRequest}
+def test_codes_are_unique_but_for_the_malformed_and_the_hidden() -> None:
+    classes = tree() - {KeyVaultError, Hidden, MalformedRequest}
     assert len({cls.code for cls in classes}) == len(classes)
     assert MalformedRequest.code == InvalidRequest.code == "invalid_request"
+    assert Hidden.code == NotFound.code  # one answer, so that the caller cannot tell
 
 
 def test_an_error_carries_its_detail_and_later_its_entry() -> None:

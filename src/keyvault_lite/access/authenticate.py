@@ -57,7 +57,7 @@ class Authenticator:
         expired = any(end is not None and end <= now for end in (token.expires_at, service.expires_at))
         if not service.active or expired:
             raise Refused(service.id)
-        return Principal(service.id, service.name, service.role, service.grants)
+        return Principal(service.id, service.name, service.role, service.grants, token.id)
 
     def _genuine(self, credential: BearerCredential, directory: Directory) -> Token | None:
         parsed = None if credential.token is None else self.parse_token(credential.token)

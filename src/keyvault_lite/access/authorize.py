@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from keyvault_lite.model.errors import Forbidden, NotFound
+from keyvault_lite.model.errors import Forbidden, Hidden, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Permission, Principal, Role
 from keyvault_lite.model.keys import Key
@@ -34,8 +34,10 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
     Action.ENABLE: _ADMIN,
     Action.ENCRYPT: _USERS,
     Action.GENERATE: _ADMIN,
+    Action.HASH: _USERS,
     Action.KEY_READ: _ALL,
     Action.KEY_UPDATE: _ADMIN,
+    Action.LOGIN: frozenset(),  # of whom nobody knows yet: the credentials in the request decide
     Action.LOG_KEY_READ: _ALL,
     Action.RANDOM: _USERS,
     Action.RECEIPT_READ: _ALL,  # of others than ADMIN and AUDITOR only for their own entries: `may_read_entry`
@@ -46,7 +48,13 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
     Action.SERVICE_CREATE: _ADMIN,
     Action.SERVICE_READ: _READERS,
     Action.SERVICE_UPDATE: _ADMIN,
+    Action.SETTING_READ: _ALL,
+    Action.SETTING_UPDATE: _ADMIN,
     Action.SIGN: _USERS,
+    Action.TOKEN_CREATE: _ALL,  # children of the caller's own token
+    Action.TOKEN_EXTEND: _ALL,  # as TOKEN_CREATE
+    Action.TOKEN_READ: _ALL,  # of others than ADMIN only what is their own
+    Action.TOKEN_REVOKE: _ALL,  # as TOKEN_READ
     Action.TOKEN_RENEW: _ALL,  # of others than ADMIN only their own: `may_renew`
     Action.VERIFY: _USERS,
 }
@@ -85,7 +93,7 @@ def check_role(principal: Principal, request: Request, action: Action) -> None:
 def check_key(principal: Principal, key: Key | None, action: Action) -> Key:
     """The key, if there is one and the principal may do this with it.
 
-    A SERVICE without any grant on a key is told NotFound, exactly as for a key that does not exist; with a grant that
+    A SERVICE without any grant on a key is told Hidden, a NotFound, exactly as for a key that does not exist; with a grant that
     covers other actions only, Forbidden. ADMIN and AUDITOR need no grants: their roles decided.
     """
     if principal.role is not Role.SERVICE:
@@ -94,7 +102,7 @@ def check_key(principal: Principal, key: Key | None, action: Action) -> Key:
         return key
     held = frozenset[Permission]() if key is None else permissions_on(principal, key)
     if key is None or not held:
-        raise NotFound(NO_KEY)
+        raise Hidden(NO_KEY)
     if action not in PERMISSIONS or not held >= PERMISSIONS[action]:
         raise Forbidden(GRANT_REFUSAL)
     return key

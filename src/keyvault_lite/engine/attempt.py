@@ -26,7 +26,7 @@ from keyvault_lite.model.names import is_id, is_name
 from keyvault_lite.model.replies import BatchReply, Replayed
 from keyvault_lite.model.requests import (
     Batch,
-    CipherRequest,
+    ContextBound,
     CreateKey,
     CreateService,
     DestroyKey,
@@ -174,7 +174,7 @@ class Attempt:
 
     def _succeeded(self, request: Request, scene: Scene, done: Done) -> Draft:
         origin, key = self._origin, scene.named_key
-        context = request.context if isinstance(request, CipherRequest) else None
+        context = request.bound_context if isinstance(request, ContextBound) else None
         return Draft(
             action=request.action,
             result=Result.SUCCESS,

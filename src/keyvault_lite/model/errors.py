@@ -46,6 +46,10 @@ class NotFound(KeyVaultError):
     code = "not_found"
 
 
+class Hidden(NotFound):
+    """No object that this caller may know of; whether there is one is not told. A dialect may say forbidden instead."""
+
+
 class MethodNotAllowed(KeyVaultError):
     """The path exists, the method does not."""
 

@@ -37,6 +37,14 @@ class Action(StrEnum):
     RECEIPT_READ = "receipt_read"
     LOG_KEY_READ = "log_key_read"
     MASTER_KEY_ROTATE = "master_key_rotate"
+    HASH = "hash"
+    LOGIN = "login"
+    SETTING_READ = "setting_read"
+    SETTING_UPDATE = "setting_update"
+    TOKEN_CREATE = "token_create"  # noqa: S105  (as above)
+    TOKEN_EXTEND = "token_extend"  # noqa: S105
+    TOKEN_READ = "token_read"  # noqa: S105
+    TOKEN_REVOKE = "token_revoke"  # noqa: S105
 
 
 class Result(StrEnum):

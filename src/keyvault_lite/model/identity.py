@@ -100,6 +100,8 @@ class Principal:
     role: Role | None
     """None is the vault itself."""
     grants: tuple[Grant, ...] = ()
+    token_id: TokenId | None = None
+    """By which token; None for the vault itself."""
 
 
 @dataclass(frozen=True, slots=True)

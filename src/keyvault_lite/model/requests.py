@@ -270,10 +270,25 @@ class EraseDueKey(KeyRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class CipherRequest(KeyRequest):
+class ContextBound(KeyRequest):
+    """Base of the requests whose result is bound to something the caller must give again."""
+
+    @property
+    def bound_context(self) -> Context | None:
+        """What it is bound to, for the keyed digest in the entry."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class CipherRequest(ContextBound):
     """Base of the requests that carry a context."""
 
     context: Context | None = field(default=None, repr=False)
+
+    @property
+    def bound_context(self) -> Context | None:
+        """The context."""
+        return self.context
 
     def check_context(self) -> None:
         """Apply the limits of a context."""
@@ -385,14 +400,15 @@ class Batch(KeyRequest):
     An item that could not be built is its error in the same place. Answers BatchReply.
     """
 
+    max_items: ClassVar[int] = MAX_BATCH
     of: Action = Action.ENCRYPT
-    items: tuple[BatchItem | KeyVaultError, ...] = ()
+    items: tuple[KeyRequest | KeyVaultError, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.items:
             raise InvalidRequest("a batch has at least one item")
-        if len(self.items) > MAX_BATCH:
-            raise TooLarge(f"a batch has at most {MAX_BATCH} items")
+        if len(self.items) > self.max_items:
+            raise TooLarge(f"a batch has at most {self.max_items} items")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,498 @@
+"""The words of the Vault dialect: its operations on keys, and what they answer.
+
+A key of this dialect has the purpose TRANSIT and follows that product's rules (ADR 0005). Its name is
+`vault:<mount>/<name>` for grants, `kvl` and every other dialect; what the dialect keeps of it stands in
+`Key.attributes` as Rules.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Self
+
+from keyvault_lite.model.encoding import Context, encode_base64
+from keyvault_lite.model.errors import InvalidRequest, TooLarge
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.keys import HMAC_WORD, WORDS, Key, KeySpec, KeyType, KeyVersion, Purpose
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import Batch, ContextBound, KeyRequest, Request
+
+ATTRIBUTE: Final = "vault"
+"""Under which Rules stand in a key's attributes."""
+DEFAULT_TYPE: Final = "aes256-gcm96"
+MAX_TRANSIT_BATCH: Final = 10_000
+MAX_TRANSIT_RANDOM: Final = 128 * 1024
+MIN_ROTATION_SECONDS: Final = 3600
+MAX_ROTATION_SECONDS: Final = 3650 * 24 * 3600
+MAX_CHAIN: Final = 64 * 1024
+SPECS: Final[Mapping[str, KeySpec]] = {
+    **{word: KeySpec(*kind) for kind, word in WORDS.items() if kind[2] is Purpose.TRANSIT and word != HMAC_WORD},
+    **{f"ml-dsa-{size}": KeySpec(KeyType.ML_DSA, size, Purpose.TRANSIT) for size in (44, 65, 87)},
+}
+"""The types a caller may name; type `hmac` has a size, see `hmac_spec`. ML-DSA under both products' spellings."""
+ENCRYPTING: Final = frozenset({KeyType.AES, KeyType.CHACHA20, KeyType.XCHACHA20, KeyType.RSA})
+SIGNING: Final = frozenset({KeyType.RSA, KeyType.EC, KeyType.ED25519, KeyType.ML_DSA})
+AEAD: Final = frozenset({KeyType.AES, KeyType.CHACHA20, KeyType.XCHACHA20})
+DERIVING: Final = AEAD | {KeyType.ED25519}
+
+
+def hmac_spec(size: int) -> KeySpec:
+    """The kind of an `hmac` key of so many bytes."""
+    if (KeyType.HMAC, 8 * size, Purpose.TRANSIT) not in WORDS:
+        raise InvalidRequest("invalid key size for HMAC key, must be between 32 and 512 bytes")
+    return KeySpec(KeyType.HMAC, 8 * size, Purpose.TRANSIT)
+
+
+def namespace(mount: str) -> str:
+    """Of the names in a mount."""
+    return f"vault:{mount}/"
+
+
+def key_ref(mount: str, name: str) -> KeyRef:
+    """How a key is called by its mount and name."""
+    return KeyRef(f"vault:{mount}/{name}")
+
+
+class Deleted(StrEnum):
+    """How a key whose destruction is scheduled came to it, and so how it shows."""
+
+    NO = ""
+    SOFT = "soft"
+    """It is there, and refuses all use."""
+    HARD = "hard"
+    """It answers as absent; until the end of its waiting period it can be restored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the dialect keeps of a key."""
+
+    derived: bool = False
+    convergent: bool = False
+    exportable: bool = False
+    """Kept and shown for clients that read it back; nothing secret is ever exported."""
+    plaintext_backup: bool = False
+    """As `exportable`."""
+    deletion_allowed: bool = False
+    min_decryption: int = 1
+    min_encryption: int = 0
+    min_available: int = 0
+    rotate_seconds: int = 0
+    imported: bool = False
+    imported_rotation: bool = False
+    deleted: Deleted = Deleted.NO
+
+    @classmethod
+    def of(cls, key: Key) -> Self:
+        """The rules of a key."""
+        return cls(**key.attributes[ATTRIBUTE])
+
+    def attributes(self) -> Mapping[str, Any]:
+        """As they stand in the key."""
+        return {ATTRIBUTE: asdict(self)}
+
+
+class Marshaling(StrEnum):
+    """How a signature is written."""
+
+    ASN1 = "asn1"
+    JWS = "jws"
+
+
+class Padding(StrEnum):
+    """How an RSA signature is padded."""
+
+    PSS = "pss"
+    PKCS1V15 = "pkcs1v15"
+
+
+NO_HASH: Final = "none"
+DIGESTS: Final = frozenset({"sha1", *(f"sha{kind}-{bits}" for kind in (2, 3) for bits in (224, 256, 384, 512))})
+DEFAULT_DIGEST: Final = "sha2-256"
+SALT_AUTO: Final = 0
+"""As long as fits when signing, any when verifying; the products read the number 0 so too."""
+SALT_HASH: Final = -1
+"""As long as the digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How to sign: everything that does not depend on the key's type, checked."""
+
+    digest: str = DEFAULT_DIGEST
+    prehashed: bool = False
+    padding: Padding = Padding.PSS
+    salt: int = SALT_AUTO
+    marshaling: Marshaling = Marshaling.ASN1
+
+    def __post_init__(self) -> None:
+        if self.digest == NO_HASH:
+            if not self.prehashed or self.padding is not Padding.PKCS1V15:
+                raise InvalidRequest(
+                    "hash_algorithm=none requires both prehashed=true and signature_algorithm=pkcs1v15"
+                )
+        elif self.digest not in DIGESTS:
+            raise InvalidRequest("invalid hash algorithm")
+
+
+# Keys
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest(Request):
+    """Base of the requests about a mount and not one key of it."""
+
+    mount: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTransitKey(MountRequest):
+    """Make a key, or answer the one there is. With `upsert` it is made by the way. Answers Key."""
+
+    action = Action.GENERATE
+    name: str
+    spec: KeySpec = SPECS[DEFAULT_TYPE]
+    rules: Rules = field(default_factory=Rules)
+    upsert: bool = False
+
+    def __post_init__(self) -> None:
+        check_rules(self.spec, self.rules)
+
+
+def check_rules(spec: KeySpec, rules: Rules) -> None:
+    """Refuse rules that the kind of key cannot follow."""
+    if rules.convergent and not rules.derived:
+        raise InvalidRequest("convergent encryption requires derivation to be enabled")
+    if (rules.derived and spec.type not in DERIVING) or (rules.convergent and spec.type not in AEAD):
+        raise InvalidRequest(f"key derivation and convergent encryption not supported for keys of type {spec.word}")
+    check_period(rules.rotate_seconds)
+
+
+def check_period(seconds: int) -> None:
+    """Refuse a rotation period outside one hour and ten years; 0 is none."""
+    if seconds and not MIN_ROTATION_SECONDS <= seconds <= MAX_ROTATION_SECONDS:
+        raise InvalidRequest("auto rotate period must be 0 to disable or at least an hour")
+
+
+@dataclass(frozen=True, slots=True)
+class ListTransitKeys(MountRequest):
+    """The names of the keys the caller may know of, sorted. Answers a tuple of names."""
+
+    action = Action.KEY_READ
+    after: str = ""
+    limit: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTransitKey(KeyRequest):
+    """One key. Answers TransitKey."""
+
+    action = Action.KEY_READ
+    context: bytes | None = field(default=None, repr=False)
+    """For derived Ed25519 keys: whose public keys to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigureTransitKey(KeyRequest):
+    """Change the rules; None leaves as it is. Either all of it is valid or nothing changes. Answers Key."""
+
+    action = Action.KEY_UPDATE
+    min_decryption: int | None = None
+    min_encryption: int | None = None
+    deletion_allowed: bool | None = None
+    exportable: bool | None = None
+    plaintext_backup: bool | None = None
+    rotate_seconds: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.min_decryption is not None and self.min_decryption < 0:
+            raise InvalidRequest("min decryption version cannot be negative")
+        if self.min_encryption is not None and self.min_encryption < 0:
+            raise InvalidRequest("min encryption version cannot be negative")
+        if self.rotate_seconds is not None:
+            check_period(self.rotate_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class RotateTransitKey(KeyRequest):
+    """Make a new version. Answers Key."""
+
+    action = Action.ROTATE
+
+
+@dataclass(frozen=True, slots=True)
+class RotateDueTransitKey(KeyRequest):
+    """Rotate a key whose period has passed; the vault itself asks. Answers Key."""
+
+    action = Action.ROTATE
+
+
+@dataclass(frozen=True, slots=True)
+class TrimTransitKey(KeyRequest):
+    """Erase the material of all versions below one. Final. Answers Key."""
+
+    action = Action.DESTROY
+    min_available: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTransitKey(KeyRequest):
+    """Schedule destruction. Softly, the key stays visible; else it answers as absent. Answers Key."""
+
+    action = Action.DESTROY
+    soft: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreTransitKey(KeyRequest):
+    """Call the destruction off, and let the key be used again. Answers Key."""
+
+    action = Action.RESTORE
+
+
+@dataclass(frozen=True, slots=True)
+class ImportTransitKey(MountRequest):
+    """Make a key of wrapped material, or a further version of an imported key. Answers Key."""
+
+    action = Action.GENERATE
+    name: str
+    wrapped: bytes = field(default=b"", repr=False)
+    digest: str = "SHA256"
+    """Of the OAEP padding."""
+    spec: KeySpec = SPECS[DEFAULT_TYPE]
+    rules: Rules = field(default_factory=Rules)
+    further: bool = False
+
+    def __post_init__(self) -> None:
+        check_rules(self.spec, self.rules)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadWrappingKey(MountRequest):
+    """The public key that material to be imported is wrapped with. Answers PEM text."""
+
+    action = Action.LOG_KEY_READ
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPublicKeys(KeyRequest):
+    """The public keys of the versions that still verify, or of one. Answers TransitKey."""
+
+    action = Action.KEY_READ
+    version: int | None = None
+    """0 is the newest; None is all."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseExport(KeyRequest):
+    """Every export of what is secret: recorded, and refused."""
+
+    action = Action.KEY_READ
+    detail: str = "private key material is not exportable"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCertificate(KeyRequest):
+    """A certificate signing request with the key, from a template if one is given. Answers PEM text."""
+
+    action = Action.SIGN
+    template: str | None = None
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetCertificate(KeyRequest):
+    """Keep a certificate chain with a version; it is checked against the key. Answers Key."""
+
+    action = Action.KEY_UPDATE
+    chain: str = ""
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.chain) > MAX_CHAIN:
+            raise TooLarge("a certificate chain is at most 64 KiB")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadUpsert(MountRequest):
+    """Whether encrypting under a missing key makes one. Answers bool."""
+
+    action = Action.SETTING_READ
+
+
+@dataclass(frozen=True, slots=True)
+class SetUpsert(MountRequest):
+    """Say whether encrypting under a missing key makes one. Answers bool."""
+
+    action = Action.SETTING_UPDATE
+    enabled: bool = True
+
+
+# Use of keys
+
+
+@dataclass(frozen=True, slots=True)
+class TransitUse(ContextBound):
+    """Base of the requests that use a key under a derivation context and associated data."""
+
+    context: bytes | None = field(default=None, repr=False)
+    associated: bytes | None = field(default=None, repr=False)
+
+    @property
+    def bound_context(self) -> Context | None:
+        """For the log: one digest over both."""
+        found = {"context": self.context, "associated_data": self.associated}
+        return {name: encode_base64(value) for name, value in found.items() if value} or None
+
+
+@dataclass(frozen=True, slots=True)
+class TransitEncrypt(TransitUse):
+    """Encrypt under the newest version or the one named. Answers Protected."""
+
+    action = Action.ENCRYPT
+    plaintext: bytes = field(default=b"", repr=False)
+    version: int = 0
+    missing: CreateTransitKey | None = None
+    """What to make if there is no such key and the caller may make one."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransitDecrypt(TransitUse):
+    """Open a ciphertext under the version it names. Answers bytes."""
+
+    action = Action.DECRYPT
+    version: int = 0
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TransitRewrap(TransitUse):
+    """Open a ciphertext and encrypt its content anew. Answers Protected."""
+
+    action = Action.REWRAP
+    version: int = 0
+    body: bytes = field(default=b"", repr=False)
+    to_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TransitDataKey(TransitUse):
+    """A fresh key for the caller's own use. Answers Protected, with the plaintext if `reveal`."""
+
+    action = Action.DATA_KEY
+    bits: int = 256
+    reveal: bool = True
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bits not in {128, 256, 512}:
+            raise InvalidRequest("invalid bit length")
+
+
+@dataclass(frozen=True, slots=True)
+class TransitSign(TransitUse):
+    """Sign. Answers Protected, with the public key of a derived one."""
+
+    action = Action.SIGN
+    input: bytes = field(default=b"", repr=False)
+    scheme: Scheme = field(default_factory=Scheme)
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TransitVerify(TransitUse):
+    """Check a signature under the version it names. Answers bool."""
+
+    action = Action.VERIFY
+    input: bytes = field(default=b"", repr=False)
+    scheme: Scheme = field(default_factory=Scheme)
+    version: int = 0
+    signature: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TransitHmac(TransitUse):
+    """A MAC with the version's own HMAC key. Answers Protected."""
+
+    action = Action.SIGN
+    input: bytes = field(default=b"", repr=False)
+    digest: str = DEFAULT_DIGEST
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        _check_digest(self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class TransitVerifyHmac(TransitUse):
+    """Check a MAC. Answers bool."""
+
+    action = Action.VERIFY
+    input: bytes = field(default=b"", repr=False)
+    digest: str = DEFAULT_DIGEST
+    version: int = 0
+    mac: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        _check_digest(self.digest)
+
+
+def _check_digest(digest: str) -> None:
+    if digest not in DIGESTS:
+        raise InvalidRequest("unsupported algorithm")
+
+
+@dataclass(frozen=True, slots=True)
+class TransitBatch(Batch):
+    """A batch under this dialect's limits."""
+
+    max_items = MAX_TRANSIT_BATCH
+
+
+@dataclass(frozen=True, slots=True)
+class TransitHash(Request):
+    """A plain digest; no key. Answers bytes."""
+
+    action = Action.HASH
+    input: bytes = field(repr=False)
+    digest: str = DEFAULT_DIGEST
+
+    def __post_init__(self) -> None:
+        _check_digest(self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class TransitRandom(Request):
+    """Random bytes. Answers bytes."""
+
+    action = Action.RANDOM
+    count: int = 32
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InvalidRequest("'bytes' cannot be less than 1")
+        if self.count > MAX_TRANSIT_RANDOM:
+            raise InvalidRequest("'bytes' should be less than 131072")
+
+
+# Replies
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """What came of a version: a ciphertext, signature or MAC, and what goes with it."""
+
+    body: bytes = field(repr=False)
+    version: int
+    plaintext: bytes | None = field(default=None, repr=False)
+    public_key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransitKey:
+    """A key with the public keys of the versions that are shown, raw or PEM as the dialect writes them."""
+
+    key: Key
+    versions: tuple[KeyVersion, ...]
+    public_keys: Mapping[int, str]
+    warning: str | None = None
