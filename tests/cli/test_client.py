@@ -96,6 +96,15 @@ def test_plain_http_can_be_allowed() -> None:
     assert TOKEN not in repr(connection)
 
 
+@pytest.mark.parametrize("address", ["https://exa mple", "https://\u00ad", "https://[::1", "https://a..b", "https://-"])
+def test_an_odd_address_is_no_traceback(
+    kvl: Kvl, vault: FakeVault, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("KEYVAULT_ADDR", address)
+    ran = kvl("key", "ls")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+
+
 def test_an_unreadable_ca_file_is_named(kvl: Kvl, vault: FakeVault, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYVAULT_CACERT", "/nonexistent")
     ran = kvl("key", "ls")

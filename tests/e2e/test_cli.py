@@ -294,6 +294,29 @@ def test_a_lost_token_and_a_new_master_key(tmp_path: Path) -> None:
         assert server.wait(30) in {0, -15}
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_tls_is_checked(tmp_path: Path) -> None:
+    vault = Vault(tmp_path)
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=vault", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "tls.key", "-out", "tls.pem"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+    )  # fmt: skip
+    vault.kvl("master-key", "generate", "--out", "master.key")
+    vault.kvl("init", "--token-out", "admin.token")
+    vault.environment |= {"KEYVAULT_TLS_CERT": "tls.pem", "KEYVAULT_TLS_KEY": "tls.key"}
+    vault.environment["KEYVAULT_ADDR"] = f"https://127.0.0.1:{vault.port}"
+    server = vault.start()
+    try:
+        assert b"CERTIFICATE_VERIFY_FAILED" in vault.kvl("key", "ls", code=2).stderr
+        vault.kvl("key", "ls", settings={"KEYVAULT_CACERT": "tls.pem"})
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
 def test_the_tour(tmp_path: Path) -> None:
     vault = Vault(tmp_path)
     done = vault.kvl("quickstart", settings={"TMPDIR": str(tmp_path)})

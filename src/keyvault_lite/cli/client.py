@@ -13,6 +13,8 @@ from keyvault_lite.cli.connection import Connection, from_environment
 from keyvault_lite.cli.failure import CannotRun, Refused
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx2
 
 Json = dict[str, Any]
@@ -69,14 +71,17 @@ class Client:
         if connection.token is None and not anonymous:
             raise CannotRun("no token: set KEYVAULT_TOKEN, or KEYVAULT_TOKEN_FILE to a file that holds it")
         self.connection = connection
-        self._http = httpx2.Client(
-            base_url=connection.address,
-            headers={} if connection.token is None else {"Authorization": f"Bearer {connection.token}"},
-            verify=_trust(connection),
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx2.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
-        )
+        try:
+            self._http = httpx2.Client(
+                base_url=connection.address,
+                headers={} if connection.token is None else {"Authorization": f"Bearer {connection.token}"},
+                verify=_trust(connection),
+                trust_env=False,
+                follow_redirects=False,
+                timeout=httpx2.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
+            )
+        except httpx2.InvalidURL:
+            raise CannotRun("KEYVAULT_ADDR is not an address like https://vault.example:8000") from None
 
     def __enter__(self) -> Self:
         return self
@@ -228,7 +233,8 @@ def _reason(error: "httpx2.TransportError") -> str:
     return str(error) or type(error).__name__
 
 
-def _trust(connection: Connection) -> Any:  # noqa: ANN401  (an SSL context, or True for the system's certificates)
+def _trust(connection: Connection) -> "ssl.SSLContext | bool":
+    """What to check the server by; True is the system's certificates."""
     if connection.ca_file is None:
         return True
     import ssl

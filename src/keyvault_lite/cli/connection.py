@@ -50,7 +50,8 @@ def _split(address: str) -> SplitResult:
     try:
         parts = urlsplit(address)
         valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        (parts.hostname or "").encode("idna")  # what resolving it begins with
+    except ValueError:  # includes UnicodeError
         valid = False
         parts = SplitResult("", "", "", "", "")
     if not valid or parts.username is not None or parts.query or parts.fragment:

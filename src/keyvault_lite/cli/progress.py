@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from keyvault_lite.cli.output import console
 from keyvault_lite.cli.sealed_file import Advance
 
 
@@ -16,8 +17,6 @@ def progress(label: str, total: int | None) -> Iterator[Advance]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    from keyvault_lite.cli.output import console
-
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda count: bar.update(task, advance=count)
