@@ -117,7 +117,8 @@ class TestVectors:
 
 
 def test_every_algorithm_has_a_scheme() -> None:
-    assert SCHEMES.keys() == {a for row in SIGNING for a in ALGORITHMS[row]}
+    native = {a for a in SCHEMES if isinstance(a, Algorithm)}
+    assert native == {a for row in SIGNING for a in ALGORITHMS[row]}
 
 
 @pytest.mark.parametrize(("row", "algorithm"), SIGNATURES)

@@ -278,4 +278,16 @@ class TestSecret:
 
 def test_every_holder_of_key_bytes_is_a_secret() -> None:
     names = {cls.__name__ for cls in Secret.__subclasses__()}
-    assert names == {"Bundle", "Cipher", "KeyBox", "Keyring", "MasterKey", "Material", "RsaBox", "Signer"}
+    assert names == {
+        "AccessKeys",
+        "Agreement",
+        "Bundle",
+        "Cipher",
+        "Encapsulation",
+        "KeyBox",
+        "Keyring",
+        "MasterKey",
+        "Material",
+        "RsaBox",
+        "Signer",
+    }

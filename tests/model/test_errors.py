@@ -8,7 +8,12 @@ def tree(root: type[KeyVaultError] = KeyVaultError) -> set[type[KeyVaultError]]:
 
 
 def test_codes_are_unique_but_for_the_malformed_and_the_hidden() -> None:
-    classes = tree() - {KeyVaultError, Hidden, MalformedRequest}
+    # Dialects' own cases of these errors share their codes.
+    classes = {cls for cls in tree() if cls.__module__ == KeyVaultError.__module__} - {
+        KeyVaultError,
+        Hidden,
+        MalformedRequest,
+    }
     assert len({cls.code for cls in classes}) == len(classes)
     assert MalformedRequest.code == InvalidRequest.code == "invalid_request"
     assert Hidden.code == NotFound.code  # one answer, so that the caller cannot tell

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from keyvault_lite.model import errors
 from keyvault_lite.model.errors import InvalidState, KeyVaultError, NotFound
 from keyvault_lite.wire.problems import STATUS, problem
 
@@ -34,7 +35,8 @@ def _tree(root: type[KeyVaultError]) -> Iterator[type[KeyVaultError]]:
 
 
 def test_every_error_has_a_row() -> None:
-    assert set(STATUS) == set(_tree(KeyVaultError))
+    # Cases that a dialect or layer tells apart are written as the general error they stand under.
+    assert set(STATUS) == {one for one in _tree(KeyVaultError) if one.__module__ == KeyVaultError.__module__}
 
 
 def test_codes_have_their_statuses() -> None:

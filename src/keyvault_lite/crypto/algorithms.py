@@ -1,7 +1,8 @@
 """Signatures and MACs: one scheme an algorithm, chosen from a table.
 
 ECDSA signatures are DER (RFC 3279), RSA-PSS salts are as long as the hash (FIPS 186-5, section 5.4), Ed25519 is pure
-(RFC 8032), ML-DSA is pure with empty context (FIPS 204). Not offered: SHA-1, MD5, raw RSA, Ed25519ph, external mu.
+(RFC 8032), ML-DSA is pure with empty context (FIPS 204). Dialects alone name Ed25519ph, external mu, secp256k1 and
+HMAC-SHA-224. Not offered: SHA-1, MD5, raw RSA.
 """
 
 import hmac
@@ -13,10 +14,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
 
+from keyvault_lite.crypto import extra
 from keyvault_lite.crypto.container import Secret
 from keyvault_lite.crypto.material import load
 from keyvault_lite.model.errors import InvalidRequest
-from keyvault_lite.model.keys import DIGEST_SIZES, Algorithm, KeySpec, KeyType
+from keyvault_lite.model.keys import DIGEST_SIZES, Algorithm, AnyAlgorithm, DialectAlgorithm, KeySpec, KeyType
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,14 @@ _PURE: Final = Scheme(
     verify=lambda key, message, signature, _prehashed: key.verify(signature, message),
 )
 
-SCHEMES: Final[Mapping[Algorithm, Scheme]] = {
+
+
+def _ph_verify(key: Any, message: bytes, signature: bytes, _prehashed: bool) -> None:  # noqa: ANN401, FBT001
+    if not extra.ed25519ph_verify(key.public_bytes_raw(), message, signature):
+        raise InvalidSignature
+
+
+SCHEMES: Final[Mapping[AnyAlgorithm, Scheme]] = {
     Algorithm.RSA_PSS_SHA256: _pss(hashes.SHA256()),
     Algorithm.RSA_PSS_SHA384: _pss(hashes.SHA384()),
     Algorithm.RSA_PSS_SHA512: _pss(hashes.SHA512()),
@@ -85,6 +94,24 @@ SCHEMES: Final[Mapping[Algorithm, Scheme]] = {
     Algorithm.HMAC_SHA256: _hmac("sha256"),
     Algorithm.HMAC_SHA384: _hmac("sha384"),
     Algorithm.HMAC_SHA512: _hmac("sha512"),
+    DialectAlgorithm.ECDSA_SECP256K1_SHA256: _ecdsa(hashes.SHA256()),
+    DialectAlgorithm.ED25519PH: Scheme(
+        sign=lambda key, message, _prehashed: extra.ed25519ph_sign(key.private_bytes_raw(), message),
+        verify=_ph_verify,
+    ),
+    DialectAlgorithm.HMAC_SHA224: _hmac("sha224"),
+    DialectAlgorithm.ML_DSA_MU: Scheme(
+        sign=lambda key, mu, _prehashed: key.sign_mu(mu),
+        verify=lambda key, mu, signature, _prehashed: key.verify_mu(signature, mu),
+    ),
+}
+DIALECTS: Final[Mapping[KeyType, frozenset[AnyAlgorithm]]] = {
+    # What dialects do with keys of a type besides what the native API does with them.
+    KeyType.ED25519: frozenset({DialectAlgorithm.ED25519PH}),
+    KeyType.HMAC: frozenset({DialectAlgorithm.HMAC_SHA224}),
+    KeyType.ML_DSA: frozenset({DialectAlgorithm.ML_DSA_MU}),
+    KeyType.RSA: frozenset(one for one in Algorithm if one.startswith("RSA_P")),
+    KeyType.SECP256K1: frozenset({DialectAlgorithm.ECDSA_SECP256K1_SHA256}),
 }
 
 
@@ -103,14 +130,14 @@ class Signer(Secret):
             self._private = load(secret)
             self._public = self._private.public_key()
 
-    def sign(self, message: bytes, algorithm: Algorithm, *, prehashed: bool) -> bytes:
+    def sign(self, message: bytes, algorithm: AnyAlgorithm, *, prehashed: bool) -> bytes:
         """Signature or MAC of the message, or of the digest that stands in its place.
 
         Raises InvalidRequest for an algorithm this key does not have and for a digest of another length.
         """
         return self._scheme(message, algorithm, prehashed).sign(self._private, message, prehashed)
 
-    def verify(self, message: bytes, signature: bytes, algorithm: Algorithm, *, prehashed: bool) -> bool:
+    def verify(self, message: bytes, signature: bytes, algorithm: AnyAlgorithm, *, prehashed: bool) -> bool:
         """Whether the signature or MAC holds. Raises as `sign` does."""
         scheme = self._scheme(message, algorithm, prehashed)
         try:
@@ -119,8 +146,8 @@ class Signer(Secret):
             return False
         return True
 
-    def _scheme(self, message: bytes, algorithm: Algorithm, prehashed: bool) -> Scheme:  # noqa: FBT001
-        if algorithm not in self._spec.algorithms:
+    def _scheme(self, message: bytes, algorithm: AnyAlgorithm, prehashed: bool) -> Scheme:  # noqa: FBT001
+        if algorithm not in self._spec.algorithms and algorithm not in DIALECTS.get(self._spec.type, ()):
             raise InvalidRequest(f"this key does not do {algorithm}; it does {', '.join(self._spec.algorithms)}")
         if prehashed:
             size = DIGEST_SIZES.get(algorithm)

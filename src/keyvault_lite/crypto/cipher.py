@@ -7,8 +7,12 @@ DEK.
 
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
 from keyvault_lite.crypto.container import AES_GCM, RSA_OAEP, Box, Frame, KeyBox, Rng, RsaBox, Secret, refusal
+from keyvault_lite.crypto.importing import open_oaep, seal_oaep
 from keyvault_lite.crypto.material import load_rsa
+from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.keys import KeySpec, KeyType
 
 DATA_KEYS: Final = frozenset({16, 32, 64})
@@ -20,10 +24,11 @@ _NO_VERSION: Final = 0
 class Cipher(Secret):
     """The loaded material of one version of an ENCRYPT key. Contexts are digests of 32 bytes."""
 
-    __slots__ = ("_data", "_data_key", "_dek")
+    __slots__ = ("_data", "_data_key", "_dek", "_rsa")
 
     def __init__(self, spec: KeySpec, secret: bytes, *, instance_id: bytes, key_id: bytes, version: int) -> None:
         key = load_rsa(secret) if spec.type is KeyType.RSA else None
+        self._rsa: Final = key
 
         def box(layer: str) -> Box:
             suite = AES_GCM if key is None else RSA_OAEP
@@ -65,3 +70,18 @@ class Cipher(Secret):
         if len(key) not in DATA_KEYS:
             raise refusal()
         return key
+
+    # Bare RSAES-OAEP, as dialects have it: no container, no context, made by anyone who has the public key.
+
+    def seal_bare(self, plaintext: bytes, digest: str) -> bytes:
+        """The RSA ciphertext alone. Raises InvalidRequest for more than the modulus holds."""
+        return seal_oaep(self._pair().public_key(), plaintext, digest)
+
+    def open_bare(self, ciphertext: bytes, digest: str) -> bytes:
+        """What was encrypted to the public key. Raises InvalidCiphertext."""
+        return open_oaep(self._pair(), ciphertext, digest)
+
+    def _pair(self) -> RSAPrivateKey:
+        if self._rsa is None:
+            raise InvalidRequest("this key is not an RSA key")
+        return self._rsa

@@ -18,24 +18,29 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from keyvault_lite.crypto.agreement import Agreement, Encapsulation
 from keyvault_lite.crypto.algorithms import Signer
 from keyvault_lite.crypto.bundle import Bundle
 from keyvault_lite.crypto.cipher import Cipher
 from keyvault_lite.crypto.container import Frame, KeyBox, Rng, Secret, expand, parse, refusal
 from keyvault_lite.crypto.material import Material, generate
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
+from keyvault_lite.crypto.sigv4 import AccessKeys
 from keyvault_lite.model.encoding import Context, Value, context_digest, context_values, encode, list_head, pae
 from keyvault_lite.model.errors import IntegrityViolation, InvalidCiphertext, InvalidRequest
 from keyvault_lite.model.keyring import Slot
-from keyvault_lite.model.keys import Algorithm, KeySpec, KeyVersion, Purpose, VersionStatus
+from keyvault_lite.model.keys import AnyAlgorithm, Attributes, KeySpec, KeyVersion, Purpose, VersionStatus
 from keyvault_lite.model.names import KeyId, TokenId, is_id
 
 KDF_NONE: Final = "none"
 ORIGIN: Final = "generated"
-"""Where material came from, bound in its container. Imported material will have a word of its own."""
+"""Where material came from, bound in its container."""
+IMPORTED: Final = "imported"
+"""The word of material from outside: it stands in the version's attribute `origin` too."""
 LOADED: Final = 4096
 """How many key versions are kept unwrapped; the least recently used goes first."""
 _NO_DIGEST: Final = bytes(32)
+Loaded = Agreement | Cipher | Encapsulation | Signer
 
 
 class Keyring(Secret):
@@ -54,6 +59,7 @@ class Keyring(Secret):
         "_row_key",
         "_row_labels",
         "_token_key",
+        "access_keys",
         "generation",
         "instance_id",
         "log_public_key",
@@ -69,10 +75,11 @@ class Keyring(Secret):
         self._token_key: Final = self._derive("token")
         self._redact_key: Final = self._derive("redact")
         self._replies_key: Final = self._derive("idem")
+        self.access_keys: Final = AccessKeys(self._derive("access-key"), bundle.instance_id, rng)
         self._log: Final = Ed25519PrivateKey.from_private_bytes(bundle.log_seed)
         self.log_public_key: Final = self._log.public_key().public_bytes_raw()
         self._row_labels: Final[dict[tuple[str, int], bytes]] = {}
-        self._loaded: Final[OrderedDict[tuple[object, ...], tuple[KeySpec, Cipher | Signer]]] = OrderedDict()
+        self._loaded: Final[OrderedDict[tuple[object, ...], tuple[KeySpec, Loaded]]] = OrderedDict()
         self._lock: Final = Lock()
 
     def _derive(self, use: str) -> bytes:
@@ -120,10 +127,23 @@ class Keyring(Secret):
         """Fresh material. RSA takes up to seconds: call it off the event loop, and `wrap` the result."""
         return generate(spec, self._rng)
 
-    def wrap(self, material: Material, spec: KeySpec, *, key_id: KeyId, version: int, created_at: int) -> KeyVersion:
-        """The material as a version to be stored: ACTIVE, under the newest wrapping key."""
+    def wrap(
+        self,
+        material: Material,
+        spec: KeySpec,
+        *,
+        key_id: KeyId,
+        version: int,
+        created_at: int,
+        attributes: Attributes | None = None,
+    ) -> KeyVersion:
+        """The material as a version to be stored: ACTIVE, under the newest wrapping key.
+
+        Of the attributes `origin` is bound in its container: IMPORTED for material from outside.
+        """
         generation = max(self._bundle.wrap)
-        box, context = self._kek_box(spec, key_id, version, generation, material.public_key)
+        attributes = attributes or {}
+        box, context = self._kek_box(spec, key_id, version, generation, material.public_key, _origin(attributes))
         sealed = box.seal(context, material.secret, self._rng)
         return KeyVersion(
             key_id,
@@ -133,17 +153,18 @@ class Keyring(Secret):
             sealed,
             public_key=material.public_key,
             generation=generation,
+            attributes=attributes,
         )
 
     def _kek_box(
-        self, spec: KeySpec, key_id: KeyId, version: int, generation: int, public_key: bytes | None
+        self, spec: KeySpec, key_id: KeyId, version: int, generation: int, public_key: bytes | None, origin: str
     ) -> tuple[KeyBox, bytes]:
         frame = Frame("kek", instance_id=self.instance_id, id=_id_bytes(key_id), version=version, purpose=spec.purpose)
         public = None if public_key is None else hashlib.sha256(public_key).digest()
-        context = pae("kek", spec.type.value, spec.size, generation, public, ORIGIN)
+        context = pae("kek", spec.type.value, spec.size, generation, public, origin)
         return KeyBox(frame, self._bundle.wrap[generation]), hashlib.sha256(context).digest()
 
-    def _load(self, spec: KeySpec, version: KeyVersion) -> Cipher | Signer:
+    def _load(self, spec: KeySpec, version: KeyVersion) -> Loaded:
         """The version's material, ready for use. Raises IntegrityViolation if its container does not open."""
         name = (version.key_id, version.version, version.generation, version.public_key, version.encrypted_key)
         with self._lock:
@@ -158,14 +179,21 @@ class Keyring(Secret):
                 self._loaded.popitem(last=False)
         return loaded
 
-    def _unwrap(self, spec: KeySpec, version: KeyVersion) -> Cipher | Signer:
+    def _unwrap(self, spec: KeySpec, version: KeyVersion) -> Loaded:
         try:
-            box, context = self._kek_box(spec, version.key_id, version.version, version.generation, version.public_key)
+            origin = _origin(version.attributes)
+            box, context = self._kek_box(
+                spec, version.key_id, version.version, version.generation, version.public_key, origin
+            )
             secret = box.open(context, version.encrypted_key)
         except (InvalidCiphertext, KeyError):
             raise IntegrityViolation("the material of this key version does not open") from None
-        if spec.purpose is not Purpose.ENCRYPT:
+        if spec.purpose in {Purpose.SIGN, Purpose.MAC}:
             return Signer(spec, secret)
+        if spec.purpose is Purpose.AGREE:
+            return Agreement(spec, secret)
+        if spec.purpose is Purpose.ENCAPSULATE:
+            return Encapsulation(spec, secret, version.public_key or b"")
         return Cipher(
             spec, secret, instance_id=self.instance_id, key_id=_id_bytes(version.key_id), version=version.version
         )
@@ -219,10 +247,41 @@ class Keyring(Secret):
             raise InvalidRequest(f"a key of purpose {spec.purpose} does not encrypt or decrypt")
         return loaded
 
+    # Bare RSA-OAEP and shared secrets, for dialects
+
+    def seal_bare(self, spec: KeySpec, version: KeyVersion, plaintext: bytes, digest: str) -> bytes:
+        """RSAES-OAEP alone, with SHA1 or SHA256. Raises InvalidRequest for more than the modulus holds."""
+        return self._cipher(spec, version).seal_bare(plaintext, digest)
+
+    def open_bare(self, spec: KeySpec, version: KeyVersion, ciphertext: bytes, digest: str) -> bytes:
+        """What was encrypted to the public key. Raises InvalidCiphertext."""
+        return self._cipher(spec, version).open_bare(ciphertext, digest)
+
+    def derive_secret(self, spec: KeySpec, version: KeyVersion, peer: bytes) -> bytes:
+        """The raw x coordinate shared with a public key in DER. Raises InvalidRequest for a key that does not fit."""
+        loaded = self._load(spec, version)
+        if not isinstance(loaded, Agreement):
+            raise InvalidRequest(f"a key of purpose {spec.purpose} does not agree on secrets")
+        return loaded.derive(peer)
+
+    def encapsulate(self, spec: KeySpec, version: KeyVersion) -> tuple[bytes, bytes]:
+        """A fresh secret of 32 bytes, and its ciphertext."""
+        return self._encapsulation(spec, version).encapsulate()
+
+    def decapsulate(self, spec: KeySpec, version: KeyVersion, ciphertext: bytes) -> bytes:
+        """The secret; of an altered ciphertext another one. Raises InvalidCiphertext for one of another length."""
+        return self._encapsulation(spec, version).decapsulate(ciphertext)
+
+    def _encapsulation(self, spec: KeySpec, version: KeyVersion) -> Encapsulation:
+        loaded = self._load(spec, version)
+        if not isinstance(loaded, Encapsulation):
+            raise InvalidRequest(f"a key of purpose {spec.purpose} does not encapsulate")
+        return loaded
+
     # Signatures and MACs
 
     def sign(
-        self, spec: KeySpec, version: KeyVersion, message: bytes, algorithm: Algorithm, *, prehashed: bool
+        self, spec: KeySpec, version: KeyVersion, message: bytes, algorithm: AnyAlgorithm, *, prehashed: bool
     ) -> bytes:
         """Signature or MAC. Raises InvalidRequest if the algorithm or the digest's length does not fit the key."""
         return self._signer(spec, version).sign(message, algorithm, prehashed=prehashed)
@@ -233,7 +292,7 @@ class Keyring(Secret):
         version: KeyVersion,
         message: bytes,
         signature: bytes,
-        algorithm: Algorithm,
+        algorithm: AnyAlgorithm,
         *,
         prehashed: bool,
     ) -> bool:
@@ -308,6 +367,10 @@ class Keyring(Secret):
     def _reply_box(self, row_id: str, binding: tuple[Value, ...]) -> tuple[KeyBox, bytes]:
         frame = Frame("idem", instance_id=self.instance_id, id=_id_bytes(row_id), version=0, purpose="REPLY")
         return KeyBox(frame, self._replies_key), hashlib.sha256(pae("idem", *binding)).digest()
+
+
+def _origin(attributes: Attributes) -> str:
+    return IMPORTED if attributes.get("origin") == IMPORTED else ORIGIN
 
 
 def _id_bytes(text: str) -> bytes:

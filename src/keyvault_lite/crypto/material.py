@@ -1,13 +1,14 @@
 """Key material: how it is made, written down and loaded again.
 
 Symmetric material is its bytes; a key pair is PKCS #8 in DER (RFC 5958; ML-DSA as its seed, RFC 9881) and its public
-key SubjectPublicKeyInfo in DER (RFC 5280). Material is only ever stored inside a `kek` container.
+key SubjectPublicKeyInfo in DER (RFC 5280); ML-KEM is its seed too (RFC 9935). Material is only ever stored inside a
+`kek` container.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
+from keyvault_lite.crypto import extra
 from keyvault_lite.crypto.container import Rng, Secret
 from keyvault_lite.model.keys import KeySpec, KeyType
 
@@ -26,6 +28,8 @@ PrivateKey = (
     | mldsa.MLDSA44PrivateKey
     | mldsa.MLDSA65PrivateKey
     | mldsa.MLDSA87PrivateKey
+    | mlkem.MLKEM768PrivateKey
+    | mlkem.MLKEM1024PrivateKey
 )
 PublicKey = (
     rsa.RSAPublicKey
@@ -34,6 +38,8 @@ PublicKey = (
     | mldsa.MLDSA44PublicKey
     | mldsa.MLDSA65PublicKey
     | mldsa.MLDSA87PublicKey
+    | mlkem.MLKEM768PublicKey
+    | mlkem.MLKEM1024PublicKey
 )
 
 RSA_EXPONENT: Final = 65537
@@ -42,6 +48,10 @@ _ML_DSA: Final[Mapping[int, Callable[[bytes], PrivateKey]]] = {
     44: mldsa.MLDSA44PrivateKey.from_seed_bytes,
     65: mldsa.MLDSA65PrivateKey.from_seed_bytes,
     87: mldsa.MLDSA87PrivateKey.from_seed_bytes,
+}
+_ML_KEM: Final[Mapping[int, Callable[[bytes], PrivateKey]]] = {
+    768: mlkem.MLKEM768PrivateKey.from_seed_bytes,
+    1024: mlkem.MLKEM1024PrivateKey.from_seed_bytes,
 }
 
 
@@ -61,6 +71,9 @@ def generate(spec: KeySpec, rng: Rng) -> Material:
 
     RSA and EC keys are drawn by OpenSSL's own generator, all else from `rng`.
     """
+    if spec.type is KeyType.ML_KEM and spec.size not in _ML_KEM:
+        seed = rng(extra.SEED)
+        return Material(extra.ml_kem_512_private(seed), extra.ml_kem_512_public(seed))
     if spec.asymmetric:
         return _write(_PAIRS[spec.type](spec.size or 0, rng))
     return Material(rng((spec.size or 0) // 8))
@@ -90,6 +103,16 @@ def _load(secret: bytes, *, trusted: bool) -> PrivateKey:
     return key
 
 
+def parse_pair(secret: bytes) -> PrivateKey:
+    """A key pair from outside, validated in full. Raises ValueError, TypeError or UnsupportedAlgorithm."""
+    return _load(secret, trusted=False)
+
+
+def adopt(key: PrivateKey) -> Material:
+    """Material from a validated key pair of outside."""
+    return _write(key)
+
+
 def _write(key: PrivateKey) -> Material:
     secret = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     # The one full validation, of the very bytes that will be loaded from now on.
@@ -102,4 +125,6 @@ _PAIRS: Final[Mapping[KeyType, Callable[[int, Rng], PrivateKey]]] = {
     KeyType.EC: lambda size, _rng: ec.generate_private_key(CURVES[size]()),
     KeyType.ED25519: lambda _size, rng: ed25519.Ed25519PrivateKey.from_private_bytes(rng(32)),
     KeyType.ML_DSA: lambda size, rng: _ML_DSA[size](rng(32)),
+    KeyType.ML_KEM: lambda size, rng: _ML_KEM[size](rng(64)),
+    KeyType.SECP256K1: lambda _size, _rng: ec.generate_private_key(ec.SECP256K1()),
 }

@@ -88,7 +88,35 @@ class SystemCredential:
     """
 
 
-Credential = BearerCredential | SystemCredential
+class SignatureFault(StrEnum):
+    """Why a request that should be signed cannot be judged at all."""
+
+    MISSING = "missing"
+    INCOMPLETE = "incomplete"
+    OTHER_SERVICE = "other service"
+    SESSION = "session"
+
+
+@dataclass(frozen=True, slots=True)
+class AwsCredential:
+    """A request signed with an access key (AWS Signature Version 4), not yet verified; nothing to verify with a fault."""
+
+    access_key_id: TokenId
+    date: str
+    """The day of the credential scope, YYYYMMDD."""
+    region: str
+    service: str
+    string_to_sign: bytes = field(repr=False)
+    """Made by us from the request as it came, its body's hash included."""
+    signature: str = field(repr=False)
+    signed_at: int
+    """Microseconds since 1970."""
+    lifetime: int | None = None
+    """Seconds, of a presigned request; others are good for a few minutes."""
+    fault: SignatureFault | None = None
+
+
+Credential = AwsCredential | BearerCredential | SystemCredential
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,7 @@ WORDS: Final[Mapping[tuple[KeyType, int | None, Purpose], str]] = {
 DIGEST_SIZES: Final[Mapping[AnyAlgorithm, int]] = {
     # Length in bytes of a prehashed message; an algorithm that is absent takes none.
     algorithm: int(algorithm[-3:]) // 8
-    for algorithm in Algorithm
+    for algorithm in (*Algorithm, DialectAlgorithm.ECDSA_SECP256K1_SHA256)
     if algorithm.startswith(("RSA_P", "ECDSA_"))
 }
 
