@@ -57,7 +57,7 @@ format: setup-dev ## rewrite the sources as the checks want them
 	@$(PY) -m ruff format .
 
 bench: setup ## encryptions a second, beside a bare server in the same run
-	@$(PY) benchmarks/run.py $(ARGS)
+	@$(PY) -m benchmarks.run $(ARGS)
 
 docs-pictures: ## redraw docs/*.png from docs/pictures/*.dot (needs Graphviz)
 	@command -v dot >/dev/null || { echo 'docs-pictures needs dot: install the package graphviz.' >&2; exit 1; }

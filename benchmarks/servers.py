@@ -1,0 +1,232 @@
+"""What is measured: servers, each a process of its own, and the rows of requests that are put to them.
+
+Another server (OpenBao, a naive stack) is one more class with `start`, and its rows in `ROWS`; nothing else changes.
+"""
+
+import base64
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+PLAINTEXT: Final = base64.b64encode(bytes(range(64))).decode()
+CONTEXT: Final = {"tenant": "acme"}
+BATCH: Final = 100
+_START: Final = 30.0
+_STOP: Final = 10.0
+
+
+def http_request(path: str, body: object, *, token: str | None = None) -> str:
+    """A POST as it goes over the wire."""
+    text = json.dumps(body, separators=(",", ":"))
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "User-Agent: kvl-bench",
+        "Content-Type: application/json",
+        f"Content-Length: {len(text)}",
+    ]
+    if token is not None:
+        lines.append(f"Authorization: Bearer {token}")
+    return "\r\n".join([*lines, "", text])
+
+
+class Server:
+    """A server process on a free port of the loopback interface."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+
+    @property
+    def pid(self) -> int:
+        """The process whose family is the server."""
+        if self._process is None:
+            raise RuntimeError("it is not started")
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start it, and make what its rows need. Returns once it answers."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _spawn(self, *arguments: str, settings: Mapping[str, str] | None = None) -> None:
+        log = self.folder / f"{type(self).__name__}.log"
+        with log.open("wb") as stream:
+            self._process = subprocess.Popen(  # noqa: S603  (our own interpreter and modules)
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env=_environment(settings or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+            )
+        until = time.monotonic() + _START
+        while self._process.poll() is None and time.monotonic() < until:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise RuntimeError(f"the server did not start: {log.read_text(errors='replace')[-500:]}")
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KEYVAULT_")}
+    path = os.pathsep.join(filter(None, (str(ROOT / "src"), kept.get("PYTHONPATH"))))
+    return {**kept, "PYTHONPATH": path, **settings}
+
+
+class Floor(Server):
+    """A raw ASGI echo behind the same uvicorn."""
+
+    kind = "echo"
+
+    def start(self) -> Self:
+        """Nothing to prepare."""
+        self._spawn("-m", "benchmarks.floor", str(self.port), self.kind)
+        return self
+
+
+class Ceiling(Floor):
+    """Fixed bytes from a bare protocol: shows what the client can do."""
+
+    kind = "canned"
+
+
+class Vault(Server):
+    """The product as `kvl serve` runs it, on a new vault: durable audit, one worker, a SERVICE as caller."""
+
+    workers = 1
+    module = "keyvault_lite"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        home = folder / type(self).__name__
+        home.mkdir()
+        key = home / "master.key"
+        key.touch(0o600)
+        key.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
+        self._settings = {
+            "KEYVAULT_MASTER_KEY_FILE": str(key),
+            "KEYVAULT_DATABASE_URL": f"sqlite:///{home / 'keyvault.db'}",
+        }
+        self.token = ""
+        self._admin = ""
+
+    def start(self) -> Self:
+        """Initialise, serve, and make two keys and a caller who may use them."""
+        made = subprocess.run(
+            [sys.executable, "-m", "keyvault_lite", "init", "-o", "json"],
+            cwd=ROOT,
+            env=_environment(self._settings),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        if made.returncode:
+            raise RuntimeError(f"kvl init failed: {made.stderr.decode(errors='replace')[-500:]}")
+        self._admin = json.loads(made.stdout)["token"]
+        self._spawn(
+            *("-m", self.module, "serve", "--host", "127.0.0.1"),
+            *("--port", str(self.port), "--workers", str(self.workers)),
+            settings=self._settings,
+        )
+        self.call("/keys", {"name": "bench-aes", "type": "AES", "purpose": "ENCRYPT"}, self._admin)
+        self.call("/keys", {"name": "bench-ed25519", "type": "ED25519", "purpose": "SIGN"}, self._admin)
+        grants = [{"key": "bench-*", "actions": ["encrypt", "decrypt", "sign", "verify"]}]
+        service = {"name": "bench", "role": "SERVICE", "grants": grants}
+        self.token = self.call("/services", service, self._admin)["token"]
+        return self
+
+    def call(self, path: str, body: object, token: str) -> dict[str, str]:
+        """One request outside the measurement."""
+        request = Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+        )
+        try:
+            with urlopen(request, timeout=_START) as answer:  # noqa: S310
+                found: dict[str, str] = json.load(answer)
+                return found
+        except HTTPError as error:
+            raise RuntimeError(f"{path}: {error.code} {error.read(500).decode()}") from None
+
+
+class Unrecorded(Vault):
+    """The same without its ledger: shows what the record costs. It is no way to run the product."""
+
+    module = "benchmarks.unrecorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kind of request to one kind of server."""
+
+    name: str
+    title: str
+    server: type[Server]
+    request: Callable[[Any], str]
+    """From the running server to the bytes that are sent."""
+    items: int = 1
+    """How many operations one request is."""
+
+
+def _echo(_: Floor) -> str:
+    return http_request("/keys/bench-aes/encrypt", _ENCRYPT, token="kvl_" + "x" * 60)
+
+
+def _encrypt(vault: Vault) -> str:
+    return http_request("/keys/bench-aes/encrypt", _ENCRYPT, token=vault.token)
+
+
+def _decrypt(vault: Vault) -> str:
+    sealed = vault.call("/keys/bench-aes/encrypt", _ENCRYPT, vault.token)
+    body = {name: sealed[name] for name in ("ciphertext", "encrypted_dek")}
+    return http_request("/keys/bench-aes/decrypt", body | {"encoding": "base64", "context": CONTEXT}, token=vault.token)
+
+
+def _sign(vault: Vault) -> str:
+    return http_request("/keys/bench-ed25519/sign", {"message": PLAINTEXT, "encoding": "base64"}, token=vault.token)
+
+
+def _batch(vault: Vault) -> str:
+    return http_request("/keys/bench-aes/batch/encrypt", {"items": [_ENCRYPT] * BATCH}, token=vault.token)
+
+
+_ENCRYPT: Final = {"plaintext": PLAINTEXT, "encoding": "base64", "context": CONTEXT}
+FLOOR: Final = Row("floor", "floor: raw ASGI echo", Floor, _echo)
+ROWS: Final[Sequence[Row]] = (
+    Row("ceiling", "(client's ceiling: canned bytes)", Ceiling, _echo),
+    FLOOR,
+    Row("encrypt", "encrypt", Vault, _encrypt),
+    Row("decrypt", "decrypt", Vault, _decrypt),
+    Row("sign", "sign, Ed25519", Vault, _sign),
+    Row("batch", f"encrypt, batch of {BATCH}", Vault, _batch, items=BATCH),
+    Row("unrecorded", "(encrypt without any record)", Unrecorded, _encrypt),
+)
