@@ -3,6 +3,8 @@
     header      "KVL" | format 1 | suite | flags 0 | id[16] | version uint32          26 bytes
     suite 1     header | salt[32] | commitment[32] | AES-256-GCM(plaintext) and tag   one fresh key a container
     suite 2     header | commitment[32] | RSA-OAEP-SHA256(secret)                     to the holder of a private key
+    suite 3     as 1, with ChaCha20-Poly1305 in the place of AES-256-GCM
+    suite 4, 5  as 1 and 3, with a salt that follows from key, context and plaintext  convergent encryption
 
 Suite 1: okm[64] = HKDF-Expand-SHA512(wrapping key, info), key = okm[:32], commitment = okm[32:], with
 info = PAE("kvl/v1/" layer, header, instance id, purpose) | salt | context digest.
@@ -24,7 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext
@@ -51,13 +53,19 @@ class Suite:
     number: int
     smallest: int
     """Length of the shortest container."""
+    aead: type[AESGCM | ChaCha20Poly1305] = AESGCM
     may_encrypt: bool = True
     may_decrypt: bool = True
 
 
 AES_GCM: Final = Suite(1, smallest=_BODY_AT + _TAG)
 RSA_OAEP: Final = Suite(2, smallest=_SALT_AT + 32 + 256)
-SUITES: Final[Mapping[int, Suite]] = {suite.number: suite for suite in (AES_GCM, RSA_OAEP)}
+CHACHA20: Final = Suite(3, smallest=_BODY_AT + _TAG, aead=ChaCha20Poly1305)
+CONVERGENT_AES_GCM: Final = Suite(4, smallest=_BODY_AT + _TAG)
+CONVERGENT_CHACHA20: Final = Suite(5, smallest=_BODY_AT + _TAG, aead=ChaCha20Poly1305)
+SUITES: Final[Mapping[int, Suite]] = {
+    suite.number: suite for suite in (AES_GCM, RSA_OAEP, CHACHA20, CONVERGENT_AES_GCM, CONVERGENT_CHACHA20)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +147,11 @@ class Frame:
             raise refusal()
 
     def seal(self, key: bytes, context: bytes, plaintext: bytes, rng: Rng) -> bytes:
-        """Seal under a uniform wrapping key, in suite 1. `context` is a digest of 32 bytes."""
+        """Seal under a uniform wrapping key, in any suite but 2. `context` is a digest of 32 bytes."""
         self.check_seal()
         salt = rng(32)
         okm = expand(key, self.label + salt + context)
-        body = AESGCM(okm[:32]).encrypt(_NONCE, plaintext, self.header)
+        body = self.suite.aead(okm[:32]).encrypt(_NONCE, plaintext, self.header)
         return b"".join((self.header, salt, okm[32:], body))
 
     def open(self, key: bytes, context: bytes, container: bytes) -> bytes:
@@ -153,7 +161,7 @@ class Frame:
         if not hmac.compare_digest(okm[32:], container[_COMMITMENT_AT:_BODY_AT]):
             raise refusal()
         try:
-            return AESGCM(okm[:32]).decrypt(_NONCE, container[_BODY_AT:], self.header)
+            return self.suite.aead(okm[:32]).decrypt(_NONCE, container[_BODY_AT:], self.header)
         except InvalidTag:
             raise refusal() from None
 

@@ -26,6 +26,7 @@ from keyvault_lite.crypto.container import Frame, KeyBox, Rng, Secret, expand, p
 from keyvault_lite.crypto.material import Material, generate
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.crypto.sigv4 import AccessKeys
+from keyvault_lite.crypto.transit import TransitVersion, generate_transit
 from keyvault_lite.model.encoding import Context, Value, context_digest, context_values, encode, list_head, pae
 from keyvault_lite.model.errors import IntegrityViolation, InvalidCiphertext, InvalidRequest
 from keyvault_lite.model.keyring import Slot
@@ -40,7 +41,8 @@ IMPORTED: Final = "imported"
 LOADED: Final = 4096
 """How many key versions are kept unwrapped; the least recently used goes first."""
 _NO_DIGEST: Final = bytes(32)
-Loaded = Agreement | Cipher | Encapsulation | Signer
+Loaded = Agreement | Cipher | Encapsulation | Signer | TransitVersion
+"""The material of one version, ready for use."""
 
 
 class Keyring(Secret):
@@ -125,7 +127,8 @@ class Keyring(Secret):
 
     def generate(self, spec: KeySpec) -> Material:
         """Fresh material. RSA takes up to seconds: call it off the event loop, and `wrap` the result."""
-        return generate(spec, self._rng)
+        make = generate_transit if spec.purpose is Purpose.TRANSIT else generate
+        return make(spec, self._rng)
 
     def wrap(
         self,
@@ -188,6 +191,11 @@ class Keyring(Secret):
             secret = box.open(context, version.encrypted_key)
         except (InvalidCiphertext, KeyError):
             raise IntegrityViolation("the material of this key version does not open") from None
+        if spec.purpose is Purpose.TRANSIT:
+            place = _id_bytes(version.key_id)
+            return TransitVersion(
+                spec, secret, instance_id=self.instance_id, key_id=place, version=version.version, rng=self._rng
+            )
         if spec.purpose in {Purpose.SIGN, Purpose.MAC}:
             return Signer(spec, secret)
         if spec.purpose is Purpose.AGREE:
@@ -303,6 +311,15 @@ class Keyring(Secret):
         loaded = self._load(spec, version)
         if not isinstance(loaded, Signer):
             raise InvalidRequest(f"a key of purpose {spec.purpose} does not sign or verify")
+        return loaded
+
+    # Keys of the Vault dialect
+
+    def transit(self, spec: KeySpec, version: KeyVersion) -> TransitVersion:
+        """A version of a TRANSIT key, ready for use. Raises IntegrityViolation if its container does not open."""
+        loaded = self._load(spec, version)
+        if not isinstance(loaded, TransitVersion):
+            raise InvalidRequest(f"a key of purpose {spec.purpose} is not one of the Vault dialect")
         return loaded
 
     # Evidence: MACs of rows and of the log's head, keyed digests, checkpoint signatures

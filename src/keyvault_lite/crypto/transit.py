@@ -1,0 +1,192 @@
+"""One version of a key of the Vault dialect: everything its material does.
+
+What is encrypted here is one container (layer `transit`) right under the version's key: bound to the derivation context
+and the associated data, and committing, unlike a bare AEAD. RSA is plain RSAES-OAEP, which whoever has the public key
+can make outside. Material: HMAC key[32] | key, so that each version MACs with a key of its own; for type `hmac` the key
+itself.
+
+Deriving (RFC 5869): HKDF-SHA256(ikm = key, no salt, info = context), for Ed25519 of seed | public key. In a container
+the context needs no key of its own: HKDF's info has it.
+"""
+
+import hashlib
+import hmac
+from base64 import b64encode
+from typing import Any, Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey, MLDSA65PublicKey, MLDSA87PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+
+from keyvault_lite.crypto import transit_signature
+from keyvault_lite.crypto.container import (
+    AES_GCM,
+    CHACHA20,
+    CONVERGENT_AES_GCM,
+    CONVERGENT_CHACHA20,
+    Frame,
+    Rng,
+    Secret,
+    expand,
+    oaep,
+    refusal,
+)
+from keyvault_lite.crypto.foreign import open_foreign
+from keyvault_lite.crypto.material import Material, generate, load
+from keyvault_lite.model.encoding import pae
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.keys import KeySpec, KeyType
+from keyvault_lite.model.transit import Scheme
+
+LAYER: Final = "transit"
+MAC_KEY: Final = 32
+"""Bytes."""
+_NOT_BOUND: Final = hashlib.sha256(pae("transit", None, None)).digest()
+_DIGESTS: Final = {
+    "sha1": "sha1",
+    **{f"sha2-{bits}": f"sha{bits}" for bits in (224, 256, 384, 512)},
+    **{f"sha3-{bits}": f"sha3_{bits}" for bits in (224, 256, 384, 512)},
+}
+
+
+def binding(context: bytes | None, associated: bytes | None) -> bytes:
+    """The context digest of a container: over derivation context and associated data, empty ones as absent."""
+    if not context and not associated:
+        return _NOT_BOUND
+    return hashlib.sha256(pae("transit", context or None, associated or None)).digest()
+
+
+def digest(name: str, data: bytes) -> bytes:
+    """The plain digest by the dialect's name for it."""
+    return hashlib.new(_DIGESTS[name], data).digest()
+
+
+def generate_transit(spec: KeySpec, rng: Rng) -> Material:
+    """Fresh material of one version. RSA takes up to seconds."""
+    return with_mac_key(spec, generate(spec, rng), rng)
+
+
+def with_mac_key(spec: KeySpec, material: Material, rng: Rng) -> Material:
+    """The material with the HMAC key that stands before it."""
+    if spec.type is KeyType.HMAC:
+        return material
+    return Material(rng(MAC_KEY) + material.secret, material.public_key)
+
+
+def public_text(public_key: bytes) -> str:
+    """A public key as the dialect writes it: PEM for RSA and EC, base64 of the raw key for the rest."""
+    key = load_der_public_key(public_key)
+    if isinstance(key, ed25519.Ed25519PublicKey | MLDSA44PublicKey | MLDSA65PublicKey | MLDSA87PublicKey):
+        return b64encode(key.public_bytes_raw()).decode()
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+class TransitVersion(Secret):
+    """The loaded material of one version."""
+
+    __slots__ = ("_convergent", "_convergent_key", "_frame", "_key", "_mac_key", "_pair", "_rng", "_spec")
+
+    def __init__(
+        self, spec: KeySpec, secret: bytes, *, instance_id: bytes, key_id: bytes, version: int, rng: Rng
+    ) -> None:
+        self._spec: Final = spec
+        self._rng: Final = rng
+        own = spec.type is KeyType.HMAC
+        self._mac_key: Final = secret if own else secret[:MAC_KEY]
+        self._key: Final = b"" if own else secret[MAC_KEY:]
+        self._pair: Final[Any] = load(self._key) if spec.asymmetric else None
+        aes = spec.type is KeyType.AES
+
+        def frame(suite: Any) -> Frame:  # noqa: ANN401
+            return Frame(LAYER, instance_id=instance_id, id=key_id, version=version, purpose=spec.purpose, suite=suite)
+
+        self._frame: Final = frame(AES_GCM if aes else CHACHA20)
+        self._convergent: Final = frame(CONVERGENT_AES_GCM if aes else CONVERGENT_CHACHA20)
+        self._convergent_key: Final = expand(self._key, pae("kvl/v1/convergent", self._convergent.label))[:32]
+
+    # Encryption
+
+    def encrypt(self, plaintext: bytes, context: bytes | None, associated: bytes | None, *, convergent: bool) -> bytes:
+        """The body of a ciphertext. Raises InvalidRequest for what an RSA key cannot hold."""
+        if self._pair is not None:
+            return self._encrypt_rsa(plaintext)
+        bound = binding(context, associated)
+        if not convergent:
+            return self._frame.seal(self._key, bound, plaintext, self._rng)
+        # The salt, and with it key and body, follows from what is sealed: equal messages are equal, no others are.
+        salt = hmac.digest(self._convergent_key, pae("convergent", bound, plaintext), "sha256")
+        return self._convergent.seal(self._key, bound, plaintext, lambda _: salt)
+
+    def _encrypt_rsa(self, plaintext: bytes) -> bytes:
+        pair: rsa.RSAPrivateKey = self._pair
+        if len(plaintext) > pair.key_size // 8 - 66:
+            raise InvalidRequest("failed to RSA encrypt the plaintext: message too long for RSA key size")
+        return pair.public_key().encrypt(plaintext, oaep_plain())
+
+    def decrypt(
+        self, body: bytes, context: bytes | None, associated: bytes | None, *, convergent: bool, foreign: bool
+    ) -> bytes:
+        """The plaintext. Raises InvalidCiphertext, one and the same whatever the cause.
+
+        `foreign` says that this version's material was imported: then a body that is not our container may be one that
+        the former owner made. It is opened with this version's key alone, which the ciphertext names.
+        """
+        if self._pair is not None:
+            return self._decrypt_rsa(body)
+        frame = self._convergent if convergent else self._frame
+        if foreign and not body.startswith(frame.header):
+            return open_foreign(self._spec, self._key, body, context=context, associated=associated)
+        return frame.open(self._key, binding(context, associated), body)
+
+    def _decrypt_rsa(self, body: bytes) -> bytes:
+        pair: rsa.RSAPrivateKey = self._pair
+        try:
+            return pair.decrypt(body, oaep_plain())
+        except ValueError:
+            raise refusal() from None
+
+    # Signatures
+
+    def sign(self, message: bytes, scheme: Scheme, context: bytes | None) -> tuple[bytes, bytes | None]:
+        """A signature, and the raw public key if it is one derived for the context."""
+        pair = self._pair if context is None else self._derived(context)
+        signature = transit_signature.sign(pair, message, scheme)
+        return signature, None if context is None else pair.public_key().public_bytes_raw()
+
+    def verify(self, message: bytes, signature: bytes, scheme: Scheme, context: bytes | None) -> bool:
+        """Whether the signature holds. Raises InvalidRequest for one that does not parse."""
+        pair = self._pair if context is None else self._derived(context)
+        return transit_signature.verify(pair.public_key(), message, signature, scheme)
+
+    def derived_public_key(self, context: bytes) -> bytes:
+        """The raw public key of the Ed25519 pair derived for a context."""
+        raw: bytes = self._derived(context).public_key().public_bytes_raw()
+        return raw
+
+    def _derived(self, context: bytes) -> ed25519.Ed25519PrivateKey:
+        pair: ed25519.Ed25519PrivateKey = self._pair
+        both = pair.private_bytes_raw() + pair.public_key().public_bytes_raw()
+        return ed25519.Ed25519PrivateKey.from_private_bytes(derive(both, context, 32))
+
+    # MACs
+
+    def mac(self, data: bytes, name: str) -> bytes:
+        """HMAC with the version's own HMAC key."""
+        return hmac.digest(self._mac_key, data, _DIGESTS[name])
+
+    @property
+    def pair(self) -> Any:  # noqa: ANN401
+        """The private key, for the certificates of this package."""
+        return self._pair
+
+
+def derive(key: bytes, context: bytes, size: int) -> bytes:
+    """HKDF-SHA256 without salt."""
+    return HKDF(hashes.SHA256(), size, None, context).derive(key)
+
+
+def oaep_plain() -> padding.OAEP:
+    """RSAES-OAEP as both products do it: SHA-256, no label."""
+    return oaep(b"")
