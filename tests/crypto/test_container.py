@@ -136,7 +136,7 @@ class TestParse:
         assert (header.suite, header.id, header.version) == (AES_GCM, ID, 3)
 
     @pytest.mark.parametrize(
-        ("at", "value"), [(0, 0), (1, 0), (2, 0), (3, 0), (3, 2), (4, 0), (4, 3), (4, 255), (5, 1)]
+        ("at", "value"), [(0, 0), (1, 0), (2, 0), (3, 0), (3, 2), (4, 0), (4, 6), (4, 255), (5, 1)]
     )
     def test_refuses_unknown_magic_format_suite_and_flags(self, at: int, value: int) -> None:
         damaged = bytearray(SEALED)
@@ -290,4 +290,5 @@ def test_every_holder_of_key_bytes_is_a_secret() -> None:
         "Material",
         "RsaBox",
         "Signer",
+        "TransitVersion",
     }

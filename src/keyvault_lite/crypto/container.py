@@ -53,16 +53,17 @@ class Suite:
     number: int
     smallest: int
     """Length of the shortest container."""
-    aead: type[AESGCM | ChaCha20Poly1305] = AESGCM
+    chacha: bool = False
+    """Whether ChaCha20-Poly1305 stands in the place of AES-256-GCM."""
     may_encrypt: bool = True
     may_decrypt: bool = True
 
 
 AES_GCM: Final = Suite(1, smallest=_BODY_AT + _TAG)
 RSA_OAEP: Final = Suite(2, smallest=_SALT_AT + 32 + 256)
-CHACHA20: Final = Suite(3, smallest=_BODY_AT + _TAG, aead=ChaCha20Poly1305)
+CHACHA20: Final = Suite(3, smallest=_BODY_AT + _TAG, chacha=True)
 CONVERGENT_AES_GCM: Final = Suite(4, smallest=_BODY_AT + _TAG)
-CONVERGENT_CHACHA20: Final = Suite(5, smallest=_BODY_AT + _TAG, aead=ChaCha20Poly1305)
+CONVERGENT_CHACHA20: Final = Suite(5, smallest=_BODY_AT + _TAG, chacha=True)
 SUITES: Final[Mapping[int, Suite]] = {
     suite.number: suite for suite in (AES_GCM, RSA_OAEP, CHACHA20, CONVERGENT_AES_GCM, CONVERGENT_CHACHA20)
 }
@@ -132,6 +133,9 @@ class Frame:
         self.header: Final = _HEADER.pack(MAGIC, FORMAT, suite.number, FLAGS, id, version)
         self.label: Final = pae(f"kvl/v1/{layer}", self.header, instance_id, purpose)
 
+    def _aead(self, key: bytes) -> AESGCM | ChaCha20Poly1305:
+        return ChaCha20Poly1305(key) if self.suite.chacha else AESGCM(key)
+
     def check_seal(self) -> None:
         """Refuse to write in a suite that is kept for old containers only."""
         if not self.suite.may_encrypt:
@@ -151,7 +155,7 @@ class Frame:
         self.check_seal()
         salt = rng(32)
         okm = expand(key, self.label + salt + context)
-        body = self.suite.aead(okm[:32]).encrypt(_NONCE, plaintext, self.header)
+        body = self._aead(okm[:32]).encrypt(_NONCE, plaintext, self.header)
         return b"".join((self.header, salt, okm[32:], body))
 
     def open(self, key: bytes, context: bytes, container: bytes) -> bytes:
@@ -161,7 +165,7 @@ class Frame:
         if not hmac.compare_digest(okm[32:], container[_COMMITMENT_AT:_BODY_AT]):
             raise refusal()
         try:
-            return self.suite.aead(okm[:32]).decrypt(_NONCE, container[_BODY_AT:], self.header)
+            return self._aead(okm[:32]).decrypt(_NONCE, container[_BODY_AT:], self.header)
         except InvalidTag:
             raise refusal() from None
 
