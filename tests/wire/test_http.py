@@ -17,7 +17,7 @@ from keyvault_lite.model.errors import (
 from keyvault_lite.model.identity import BearerCredential
 from keyvault_lite.model.requests import Encrypt, Rejected
 from keyvault_lite.wire.http import MAX_BODY, Dispatcher
-from keyvault_lite.wire.native import build
+from keyvault_lite.wire.native import build, documentation
 from tests.wire.fake import TOKEN, FakeEngine, ask
 
 BODY = {"plaintext": "hello"}
@@ -263,6 +263,17 @@ def test_a_mount_that_fails(engine: FakeEngine, caplog: pytest.LogCaptureFixture
     assert ask(app, "GET", "/v1/x%20y").status == 500
     assert ask(app, "GET", "/v1/late").status == 200
     assert ask(app, "GET", "/keys").status == 200
+    assert "canary" not in caplog.text
+
+
+def test_a_defect_outside_the_engine(
+    app: Dispatcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: str) -> None:
+        raise RuntimeError("canary-3")
+
+    monkeypatch.setattr(documentation, "read", fail)
+    assert ask(app, "GET", "/docs").status == 500
     assert "canary" not in caplog.text
 
 
