@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from keyvault_lite import observe, settings
+from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, read_master_key
 from keyvault_lite.engine.engine import Engine
@@ -24,8 +25,8 @@ from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, NotFound
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.names import new_id
-from keyvault_lite.model.replies import NewService, Verification
-from keyvault_lite.model.requests import AddSlot, Initialise, Origin, RecoverAdmin, RemoveSlots, Request
+from keyvault_lite.model.replies import Finding, NewService, Verification
+from keyvault_lite.model.requests import AddSlot, Initialise, Origin, RecoverAdmin, RemoveSlots, Repair, Request
 from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.wire import native
 from keyvault_lite.wire.http import Dispatcher
@@ -70,8 +71,11 @@ def _origin() -> Origin:
     return Origin(request_id=os.urandom(16))
 
 
-def open_vault(chosen: Settings) -> Vault:
-    """Open an initialised vault, every check included. Raises one of CANNOT_START."""
+def open_vault(chosen: Settings, *, quarantine: bool = False) -> Vault:
+    """Open an initialised vault, every check included. Raises one of CANNOT_START.
+
+    With `quarantine`, what does not verify is set aside where that is possible.
+    """
     master = _master_key(chosen)
     database = open_database(chosen.database_url)
     slots = prepare(database)
@@ -79,7 +83,7 @@ def open_vault(chosen: Settings) -> Vault:
         _refuse_emptied(chosen, database)
         raise NotFound("the vault is not initialised; run `kvl init`")
     keyring = Keyring.open(slots, master)
-    return _compose(database, master, keyring, open_anchor(chosen, database))
+    return _compose(database, master, keyring, open_anchor(chosen, database), quarantine=quarantine)
 
 
 def open_anchor(chosen: Settings, database: SqliteDatabase) -> FileAnchor | None:
@@ -100,8 +104,15 @@ def _refuse_emptied(chosen: Settings, database: SqliteDatabase) -> None:
         )
 
 
-def _compose(database: SqliteDatabase, master: MasterKey, keyring: Keyring, anchor: FileAnchor | None) -> Vault:
-    ledger = Ledger.open(database, keyring, anchor)
+def _compose(
+    database: SqliteDatabase,
+    master: MasterKey,
+    keyring: Keyring,
+    anchor: FileAnchor | None,
+    *,
+    quarantine: bool = False,
+) -> Vault:
+    ledger = Ledger.open(database, keyring, anchor, quarantine=quarantine)
     return Vault(database, master, keyring, anchor, ledger, Engine(ledger, keyring))
 
 
@@ -109,12 +120,14 @@ async def _perform(vault: Vault, request: Request) -> object:
     return (await vault.engine.perform(request, SystemCredential(), _origin())).result
 
 
-async def _initialise(chosen: Settings, name: str = "admin") -> tuple[Vault, NewService | None]:
+async def _initialise(
+    chosen: Settings, name: str = "admin", *, quarantine: bool = False
+) -> tuple[Vault, NewService | None]:
     """Open the vault; if it is empty, begin it and return its first ADMIN. Exactly one process does."""
     database = open_database(chosen.database_url)
     with database.beginning():
         if prepare(database):
-            return open_vault(chosen), None
+            return open_vault(chosen, quarantine=quarantine), None
         _refuse_emptied(chosen, database)
         master = _master_key(chosen)
         keyring = Keyring.create()
@@ -186,6 +199,29 @@ def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False)
     asyncio.run(run())
 
 
+def repair(chosen: Settings) -> tuple[Finding, ...]:
+    """Give up, on record, every object that does not verify, so that the vault can be managed again. Returns them."""
+
+    async def run() -> tuple[Finding, ...]:
+        vault = open_vault(chosen, quarantine=True)
+        try:
+            given_up: set[str] = set()
+            for one in vault.ledger.lost:
+                key_id = one.row.partition("/")[0] if one.table in {"keys", "key_versions"} else None
+                if key_id in given_up:
+                    continue
+                given_up |= set() if key_id is None else {key_id}
+                slot = None
+                if one.table == "keyring_slots":
+                    slot = vault.keyring.seal(vault.master, slot_id=one.row, created_at=vault.ledger.now())
+                await _perform(vault, Repair(one, slot))
+            return vault.ledger.lost
+        finally:
+            vault.close()
+
+    return asyncio.run(run())
+
+
 def verify(chosen: Settings, *, public: bool = False) -> Verification:
     """Check the whole vault offline, beside a running server too. Writes nothing."""
     if public:
@@ -206,6 +242,8 @@ async def _serving(chosen: Settings, vault: Vault | None) -> AsyncIterator[Engin
         vault, made = await _initialise(chosen)
         if made is not None:
             _announce(made)
+    forget_environment_key()
+    protect_process()
     jobs = asyncio.create_task(Jobs(vault.engine, vault.ledger).run())
     try:
         yield vault.engine
@@ -254,11 +292,13 @@ def check_address(chosen: Settings) -> None:
         )
 
 
-def serve(chosen: Settings, *, workers: int = 1) -> None:
+def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False) -> None:
     """Serve until stopped. The checks run here, in the parent: what they find is raised as one of CANNOT_START."""
     check_address(chosen)
     observe.configure_logs(chosen.log_level)
-    vault, made = asyncio.run(_initialise(chosen))
+    if quarantine and workers > 1:
+        raise InvalidSettings("A vault in quarantine is served by one process.")
+    vault, made = asyncio.run(_initialise(chosen, quarantine=quarantine))
     if made is not None:
         _announce(made)
     app: Dispatcher | str = build(chosen, vault=vault)

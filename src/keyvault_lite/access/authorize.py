@@ -14,6 +14,7 @@ from keyvault_lite.model.requests import (
     Initialise,
     RecoverAdmin,
     RemoveSlots,
+    Repair,
     Request,
     RotateDueKey,
 )
@@ -61,7 +62,7 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
 """Which roles may attempt an action at all. INITIALISE and MASTER_KEY_ROTATE are nobody's: the vault itself does them."""
 
 SYSTEM_ONLY: Final[frozenset[type[Request]]] = frozenset(
-    {AddSlot, EraseDueKey, Initialise, RecoverAdmin, RemoveSlots, RotateDueKey}
+    {AddSlot, EraseDueKey, Initialise, RecoverAdmin, RemoveSlots, Repair, RotateDueKey}
 )
 """Requests that no wire may make."""
 

@@ -69,6 +69,10 @@ def serve(
     host: Annotated[str | None, typer.Option("--host", help="Instead of KEYVAULT_HOST.")] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Instead of KEYVAULT_PORT.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    quarantine: Annotated[
+        bool,
+        typer.Option("--quarantine", help="Start without the objects that do not verify; see `kvl repair`."),
+    ] = False,
 ) -> None:
     """Serve the vault over HTTP until it is stopped. It is checked before; what is found ends it with one sentence."""
     from keyvault_lite import app as composition
@@ -78,7 +82,24 @@ def serve(
     # The server has its own way to stop and ends with the signal, as service managers expect of it.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with starting():
-        composition.serve(settings.load(**given), workers=workers)
+        composition.serve(settings.load(**given), workers=workers, quarantine=quarantine)
+
+
+@app.command("repair")
+def repair(
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Give up, on record, what does not verify and cannot be restored. First try to restore the newest database."""
+    from keyvault_lite import app as composition
+    from keyvault_lite import settings
+
+    if not yes:
+        typer.confirm("What does not verify is lost for good. Go on?", abort=True)
+    lost = composition.repair(settings.load())
+    for one in lost:
+        typer.echo(printable(f"lost: {one.table} {one.row}: {one.problem}"))
+    typer.echo(f"{len(lost)} given up; the vault can be managed again" if lost else "nothing to repair")
 
 
 @app.command("verify")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.access.authorize import check_key, check_role
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.engine import audit, cipher, keys, services, signing
+from keyvault_lite.engine import audit, cipher, keys, repair, services, signing
 from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Outcome, StoredReply
@@ -37,6 +37,7 @@ from keyvault_lite.model.requests import (
     Origin,
     Rejected,
     RenewToken,
+    Repair,
     Request,
     RestoreKey,
     RevokeKey,
@@ -50,6 +51,7 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     **audit.HANDLERS,
     **cipher.HANDLERS,
     **keys.HANDLERS,
+    **repair.HANDLERS,
     **services.HANDLERS,
     **signing.HANDLERS,
 }
@@ -111,6 +113,8 @@ class Attempt:
             principal = self._authenticator.authenticate(self._credential, state, now)
         except Refused as refusal:
             return Outcome((self._unauthenticated(refusal),), refusal)
+        except IntegrityViolation as error:
+            return Outcome((self._unjudged(error),), error)
         key: Key | None = None
         try:
             request = self._request
@@ -147,6 +151,8 @@ class Attempt:
                 draft = self._succeeded(request, scene, Done(replayed))
                 return Outcome((replace(draft, reason=REPLAYED),), replayed)
         done = HANDLERS[type(request)](request, scene)
+        if done.change is not None and self._ledger.frozen and type(request) is not Repair:
+            raise IntegrityViolation("stored objects are in quarantine: nothing can be changed until `kvl repair`")
         return Outcome(
             (self._succeeded(request, scene, done),),
             done.result,
@@ -222,6 +228,11 @@ class Attempt:
             source=origin.source,
             operation=origin.operation,
         )
+
+    def _unjudged(self, error: IntegrityViolation) -> Draft:
+        """The caller's own record does not verify: no authority is taken from it, and nothing is said about it."""
+        refused = self._unauthenticated(Refused(None))
+        return replace(refused, result=Result.ERROR, reason=error.code)
 
     def _safe_ref(self, ref: str) -> str:
         """What the caller typed, if it could be a key; else a keyed digest: it may be a token in the wrong place."""

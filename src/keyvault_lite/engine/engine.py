@@ -139,7 +139,7 @@ class Engine:
         """Whether the vault can serve; told to anyone."""
         fault = self._ledger.fault
         return Health(
-            status="ok" if fault is None else fault.code,
+            status=fault.code if fault is not None else "degraded" if self._ledger.degraded else "ok",
             sealed=False,
             version=__version__,
             serving=fault is None,

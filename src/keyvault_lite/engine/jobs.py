@@ -19,6 +19,8 @@ from keyvault_lite.model.requests import EraseDueKey, Origin, Request, RotateDue
 from keyvault_lite.observe import logger
 
 PERIOD_SECONDS: Final = 30.0
+ROWS_SECONDS: Final = 60.0
+LOG_SECONDS: Final = 24 * 3600.0
 MAX_DRIFT_SECONDS: Final = 600.0
 """How far wall and monotonic clock may part before irreversible timed work stops."""
 
@@ -31,6 +33,8 @@ class Jobs:
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self._engine = engine
         self._ledger = ledger
+        self._rows_read = time.monotonic()
+        self._log_read = float("-inf")
         self._clocks_apart = time.time() - time.monotonic()
 
     async def run(self) -> None:
@@ -42,8 +46,19 @@ class Jobs:
                 log.warning("background work failed: %s", error.detail, extra={"operation": error.code})
             await asyncio.sleep(PERIOD_SECONDS)
 
+    async def _scrub(self) -> None:
+        """Read rows again each minute, the log at start and each day; what is found is acted on by the ledger."""
+        now = time.monotonic()
+        if now - self._rows_read >= ROWS_SECONDS:
+            self._rows_read = now
+            await self._engine.in_background(self._ledger.scrub)
+        if now - self._log_read >= LOG_SECONDS:
+            self._log_read = now
+            await self._engine.in_background(self._ledger.scrub_log)
+
     async def round(self) -> None:
         """Do what is due now."""
+        await self._scrub()
         now = time.time_ns() // 1000
         keys = list(self._ledger.snapshot().keys_after(None))
         await self._perform_each(RotateDueKey(KeyRef(key.id)) for key in keys if _rotation_due(key, now))

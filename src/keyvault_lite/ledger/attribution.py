@@ -37,7 +37,7 @@ class Attribution:
             if row[_KEY] is not None:
                 self._note_key(row)
             if row[_SUBJECT] is not None:
-                if row[_ACTION] in {Action.SERVICE_CREATE, Action.SERVICE_UPDATE, Action.INITIALISE}:
+                if row[_ACTION] in {Action.SERVICE_CREATE, Action.SERVICE_UPDATE, Action.INITIALISE, Action.REPAIR}:
                     self._services[row[_SUBJECT]] = row[_ID]
                 if row[_ACTION] in {Action.SERVICE_CREATE, Action.TOKEN_RENEW, Action.INITIALISE}:
                     self._tokens[row[_SUBJECT]] = row[_ID]
@@ -52,7 +52,7 @@ class Attribution:
             versions.append(entry)
         elif action == Action.REVOKE and number is not None and number <= len(versions):
             versions[number - 1] = entry
-        elif action == Action.REVOKE or (action == Action.DESTROY and row[_WHO] == SYSTEM):
+        elif action in {Action.REVOKE, Action.REPAIR} or (action == Action.DESTROY and row[_WHO] == SYSTEM):
             versions[:] = [entry] * len(versions)
 
     def explain(self, rows: VerifiedRows) -> list[Finding]:

@@ -147,10 +147,13 @@ class Committer:
 
         error: Exception | None = None
         try:
+            if self.halted and self.fault is not None:
+                raise self.fault
             if isinstance(self.fault, OutcomeUnknown):
                 self._recover()
             self._journal.write(claim)
-            self.fault = None
+            if not self.halted:
+                self.fault = None
         except KeyVaultError as refusal:
             error = self._fail(refusal)
         except Exception:
@@ -164,9 +167,13 @@ class Committer:
             except RuntimeError:
                 log.warning("a loop was closed before its requests were answered")
 
+    def halt(self, reason: IntegrityViolation) -> None:
+        """Stop all service: the log itself is damaged. Only a restart, with its checks, begins again."""
+        self._fail(reason)
+
     def _fail(self, refusal: KeyVaultError) -> KeyVaultError:
         self.fault = refusal
-        self.halted = isinstance(refusal, IntegrityViolation)
+        self.halted = self.halted or isinstance(refusal, IntegrityViolation)
         log.error("commit failed: %s: %s", refusal.code, refusal.detail)
         return refusal
 
@@ -189,8 +196,9 @@ def _resolve(batch: list[_Waiting], error: Exception | None) -> None:
     for one in batch:
         if one.future.done():
             continue
-        if error is not None:
+        refusal = error if one.item.error is None else one.item.error
+        if refusal is not None:
             # An exception object of its own for each: they are raised in different tasks.
-            one.future.set_exception(type(error)(*error.args))
+            one.future.set_exception(type(refusal)(*refusal.args))
         else:
             one.future.set_result(Committed(one.item.outcome, one.item.first_id))

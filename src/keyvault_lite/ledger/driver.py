@@ -26,3 +26,8 @@ connect = _driver.connect
 dbapi = _driver
 version: str = _driver.sqlite_version
 is_safe: bool = _driver.sqlite_version_info >= FIRST_SAFE
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the store had no space left."""
+    return "full" in str(error)

@@ -11,6 +11,7 @@ from keyvault_lite.audit import checkpoint
 from keyvault_lite.audit.chain import BrokenChain, ChainCheck, Position, genesis
 from keyvault_lite.audit.merkle import InvalidProof, TileReader, Tiles
 from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.alarm import Alarm, entries, recheck
 from keyvault_lite.ledger.anchor import Anchor, Mark
 from keyvault_lite.ledger.head import Head, read_head
 from keyvault_lite.ledger.outcome import Authority, Change, StoredReply
@@ -22,6 +23,11 @@ from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.state import State, StateTree
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, OutcomeUnknown
 from keyvault_lite.model.names import ServiceId
+
+
+class StoreFull(AuditUnavailable):
+    """The disk is full; nothing was written."""
+
 
 CHUNK: Final = 2000
 """Entries read at a time when another process has written."""
@@ -53,6 +59,14 @@ class Journal:
             checkpoint="",
         )
         self.known = Known(head, b"", tiles, "")
+        self._data_version = self._count_of_others()
+        """SQLite's count of what other connections have written, from before anything of it is read."""
+        self._alarms: list[Alarm] = []
+        """Found, and not yet on record."""
+        self.suspect = False
+        """Whether the next transaction has to compare all stored rows with memory."""
+        self.frozen = False
+        """Whether rows are missing from memory, so that no new state can be computed."""
         self.scrubbed = 0
         """How many entries a background check has read and proven; goes into the anchor."""
 
@@ -98,6 +112,7 @@ class Journal:
                 self._connection.close()
             finally:
                 self._connection = self._database.writer()
+                self._data_version, self.suspect = self._count_of_others(), True
 
     def write(self, claim: Callable[[], Sequence[Item]]) -> None:
         """Commit the outcomes of all items, in order, in one transaction. `claim` is called for them once it is open.
@@ -106,13 +121,34 @@ class Journal:
         Raises AuditUnavailable if nothing was written, OutcomeUnknown if it may have been, IntegrityViolation if the
         database is not the one this process knows.
         """
+        claimed: Sequence[Item] | None = None
+
+        def items() -> Sequence[Item]:
+            nonlocal claimed
+            claimed = claim() if claimed is None else claimed
+            return claimed
+
+        try:
+            self._write(items)
+        except StoreFull as error:
+            # What is kept in reserve is for this: the record of a denial and a revocation still fit.
+            if not self._database.release_reserve():
+                raise AuditUnavailable(error.detail) from error
+            self._write(items)
+
+    def _write(self, items: Callable[[], Sequence[Item]]) -> None:
         with self._database.lock():
             self._begin()
             try:
+                known_before = self.state.quarantined
                 self._catch_up()
                 pending = Pending(self.known, self.state, self.tree, self._authority, self.find_reply)
-                for item in claim():
-                    pending.add(item)
+                for alarm in entries(self._alarms, self.head.state_seq):
+                    pending.add(alarm)
+                again = self.state.quarantined != known_before
+                for item in items():
+                    if self._may_be_written(item):
+                        pending.add(item, again=again)
                 after = pending.close()
                 pending.store(self._connection, after)
                 self._database.check_same_file()
@@ -121,7 +157,8 @@ class Journal:
                 raise IntegrityViolation("the log or state holds a row that nobody should have written") from error
             except driver.Error as error:
                 self._abort()
-                raise AuditUnavailable("the audit log cannot be written") from error
+                kind = StoreFull if driver.is_full(error) else AuditUnavailable
+                raise kind("the audit log cannot be written") from error
             except BaseException:
                 self._abort()
                 raise
@@ -132,7 +169,15 @@ class Journal:
                 raise OutcomeUnknown("the store failed while committing") from error
             self._database.check_same_file()
             pending.apply()
+            self._alarms.clear()
             self._publish(after)
+
+    def _may_be_written(self, item: Item) -> bool:
+        """When space runs low, what only uses keys has to wait; management and denials always have their place."""
+        item.error = None
+        if self._database.space_is_low() and item.outcome.change is None and item.uses_keys:
+            item.error = AuditUnavailable("the disk is nearly full: keys can be managed, not used")
+        return item.error is None
 
     def refresh(self) -> None:
         """Adopt what other processes have committed, and say so to the anchor."""
@@ -190,8 +235,12 @@ class Journal:
                 raise IntegrityViolation(PUT_BACK)
             return
         last = self._connection.execute(statements.LAST_ENTRY).fetchone() or (0, None)
+        written_by_others = self._written_by_others()
         if row[-1] == self.known.mac:
             self._check_last(last, old)
+            if (written_by_others or self.suspect) and not self.frozen:
+                self._alarms += recheck(self._connection, self._authority, self.state, self.tree)
+                self.suspect = False
         else:
             head = read_head(row, self._authority)
             self._check_last(last, head)
@@ -203,6 +252,13 @@ class Journal:
         if mark != self._anchored:
             self._check_extends(mark, old, hashes)
             self._anchored = mark
+
+    def _count_of_others(self) -> int:
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def _written_by_others(self) -> bool:
+        before, self._data_version = self._data_version, self._count_of_others()
+        return before != self._data_version
 
     @staticmethod
     def _check_last(last: tuple[int, bytes | None], head: Head) -> None:
@@ -237,7 +293,7 @@ class Journal:
         ):
             raise IntegrityViolation("the log does not extend the one this process knows")
         if head.state_seq != old.state_seq:
-            news = read_rows(self._connection, self._authority, newer_than=old.state_seq, known=self.state.find_key)
+            news = read_rows(self._connection, self._authority, newer_than=old.state_seq, known=self.state.key_record)
             for key, row_mac in news.macs.items():
                 self.tree.put(key, row_mac)
             # The root decides: an old row put back, or a new one left out, is not the state the log commits to.

@@ -17,6 +17,7 @@ from keyvault_lite.audit.entry import encode_entry
 from keyvault_lite.audit.merkle import Edge, InvalidProof, Tiles, consistency_proof, inclusion_proof, verify_inclusion
 from keyvault_lite.audit.receipt import format_receipt
 from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.alarm import owner
 from keyvault_lite.ledger.anchor import Anchor
 from keyvault_lite.ledger.committer import Committer
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
@@ -25,6 +26,7 @@ from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredRe
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.reader import Filter, read_entry, read_page
 from keyvault_lite.ledger.records import read_slot
+from keyvault_lite.ledger.schema import IN_ROOT
 from keyvault_lite.ledger.sharing import SharedVerification
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.start import read_mark
@@ -33,7 +35,8 @@ from keyvault_lite.ledger.upgrade import REVISION, revision_of, upgrade
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest, KeyVaultError
 from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.keyring import Slot
-from keyvault_lite.model.names import ServiceId
+from keyvault_lite.model.keys import KeyName
+from keyvault_lite.model.names import KeyId, ServiceId
 from keyvault_lite.model.replies import Consistency, Finding, LogKey, Page, Verification
 
 
@@ -97,15 +100,23 @@ class Ledger:
         self._state = State(self._find_reply)
         self._journal = Journal(database, authority, self._state, anchor)
         self._committer = Committer(self._journal)
+        self.lost: tuple[Finding, ...] = ()
+        """What was set aside at start."""
         self._closing = threading.Event()
         self._flusher = threading.Thread(target=self._flush_anchor, name="anchor", daemon=True)
 
     @classmethod
-    def open(cls, database: SqliteDatabase, authority: Authority, anchor: Anchor | None) -> Self:
-        """Verify what is stored and take it into memory. Raises DamagedVault with every finding."""
+    def open(
+        cls, database: SqliteDatabase, authority: Authority, anchor: Anchor | None, *, quarantine: bool = False
+    ) -> Self:
+        """Verify what is stored and take it into memory. Raises DamagedVault with every finding.
+
+        With `quarantine`, objects whose rows do not verify are set aside instead, and no change is possible until
+        `repair` has recorded their loss; damage to the log, its head, the schema or the anchor is raised all the same.
+        """
         ledger = cls(database, authority, anchor)
         try:
-            ledger._load()
+            ledger._load(quarantine=quarantine)
         except BaseException:
             ledger._journal.close()
             raise
@@ -113,7 +124,7 @@ class Ledger:
         ledger._flusher.start()
         return ledger
 
-    def _load(self) -> None:
+    def _load(self, *, quarantine: bool) -> None:
         with self._database.lock(), self._reading() as connection:
             findings: list[Finding] = []
             mark = read_mark(self._anchor, findings)
@@ -122,19 +133,41 @@ class Ledger:
                 self._authority,
                 anchor=None if findings else self._anchor,
                 mark=mark,
-                log_from=_unproven(connection, 0 if mark is None else mark.scrubbed),
+                log_from=0 if quarantine else _unproven(connection, 0 if mark is None else mark.scrubbed),
             )
             findings += seen.findings
             if findings:
-                raise DamagedVault(findings)
+                self._set_aside(findings, seen.rows.quarantined, quarantine=quarantine)
             if seen.head is None:
                 return
             known = Known(seen.head, seen.mac, Tiles(), seen.head.checkpoint)
             self._journal.load(replace(known, tiles=_tiles(connection, seen)), seen.tree, seen.rows.change, mark)
+        self._database.make_reserve()
         # Signs the head and flushes the anchor before anything is served.
         self._journal.refresh()
         if self._anchor is not None:
             self._anchor.flush()
+
+    def _set_aside(self, findings: list[Finding], refs: set[str], *, quarantine: bool) -> None:
+        """Start without the objects that do not verify, if that is wanted and all that is wrong."""
+        if not quarantine or any(one.table not in IN_ROOT for one in findings):
+            raise DamagedVault(findings)
+        for ref in refs:
+            self._state.quarantine(ref)
+        for one in findings:
+            self._state.quarantine(owner(self._state, one.table, one.row) or f"{one.table}:{one.row}")
+        self.lost = tuple(findings)
+        self._journal.frozen = True
+
+    @property
+    def degraded(self) -> bool:
+        """Whether anything is set aside because it does not verify."""
+        return bool(self._state.quarantined)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing may be changed until a repair."""
+        return self._journal.frozen
 
     def close(self) -> None:
         """Commit what is waiting and let go of the database."""
@@ -204,10 +237,14 @@ class Ledger:
         known = self._known_up_to(max((entry.id for entry in entries), default=0))
         reader, edge = tile_reader(connection, known), known.tiles.edge
         root = edge.root()
-        for entry in entries:
-            index = entry.id - 1
-            proof = inclusion_proof(reader.node, index, edge.size)
-            verify_inclusion(entry.hash, proof, index=index, size=edge.size, root=root)
+        try:
+            for entry in entries:
+                index = entry.id - 1
+                proof = inclusion_proof(reader.node, index, edge.size)
+                verify_inclusion(entry.hash, proof, index=index, size=edge.size, root=root)
+        except InvalidProof as error:
+            self._committer.halt(IntegrityViolation("an entry of the log is not under its head"))
+            raise IntegrityViolation("an entry of the log is not under its head") from error
 
     def _known_up_to(self, size: int) -> Known:
         if self._journal.head.size < size:
@@ -242,6 +279,40 @@ class Ledger:
         origin = checkpoint.origin(self._authority.instance_id, self._journal.head.epoch)
         public_key = self._authority.log_public_key
         return LogKey(checkpoint.verifier_key(origin, public_key), public_key)
+
+    def stored_versions(self, key_id: KeyId) -> int:
+        """How many versions of a key the database has rows of, genuine or not."""
+        with self._reading() as connection:
+            sql = "SELECT coalesce(max(version), 0) FROM key_versions WHERE key_id = ? AND typeof(version) = 'integer'"
+            return int(connection.execute(sql, (key_id,)).fetchone()[0])
+
+    def stored_name(self, text: str) -> KeyName | None:
+        """The dialect's name whose row is called so, genuine or not."""
+        with self._reading() as connection:
+            sql = "SELECT namespace, name FROM key_names WHERE namespace || name = ?"
+            row = connection.execute(sql, (text,)).fetchone()
+            return None if row is None else KeyName(row[0], row[1], self.now(), self.now())
+
+    def scrub(self) -> None:
+        """Read all rows again and compare; what is found is set aside by the next commit. Blocks, off the loop."""
+        with self._reading() as connection:
+            seen = inspect(connection, self._authority)
+        if seen.findings and not self.frozen:
+            self._journal.suspect = True
+        self._database.make_reserve()
+
+    def scrub_log(self) -> None:
+        """Read the whole log again, and note in the anchor how far it is proven. Blocks, as the log grows.
+
+        Raises IntegrityViolation, and stops all service, if it is not the log that the head names.
+        """
+        seen = self.inspect()
+        damage = [one for one in seen.findings if one.table not in IN_ROOT]
+        if damage:
+            error = IntegrityViolation(f"{damage[0].table} {damage[0].row}: {damage[0].problem}")
+            self._committer.halt(error)
+            raise error
+        self._journal.scrubbed = seen.entries
 
     def verify(self) -> Verification:
         """Check the whole log and state as stored; who asks while a check runs gets its result. Blocks, as the log grows."""

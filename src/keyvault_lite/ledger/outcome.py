@@ -8,7 +8,7 @@ from keyvault_lite.model.encoding import Value
 from keyvault_lite.model.evidence import Draft
 from keyvault_lite.model.identity import Service, Setting, Token
 from keyvault_lite.model.keyring import Slot
-from keyvault_lite.model.keys import Key
+from keyvault_lite.model.keys import Key, KeyName
 from keyvault_lite.model.names import ServiceId
 
 
@@ -21,6 +21,8 @@ class Change:
     tokens: tuple[Token, ...] = ()
     slots: tuple[Slot, ...] = ()
     settings: tuple[Setting, ...] = ()
+    gone_names: tuple[KeyName, ...] = ()
+    """Names whose rows become tombstones although no key is known to have them."""
     new_epoch: bool = False
     """Whether the log goes on under a new origin: an acknowledged rollback."""
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from keyvault_lite.audit.entry import encode_draft, entry_hash, entry_row
 from keyvault_lite.audit.merkle import Tile, Tiles
@@ -12,8 +13,22 @@ from keyvault_lite.ledger.outcome import Authority, Change, Outcome, StoredReply
 from keyvault_lite.ledger.records import changed_rows, reply_values
 from keyvault_lite.ledger.schema import FORMATS, Row
 from keyvault_lite.ledger.state import FindReply, Overlay, State, StateTree, row_key
-from keyvault_lite.model.errors import IntegrityViolation
+from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
+from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.names import ServiceId
+
+USES: Final = frozenset(
+    {
+        Action.DATA_KEY,
+        Action.DATA_KEY_OPEN,
+        Action.DECRYPT,
+        Action.ENCRYPT,
+        Action.RANDOM,
+        Action.REWRAP,
+        Action.SIGN,
+        Action.VERIFY,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +56,13 @@ class Item:
         self.redo = redo
         self.middles = [encode_draft(draft) for draft in outcome.drafts]
         self.first_id = 0
-        self.error: Exception | None = None
+        self.error: KeyVaultError | None = None
+        """Why it was left out."""
+
+    @property
+    def uses_keys(self) -> bool:
+        """Whether it is a successful use of a key, as opposed to management, reading the log and refusals."""
+        return any(draft.result is Result.SUCCESS and draft.action in USES for draft in self.outcome.drafts)
 
 
 class Pending:
@@ -89,9 +110,12 @@ class Pending:
         )
         return Known(head, self._authority.head_mac(*head.values()), self._tiles, self._before.checkpoint)
 
-    def add(self, item: Item) -> None:
-        """Give the outcome its place, judged again if the state it was computed on is not the one before that place."""
-        if item.since != self._state_seq:
+    def add(self, item: Item, *, again: bool = False) -> None:
+        """Give the outcome its place, judged again if the state it was computed on is not the one before that place.
+
+        `again` says that the state has changed without a management entry: something of it was set aside.
+        """
+        if again or item.since != self._state_seq:
             # Something that decides may have changed since: judge again, on exactly the state this entry will follow.
             item.outcome = item.redo(self._state)
             item.middles = [encode_draft(draft) for draft in item.outcome.drafts]
@@ -114,7 +138,7 @@ class Pending:
     def _change(self, change: Change) -> bytes:
         if not self._changes:
             self._state = Overlay(self._below, self._find_reply)
-        for table, values in changed_rows(change, self._state.find_key):
+        for table, values in changed_rows(change, self._state.key_record):
             form = FORMATS[table]
             key = form.key_of(values)
             mac = self._authority.row_mac(table, key, self._size, values)

@@ -226,6 +226,8 @@ def changed_rows(change: Change, before: Callable[[KeyId], Key | None]) -> Itera
         for name in () if old is None else old.names:
             if name not in key.names:
                 yield "key_names", name_values(name, None)
+    for name in change.gone_names:
+        yield "key_names", name_values(name, None)
     for key in change.keys:
         old = olds[key.id]
         for name in key.names:

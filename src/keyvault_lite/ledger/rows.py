@@ -105,7 +105,7 @@ def _genuine(
             found.written[form.name, values[0]] = row[-2]
             yield values
             continue
-        _note(found, form.name, values[0], "row does not verify")
+        _note(found, form.name, "".join(map(str, form.key_of(values))), "row does not verify")
         if form.name in {"keys", "key_versions", "key_names"}:
             # The key is named by its columns, which may lie: all that the row could belong to is set aside.
             found.quarantined |= {value for value in values[:3] if isinstance(value, str)}

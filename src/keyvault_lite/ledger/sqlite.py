@@ -7,6 +7,7 @@ take `main`, release `next`): whoever waits longest is next, which a single floc
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,11 @@ from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
 
 BUSY_SECONDS: Final = 4.0
 """How long another program's lock on the database is waited for."""
+SOFT_LIMIT: Final = 32 * 1024 * 1024
+"""Bytes of free space below which only management, audit and denials are written (a tenth of a small disk)."""
+RESERVE: Final = 4 * 1024 * 1024
+"""Bytes put aside in a file, which is removed when the disk is full nevertheless."""
+LOOK_SECONDS: Final = 0.1
 _PRAGMAS: Final = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA trusted_schema = OFF",  # functions in a planted view or trigger may not run
@@ -38,6 +44,8 @@ class SqliteDatabase:
         self._identity: tuple[int, int] | None = None
         self._turnstile = _FileLock(path.with_name(path.name + ".next"))
         self._main = _FileLock(path.with_name(path.name + ".lock"))
+        self._reserve = path.with_name(path.name + ".reserve")
+        self._looked, self._low = 0.0, False
         self._beginning = _FileLock(path.with_name(path.name + ".init"))
 
     def exists(self) -> bool:
@@ -82,6 +90,35 @@ class SqliteDatabase:
             yield
         finally:
             self._main.release()
+
+    def space_is_low(self) -> bool:
+        """Whether so little space is left that it is kept for management and denials. Looked up ten times a second."""
+        now = time.monotonic()
+        if now - self._looked > LOOK_SECONDS:
+            self._looked = now
+            found = os.statvfs(self.path.parent)
+            free, whole = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+            self._low = free < min(SOFT_LIMIT, whole // 10)
+        return self._low
+
+    def make_reserve(self) -> None:
+        """Put space aside for the day when the disk is full. Without effect where there is not enough of it."""
+        if self._reserve.exists() or self.space_is_low():
+            return
+        with suppress(OSError):
+            descriptor = os.open(self._reserve, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, RESERVE)
+            finally:
+                os.close(descriptor)
+
+    def release_reserve(self) -> bool:
+        """Give the space that was put aside to the database; false if there was none."""
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        return True
 
     @contextmanager
     def beginning(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ import hashlib
 from bisect import bisect_right, insort
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from struct import Struct
 from typing import Final
 
 from keyvault_lite.ledger.outcome import Change, StoredReply
@@ -21,6 +22,7 @@ from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id
 
 BUCKETS: Final = 4096
+_LIST: Final = Struct(">BI")
 FindReply = Callable[[ServiceId, bytes], StoredReply | None]
 Place = tuple[int, str]
 """Where an object stands in a list: time of creation, then id."""
@@ -68,9 +70,19 @@ class State:
             raise IntegrityViolation("the stored key does not verify")
         return None if key_id is None else self._keys.get(key_id)
 
+    def key_record(self, key_id: KeyId) -> Key | None:
+        """The record of a key, set aside or not: to compare with, never to use."""
+        return self._keys.get(key_id)
+
+    def id_of_name(self, name: str) -> KeyId | None:
+        """The id of the key that has this name, native or of a dialect, whether or not it verifies."""
+        return self._key_names.get(name)
+
     def find_service(self, ref: str) -> Service | None:
-        """The service of that id or name."""
+        """The service of that id or name. Raises IntegrityViolation for one that did not verify."""
         service_id = ServiceId(ref) if is_id(ref) else self._service_names.get(ref)
+        if not self._quarantine.isdisjoint((ref, service_id)):
+            raise IntegrityViolation("the stored service does not verify")
         return None if service_id is None else self._services.get(service_id)
 
     def token(self, token_id: TokenId) -> Token | None:
@@ -121,7 +133,7 @@ class State:
         return self._find_reply(service_id, key_digest)
 
     def quarantine(self, ref: str) -> None:
-        """From now on answer IntegrityViolation for the key of that id or name."""
+        """From now on answer IntegrityViolation for the key or service of that id or name."""
         self._quarantine.add(ref)
 
     @property
@@ -252,15 +264,26 @@ class StateTree:
             self._digests[index] = encode(_bucket_digest(self._buckets[index]))
         self._undo.clear()
 
-    def macs(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every row key with its MAC."""
-        for bucket in self._buckets:
-            yield from bucket.items()
+    def differences(self, macs: Mapping[bytes, bytes]) -> set[bytes]:
+        """The keys of rows whose MAC is another one here, or that are on one side only."""
+        mine = {row_key: mac for bucket in self._buckets for row_key, mac in bucket.items()}
+        return {row_key for row_key, _ in mine.items() ^ macs.items()}
 
 
 def row_key(table: str, key: tuple[Value, ...]) -> bytes:
     """PAE(table, primary key…): the name of a row in the tree."""
     return pae(table, *key)
+
+
+def row_of(row_key: bytes) -> tuple[str, str]:
+    """Table, and key columns joined, of a row under the root: these are all text."""
+    texts, at = [], _LIST.size
+    while at < len(row_key):
+        _, length = _LIST.unpack_from(row_key, at)
+        at += _LIST.size
+        texts.append(row_key[at : at + length].decode())
+        at += length
+    return texts[0], "".join(texts[1:])
 
 
 def _bucket_digest(bucket: Mapping[bytes, bytes]) -> bytes:

@@ -25,6 +25,7 @@ from keyvault_lite.model.keys import (
     PublicKeyFormat,
 )
 from keyvault_lite.model.names import KeyId, KeyRef, check_name, check_pattern
+from keyvault_lite.model.replies import Finding
 
 MAX_BATCH: Final = 1000
 MAX_RANDOM: Final = 1024
@@ -534,6 +535,16 @@ class RemoveSlots(Request):
 
     action = Action.MASTER_KEY_ROTATE
     slot_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repair(Request):
+    """Give up, on record, an object that a quarantine has set aside. Answers None."""
+
+    action = Action.REPAIR
+    finding: Finding
+    slot: Slot | None = None
+    """What takes the place of a slot that does not verify."""
 
 
 # Audit
