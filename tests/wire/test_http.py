@@ -16,7 +16,7 @@ from keyvault_lite.model.errors import (
 )
 from keyvault_lite.model.identity import BearerCredential
 from keyvault_lite.model.requests import Encrypt, Rejected
-from keyvault_lite.wire.http import MAX_BODY, Dispatcher
+from keyvault_lite.wire.http import MAX_BODY, Dispatcher, Exchange
 from keyvault_lite.wire.native import build, documentation
 from tests.wire.fake import TOKEN, FakeEngine, ask
 
@@ -251,6 +251,17 @@ def test_a_defect_in_building_is_recorded(
     assert ask(app, "POST", HOT, BODY).status == 500
     assert isinstance(engine.request, Rejected)
     assert "canary" not in caplog.text
+
+
+def test_a_mount_judges_its_own_paths(engine: FakeEngine) -> None:
+    async def dialect(scope: Scope, receive: Receive, send: Send) -> None:
+        reply = Exchange(scope, receive).reply(200, b"mine")
+        await reply.send(send)
+
+    app = build(engine, mounts=[(lambda scope: scope["path"].startswith("/v1/"), dialect)])
+    assert ask(app, "LIST", "/v1/a%2fb/").body == b"mine"
+    assert ask(app, "GET", "/keys").status == 200
+    assert ask(app, "GET", "/v2/a%2fb").status == 404
 
 
 def test_a_mount_that_fails(engine: FakeEngine, caplog: pytest.LogCaptureFixture) -> None:
