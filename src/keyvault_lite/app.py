@@ -124,12 +124,13 @@ async def _initialise(
     chosen: Settings, name: str = "admin", *, quarantine: bool = False
 ) -> tuple[Vault, NewService | None]:
     """Open the vault; if it is empty, begin it and return its first ADMIN. Exactly one process does."""
+    master = _master_key(chosen)
     database = open_database(chosen.database_url)
     with database.beginning():
-        if prepare(database):
+        if database.exists() and prepare(database):
             return open_vault(chosen, quarantine=quarantine), None
         _refuse_emptied(chosen, database)
-        master = _master_key(chosen)
+        prepare(database)
         keyring = Keyring.create()
         vault = _compose(database, master, keyring, open_anchor(chosen, database))
         try:

@@ -67,8 +67,8 @@ def test_serve_hands_over_what_was_said(kvl: Kvl, calls: Calls) -> None:
     kvl("serve")
     kvl("serve", "--host", "::1", "--port", "9000", "--workers", "3")
     assert calls == [
-        ("serve", ({},), {"workers": 1}),
-        ("serve", ({"host": "::1", "port": 9000},), {"workers": 3}),
+        ("serve", ({},), {"workers": 1, "quarantine": False}),
+        ("serve", ({"host": "::1", "port": 9000},), {"workers": 3, "quarantine": False}),
     ]
 
 

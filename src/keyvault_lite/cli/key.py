@@ -13,7 +13,7 @@ from keyvault_lite.cli.output import (
     LimitOption,
     OutputOption,
     Record,
-    interactive,
+    confirm,
     pairs,
     show,
     show_list,
@@ -219,7 +219,7 @@ def revoke(
 ) -> None:
     """Revoke a key, or one version of it, for ever: what it encrypted cannot be decrypted any more."""
     what = f"version {version} of {key}" if version else f"the whole key {key}"
-    _confirm(f"Revoke {what}? This is final: what it encrypted stays unreadable.", yes=yes)
+    confirm(f"Revoke {what}? This is final: what it encrypted stays unreadable.", yes=yes)
     given = {"version": version, "reason": reason}
     _change(key, "revoke", output, {field: value for field, value in given.items() if value is not None})
 
@@ -235,7 +235,7 @@ def destroy(
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Schedule the destruction of all key material."""
-    _confirm(f"Destroy {key} in {days} days? After that nothing brings it back.", yes=yes)
+    confirm(f"Destroy {key} in {days} days? After that nothing brings it back.", yes=yes)
     _change(key, "destroy", output, {"days": days})
 
 
@@ -252,12 +252,3 @@ def _path(key: str, *rest: str) -> str:
 def _change(key: str, verb: str, output: Format, body: Json | None = None) -> None:
     with connect() as client:
         show(client.change("POST", _path(key, verb), body), output, _record)
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    """Ask. Raises CannotRun where nobody can answer, typer.Abort for no."""
-    if yes:
-        return
-    if not interactive():
-        raise CannotRun("this cannot be undone: say --yes where nobody can be asked")
-    typer.confirm(question, abort=True, err=True)

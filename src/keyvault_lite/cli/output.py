@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from keyvault_lite.cli.client import Json, Listing, Reply
+from keyvault_lite.cli.failure import CannotRun
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,3 +111,12 @@ def note(message: str) -> None:
 def interactive() -> bool:
     """Whether a person can answer a question."""
     return sys.stdin.isatty()
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask. Raises CannotRun where nobody can answer, typer.Abort for no."""
+    if yes:
+        return
+    if not interactive():
+        raise CannotRun("this cannot be undone: say --yes where nobody can be asked")
+    typer.confirm(question, abort=True, err=True)

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from keyvault_lite.cli.arguments import YesOption
 from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import check_new, write_new_secret
-from keyvault_lite.cli.output import Format, OutputOption, note, printable, show_record
+from keyvault_lite.cli.output import Format, OutputOption, confirm, note, printable, show_record
 
 app = typer.Typer()
 
@@ -88,15 +89,15 @@ def serve(
 @app.command("repair")
 def repair(
     *,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: YesOption = False,
 ) -> None:
     """Give up, on record, what does not verify and cannot be restored. First try to restore the newest database."""
     from keyvault_lite import app as composition
     from keyvault_lite import settings
 
-    if not yes:
-        typer.confirm("What does not verify is lost for good. Go on?", abort=True)
-    lost = composition.repair(settings.load())
+    confirm("What does not verify is lost for good. Go on?", yes=yes)
+    with starting():
+        lost = composition.repair(settings.load())
     for one in lost:
         typer.echo(printable(f"lost: {one.table} {one.row}: {one.problem}"))
     typer.echo(f"{len(lost)} given up; the vault can be managed again" if lost else "nothing to repair")

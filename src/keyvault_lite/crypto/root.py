@@ -11,11 +11,13 @@ from typing import Final, Self
 from keyvault_lite.crypto.container import Frame, KeyBox, Rng, Secret
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.observe import logger
 
 SIZE: Final = 32
 DOCUMENTATION_SAMPLE: Final = encode_base64(bytes(range(SIZE)))
 """The one value that documentation may print as a master key. It is public, hence refused."""
 _MAX_FILE: Final = 1024
+_log: Final = logger("master-key")
 _BOTH: Final = "KEYVAULT_MASTER_KEY and KEYVAULT_MASTER_KEY_FILE"
 
 
@@ -110,11 +112,11 @@ def _read(path: str) -> str:
 
 
 def _check_mode(path: str, descriptor: int) -> None:
-    """Refuse a file that other users of the machine can read or write.
+    """Warn of a file that other users of the machine can read or write.
 
     Not judged: pipes and the like, descriptors that whoever started us opened, and files of root on a read-only mount.
     The last are the secrets that Docker and Kubernetes mount (mode 0444 or 0644, not ours to change), inside a
-    container that has no other users.
+    container that has no other users. No refusal: a vault that does not start after a careless copy helps nobody.
     """
     about = os.fstat(descriptor)
     if not stat.S_ISREG(about.st_mode) or path.startswith(("/dev/fd/", "/proc/self/fd/")):
@@ -122,4 +124,4 @@ def _check_mode(path: str, descriptor: int) -> None:
     if about.st_uid == 0 and os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
         return
     if about.st_mode & 0o077:
-        raise InvalidMasterKey(f"The master key file {path} is open to other users; run: chmod 600 {path}")
+        _log.warning("the master key file %s is open to other users; run: chmod 600 %s", path, path)
