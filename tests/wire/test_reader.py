@@ -28,7 +28,10 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
         value = read_json(body)
     except MalformedRequest:
         return
-    assert json.loads(body.decode()) == value
+    # Numbers are compared as the reader means them: an integer that no field can hold is a float.
+    assert (
+        json.loads(body.decode(), parse_int=lambda digits: float(digits) if len(digits) > 20 else int(digits)) == value
+    )
 
 
 @pytest.mark.parametrize(
