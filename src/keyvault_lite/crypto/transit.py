@@ -160,10 +160,9 @@ class TransitVersion(Secret):
         pair = self._pair if context is None else self._derived(context)
         return transit_signature.verify(pair.public_key(), message, signature, scheme)
 
-    def derived_public_key(self, context: bytes) -> bytes:
-        """The raw public key of the Ed25519 pair derived for a context."""
-        raw: bytes = self._derived(context).public_key().public_bytes_raw()
-        return raw
+    def derived_public_text(self, context: bytes) -> str:
+        """The public key of the Ed25519 pair derived for a context, in base64."""
+        return b64encode(self._derived(context).public_key().public_bytes_raw()).decode()
 
     def _derived(self, context: bytes) -> ed25519.Ed25519PrivateKey:
         pair: ed25519.Ed25519PrivateKey = self._pair

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final, Self
 
 from keyvault_lite.model.encoding import Context, encode_base64
-from keyvault_lite.model.errors import InvalidRequest, TooLarge
+from keyvault_lite.model.errors import InvalidRequest, NotFound, TooLarge
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import HMAC_WORD, WORDS, Key, KeySpec, KeyType, KeyVersion, Purpose
 from keyvault_lite.model.names import KeyRef
@@ -51,6 +51,10 @@ def namespace(mount: str) -> str:
 def key_ref(mount: str, name: str) -> KeyRef:
     """How a key is called by its mount and name."""
     return KeyRef(f"vault:{mount}/{name}")
+
+
+class NoMount(NotFound):
+    """There is no key space at that path."""
 
 
 class Deleted(StrEnum):

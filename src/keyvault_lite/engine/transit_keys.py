@@ -1,0 +1,295 @@
+"""The life of a key of the Vault dialect: made, read, configured, rotated, trimmed, deleted and restored."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from keyvault_lite.access.authorize import may_know
+from keyvault_lite.crypto.transit import public_text
+from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.transit_mounts import deleted, require_mount, upserts
+from keyvault_lite.engine.transit_rules import derivation, is_absent, present, usable
+from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.model.errors import Conflict, InvalidRequest, InvalidState, NotFound
+from keyvault_lite.model.keys import MAY_PUBLISH, Key, KeyName, KeySpec, KeyStatus, KeyType, KeyVersion, VersionStatus
+from keyvault_lite.model.names import KeyId, new_id
+from keyvault_lite.model.requests import Request
+from keyvault_lite.model.transit import (
+    ConfigureTransitKey,
+    CreateTransitKey,
+    Deleted,
+    DeleteTransitKey,
+    ExportPublicKeys,
+    ListTransitKeys,
+    ReadTransitKey,
+    RefuseExport,
+    RestoreTransitKey,
+    RotateDueTransitKey,
+    RotateTransitKey,
+    Rules,
+    TransitKey,
+    TrimTransitKey,
+    key_ref,
+    namespace,
+)
+
+_SECOND: Final = 1_000_000
+
+
+def shown(key: Key, rules: Rules, warning: str | None = None) -> TransitKey:
+    """The key as the dialect shows it: versions below the minimum are not there."""
+    versions = tuple(one for one in key.versions if one.version >= max(rules.min_decryption, rules.min_available, 1))
+    public = {one.version: public_text(one.public_key) for one in versions if one.public_key is not None}
+    return TransitKey(key, versions, public, warning)
+
+
+def replaced(key: Key, rules: Rules, **changes: object) -> Key:
+    """The key with other rules."""
+    return replace(key, attributes={**key.attributes, **rules.attributes()}, **changes)  # type: ignore[arg-type]
+
+
+def _rotates_at(rules: Rules, now: int) -> int | None:
+    return now + rules.rotate_seconds * _SECOND if rules.rotate_seconds else None
+
+
+def taken_name(scene: Scene, mount: str, name: str) -> tuple[Key | None, tuple[Key, ...]]:
+    """The key of that name, if there is one; and a deleted key that has to give the name up."""
+    require_mount(scene.state, mount)
+    found = scene.state.find_key(key_ref(mount, name))
+    if found is None:
+        return None, ()
+    if not is_absent(found):
+        return found, ()
+    text = key_ref(mount, name)
+    return None, (replace(found, names=tuple(one for one in found.names if one.text != text)),)
+
+
+def begin(scene: Scene, mount: str, name: str, rules: Rules, first: KeyVersion, spec: KeySpec) -> Key:
+    """A new key with its first version."""
+    return Key(
+        id=first.key_id,
+        name=None,
+        spec=spec,
+        status=KeyStatus.ACTIVE,
+        created_at=scene.now,
+        rotate_at=_rotates_at(rules, scene.now),
+        versions=(first,),
+        names=(KeyName(namespace(mount), name, scene.now, scene.now),),
+        attributes=rules.attributes(),
+    )
+
+
+def create(request: CreateTransitKey, scene: Scene) -> Done:
+    """A new key, or the one of that name as it is."""
+    found, losing = taken_name(scene, request.mount, request.name)
+    if found is not None:
+        return Done(shown(found, Rules.of(found)), key_id=found.id)
+    if request.upsert and not upserts(scene.state, request.mount):
+        raise NotFound("no such key")
+    key_id = scene.once("id", (), lambda: KeyId(new_id()))
+    material = scene.once("material", (), lambda: scene.keyring.generate(request.spec))
+    first = scene.keyring.wrap(material, request.spec, key_id=key_id, version=1, created_at=scene.now)
+    key = begin(scene, request.mount, request.name, request.rules, first, request.spec)
+    return Done(shown(key, request.rules), Change(keys=(*losing, key)), key_id=key_id, key_version=1)
+
+
+def read(request: ReadTransitKey, scene: Scene) -> Done:
+    """The key as it is; of a derived Ed25519 key the public keys for the context."""
+    key, rules = present(scene)
+    found = shown(key, rules)
+    if rules.derived and key.spec.type is KeyType.ED25519:
+        context = derivation(rules, request.context) if request.context else None
+        public = {one.version: _derived(scene, one, context) for one in found.versions}
+        found = replace(found, public_keys=public)
+    return Done(found)
+
+
+def _derived(scene: Scene, version: KeyVersion, context: bytes | None) -> str:
+    if context is None or version.status not in MAY_PUBLISH:
+        return ""
+    return scene.keyring.transit(scene.key.spec, version).derived_public_text(context)
+
+
+def page(request: ListTransitKeys, scene: Scene) -> Done:
+    """The names the caller may know of, sorted."""
+    require_mount(scene.state, request.mount)
+    space = namespace(request.mount)
+    names = sorted(
+        name.name
+        for key in scene.state.keys_after(None)
+        for name in key.names
+        if name.namespace == space and not is_absent(key) and may_know(scene.principal, key)
+    )
+    later = tuple(name for name in names if name > request.after)
+    return Done(later[: request.limit] if request.limit > 0 else later)
+
+
+def configure(request: ConfigureTransitKey, scene: Scene) -> Done:
+    """Change the rules: all that is given, or nothing."""
+    key, rules = present(scene)
+    latest = len(key.versions)
+    changed, warning = rules, None
+    if request.min_decryption is not None:
+        if request.min_decryption > latest:
+            raise InvalidRequest(
+                f"cannot set min decryption version of {request.min_decryption}, latest key version is {latest}"
+            )
+        warning = None if request.min_decryption else "key numbering starts at 1; forcing minimum to 1"
+        changed = replace(changed, min_decryption=max(request.min_decryption, 1))
+    if request.min_encryption is not None:
+        if request.min_encryption > latest:
+            raise InvalidRequest(
+                f"cannot set min encryption version of {request.min_encryption}, latest key version is {latest}"
+            )
+        changed = replace(changed, min_encryption=request.min_encryption)
+    if request.deletion_allowed is not None:
+        changed = replace(changed, deletion_allowed=request.deletion_allowed)
+    changed = replace(
+        changed,
+        exportable=rules.exportable or bool(request.exportable),
+        plaintext_backup=rules.plaintext_backup or bool(request.plaintext_backup),
+    )
+    rotate_at = key.rotate_at
+    if request.rotate_seconds is not None and request.rotate_seconds != rules.rotate_seconds:
+        changed = replace(changed, rotate_seconds=request.rotate_seconds)
+        rotate_at = _rotates_at(changed, scene.now)
+    _check_minima(changed)
+    if changed == rules:
+        return Done(shown(key, rules, warning))
+    after = replaced(key, changed, rotate_at=rotate_at)
+    return Done(shown(after, changed, warning), Change(keys=(after,)))
+
+
+def _check_minima(rules: Rules) -> None:
+    if 0 < rules.min_encryption < rules.min_decryption:
+        raise InvalidRequest(
+            f"cannot set min encryption/decryption values; min encryption version of {rules.min_encryption} must be "
+            f"greater than or equal to min decryption version of {rules.min_decryption}"
+        )
+    if rules.min_decryption < rules.min_available:
+        raise InvalidRequest("min decryption version should not be less then min available version")
+    if rules.min_encryption < rules.min_available:
+        raise InvalidRequest("min encryption version should not be less then min available version")
+
+
+def rotate(_: RotateTransitKey, scene: Scene) -> Done:
+    """A new version, the newest from now on."""
+    key, rules = usable(scene)
+    if rules.imported and not rules.imported_rotation:
+        raise InvalidRequest("imported key does not allow rotation within the vault")
+    return _rotated(key, rules, scene)
+
+
+def rotate_due(_: RotateDueTransitKey, scene: Scene) -> Done:
+    """As `rotate`, if the key's period has passed."""
+    key, rules = usable(scene)
+    if key.rotate_at is None or key.rotate_at > scene.now:
+        raise Conflict("the key is not due")
+    return _rotated(key, rules, scene)
+
+
+def _rotated(key: Key, rules: Rules, scene: Scene) -> Done:
+    number = len(key.versions) + 1
+    material = scene.once("material", (), lambda: scene.keyring.generate(key.spec))
+    newest = scene.keyring.wrap(material, key.spec, key_id=key.id, version=number, created_at=scene.now)
+    after = extended(key, rules, newest, scene)
+    return Done(shown(after, rules), Change(keys=(after,)), key_version=number)
+
+
+def extended(key: Key, rules: Rules, newest: KeyVersion, scene: Scene) -> Key:
+    """The key with one more version; the former newest steps down."""
+    older = tuple(
+        replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
+        for one in key.versions
+    )
+    return replace(key, versions=(*older, newest), rotate_at=_rotates_at(rules, scene.now))
+
+
+def trim(request: TrimTransitKey, scene: Scene) -> Done:
+    """Erase the material of every version below the one named. Final."""
+    key, rules = usable(scene)
+    wanted = request.min_available
+    if wanted < rules.min_available:
+        raise InvalidRequest("minimum available version cannot be decremented")
+    if rules.min_encryption == 0:
+        raise InvalidRequest("minimum available version cannot be set when minimum encryption version is not set")
+    if wanted > rules.min_encryption:
+        raise InvalidRequest("minimum available version cannot be greater than minmum encryption version")
+    if wanted > rules.min_decryption:
+        raise InvalidRequest("minimum available version cannot be greater than minimum decryption version")
+    if wanted < 1:
+        raise InvalidRequest("minimum available version must be positive")
+    changed = replace(rules, min_available=wanted)
+    after = replaced(
+        key, changed, versions=tuple(one if one.version >= wanted else _erased(one) for one in key.versions)
+    )
+    return Done(shown(after, changed), Change(keys=(after,)), key_version=wanted)
+
+
+def _erased(version: KeyVersion) -> KeyVersion:
+    return replace(version, status=VersionStatus.DESTROYED, encrypted_key=b"", public_key=None)
+
+
+def delete(request: DeleteTransitKey, scene: Scene) -> Done:
+    """Schedule the end of all material, and until then answer as absent or, softly, refuse all use."""
+    key, rules = present(scene)
+    if request.soft:
+        if rules.deleted is Deleted.SOFT and key.status is KeyStatus.PENDING_DESTRUCTION:
+            return Done(shown(key, rules, "key was already marked as soft deleted"))
+        how = Deleted.SOFT
+    else:
+        if not rules.deletion_allowed:
+            raise InvalidRequest("deletion is not allowed for this key")
+        how = Deleted.HARD
+    after = deleted(key, how, scene.now)
+    return Done(shown(after, Rules.of(after)), Change(keys=(after,)))
+
+
+def restore(_: RestoreTransitKey, scene: Scene) -> Done:
+    """Call the destruction off: also for a key that answers as absent, as long as it has its material and its name."""
+    key, rules = scene.key, Rules.of(scene.key)
+    if key.status is KeyStatus.DESTROYED:
+        raise NotFound("no such key")
+    if key.status is KeyStatus.ACTIVE:
+        return Done(shown(key, rules, "key was already restored"))
+    if key.status is KeyStatus.REVOKED or key.was_revoked:
+        raise InvalidState("the key is REVOKED")
+    changed = replace(rules, deleted=Deleted.NO)
+    after = replaced(key, changed, status=KeyStatus.ACTIVE, destroy_at=None, rotate_at=_rotates_at(changed, scene.now))
+    return Done(shown(after, changed), Change(keys=(after,)))
+
+
+def export(request: ExportPublicKeys, scene: Scene) -> Done:
+    """The public keys of all versions shown, of the newest, or of the one named."""
+    key, rules = present(scene)
+    if not key.spec.asymmetric:
+        raise InvalidRequest(f"unknown key type {key.spec.word} for export type public-key")
+    found = shown(key, rules)
+    if request.version is not None:
+        number = request.version or len(key.versions)
+        if number not in found.public_keys:
+            raise InvalidRequest("version does not exist or cannot be found")
+        kept = tuple(one for one in found.versions if one.version == number)
+        found = replace(found, versions=kept, public_keys={number: found.public_keys[number]})
+    return Done(found)
+
+
+def refuse_export(request: RefuseExport, scene: Scene) -> Done:
+    """Keys never leave."""
+    present(scene)
+    raise InvalidRequest(request.detail)
+
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    ConfigureTransitKey: configure,
+    CreateTransitKey: create,
+    DeleteTransitKey: delete,
+    ExportPublicKeys: export,
+    ListTransitKeys: page,
+    ReadTransitKey: read,
+    RefuseExport: refuse_export,
+    RestoreTransitKey: restore,
+    RotateDueTransitKey: rotate_due,
+    RotateTransitKey: rotate,
+    TrimTransitKey: trim,
+}

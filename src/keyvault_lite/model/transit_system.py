@@ -1,0 +1,97 @@
+"""The words of the Vault dialect beside its keys: mounts, tokens, logins, policies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+import re
+
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.requests import Request
+
+_PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", re.ASCII)
+MAX_PATH: Final = 128
+RESERVED: Final = frozenset({"auth", "cubbyhole", "identity", "projects", "sys"})
+"""First segments that are no mounts: the product's own, and `projects`, kept for another dialect."""
+OPERATIONS: Final = frozenset(
+    {
+        "backup",
+        "config",
+        "datakey",
+        "decrypt",
+        "encrypt",
+        "export",
+        "hash",
+        "hmac",
+        "keys",
+        "random",
+        "rewrap",
+        "sign",
+        "verify",
+        "wrapping_key",
+    }
+)
+"""Segments that begin an operation: none of them in a mount, so that every path reads one way only."""
+
+
+def check_mount(path: str) -> None:
+    """Refuse a path that cannot be a mount."""
+    segments = path.split("/")
+    if _PATH.fullmatch(path) is None or len(path) > MAX_PATH:
+        raise InvalidRequest("a mount path is segments of letters, digits, '_', '-' and '.', of 128 characters at most")
+    if segments[0] in RESERVED:
+        raise InvalidRequest(f"path '{segments[0]}/' is reserved")
+    if not OPERATIONS.isdisjoint(segments):
+        raise InvalidRequest("a mount path has no segment that is an operation of a key space")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A key space."""
+
+    path: str
+    description: str
+    config: Mapping[str, Any]
+    options: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListMounts(Request):
+    """Every key space. Answers a tuple of Mount."""
+
+    action = Action.SETTING_READ
+
+
+@dataclass(frozen=True, slots=True)
+class EnableMount(Request):
+    """Make a key space. Answers None."""
+
+    action = Action.SETTING_UPDATE
+    mount: str
+    kind: str = "transit"
+    description: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_mount(self.mount)
+        if self.kind != "transit":
+            raise InvalidRequest("the only secrets engine here is transit")
+
+
+@dataclass(frozen=True, slots=True)
+class TuneMount(Request):
+    """Change what describes a key space. Answers None."""
+
+    action = Action.SETTING_UPDATE
+    mount: str
+    description: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DisableMount(Request):
+    """End a key space and schedule the destruction of its keys. Answers the number of keys, None if there was no such space."""
+
+    action = Action.SETTING_UPDATE
+    mount: str
