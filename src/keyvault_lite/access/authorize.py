@@ -18,6 +18,7 @@ from keyvault_lite.model.requests import (
     Request,
     RotateDueKey,
 )
+from keyvault_lite.model.transit import RotateDueTransitKey
 
 _ALL: Final = frozenset(Role)
 _ADMIN: Final = frozenset({Role.ADMIN})
@@ -62,7 +63,7 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
 """Which roles may attempt an action at all. INITIALISE and MASTER_KEY_ROTATE are nobody's: the vault itself does them."""
 
 SYSTEM_ONLY: Final[frozenset[type[Request]]] = frozenset(
-    {AddSlot, EraseDueKey, Initialise, RecoverAdmin, RemoveSlots, Repair, RotateDueKey}
+    {AddSlot, EraseDueKey, Initialise, RecoverAdmin, RemoveSlots, Repair, RotateDueKey, RotateDueTransitKey}
 )
 """Requests that no wire may make."""
 
@@ -94,8 +95,8 @@ def check_role(principal: Principal, request: Request, action: Action) -> None:
 def check_key(principal: Principal, key: Key | None, action: Action) -> Key:
     """The key, if there is one and the principal may do this with it.
 
-    A SERVICE without any grant on a key is told Hidden, a NotFound, exactly as for a key that does not exist; with a grant that
-    covers other actions only, Forbidden. ADMIN and AUDITOR need no grants: their roles decided.
+    A SERVICE without any grant on a key is told Hidden, a NotFound, exactly as for a key that does not exist; with a
+    grant that covers other actions only, Forbidden. ADMIN and AUDITOR need no grants: their roles decided.
     """
     if principal.role is not Role.SERVICE:
         if key is None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.access.authorize import check_key, check_role
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.engine import audit, cipher, keys, repair, services, signing
+from keyvault_lite.engine import audit, cipher, keys, repair, services, signing, transit
 from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Outcome, StoredReply
@@ -54,6 +54,7 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     **repair.HANDLERS,
     **services.HANDLERS,
     **signing.HANDLERS,
+    **transit.HANDLERS,
 }
 IDEMPOTENT: Final[frozenset[type[Request]]] = frozenset(
     {

@@ -12,15 +12,16 @@ from keyvault_lite import __version__
 from keyvault_lite.access.authenticate import Authenticator
 from keyvault_lite.crypto.credentials import parse_token
 from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.engine import transit
 from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.floods import FloodGate
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.state import State
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, Unauthenticated
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, NotFound, Unauthenticated
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Credential
-from keyvault_lite.model.keys import KeySpec, KeyType
+from keyvault_lite.model.keys import SYMMETRIC, KeySpec, KeyType
 from keyvault_lite.model.replies import Answer, BatchReply, Health
 from keyvault_lite.model.requests import (
     Decrypt,
@@ -45,19 +46,21 @@ from keyvault_lite.model.requests import (
 
 _QUICK: Final[frozenset[type[Request]]] = frozenset(
     {GenerateRandom, ListKeys, ListServices, ListVersions, ReadKey, ReadPublicKey, ReadService, Rejected}
+    | transit.QUICK
 )
 """Requests that never do costly work."""
 _CIPHERS: Final[frozenset[type[Request]]] = frozenset(
-    {Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Rewrap, Sign, Verify}
+    {Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Rewrap, Sign, Verify} | transit.CIPHERS
 )
 """Requests whose cost is that of their key's primitive."""
+_QUICK_TYPES: Final = SYMMETRIC | {KeyType.ED25519}
 REFRESH_SECONDS: Final = 0.05
 """How seldom failed logins make this process look for services that another process has made."""
 
 
 def _quick_primitive(spec: KeySpec) -> bool:
-    """AES, HMAC, Ed25519 and P-256 take microseconds; RSA, ML-DSA and the larger curves would hold the loop up."""
-    return spec.type in {KeyType.AES, KeyType.HMAC, KeyType.ED25519} or (spec.type is KeyType.EC and spec.size == 256)  # noqa: PLR2004
+    """AES, ChaCha20, HMAC, Ed25519, P-256 take microseconds; RSA, ML-DSA and larger curves would hold the loop up."""
+    return spec.type in _QUICK_TYPES or (spec.type is KeyType.EC and spec.size == 256)  # noqa: PLR2004
 
 
 class Engine:
@@ -85,6 +88,10 @@ class Engine:
             ledger=self._ledger,
         )
         since, outcome = await self._judge(request, attempt)
+        if type(outcome.result) is NotFound and (missing := transit.key_to_make(request)) is not None:
+            # Made by an entry of its own, and only for who may make keys; then the request is judged anew.
+            await self.perform(missing, credential, origin)
+            since, outcome = await self._judge(request, attempt)
         if isinstance(outcome.result, Unauthenticated):
             if await self._refresh():
                 since, outcome = await self._judge(request, attempt)

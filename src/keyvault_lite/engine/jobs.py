@@ -13,9 +13,10 @@ from keyvault_lite.engine.engine import Engine
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.identity import SystemCredential
-from keyvault_lite.model.keys import Key, KeyStatus
+from keyvault_lite.model.keys import Key, KeyStatus, Purpose
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import EraseDueKey, Origin, Request, RotateDueKey
+from keyvault_lite.model.transit import RotateDueTransitKey
 from keyvault_lite.observe import logger
 
 PERIOD_SECONDS: Final = 30.0
@@ -61,7 +62,7 @@ class Jobs:
         await self._scrub()
         now = time.time_ns() // 1000
         keys = list(self._ledger.snapshot().keys_after(None))
-        await self._perform_each(RotateDueKey(KeyRef(key.id)) for key in keys if _rotation_due(key, now))
+        await self._perform_each(_rotation(key) for key in keys if _rotation_due(key, now))
         if self._clock_is_steady():
             await self._perform_each(EraseDueKey(KeyRef(key.id)) for key in keys if _erasure_due(key, now))
         await self._engine.in_background(self._ledger.forget_replies)
@@ -79,6 +80,11 @@ class Jobs:
         if drift > MAX_DRIFT_SECONDS:
             log.error("the clock was changed by %d seconds: nothing is destroyed until a restart", drift)
         return drift <= MAX_DRIFT_SECONDS
+
+
+def _rotation(key: Key) -> Request:
+    ref = KeyRef(key.id)
+    return RotateDueTransitKey(ref) if key.spec.purpose is Purpose.TRANSIT else RotateDueKey(ref)
 
 
 def _rotation_due(key: Key, now: int) -> bool:

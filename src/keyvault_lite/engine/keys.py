@@ -9,7 +9,7 @@ from keyvault_lite.crypto.public import public_key
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, InvalidState, NotFound
-from keyvault_lite.model.keys import MAY_DESTROY, MAY_PUBLISH, Key, KeyStatus, KeyVersion, VersionStatus
+from keyvault_lite.model.keys import MAY_DESTROY, MAY_PUBLISH, Key, KeyStatus, KeyVersion, Purpose, VersionStatus
 from keyvault_lite.model.names import KeyId, new_id
 from keyvault_lite.model.replies import Page
 from keyvault_lite.model.requests import (
@@ -38,6 +38,12 @@ def require_active(key: Key) -> None:
     """Raise InvalidState unless the key may be used at all."""
     if key.status is not KeyStatus.ACTIVE:
         raise InvalidState(f"the key is {key.status}")
+
+
+def refuse_transit(key: Key) -> None:
+    """Raise InvalidRequest for a key that follows the rules of the Vault dialect: only that dialect knows them."""
+    if key.spec.purpose is Purpose.TRANSIT:
+        raise InvalidRequest("a key of purpose TRANSIT is used through the Vault dialect")
 
 
 def version_of(key: Key, number: int) -> KeyVersion:
@@ -113,6 +119,7 @@ def versions(request: ListVersions, scene: Scene) -> Done:
 def read_public_key(request: ReadPublicKey, scene: Scene) -> Done:
     """The public key of a version that still has its material."""
     key = scene.key
+    refuse_transit(key)
     if not key.spec.asymmetric:
         raise InvalidRequest(f"a key of type {key.spec.type} has no public key")
     version = key.versions[-1] if request.version is None else version_of(key, request.version)
@@ -132,6 +139,7 @@ def update(request: UpdateKey, scene: Scene) -> Done:
     if request.tags is not None:
         changed = replace(changed, tags=dict(request.tags))
     if request.rotation_days is not None:
+        refuse_transit(key)
         days = request.rotation_days or None
         changed = replace(changed, rotation_days=days, rotate_at=None if days is None else scene.now + days * DAY)
     return _changed(key, changed)
@@ -139,6 +147,7 @@ def update(request: UpdateKey, scene: Scene) -> Done:
 
 def rotate(_: RotateKey, scene: Scene) -> Done:
     """A new ACTIVE version; the former one is DEPRECATED."""
+    refuse_transit(scene.key)
     return _rotated(scene.key, scene)
 
 

@@ -14,7 +14,7 @@ from keyvault_lite.model.requests import GenerateRandom, Request, Sign, Verify
 
 
 def _algorithm(key: Key, named: Algorithm | None) -> Algorithm:
-    if key.spec.purpose is Purpose.ENCRYPT:
+    if key.spec.purpose is Purpose.ENCRYPT or not key.spec.algorithms:
         raise InvalidRequest(f"a key of purpose {key.spec.purpose} does not sign or verify")
     if named is not None and named not in key.spec.algorithms:
         raise InvalidRequest(f"this key's algorithms are {', '.join(key.spec.algorithms)}")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from keyvault_lite.crypto.keyring import IMPORTED
@@ -25,37 +26,42 @@ from keyvault_lite.model.transit import (
 ORIGIN: Final = "origin"
 
 
-def _encrypting(request: TransitUse, scene: Scene, what: str) -> tuple[Key, Rules, bytes | None]:
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A key with what this request binds its messages to."""
+
+    scene: Scene
+    key: Key
+    rules: Rules
+    context: bytes | None
+    associated: bytes | None
+
+    def seal(self, version: KeyVersion, plaintext: bytes) -> bytes:
+        """The body of a ciphertext."""
+        material = self.scene.keyring.transit(self.key.spec, version)
+        return material.encrypt(plaintext, self.context, self.associated, convergent=self.rules.convergent)
+
+    def open(self, version: KeyVersion, body: bytes) -> bytes:
+        """The plaintext. Raises InvalidCiphertext."""
+        foreign = version.attributes.get(ORIGIN) == IMPORTED
+        material = self.scene.keyring.transit(self.key.spec, version)
+        return material.decrypt(body, self.context, self.associated, convergent=self.rules.convergent, foreign=foreign)
+
+
+def _encrypting(request: TransitUse, scene: Scene, what: str) -> _Use:
     key, rules = usable(scene)
     if key.spec.type not in ENCRYPTING:
         raise InvalidRequest(f"message {what} not supported for key type {key.spec.word}")
     if request.associated and key.spec.type not in AEAD:
         raise InvalidRequest(f"'associated_data' provided for non-AEAD cipher suite {key.spec.word}")
-    return key, rules, derivation(rules, request.context)
-
-
-def _seal(
-    scene: Scene, version: KeyVersion, rules: Rules, plaintext: bytes, context: bytes | None, associated: bytes | None
-) -> bytes:
-    material = scene.keyring.transit(scene.key.spec, version)
-    return material.encrypt(plaintext, context, associated, convergent=rules.convergent)
-
-
-def _open(
-    scene: Scene, version: KeyVersion, rules: Rules, body: bytes, context: bytes | None, associated: bytes | None
-) -> bytes:
-    foreign = version.attributes.get(ORIGIN) == IMPORTED
-    material = scene.keyring.transit(scene.key.spec, version)
-    return material.decrypt(body, context, associated, convergent=rules.convergent, foreign=foreign)
+    return _Use(scene, key, rules, derivation(rules, request.context), request.associated)
 
 
 def encrypt(request: TransitEncrypt, scene: Scene) -> Done:
     """Seal the plaintext under the newest version, or the one named."""
-    key, rules, context = _encrypting(request, scene, "encryption")
-    version = protecting(key, rules, request.version, what="encryption")
-    body = scene.once(
-        "encrypt", (version,), lambda: _seal(scene, version, rules, request.plaintext, context, request.associated)
-    )
+    use = _encrypting(request, scene, "encryption")
+    version = protecting(use.key, use.rules, request.version, what="encryption")
+    body = scene.once("encrypt", (version,), lambda: use.seal(version, request.plaintext))
     return Done(
         Protected(body, version.version),
         key_version=version.version,
@@ -66,36 +72,29 @@ def encrypt(request: TransitEncrypt, scene: Scene) -> Done:
 
 def decrypt(request: TransitDecrypt, scene: Scene) -> Done:
     """Open a ciphertext under the version it names."""
-    key, rules, context = _encrypting(request, scene, "decryption")
-    version = processing(key, rules, request.version, what="ciphertext")
-    plaintext = scene.once(
-        "decrypt", (version,), lambda: _open(scene, version, rules, request.body, context, request.associated)
-    )
+    use = _encrypting(request, scene, "decryption")
+    version = processing(use.key, use.rules, request.version, what="ciphertext")
+    plaintext = scene.once("decrypt", (version,), lambda: use.open(version, request.body))
     return Done(plaintext, key_version=version.version, bytes_in=len(request.body), bytes_out=len(plaintext))
 
 
 def rewrap(request: TransitRewrap, scene: Scene) -> Done:
     """Open a ciphertext and seal its content under the newest version, or the one named; it never leaves."""
-    key, rules, context = _encrypting(request, scene, "decryption")
-    old = processing(key, rules, request.version, what="ciphertext")
-    new = protecting(key, rules, request.to_version, what="encryption")
-
-    def again() -> bytes:
-        plaintext = _open(scene, old, rules, request.body, context, request.associated)
-        return _seal(scene, new, rules, plaintext, context, request.associated)
-
-    body = scene.once("rewrap", (old, new), again)
+    use = _encrypting(request, scene, "decryption")
+    old = processing(use.key, use.rules, request.version, what="ciphertext")
+    new = protecting(use.key, use.rules, request.to_version, what="encryption")
+    body = scene.once("rewrap", (old, new), lambda: use.seal(new, use.open(old, request.body)))
     return Done(Protected(body, new.version), key_version=new.version, bytes_in=len(request.body), bytes_out=len(body))
 
 
 def data_key(request: TransitDataKey, scene: Scene) -> Done:
     """A fresh key for the caller's own use, sealed and if asked for plain."""
-    key, rules, context = _encrypting(request, scene, "encryption")
-    version = protecting(key, rules, request.version, what="encryption")
+    use = _encrypting(request, scene, "encryption")
+    version = protecting(use.key, use.rules, request.version, what="encryption")
 
     def fresh() -> tuple[bytes, bytes]:
         plain = os.urandom(request.bits // 8)
-        return plain, _seal(scene, version, rules, plain, context, request.associated)
+        return plain, use.seal(version, plain)
 
     plain, body = scene.once("data_key", (version,), fresh)
     result = Protected(body, version.version, plain if request.reveal else None)

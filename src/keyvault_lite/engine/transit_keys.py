@@ -64,7 +64,7 @@ def taken_name(scene: Scene, mount: str, name: str) -> tuple[Key | None, tuple[K
     return None, (replace(found, names=tuple(one for one in found.names if one.text != text)),)
 
 
-def begin(scene: Scene, mount: str, name: str, rules: Rules, first: KeyVersion, spec: KeySpec) -> Key:
+def begin(scene: Scene, name: KeyName, spec: KeySpec, rules: Rules, first: KeyVersion) -> Key:
     """A new key with its first version."""
     return Key(
         id=first.key_id,
@@ -74,7 +74,7 @@ def begin(scene: Scene, mount: str, name: str, rules: Rules, first: KeyVersion, 
         created_at=scene.now,
         rotate_at=_rotates_at(rules, scene.now),
         versions=(first,),
-        names=(KeyName(namespace(mount), name, scene.now, scene.now),),
+        names=(name,),
         attributes=rules.attributes(),
     )
 
@@ -89,7 +89,8 @@ def create(request: CreateTransitKey, scene: Scene) -> Done:
     key_id = scene.once("id", (), lambda: KeyId(new_id()))
     material = scene.once("material", (), lambda: scene.keyring.generate(request.spec))
     first = scene.keyring.wrap(material, request.spec, key_id=key_id, version=1, created_at=scene.now)
-    key = begin(scene, request.mount, request.name, request.rules, first, request.spec)
+    name = KeyName(namespace(request.mount), request.name, scene.now, scene.now)
+    key = begin(scene, name, request.spec, request.rules, first)
     return Done(shown(key, request.rules), Change(keys=(*losing, key)), key_id=key_id, key_version=1)
 
 

@@ -74,7 +74,7 @@ def processing(key: Key, rules: Rules, number: int, *, what: str) -> KeyVersion:
 
 
 def _sound(version: KeyVersion) -> KeyVersion:
-    # Both states: an explicit version may protect though it is DEPRECATED. REVOKED and DESTROYED do nothing here either.
+    # A version that the caller names may protect though it is DEPRECATED; REVOKED and DESTROYED do nothing here either.
     if version.status not in MAY_PROCESS:
         raise InvalidState(f"the version is {version.status}")
     return version

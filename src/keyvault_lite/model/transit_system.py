@@ -1,9 +1,9 @@
 """The words of the Vault dialect beside its keys: mounts, tokens, logins, policies."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-import re
 
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
@@ -91,7 +91,7 @@ class TuneMount(Request):
 
 @dataclass(frozen=True, slots=True)
 class DisableMount(Request):
-    """End a key space and schedule the destruction of its keys. Answers the number of keys, None if there was no such space."""
+    """End a key space and schedule the destruction of its keys. Answers how many, or None."""
 
     action = Action.SETTING_UPDATE
     mount: str

@@ -1,0 +1,46 @@
+"""The Vault dialect as the engine's other parts see it: its handlers, and what they cost."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from keyvault_lite.engine import transit_cipher, transit_keys, transit_mounts, transit_signing
+from keyvault_lite.engine.scene import Handler
+from keyvault_lite.model.requests import KeyRequest, Request
+from keyvault_lite.model.transit import (
+    CreateTransitKey,
+    ListTransitKeys,
+    ReadTransitKey,
+    TransitBatch,
+    TransitDataKey,
+    TransitDecrypt,
+    TransitEncrypt,
+    TransitHash,
+    TransitHmac,
+    TransitRandom,
+    TransitRewrap,
+    TransitSign,
+    TransitVerify,
+    TransitVerifyHmac,
+)
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    **transit_cipher.HANDLERS,
+    **transit_keys.HANDLERS,
+    **transit_mounts.HANDLERS,
+    **transit_signing.HANDLERS,
+}
+CIPHERS: Final[frozenset[type[Request]]] = frozenset(
+    {TransitDataKey, TransitDecrypt, TransitEncrypt, TransitRewrap, TransitSign, TransitVerify}
+)
+"""Requests whose cost is that of their key's primitive."""
+QUICK: Final[frozenset[type[Request]]] = frozenset(
+    {ListTransitKeys, ReadTransitKey, TransitHash, TransitHmac, TransitRandom, TransitVerifyHmac}
+)
+"""Requests that never do costly work."""
+
+
+def key_to_make(request: Request) -> CreateTransitKey | None:
+    """What to make for a request whose key is missing, if that is how the dialect has it."""
+    if isinstance(request, TransitBatch):
+        return next((key_to_make(item) for item in request.items if isinstance(item, KeyRequest)), None)
+    return request.missing if isinstance(request, TransitEncrypt) else None
