@@ -1,10 +1,27 @@
 """Who is calling: the only place that makes a Principal. Every failure is the same answer at the same cost."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from keyvault_lite.model.errors import Unauthenticated
-from keyvault_lite.model.identity import BearerCredential, Credential, Principal, Service, SystemCredential, Token
+from keyvault_lite.model.aws_errors import (
+    IncompleteSignature,
+    MissingSignature,
+    SignatureMismatch,
+    UnknownAccessKey,
+)
+from keyvault_lite.model.errors import InvalidCiphertext, Unauthenticated
+from keyvault_lite.model.identity import (
+    AwsCredential,
+    BearerCredential,
+    Credential,
+    Principal,
+    Service,
+    SignatureFault,
+    SystemCredential,
+    Token,
+    TokenKind,
+)
 from keyvault_lite.model.names import SYSTEM, ServiceId, TokenId
 
 REFUSAL = "a valid bearer token is required"
@@ -27,6 +44,16 @@ class Verifier(Protocol):
         """Whether a secret is the one whose keyed digest is stored; None costs the same and is false."""
 
 
+class SignatureVerifier(Protocol):
+    """What authentication asks of the keyring about signed requests."""
+
+    def holds(self, credential: AwsCredential, service_id: ServiceId, sealed: bytes) -> bool:
+        """Whether the signature is that of the request; raises InvalidCiphertext for a secret of another access key."""
+
+    def refuse(self, credential: AwsCredential) -> None:
+        """The work of `holds` where there is no secret."""
+
+
 class ParseToken(Protocol):
     """How a token's text falls into id and secret."""
 
@@ -40,6 +67,7 @@ class Authenticator:
 
     verifier: Verifier
     parse_token: ParseToken
+    access_keys: SignatureVerifier
 
     def authenticate(self, credential: Credential, directory: Directory, now: int) -> Principal:
         """The principal behind a credential at time `now` (microseconds).
@@ -48,16 +76,38 @@ class Authenticator:
         """
         if isinstance(credential, SystemCredential):
             return Principal(SYSTEM, "system", None)
+        if isinstance(credential, AwsCredential):
+            return self._signer(credential, directory, now)
         token = self._genuine(credential, directory)
         if token is None:
             raise Refused(None)
         service = directory.find_service(token.service_id)
         if service is None:
             raise Refused(None)
-        expired = any(end is not None and end <= now for end in (token.expires_at, service.expires_at))
-        if not service.active or expired:
+        if not _may_act(token, service, now):
             raise Refused(service.id)
         return Principal(service.id, service.name, service.role, service.grants, token.id)
+
+    def _signer(self, credential: AwsCredential, directory: Directory, now: int) -> Principal:
+        """The principal who signed a request. Causes are told apart, as clients of that product need it."""
+        if credential.fault is not None:
+            raise Refused(None, FAULTS[credential.fault]())
+        token = directory.token(credential.access_key_id)
+        if token is None or token.kind is not TokenKind.AWS or token.ended_at is not None:
+            self.access_keys.refuse(credential)
+            raise Refused(None, UnknownAccessKey())
+        service = directory.find_service(token.service_id)
+        try:
+            genuine = self.access_keys.holds(credential, token.service_id, token.digest)
+        except InvalidCiphertext:
+            genuine = False
+        if service is None or not genuine:
+            raise Refused(None, SignatureMismatch())
+        if not _may_act(token, service, now):
+            raise Refused(service.id, UnknownAccessKey())
+        if not _is_fresh(credential, now):
+            raise Refused(service.id, SignatureMismatch("the signature is of another time"))
+        return Principal(service.id, service.name, service.role, service.grants)
 
     def _genuine(self, credential: BearerCredential, directory: Directory) -> Token | None:
         parsed = None if credential.token is None else self.parse_token(credential.token)
@@ -71,9 +121,36 @@ class Authenticator:
         return None if token is None or token.ended_at is not None else token
 
 
-class Refused(Unauthenticated):
-    """Not authenticated. `service_id` is for the audit log only and is known if the token was genuine."""
+def _may_act(token: Token, service: Service, now: int) -> bool:
+    expired = any(end is not None and end <= now for end in (token.expires_at, service.expires_at))
+    return service.active and not expired
 
-    def __init__(self, service_id: ServiceId | None) -> None:
+
+SKEW: Final = 5 * 60 * 1_000_000
+"""Microseconds that a signer's clock may be off, and for which a signed request can be repeated."""
+_SECOND: Final = 1_000_000
+
+
+def _is_fresh(credential: AwsCredential, now: int) -> bool:
+    last = SKEW if credential.lifetime is None else credential.lifetime * _SECOND
+    return credential.signed_at - SKEW <= now <= credential.signed_at + last
+
+
+FAULTS: Final[Mapping[SignatureFault, type[Unauthenticated]]] = {
+    SignatureFault.MISSING: MissingSignature,
+    SignatureFault.INCOMPLETE: IncompleteSignature,
+    SignatureFault.OTHER_SERVICE: SignatureMismatch,
+    SignatureFault.SESSION: UnknownAccessKey,
+}
+
+
+class Refused(Unauthenticated):
+    """Not authenticated. `service_id` is for the audit log only and is known if the credential was genuine.
+
+    `cause` is what a dialect that tells causes apart answers.
+    """
+
+    def __init__(self, service_id: ServiceId | None, cause: Unauthenticated | None = None) -> None:
         super().__init__(REFUSAL)
         self.service_id = service_id
+        self.cause = cause

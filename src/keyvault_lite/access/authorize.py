@@ -30,12 +30,17 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
     Action.AUDIT_VERIFY: _READERS,
     Action.DATA_KEY: _USERS,
     Action.DATA_KEY_OPEN: _USERS,
+    Action.DECAPSULATE: _USERS,
     Action.DECRYPT: _USERS,
+    Action.DERIVE: _USERS,
     Action.DESTROY: _ADMIN,
     Action.DISABLE: _ADMIN,
     Action.ENABLE: _ADMIN,
+    Action.ENCAPSULATE: _USERS,
     Action.ENCRYPT: _USERS,
     Action.GENERATE: _ADMIN,
+    Action.GRANT_RETIRE: _USERS,  # of others than ADMIN only grants that let them: `access/aws.py`
+    Action.IMPORT: _ADMIN,
     Action.HASH: _USERS,
     Action.KEY_READ: _ALL,
     Action.KEY_UPDATE: _ADMIN,
@@ -70,7 +75,10 @@ SYSTEM_ONLY: Final[frozenset[type[Request]]] = frozenset(
 PERMISSIONS: Final[Mapping[Action, frozenset[Permission]]] = {
     Action.DATA_KEY: frozenset({Permission.ENCRYPT}),
     Action.DATA_KEY_OPEN: frozenset({Permission.DECRYPT}),
+    Action.DECAPSULATE: frozenset({Permission.DECRYPT}),
     Action.DECRYPT: frozenset({Permission.DECRYPT}),
+    Action.DERIVE: frozenset({Permission.DECRYPT}),
+    Action.ENCAPSULATE: frozenset({Permission.ENCRYPT}),
     Action.ENCRYPT: frozenset({Permission.ENCRYPT}),
     Action.KEY_READ: frozenset(),  # any grant on the key
     Action.REWRAP: frozenset({Permission.DECRYPT, Permission.ENCRYPT}),

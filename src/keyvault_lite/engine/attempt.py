@@ -12,11 +12,13 @@ from typing import Any, Final
 from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.access.authorize import check_key, check_role
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.engine import audit, cipher, keys, repair, services, signing, transit
+from keyvault_lite.engine import audit, aws, aws_view, cipher, keys, repair, services, signing, transit
+from keyvault_lite.engine.aws_view import Located
 from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Outcome, StoredReply
 from keyvault_lite.ledger.state import State
+from keyvault_lite.model.aws_requests import AwsKeyRequest
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import Conflict, Forbidden, IntegrityViolation, InternalError, KeyVaultError, NotFound
 from keyvault_lite.model.evidence import Action, Draft, Result
@@ -49,6 +51,7 @@ from keyvault_lite.observe import logger
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     **audit.HANDLERS,
+    **aws.HANDLERS,
     **cipher.HANDLERS,
     **keys.HANDLERS,
     **repair.HANDLERS,
@@ -113,7 +116,7 @@ class Attempt:
         try:
             principal = self._authenticator.authenticate(self._credential, state, now)
         except Refused as refusal:
-            return Outcome((self._unauthenticated(refusal),), refusal)
+            return Outcome((self._unauthenticated(refusal),), refusal.cause or refusal)
         except IntegrityViolation as error:
             return Outcome((self._unjudged(error),), error)
         key: Key | None = None
@@ -122,10 +125,13 @@ class Attempt:
             early = isinstance(request, Rejected) and request.early
             if not early:
                 check_role(principal, request, self._action)
-            key = self._named_key(state)
+            located = self._locate(state, now)
+            key = located.key
             if isinstance(request, Rejected):
                 raise request.error
-            if isinstance(request, KeyRequest):
+            if isinstance(request, AwsKeyRequest):
+                key = aws_view.admit(request, located, principal)
+            elif isinstance(request, KeyRequest):
                 key = check_key(principal, key, self._action)
             scene = Scene(principal, state, self._keyring, self._ledger, now, self._memo, named_key=key)
             if isinstance(request, Batch):
@@ -139,10 +145,12 @@ class Attempt:
             defect = InternalError("an internal error occurred")
             return Outcome((self._refused(principal, key, defect),), defect)
 
-    def _named_key(self, state: State) -> Key | None:
+    def _locate(self, state: State, now: int) -> Located:
         request = self._request
+        if isinstance(request, AwsKeyRequest):
+            return aws_view.locate(request, state, now)
         ref = request.key if isinstance(request, (KeyRequest, Rejected)) else None
-        return None if ref is None else state.find_key(ref)
+        return Located() if ref is None else Located(state.find_key(ref), ref)
 
     def _single(self, request: Request, scene: Scene) -> Outcome:
         idempotency = self._origin.idempotency if type(request) in IDEMPOTENT else None

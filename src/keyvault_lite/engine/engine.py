@@ -69,7 +69,7 @@ class Engine:
     def __init__(self, ledger: Ledger, keyring: Keyring) -> None:
         self._ledger = ledger
         self._keyring = keyring
-        self._authenticator = Authenticator(keyring, parse_token)
+        self._authenticator = Authenticator(keyring, parse_token, keyring.access_keys)
         self._floods = FloodGate(self._record_flood)
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="costly")
         self._refreshed = 0.0
@@ -150,6 +150,7 @@ class Engine:
             sealed=False,
             version=__version__,
             serving=fault is None,
+            details=self._ledger.facts(),
         )
 
     async def in_background(self, work: Callable[[], None]) -> None:

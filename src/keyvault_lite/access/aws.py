@@ -1,0 +1,144 @@
+"""Who may do what through the AWS dialect: the vault's own authorisation, narrowed by key policies and AWS grants.
+
+Allowed is what the vault allows and the key's policy does not deny, if one of these holds besides:
+- the policy names the caller,
+- a grant on the key allows the operation, its constraints included,
+- the policy leaves it to the account (the default does), and the caller was never made a grantee of the key.
+
+So a grant takes its grantee out of the account's general permission, for this key, and what is left of it after the
+grant was revoked is nothing: as with the service, where the grant was all the grantee had. Nothing here ever allows
+what the vault does not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from keyvault_lite.access.aws_policy import Judgement, Question, read_policy
+from keyvault_lite.access.authorize import NO_KEY, check_key
+from keyvault_lite.model.aws import Place
+from keyvault_lite.model.aws_errors import KeyNotFound
+from keyvault_lite.model.encoding import Context
+from keyvault_lite.model.errors import Forbidden, NotFound
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import Principal, Role
+from keyvault_lite.model.keys import Key
+from keyvault_lite.model.names import matches
+
+REFUSAL: Final = "the key's policy or grants do not allow this"
+RESCUE: Final = frozenset({"GetKeyPolicy", "PutKeyPolicy", "ListKeyPolicies", "DescribeKey"})
+"""What an ADMIN may always do, so that no policy can lock everyone out."""
+_BOUND: Final = frozenset(
+    {
+        "Decrypt",
+        "Encrypt",
+        "GenerateDataKey",
+        "GenerateDataKeyPair",
+        "GenerateDataKeyPairWithoutPlaintext",
+        "GenerateDataKeyWithoutPlaintext",
+        "ReEncryptFrom",
+        "ReEncryptTo",
+    }
+)
+"""Operations that have an encryption context, which a grant's constraints are about."""
+
+
+def check_named_key(principal: Principal, key: Key | None, ref: str | None, action: Action) -> Key:
+    """As `check_key`; and a SERVICE that a grant covers under the name it used is told that there is nothing there."""
+    try:
+        return check_key(principal, key, action)
+    except NotFound as error:
+        if key is None and (principal.role is not Role.SERVICE or _covers(principal, ref)):
+            raise KeyNotFound(NO_KEY) from None
+        raise error from None
+
+
+def _covers(principal: Principal, ref: str | None) -> bool:
+    return any(grant.key == "*" or (ref is not None and matches(grant.key, ref)) for grant in principal.grants)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """An operation on a key, as policies and grants see it."""
+
+    operation: str
+    context: Context | None = field(default=None, repr=False)
+    """The encryption context."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Other condition keys, with the request's value."""
+
+
+def check_use(principal: Principal, place: Place, arn: str, facet: Mapping[str, Any], use: Use) -> None:
+    """Raise Forbidden unless policy and grants of a key allow what the vault allows already."""
+    caller = place.principal_arn(principal.name)
+    told = _judge(principal, place, arn, facet.get("policy"), use)
+    if principal.role is Role.ADMIN and use.operation in RESCUE:
+        return
+    if told.denied:
+        raise Forbidden(REFUSAL)
+    if told.named:
+        return
+    governed = principal.role is Role.SERVICE and caller in facet.get("grantees", ())
+    if told.delegated and not governed:
+        return
+    if not any(allows(grant, caller, use) for grant in facet.get("grants", ())):
+        raise Forbidden(REFUSAL)
+
+
+def _judge(principal: Principal, place: Place, arn: str, policy: str | None, use: Use) -> Judgement:
+    if policy is None:
+        return Judgement(delegated=True)
+    caller = place.principal_arn(principal.name)
+    context: dict[str, tuple[str, ...]] = {
+        "aws:principalarn": (caller,),
+        "aws:principalaccount": (place.account,),
+        "aws:principaltype": ("User",),
+        "aws:username": (principal.name,),
+        "aws:userid": (principal.service_id,),
+        "aws:requestedregion": (place.region,),
+        "kms:calleraccount": (place.account,),
+        **{name.lower(): (value,) for name, value in use.facts.items()},
+    }
+    if use.context:
+        context["kms:encryptioncontextkeys"] = tuple(use.context)
+        context |= {f"kms:encryptioncontext:{name}".lower(): (value,) for name, value in use.context.items()}
+    asked = Question(caller, place.root_arn, f"kms:{use.operation}", arn, context)
+    return read_policy(policy).judge(asked)
+
+
+def allows(grant: Mapping[str, Any], caller: str, use: Use) -> bool:
+    """Whether a grant lets the caller do this."""
+    return (
+        grant["grantee"] == caller
+        and use.operation in grant["operations"]
+        and (use.operation not in _BOUND or _within(grant.get("constraints") or {}, use.context or {}))
+        # The ARN of a source comes from the service's own integrations, none of which is here.
+        and "SourceArn" not in (grant.get("constraints") or {})
+    )
+
+
+def _within(constraints: Mapping[str, Any], context: Context) -> bool:
+    equals, subset = constraints.get("EncryptionContextEquals"), constraints.get("EncryptionContextSubset")
+    if equals is not None and dict(equals) != dict(context):
+        return False
+    return subset is None or all(context.get(name) == value for name, value in subset.items())
+
+
+def may_retire(principal: Principal, place: Place, grant: Mapping[str, Any]) -> bool:
+    """Whether the principal may retire a grant: an ADMIN, the retiring principal, the grantee of one that says so."""
+    caller = place.principal_arn(principal.name)
+    if principal.role is Role.ADMIN or grant.get("retiring") == caller:
+        return True
+    return grant["grantee"] == caller and "RetireGrant" in grant["operations"]
+
+
+def may_list_retirable(principal: Principal, place: Place, retiring: str | None) -> bool:
+    """Whether the principal may see what another can retire."""
+    return principal.role in {Role.ADMIN, Role.AUDITOR} or retiring == place.principal_arn(principal.name)
+
+
+def locks_out(policy: str, principal: Principal, place: Place, arn: str) -> bool:
+    """Whether a policy would leave its author unable to change it again. Raises MalformedPolicy."""
+    asked = Question(place.principal_arn(principal.name), place.root_arn, "kms:PutKeyPolicy", arn, {})
+    told = read_policy(policy).judge(asked)
+    return told.denied or not (told.named or told.delegated)

@@ -1,0 +1,282 @@
+"""A key as one Region of the AWS dialect has it: found by what the caller named, with its state and its own facts there.
+
+A multi-Region key is one record of the vault with a facet for each Region: id, material and rotation are shared, and
+description, tags, policy, grants and enabled state are the facet's. The primary's are the record's own.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from keyvault_lite.access.aws import check_named_key
+from keyvault_lite.crypto import blob
+from keyvault_lite.ledger.state import State
+from keyvault_lite.model import aws_requests as words
+from keyvault_lite.model.aws import ATTRIBUTE, Named, Place, aws_id, facts, is_here, parse_name, spec_word
+from keyvault_lite.model.aws_errors import Disabled, KeyNotFound, KeyUnavailable
+from keyvault_lite.model.encoding import pae
+from keyvault_lite.model.errors import InvalidCiphertext, KeyVaultError
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import Principal
+from keyvault_lite.model.keys import Key, KeyStatus, KeyVersion, VersionStatus
+from keyvault_lite.model.names import KeyId
+
+
+class KeyState(StrEnum):
+    """The states of the service."""
+
+    ENABLED = "Enabled"
+    DISABLED = "Disabled"
+    PENDING_DELETION = "PendingDeletion"
+    PENDING_IMPORT = "PendingImport"
+    PENDING_REPLICA_DELETION = "PendingReplicaDeletion"
+    UNAVAILABLE = "Unavailable"
+
+
+_SAYS: Final[Mapping[KeyState, str]] = {
+    KeyState.DISABLED: "is disabled.",
+    KeyState.PENDING_DELETION: "is pending deletion.",
+    KeyState.PENDING_IMPORT: "is pending import.",
+    KeyState.PENDING_REPLICA_DELETION: "is pending replica deletion.",
+    KeyState.UNAVAILABLE: "is unavailable.",
+}
+_OF_STATUS: Final[Mapping[KeyStatus, KeyState]] = {
+    KeyStatus.DISABLED: KeyState.DISABLED,
+    KeyStatus.PENDING_DESTRUCTION: KeyState.PENDING_DELETION,
+    KeyStatus.REVOKED: KeyState.UNAVAILABLE,
+    KeyStatus.DESTROYED: KeyState.UNAVAILABLE,
+}
+EXTERNAL: Final = "EXTERNAL"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A key in one Region at one moment."""
+
+    key: Key
+    place: Place
+    now: int
+    facts: Mapping[str, Any] = field(repr=False)
+    """The dialect's attributes of the record."""
+    facet: Mapping[str, Any] = field(repr=False)
+    """Those of this Region."""
+
+    @property
+    def is_replica(self) -> bool:
+        """Whether the primary is in another Region."""
+        return self.facet is not self.facts
+
+    @property
+    def id(self) -> str:
+        """The id as the dialect writes it."""
+        return aws_id(self.key)
+
+    @property
+    def arn(self) -> str:
+        """The ARN here."""
+        return self.place.key_arn(self.key)
+
+    @property
+    def spec(self) -> str:
+        """What the service calls this kind of key."""
+        return spec_word(self.key.spec)
+
+    @property
+    def origin(self) -> str:
+        """Where material comes from."""
+        origin: str = self.facts.get("origin", "AWS_KMS")
+        return origin
+
+    @property
+    def description(self) -> str:
+        """Of this Region."""
+        description: str = self.facet["description"] if self.is_replica else self.key.description
+        return description
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """Of this Region."""
+        tags: Mapping[str, str] = self.facet["tags"] if self.is_replica else self.key.tags
+        return tags
+
+    @property
+    def created_at(self) -> int:
+        """When it came to be here."""
+        created: int = self.facet["created_at"] if self.is_replica else self.key.created_at
+        return created
+
+    @property
+    def deletion_at(self) -> int | None:
+        """When it goes."""
+        return self.facet.get("deletion_at") if self.is_replica else self.key.destroy_at
+
+    @property
+    def active(self) -> KeyVersion | None:
+        """The version that protects, if it is there and has not expired."""
+        version = self.key.active
+        return None if version is None or is_expired(version, self.now) else version
+
+    @property
+    def state(self) -> KeyState:
+        """In this Region."""
+        if self.is_replica and self.deletion_at is not None:
+            return KeyState.PENDING_DELETION
+        if self.facts.get("waits_days") is not None and not self.is_replica:
+            return KeyState.PENDING_REPLICA_DELETION
+        if self.key.status is not KeyStatus.ACTIVE:
+            return _OF_STATUS[self.key.status]
+        if self.is_replica and not self.facet["enabled"]:
+            return KeyState.DISABLED
+        if self.active is None:
+            return KeyState.PENDING_IMPORT if self.origin == EXTERNAL else KeyState.UNAVAILABLE
+        return KeyState.ENABLED
+
+    def require(self, *states: KeyState) -> None:
+        """Raise unless the key is in one of these states: Disabled for a disabled one, KeyUnavailable for others."""
+        state = self.state
+        if state not in states:
+            kind = Disabled if state is KeyState.DISABLED and KeyState.ENABLED in states else KeyUnavailable
+            raise kind(f"{self.arn} {_SAYS.get(state, 'is enabled.')}")
+
+    def require_usable(self) -> None:
+        """As `require`, for the use of material."""
+        self.require(KeyState.ENABLED)
+
+    def protecting(self) -> KeyVersion:
+        """The version that protects now. Raises Disabled or KeyUnavailable."""
+        self.require_usable()
+        if self.active is None:
+            raise KeyUnavailable(f"{self.arn} {_SAYS[KeyState.UNAVAILABLE]}")
+        return self.active
+
+    def with_facts(self, **changes: Any) -> Key:  # noqa: ANN401  (JSON)
+        """The record with other facts of the whole key; None takes one away."""
+        return replace(self.key, attributes={**self.key.attributes, ATTRIBUTE: _merged(self.facts, changes)})
+
+    def with_facet(self, **changes: Any) -> Key:  # noqa: ANN401  (JSON)
+        """The record with other facts of this Region; None takes one away. Description and tags are facts too."""
+        if self.is_replica:
+            replicas = dict(self.facts["replicas"])
+            replicas[self.place.region] = _merged(self.facet, changes)
+            return self.with_facts(replicas=replicas)
+        own = {name: changes.pop(name) for name in ("description", "tags") if name in changes}
+        return replace(self.with_facts(**changes), **own) if changes else replace(self.key, **own)
+
+
+def _merged(facts: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in {**facts, **changes}.items() if value is not None}
+
+
+def view(key: Key, place: Place, now: int) -> View:
+    """The key in this Region; it MUST be here."""
+    known = facts(key)
+    replica = known.get("replicas", {}).get(place.region)
+    return View(key, place, now, known, known if replica is None else replica)
+
+
+def exists(key: Key, place: Place, now: int) -> bool:
+    """Whether the key is in this Region, and not past its deletion."""
+    if key.status is KeyStatus.DESTROYED or not is_here(key, place):
+        return False
+    deletion_at = view(key, place, now).deletion_at
+    return deletion_at is None or deletion_at > now
+
+
+# Versions
+
+
+def material(version: KeyVersion) -> Mapping[str, Any]:
+    """What the dialect keeps of a version."""
+    found: Mapping[str, Any] = version.attributes.get(ATTRIBUTE, {})
+    return found
+
+
+def is_expired(version: KeyVersion, now: int) -> bool:
+    """Whether imported material is past its time."""
+    valid_to = material(version).get("valid_to")
+    return valid_to is not None and valid_to <= now
+
+
+def material_id(version: KeyVersion) -> str:
+    """The id of a version's material, 64 hex digits: the same in every Region."""
+    known: str | None = material(version).get("material_id")
+    return known or _generated_id(version.key_id, version.version)
+
+
+def _generated_id(key_id: KeyId, version: int) -> str:
+    return hashlib.sha256(pae("aws/material", key_id, version)).hexdigest()
+
+
+def is_present(version: KeyVersion, now: int) -> bool:
+    """Whether a version's material is there."""
+    return version.status is not VersionStatus.DESTROYED and not is_expired(version, now)
+
+
+# Finding keys
+
+
+def find(named: Named, place: Place, state: State, now: int) -> Key | None:
+    """The key of that name in this Region."""
+    key = state.find_key(named.ref)
+    if key is None or not exists(key, place, now):
+        return None
+    if not named.alias and named.multi_region is not bool(facts(key).get("multi_region")):
+        return None  # the id of a multi-Region key begins with mrk-, and of no other
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What a request names."""
+
+    key: Key | None = None
+    ref: str | None = None
+    """As grants write it."""
+    error: KeyVaultError | None = None
+    """Why the name is none; told only to those who may know what is there."""
+
+
+def locate(request: words.AwsKeyRequest, state: State, now: int) -> Located:
+    """Find the key a request is about: by its name, else by the ciphertext that names it."""
+    if request.key:
+        try:
+            named = parse_name(request.key, request.place)
+        except KeyVaultError as error:
+            return Located(error=error)
+        if named.alias and not request.by_alias:
+            return Located(ref=named.ref)
+        return Located(find(named, request.place, state, now), named.ref)
+    key_id = _key_in(request)
+    if key_id is None:
+        return Located(error=InvalidCiphertext())
+    key = state.find_key(key_id)
+    here = key is not None and exists(key, request.place, now)
+    return Located(key if here else None, key_id, None if here else InvalidCiphertext())
+
+
+def _key_in(request: words.AwsKeyRequest) -> KeyId | None:
+    if not isinstance(request, (words.Decrypt, words.ReEncrypt)) or request.ciphertext_blob is None:
+        return None
+    try:
+        digits = blob.header(request.ciphertext_blob).id.hex()
+    except InvalidCiphertext:
+        return None
+    return KeyId("-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])))
+
+
+def admit(request: words.AwsKeyRequest, located: Located, principal: Principal) -> Key:
+    """The key, if the vault lets the principal use it so. Policies and grants narrow that later: see engine/aws_guard.py."""
+    # Re-encryption opens with this key; its other key is admitted by its handler.
+    action = Action.DECRYPT if isinstance(request, words.ReEncrypt) else request.action
+    if located.key is not None:
+        return check_named_key(principal, located.key, located.ref, action)
+    if located.ref is None and isinstance(located.error, InvalidCiphertext):
+        raise located.error  # a ciphertext that names no key says nothing of any
+    try:
+        return check_named_key(principal, None, located.ref, action)
+    except KeyNotFound:
+        if located.error is not None:
+            raise located.error from None
+        raise
