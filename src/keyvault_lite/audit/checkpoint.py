@@ -3,6 +3,8 @@
     keyvault-lite/<instance id>         origin: which log, in which epoch
     4711                                size of the tree
     CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=    its root
+    state-seq 4690                      extension lines: the newest management entry,
+    entry-hash ZSalSTlGLcgy2290tZ6R2jazV9rM9/6IqH6KXNoQSTU=    and the hash of the newest entry
 
     — keyvault-lite/<instance id> <base64 of key hash ‖ signature>
 
@@ -40,10 +42,13 @@ MAX_SIGNATURES: Final = 100
 MAX_SIZE: Final = (1 << 63) - 1
 
 _KEY_HASH_BYTES: Final = 4
+_STATE_SEQ: Final = "state-seq "
+_ENTRY_HASH: Final = "entry-hash "
 _TIME: Final = Struct(">Q")
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _SIGNATURE_LINE: Final = re.compile(r"— (\S+) (\S+)")
+_LATER_EPOCH: Final = re.compile(r"(\S+/\S+)/([1-9][0-9]{0,9})", re.ASCII)
 _VERIFIER_KEY: Final = re.compile(r"([^\s+]+)\+([0-9a-f]{8})\+(\S+)")
 
 
@@ -96,6 +101,12 @@ def origin(instance_id: bytes, epoch: int) -> str:
     return f"{name}/{epoch}" if epoch else name
 
 
+def split_origin(name: str) -> tuple[str, int]:
+    """The log's name without its epoch, and the epoch: origins that differ in nothing else are one log, begun anew."""
+    match = _LATER_EPOCH.fullmatch(name)
+    return (name, 0) if match is None else (match[1], int(match[2]))
+
+
 @lru_cache(maxsize=64)
 def key_hash(name: str, algorithm: int, public_key: bytes) -> bytes:
     """SHA-256(name ‖ newline ‖ algorithm ‖ public key), the first four bytes."""
@@ -138,6 +149,25 @@ def parse_checkpoint(body: str) -> Checkpoint:
     return Checkpoint(origin, parse_number(size_text), root, tuple(extensions))
 
 
+def fact_lines(state_seq: int, entry_hash: bytes) -> tuple[str, str]:
+    """The extension lines of our checkpoints: what an anchor has to know besides the tree."""
+    return f"{_STATE_SEQ}{state_seq}", f"{_ENTRY_HASH}{encode_base64(entry_hash)}"
+
+
+def read_facts(lines: Sequence[str]) -> tuple[int, bytes]:
+    """The newest management entry and the hash of the newest entry. Raises InvalidNote for any other lines."""
+    try:
+        first, second = lines
+    except ValueError:
+        raise InvalidNote("the checkpoint does not have the two extension lines") from None
+    if not first.startswith(_STATE_SEQ) or not second.startswith(_ENTRY_HASH):
+        raise InvalidNote("the checkpoint has other extension lines")
+    entry_hash = _decode(second.removeprefix(_ENTRY_HASH), "the hash of the newest entry")
+    if len(entry_hash) != HASH_BYTES:
+        raise InvalidNote("the hash of the newest entry is not 32 bytes")
+    return parse_number(first.removeprefix(_STATE_SEQ)), entry_hash
+
+
 def parse_number(text: str) -> int:
     """A decimal below 2⁶³ without leading zeros. Raises InvalidNote."""
     if _NUMBER.fullmatch(text) is None or (number := int(text)) > MAX_SIZE:
@@ -178,6 +208,16 @@ def verify_note(text: str, vkey: str, verify: Verify) -> Checkpoint:
     if checkpoint.origin != key.name:
         raise InvalidNote("the checkpoint is of another log or epoch than the key")
     return checkpoint
+
+
+def signed_by(text: str, *vkeys: str) -> str:
+    """The note with the signatures of these keys alone, unverified. Raises InvalidNote if there are none."""
+    keys = {(key.name, key.hash) for key in map(parse_verifier_key, vkeys)}
+    body, signatures = parse_note(text)
+    lines = [_signature_line(one.name, one.key_hash + one.value) for one in signatures if one[:2] in keys]
+    if not lines:
+        raise InvalidNote("the note is not signed by this key")
+    return f"{body}\n{''.join(lines)}"
 
 
 def cosign(text: str, *, name: str, public_key: bytes, timestamp: int, sign: Sign) -> str:

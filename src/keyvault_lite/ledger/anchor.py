@@ -15,7 +15,7 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,9 @@ _MAGIC: Final = b"KVLANCH1"
 _FIXED: Final = Struct(">8sQIQQQ32s32s")
 _LENGTH: Final = Struct(">H")
 _DIGEST: Final = 32
+
+Prove = Callable[[int], Sequence[bytes]]
+"""prove(size) → the consistency proof from the tree of that size to the mark's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,17 @@ class Anchor(Protocol):
     """Where marks are kept. MUST be compare-and-extend: never replaced backwards, shared by all who share a log."""
 
     def read(self) -> Mark | None:
-        """The newest mark; None before the first. Raises DamagedAnchor, or OutcomeUnknown if it cannot be reached."""
+        """The newest mark; None before the first.
 
-    def write(self, mark: Mark, *, before: Mark | None) -> None:
-        """Replace the mark that was read as `before`. Raises OutcomeUnknown if it is another by now, or cannot be."""
+        Raises DamagedAnchor, or OutcomeUnknown or AuditUnavailable if it cannot be reached.
+        """
+
+    def write(self, mark: Mark, *, before: Mark | None, prove: Prove) -> None:
+        """Replace the mark that was read as `before`; `prove` is for an anchor that judges itself what extends it.
+
+        Raises OutcomeUnknown if it is another by now, or cannot be replaced; IntegrityViolation if it is one that the
+        new mark does not extend.
+        """
 
     def flush(self) -> None:
         """Make the newest mark survive a power loss."""
@@ -104,7 +114,7 @@ class FileAnchor:
         with self._locked() as descriptor:
             return self._newest(descriptor)
 
-    def write(self, mark: Mark, *, before: Mark | None) -> None:
+    def write(self, mark: Mark, *, before: Mark | None, prove: Prove) -> None:
         """See Anchor. Flushed at once if it holds a management entry that no flush has covered yet."""
         with self._locked() as descriptor:
             now = self._newest(descriptor)

@@ -9,7 +9,7 @@ from typing import Final
 
 from keyvault_lite.audit import checkpoint
 from keyvault_lite.audit.chain import BrokenChain, ChainCheck, Position, genesis
-from keyvault_lite.audit.merkle import InvalidProof, TileReader, Tiles
+from keyvault_lite.audit.merkle import InvalidProof, TileReader, Tiles, consistency_proof
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.alarm import Alarm, entries, recheck
 from keyvault_lite.ledger.anchor import Anchor, Mark
@@ -314,7 +314,10 @@ class Journal:
         origin = checkpoint.origin(self._authority.instance_id, head.epoch)
         public_key = self._authority.log_public_key
         note = checkpoint.sign_note(
-            checkpoint.checkpoint_body(origin, head.size, root), origin, public_key, self._authority.sign_log
+            checkpoint.checkpoint_body(origin, head.size, root, checkpoint.fact_lines(head.state_seq, head.hash)),
+            origin,
+            public_key,
+            self._authority.sign_log,
         )
         self.known = Known(head, known.mac, known.tiles, note)
         if self._anchor is None:
@@ -330,8 +333,15 @@ class Journal:
             scrubbed=self.scrubbed,
         )
         if mark != self._anchored:
-            self._anchor.write(mark, before=self._anchored)
+            self._anchor.write(mark, before=self._anchored, prove=self._prove)
             self._anchored = mark
+
+    def _prove(self, old: int) -> list[bytes]:
+        """The consistency proof from an older size to the newest, for an anchor that judges."""
+        try:
+            return consistency_proof(tile_reader(self._connection, self.known).node, old, self.head.size)
+        except driver.Error as error:
+            raise OutcomeUnknown("the tree of the log cannot be read") from error
 
     def find_reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
         """The kept reply in the transaction under way."""

@@ -32,6 +32,7 @@ from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.start import read_mark
 from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.upgrade import REVISION, revision_of, upgrade
+from keyvault_lite.ledger.witnessed import Confirmation, Witness
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest, KeyVaultError
 from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.keyring import Slot
@@ -100,6 +101,8 @@ class Ledger:
         self._state = State(self._find_reply)
         self._journal = Journal(database, authority, self._state, anchor)
         self._committer = Committer(self._journal)
+        self.witnesses: tuple[Witness, ...] = ()
+        """Who confirms the log; set by the composition root before anything is served."""
         self.lost: tuple[Finding, ...] = ()
         """What was set aside at start."""
         self._closing = threading.Event()
@@ -188,8 +191,13 @@ class Ledger:
 
     @property
     def fault(self) -> KeyVaultError | None:
-        """Why nothing can be recorded at present; None when all is well."""
-        return self._committer.fault
+        """Why nothing can be recorded at present, or may be; None when all is well."""
+        faults = (self._committer.fault, *(witness.fault for witness in self.witnesses))
+        return next((fault for fault in faults if fault is not None), None)
+
+    def facts(self) -> dict[str, object]:
+        """What anyone may know of how the log is kept, for `/health`."""
+        return {name: fact for witness in self.witnesses for name, fact in witness.facts().items()}
 
     def now(self) -> int:
         """The time in microseconds; never before the newest entry's, so that a clock set back revives nothing."""
@@ -206,6 +214,9 @@ class Ledger:
         state after it and its outcome takes the place of the first. Returns once all of it is durable.
         Raises AuditUnavailable (nothing happened), OutcomeUnknown, IntegrityViolation.
         """
+        for witness in self.witnesses:
+            if (fault := witness.fault) is not None:
+                raise fault
         return await self._committer.commit(outcome, since, redo)
 
     def refresh(self) -> None:
@@ -254,17 +265,39 @@ class Ledger:
             raise IntegrityViolation("the log has entries that its head does not know")
         return known
 
-    def checkpoint(self) -> str:
-        """The newest signed checkpoint of this process."""
+    def signed_head(self) -> str:
+        """The newest signed checkpoint of this process; empty before the first entry."""
         return self._journal.known.checkpoint
 
+    def checkpoint(self) -> str:
+        """The newest signed checkpoint of this process, with the lines of the witnesses that have confirmed it."""
+        return self._with_confirmations(self.signed_head())
+
     def receipt(self, entry: Entry) -> str:
-        """The proof that an entry is under the newest signed checkpoint."""
+        """The proof that an entry is under a signed checkpoint: the newest confirmed by a witness, else the newest."""
         known = self._known_up_to(entry.id)
+        if _size_of(known.checkpoint) < entry.id:
+            self._journal.refresh()  # read between a commit and its signature
+            known = self._journal.known
+        confirmed = self._newest_confirmation()
+        note = known.checkpoint
+        if confirmed is not None and entry.id <= confirmed.size <= known.head.size:
+            note = confirmed.text
         with self._reading() as connection:
-            reader = tile_reader(connection, known)
-            proof = inclusion_proof(reader.node, entry.id - 1, known.tiles.edge.size)
-        return format_receipt(entry.id - 1, proof, known.checkpoint, encode_entry(entry))
+            proof = inclusion_proof(tile_reader(connection, known).node, entry.id - 1, _size_of(note))
+        return format_receipt(entry.id - 1, proof, self._with_confirmations(note), encode_entry(entry))
+
+    def _newest_confirmation(self) -> Confirmation | None:
+        epoch = self._journal.head.epoch
+        found = [newest for witness in self.witnesses if (newest := witness.newest) and newest.epoch == epoch]
+        return max(found, key=lambda one: one.size, default=None)
+
+    def _with_confirmations(self, note: str) -> str:
+        for witness in self.witnesses:
+            newest = witness.newest
+            if newest is not None and (lines := newest.lines_for(note)) and lines not in note:
+                note += lines
+        return note
 
     def consistency(self, old: int, new: int) -> Consistency:
         """The proof that the log of `new` entries extends the log of `old`. Raises InvalidRequest beyond its size."""
@@ -348,6 +381,11 @@ class Ledger:
         except driver.Error as error:
             self._readers.connection = None
             raise AuditUnavailable("the database cannot be read") from error
+
+
+def _size_of(note: str) -> int:
+    """The size that a checkpoint of our own states; 0 for none."""
+    return int(note.split("\n", 2)[1]) if note else 0
 
 
 FLUSH_SECONDS: Final = 0.5

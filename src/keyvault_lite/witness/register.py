@@ -1,0 +1,295 @@
+"""What a witness knows and does: it confirms a checkpoint only if it extends the last one that it confirmed.
+
+The protocol is C2SP tlog-witness. For each log one file holds the newest checkpoint; it is durable before the
+cosignature leaves, so that nothing a witness has confirmed is ever forgotten: not by a kill, not by a power loss. A
+newer epoch of a log closes the older ones.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+from typing import Final, NamedTuple, Protocol, Self
+
+from keyvault_lite.audit.checkpoint import (
+    COSIGNATURE,
+    ED25519,
+    Checkpoint,
+    InvalidNote,
+    Verify,
+    cosign,
+    parse_checkpoint,
+    parse_note,
+    parse_number,
+    parse_verifier_key,
+    signed_by,
+    split_origin,
+    verifier_key,
+    verify_note,
+)
+from keyvault_lite.audit.merkle import ROOT_OF_EMPTY, InvalidProof, verify_consistency
+from keyvault_lite.model.encoding import decode_base64
+from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
+from keyvault_lite.observe import logger
+
+MAX_PROOF: Final = 63
+MAX_EVIDENCE: Final = 100
+"""How many refused checkpoints are kept; they are signed by the log, so nobody else can fill the folder with more."""
+
+log: Final = logger("witness")
+
+
+class Refused(Exception):
+    """Base of what a witness answers instead of a cosignature. `detail` tells whoever submitted why."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class MalformedSubmission(Refused):
+    """The request is not what the protocol asks for."""
+
+
+class UnknownLog(Refused):
+    """The origin is that of no log that this witness was told to trust."""
+
+
+class Untrusted(Refused):
+    """No signature of the log's key verifies, or a newer epoch has closed this one."""
+
+
+class OtherSize(Refused):
+    """The submission does not start from the newest checkpoint confirmed; `size` is that one's."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the newest checkpoint confirmed is of {size} entries")
+        self.size = size
+
+
+class Inconsistent(Refused):
+    """The proof does not lead from the newest checkpoint confirmed to this one."""
+
+
+class Key(Protocol):
+    """The key of a witness (crypto.witness.WitnessKey)."""
+
+    @property
+    def name(self) -> str:
+        """Under which it signs."""
+
+    @property
+    def public_key(self) -> bytes:
+        """Raw Ed25519."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign."""
+
+
+class Submission(NamedTuple):
+    """A parsed request; nothing in it is verified."""
+
+    old: int
+    proof: tuple[bytes, ...]
+    note: str
+
+
+class _Confirmed(NamedTuple):
+    note: str
+    head: Checkpoint
+
+
+def parse_submission(text: str) -> Submission:
+    """Split the body of `add-checkpoint`, strictly. Raises MalformedSubmission."""
+    head, gap, note = text.partition("\n\n")
+    first, *lines = head.split("\n")
+    if not gap or not first.startswith("old ") or len(lines) > MAX_PROOF:
+        raise MalformedSubmission("not an old size, at most 63 hashes, a blank line and a checkpoint")
+    try:
+        proof = tuple(map(decode_base64, lines))
+        return Submission(parse_number(first.removeprefix("old ")), proof, note)
+    except (InvalidNote, InvalidRequest) as error:
+        raise MalformedSubmission(error.detail) from None
+
+
+def format_submission(old: int, proof: Sequence[str], note: str) -> str:
+    """The body of `add-checkpoint`; the hashes of the proof in base64."""
+    return "\n".join((f"old {old}", *proof, "", note))
+
+
+class Register:
+    """All that one witness has confirmed. One process at a time; its methods may be called from any thread."""
+
+    def __init__(
+        self,
+        folder: Path,
+        key: Key,
+        logs: Sequence[str],
+        *,
+        verify: Verify,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Read the folder, whose lock must be held (`locked`). `logs`: the verifier keys of the logs to be trusted.
+
+        Raises InvalidNote for a key that is none, IntegrityViolation for a state file that does not verify.
+        """
+        self._folder = folder
+        self._key = key
+        self._verify = verify
+        self._clock = clock
+        self._guard = Lock()
+        self._trusted: Mapping[str, str] = {_log_key(text): text for text in logs}
+        if len(self._trusted) != len(set(logs)):
+            raise IntegrityViolation("a log is named twice, with different keys")
+        self.verifier_key: Final = verifier_key(key.name, key.public_key, COSIGNATURE)
+        for made in (folder / "state", folder / "evidence"):
+            made.mkdir(mode=0o700, exist_ok=True)
+        _sync(folder)
+        self._known: dict[str, _Confirmed] = {}
+        for origin, vkey in self._trusted.items():
+            confirmed = self._read(origin, vkey)
+            if confirmed is not None:
+                self._known[origin] = confirmed
+
+    def add(self, submission: Submission) -> str:
+        """Confirm a checkpoint: the cosignature line, once it can no more be forgotten. Raises a Refused."""
+        try:
+            head = parse_checkpoint(parse_note(submission.note).body)
+        except InvalidNote as error:
+            raise MalformedSubmission(error.detail) from None
+        vkey = self._trusted.get(head.origin)
+        if vkey is None:
+            raise UnknownLog("this witness was not told to trust that log")
+        try:
+            verify_note(submission.note, vkey, self._verify)
+        except InvalidNote as error:
+            raise Untrusted(error.detail) from None
+        if submission.old > head.size:
+            raise MalformedSubmission("the old size is above the new one")
+        note = signed_by(submission.note, vkey)
+        with self._guard:
+            self._judge(submission, head, note)
+            line = self._cosign(note)
+            known = self._known.get(head.origin)
+            if known is None or known.note != note:
+                self._write(head.origin, note)
+                self._known[head.origin] = _Confirmed(note, head)
+        return line
+
+    def _judge(self, submission: Submission, head: Checkpoint, note: str) -> None:
+        family, epoch = split_origin(head.origin)
+        if any(split_origin(other) > (family, epoch) and split_origin(other)[0] == family for other in self._known):
+            raise Untrusted("a newer epoch of this log has begun, which closed this one")
+        known = self._known.get(head.origin)
+        size, root = (0, ROOT_OF_EMPTY) if known is None else (known.head.size, known.head.root)
+        if submission.old != size:
+            raise OtherSize(size)
+        if head.size == size:
+            if head.root != root:
+                self._keep_evidence(head, note)
+                raise OtherSize(size)
+            if submission.proof:
+                raise Inconsistent("between equal sizes nothing is proven")
+        elif size == 0:
+            if submission.proof:
+                raise Inconsistent("everything extends the empty log, without proof")
+        else:
+            try:
+                verify_consistency(submission.proof, old=size, new=head.size, old_root=root, new_root=head.root)
+            except InvalidProof as error:
+                self._keep_evidence(head, note)
+                raise Inconsistent(error.detail) from None
+
+    def newest(self, origin: str) -> str | None:
+        """The newest checkpoint of a log in its newest epoch, confirmed again as of now; None before the first.
+
+        Raises UnknownLog if no epoch of it is trusted.
+        """
+        family = split_origin(origin)[0]
+        if not any(split_origin(known)[0] == family for known in self._trusted):
+            raise UnknownLog("this witness was not told to trust that log")
+        with self._guard:
+            epochs = [known for known in self._known if split_origin(known)[0] == family]
+            if not epochs:
+                return None
+            note = self._known[max(epochs, key=split_origin)].note
+            return note + self._cosign(note)
+
+    def _cosign(self, note: str) -> str:
+        key, now = self._key, int(self._clock())
+        return cosign(note, name=key.name, public_key=key.public_key, timestamp=now, sign=key.sign)
+
+    # The files
+
+    def _path(self, origin: str) -> Path:
+        return self._folder / "state" / sha256(origin.encode()).hexdigest()
+
+    def _read(self, origin: str, vkey: str) -> _Confirmed | None:
+        try:
+            note = self._path(origin).read_text(encoding="utf-8")
+            return _Confirmed(note, verify_note(note, vkey, self._verify))
+        except FileNotFoundError:
+            return None
+        except (InvalidNote, UnicodeDecodeError):
+            raise IntegrityViolation(
+                f"the witness's record of {origin} does not verify; put back the newest copy of the file "
+                f"{self._path(origin)}, never an older one"
+            ) from None
+
+    def _write(self, origin: str, note: str) -> None:
+        path = self._path(origin)
+        part = path.with_suffix(".part")
+        with part.open("w", encoding="utf-8") as stream:
+            stream.write(note)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+        _sync(path.parent)
+
+    def _keep_evidence(self, head: Checkpoint, note: str) -> None:
+        """Keep what the log has signed and may not have: together with the state file it proves a fork to anybody."""
+        log.error("refused a checkpoint of %s, size %d: it is not consistent with the last", head.origin, head.size)
+        folder = self._folder / "evidence"
+        path = folder / f"{sha256(note.encode()).hexdigest()[:32]}.txt"
+        with suppress(OSError):  # a full disk must not turn a refusal into anything else
+            if not path.exists() and len(list(folder.iterdir())) < MAX_EVIDENCE:
+                path.write_text(note, encoding="utf-8")
+
+
+def _log_key(text: str) -> str:
+    key = parse_verifier_key(text)
+    if key.algorithm != ED25519:
+        raise InvalidNote("this is the key of a witness, not that of a log")
+    return key.name
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class FolderLock:
+    """Held by the one process that is the witness of a folder: two would confirm forks without knowing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def __enter__(self) -> Self:
+        """Take the lock. Raises IntegrityViolation if another process has it."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            raise IntegrityViolation("another process is the witness of this folder") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
