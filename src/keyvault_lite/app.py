@@ -4,7 +4,7 @@ import asyncio
 import ipaddress
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,11 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from keyvault_lite import observe, settings
+from keyvault_lite.audit.checkpoint import COSIGNATURE, verifier_key
 from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, read_master_key
+from keyvault_lite.crypto.witness import WitnessKey, verify_ed25519
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.anchor import FileAnchor
@@ -31,6 +33,13 @@ from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.wire import native
 from keyvault_lite.wire.http import Dispatcher
 from keyvault_lite.wire.server import serve as server_config
+from keyvault_lite.wire.witness import WitnessApplication
+from keyvault_lite.witness.anchor import SharedAnchor
+from keyvault_lite.witness.client import WitnessClient
+from keyvault_lite.witness.register import FolderLock, Register
+from keyvault_lite.witness.watch import Watch
+
+AnyAnchor = FileAnchor | SharedAnchor
 
 CANNOT_START: Final = (InvalidMasterKey, InvalidSettings, KeyVaultError)
 """What keeps a command or server from starting; each says in one sentence why."""
@@ -53,12 +62,15 @@ class Vault:
     database: SqliteDatabase
     master: MasterKey
     keyring: Keyring
-    anchor: FileAnchor | None
+    anchor: AnyAnchor | None
     ledger: Ledger
     engine: Engine
+    watch: Watch | None = None
 
     def close(self) -> None:
         """Commit what is waiting and let go of everything."""
+        if self.watch is not None:
+            self.watch.close()
         self.engine.close()
 
 
@@ -83,11 +95,36 @@ def open_vault(chosen: Settings, *, quarantine: bool = False) -> Vault:
         _refuse_emptied(chosen, database)
         raise NotFound("the vault is not initialised; run `kvl init`")
     keyring = Keyring.open(slots, master)
-    return _compose(database, master, keyring, open_anchor(chosen, database), quarantine=quarantine)
+    return _compose(chosen, database, master, keyring, quarantine=quarantine)
 
 
-def open_anchor(chosen: Settings, database: SqliteDatabase) -> FileAnchor | None:
+def _is_shared(anchor: str | None) -> bool:
+    return anchor is not None and anchor.startswith(("https://", "http://"))
+
+
+def open_anchor(chosen: Settings, database: SqliteDatabase, keyring: Keyring) -> AnyAnchor | None:
     """The anchor that KEYVAULT_ANCHOR names, by default a file beside the database."""
+    if chosen.anchor is not None and _is_shared(chosen.anchor):
+        return SharedAnchor(
+            _witness_client(chosen, chosen.anchor),
+            instance_id=keyring.instance_id,
+            public_key=keyring.log_public_key,
+            verify=verify_ed25519,
+        )
+    return _file_anchor(chosen, database)
+
+
+def _witness_client(chosen: Settings, url: str) -> WitnessClient:
+    if not chosen.witness_key:
+        raise InvalidSettings("KEYVAULT_WITNESS_KEY has to name the key that `kvl witness key` prints.")
+    ca_file = None if chosen.witness_cacert is None else str(chosen.witness_cacert)
+    try:
+        return WitnessClient(url, chosen.witness_key.split(), verify=verify_ed25519, ca_file=ca_file)
+    except OSError as error:
+        raise InvalidSettings("KEYVAULT_WITNESS_CACERT is not a readable file of certificates.") from error
+
+
+def _file_anchor(chosen: Settings, database: SqliteDatabase) -> FileAnchor | None:
     if chosen.anchor == "off":
         return None
     path = database.path.with_name(database.path.name + ".anchor") if chosen.anchor is None else Path(chosen.anchor)
@@ -96,7 +133,12 @@ def open_anchor(chosen: Settings, database: SqliteDatabase) -> FileAnchor | None
 
 def _refuse_emptied(chosen: Settings, database: SqliteDatabase) -> None:
     """Raise IntegrityViolation for an empty database beside an anchor that remembers a vault."""
-    anchor = open_anchor(chosen, database)
+    if _is_shared(chosen.anchor):
+        raise IntegrityViolation(
+            "the database is empty, and a vault does not begin with a shared anchor. If there was a vault, its "
+            "database was replaced or removed: restore it. A new one begins with a file as anchor (docs/witness.md)."
+        )
+    anchor = _file_anchor(chosen, database)
     if anchor is not None and anchor.exists():
         raise IntegrityViolation(
             f"the database is empty, but the anchor {anchor.place} remembers a vault: the database was replaced or "
@@ -105,15 +147,21 @@ def _refuse_emptied(chosen: Settings, database: SqliteDatabase) -> None:
 
 
 def _compose(
-    database: SqliteDatabase,
-    master: MasterKey,
-    keyring: Keyring,
-    anchor: FileAnchor | None,
-    *,
-    quarantine: bool = False,
+    chosen: Settings, database: SqliteDatabase, master: MasterKey, keyring: Keyring, *, quarantine: bool = False
 ) -> Vault:
+    client = None if chosen.witness is None else _witness_client(chosen, chosen.witness)
+    anchor = open_anchor(chosen, database, keyring)
     ledger = Ledger.open(database, keyring, anchor, quarantine=quarantine)
-    return Vault(database, master, keyring, anchor, ledger, Engine(ledger, keyring))
+    watch = None if client is None else Watch(ledger, client, max_age=chosen.witness_max_age)
+    vault = Vault(database, master, keyring, anchor, ledger, Engine(ledger, keyring), watch)
+    ledger.witnesses = tuple(one for one in (watch, anchor) if isinstance(one, Watch | SharedAnchor))
+    try:
+        if watch is not None:
+            watch.start()
+    except BaseException:
+        vault.close()
+        raise
+    return vault
 
 
 async def _perform(vault: Vault, request: Request) -> object:
@@ -132,7 +180,7 @@ async def _initialise(
         _refuse_emptied(chosen, database)
         prepare(database)
         keyring = Keyring.create()
-        vault = _compose(database, master, keyring, open_anchor(chosen, database))
+        vault = _compose(chosen, database, master, keyring)
         try:
             slot = keyring.seal(master, slot_id=new_id(), created_at=vault.ledger.now())
             made = await _perform(vault, Initialise(slot, name))
@@ -320,4 +368,54 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False) -> No
         config.factory = True
         Multiprocess(config, sockets=[config.bind_socket()]).run()
     else:
+        uvicorn.Server(config).run()
+
+
+# The witness, another process on another machine
+
+
+def make_witness(folder: Path, name: str) -> str:
+    """Make a witness's folder and key. Returns its verifier key; raises Conflict if it has a key already."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(folder / "key", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise Conflict(f"{folder} has a key already") from None
+    key = WitnessKey.create(name)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(key.write())
+        stream.flush()
+        os.fsync(stream.fileno())
+    return witness_verifier_key(folder)
+
+
+def _read_witness_key(folder: Path) -> WitnessKey:
+    try:
+        return WitnessKey.parse((folder / "key").read_text(encoding="ascii", errors="replace"))
+    except FileNotFoundError:
+        raise NotFound(f"{folder} is not the folder of a witness; run `kvl witness init`") from None
+
+
+def witness_verifier_key(folder: Path) -> str:
+    """By what others verify what the witness of this folder signs."""
+    key = _read_witness_key(folder)
+    return verifier_key(key.name, key.public_key, COSIGNATURE)
+
+
+def serve_witness(chosen: Settings, folder: Path, logs: Sequence[str]) -> None:
+    """Be the witness of a folder until stopped. Raises one of CANNOT_START."""
+    check_address(chosen)
+    observe.configure_logs(chosen.log_level)
+    key = _read_witness_key(folder)
+    with FolderLock(folder):
+        register = Register(folder, key, logs, verify=verify_ed25519)
+        config = server_config(
+            WitnessApplication(register),
+            host=chosen.host,
+            port=chosen.port,
+            tls_cert=None if chosen.tls_cert is None else str(chosen.tls_cert),
+            tls_key=None if chosen.tls_key is None else str(chosen.tls_key),
+        )
+        scheme = "http" if chosen.tls_cert is None else "https"
+        print(f"The witness listens on {scheme}://{chosen.host}:{chosen.port}", file=sys.stderr, flush=True)
         uvicorn.Server(config).run()

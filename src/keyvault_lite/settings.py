@@ -34,6 +34,14 @@ class Settings(BaseSettings):
     """A file, by default the database file with `.anchor`; `off` does without, visibly; `https://…` a shared one."""
     anchor_sync: Literal["second", "always"] = "second"
     """When the anchor's data entries are flushed; management entries always are before they are answered."""
+    witness: str | None = None
+    """The address of a witness (`kvl witness`), https://…, that has to confirm the log."""
+    witness_key: str | None = None
+    """The verifier keys of the witness and of a shared anchor, separated by spaces."""
+    witness_max_age: int = Field(default=60, ge=0)
+    """After how many seconds without a confirmation nothing is done any more; 0: never."""
+    witness_cacert: Path | None = None
+    """Certificates (PEM) with which the witness and a shared anchor are trusted, instead of the system's."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     tls_cert: Path | None = None

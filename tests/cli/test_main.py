@@ -30,6 +30,10 @@ SETTINGS = (
     "DATABASE_URL",
     "ANCHOR",
     "ANCHOR_SYNC",
+    "WITNESS",
+    "WITNESS_KEY",
+    "WITNESS_MAX_AGE",
+    "WITNESS_CACERT",
     "HOST",
     "PORT",
     "TLS_CERT",
@@ -42,6 +46,7 @@ VERBS = {
     "service": "create ls show update grant revoke token activate deactivate",
     "audit": "ls tail verify receipt",
     "master-key": "generate rotate",
+    "witness": "init key serve",
 }
 COMMANDS = [f"{noun} {verb}".strip() for noun, verbs in VERBS.items() for verb in verbs.split()]
 
