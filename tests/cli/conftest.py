@@ -58,5 +58,5 @@ def kvl() -> Kvl:
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make `kvl` think that a person answers."""
-    for module in ("keyvault_lite.cli.key", "keyvault_lite.cli.output"):
+    for module in ("keyvault_lite.cli.output",):
         monkeypatch.setattr(sys.modules[module], "interactive", lambda: True)

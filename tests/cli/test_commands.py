@@ -110,7 +110,7 @@ def test_what_is_final_is_asked_first(
     ran = kvl("key", command, "orders")
     assert ran.code == 2
     assert "--yes" in ran.err
-    monkeypatch.setattr("keyvault_lite.cli.key.interactive", lambda: True)
+    monkeypatch.setattr("keyvault_lite.cli.output.interactive", lambda: True)
     assert kvl("key", command, "orders", stdin=b"n\n").code == 1
     assert vault.seen == []
     assert kvl("key", command, "orders", stdin=b"y\n").code == 0
