@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Final
 
+from keyvault_lite.crypto.container import refusal
 from keyvault_lite.engine.keys import require_active
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.model.errors import InvalidCiphertext, InvalidRequest, InvalidState
+from keyvault_lite.model.errors import InvalidRequest, InvalidState
 from keyvault_lite.model.keys import MAY_PROCESS, MAY_PROTECT, Key, KeyVersion, Purpose
 from keyvault_lite.model.replies import DataKey, Decrypted, Encrypted, Rewrapped
 from keyvault_lite.model.requests import Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Request, Rewrap
@@ -29,7 +30,7 @@ def _opening(key: Key, wrapped: bytes, scene: Scene) -> KeyVersion:
     """The version that `wrapped` names, if its state lets it open anything."""
     version = key.version(scene.keyring.version_in(key.id, wrapped))
     if version is None:
-        raise InvalidCiphertext("the ciphertext cannot be decrypted")
+        raise refusal()
     if version.status not in MAY_PROCESS:
         raise InvalidState(f"the version is {version.status}")
     return version
@@ -59,7 +60,7 @@ def decrypt(request: Decrypt, scene: Scene) -> Done:
     _require_encryption(key)
     version = _opening(key, request.encrypted_dek, scene)
     if request.key_version not in {None, version.version}:
-        raise InvalidCiphertext("the ciphertext cannot be decrypted")
+        raise refusal()
     plaintext = scene.once(
         "decrypt",
         (version,),

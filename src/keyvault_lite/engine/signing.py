@@ -8,23 +8,30 @@ from keyvault_lite.engine.cipher import protecting
 from keyvault_lite.engine.keys import require_active, version_of
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.model.errors import InvalidRequest, InvalidState
-from keyvault_lite.model.keys import MAY_PROCESS, Algorithm, Key, KeyVersion, Purpose
+from keyvault_lite.model.keys import DIGEST_SIZES, MAY_PROCESS, Algorithm, Key, KeyVersion, Purpose
 from keyvault_lite.model.replies import Signed, Verified
 from keyvault_lite.model.requests import GenerateRandom, Request, Sign, Verify
 
 
-def _algorithm(key: Key, named: Algorithm | None) -> Algorithm:
+def _algorithm(key: Key, request: Sign | Verify) -> Algorithm:
+    """What to sign or verify with. Judged before any state: a request that never fits is told so in every state."""
+    named = request.algorithm
     if key.spec.purpose is Purpose.ENCRYPT or not key.spec.algorithms:
         raise InvalidRequest(f"a key of purpose {key.spec.purpose} does not sign or verify")
     if named is not None and named not in key.spec.algorithms:
         raise InvalidRequest(f"this key's algorithms are {', '.join(key.spec.algorithms)}")
-    return named or key.spec.algorithms[0]
+    algorithm = named or key.spec.algorithms[0]
+    if request.prehashed and len(request.message) != DIGEST_SIZES.get(algorithm):
+        size = DIGEST_SIZES.get(algorithm)
+        rule = "takes the message itself, not a digest" if size is None else f"takes a digest of {size} bytes"
+        raise InvalidRequest(f"{algorithm} {rule}")
+    return algorithm
 
 
 def sign(request: Sign, scene: Scene) -> Done:
     """Sign or MAC with the ACTIVE version."""
     key = scene.key
-    algorithm = _algorithm(key, request.algorithm)
+    algorithm = _algorithm(key, request)
     require_active(key)
     version = protecting(key)
     signature = scene.once(
@@ -43,9 +50,9 @@ def sign(request: Sign, scene: Scene) -> Done:
 def verify(request: Verify, scene: Scene) -> Done:
     """Check against the version named, or against each that may verify, newest first."""
     key = scene.key
-    algorithm = _algorithm(key, request.algorithm)
-    require_active(key)
+    algorithm = _algorithm(key, request)
     candidates = _candidates(key, request.key_version)
+    require_active(key)
 
     def holds_under() -> int | None:
         for version in candidates:

@@ -4,6 +4,7 @@ Every front end builds these and hands them to `Engine.perform`; each has exactl
 A value that can never be right is refused here with InvalidRequest or TooLarge.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
@@ -35,6 +36,7 @@ MAX_TAG_NAME: Final = 128
 MAX_TAG_VALUE: Final = 256
 MAX_GRANTS: Final = 1000
 MAX_INT: Final = 2**63 - 1
+_CURSOR: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +167,12 @@ class ListVersions(KeyRequest):
     action = Action.KEY_READ
     limit: int = 100
     after: str | None = None
+    """The number of the version before the page."""
 
     def __post_init__(self) -> None:
         _bounded(self.limit, 1, MAX_PAGE, "limit")
+        if self.after is not None and _CURSOR.fullmatch(self.after) is None:
+            raise InvalidRequest("after is not a cursor of this list")
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +415,9 @@ class Batch(KeyRequest):
             raise InvalidRequest("a batch has at least one item")
         if len(self.items) > self.max_items:
             raise TooLarge(f"a batch has at most {self.max_items} items")
+        if any(isinstance(item, Request) and item.action is not self.of for item in self.items):
+            # Roles and grants are judged once, on `of`: an item of another kind would pass unjudged.
+            raise InvalidRequest("a batch holds one kind of request")
 
 
 @dataclass(frozen=True, slots=True)
