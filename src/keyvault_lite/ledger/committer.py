@@ -1,4 +1,4 @@
-"""Group commit: one thread a process takes what is waiting, commits it as one transaction and wakes the loops that wait.
+"""Group commit: one thread a process takes what is waiting, commits it as one transaction and wakes who waits.
 
 Requests in flight share one lock, one flush and one wake-up. Nobody is answered before COMMIT has succeeded; whoever
 cannot be recorded within the limit is told so, and is certain that nothing was done.
@@ -9,14 +9,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.state import State
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError
 
 MAX_BATCH: Final = 256
 LINGER_SECONDS: Final = 0.0004
@@ -25,7 +25,10 @@ ENOUGH: Final = 64
 """Waiting requests that make lingering pointless."""
 PATIENCE_SECONDS: Final = 4.5
 """How long a request may wait for the lock before it is told that it cannot be recorded."""
+WATCH_SECONDS: Final = 0.25
+"""How often that is looked at: whoever cannot be recorded knows within five seconds."""
 RETRY_SECONDS: Final = 1.0
+"""How often an idle process tries whether a fault is over."""
 
 log = logging.getLogger("keyvault_lite.ledger")
 
@@ -56,6 +59,8 @@ class Committer:
         self._claim = threading.Lock()
         self._watching: set[asyncio.AbstractEventLoop] = set()
         self._closing = False
+        self._stopped = False
+        """Whether the thread has looked at the queue for the last time."""
         self.fault: KeyVaultError | None = None
         """Why nothing can be committed at present."""
         self.halted = False
@@ -75,22 +80,22 @@ class Committer:
 
     async def commit(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> Committed:
         """Wait until the outcome, or what `redo` made of it under the lock, is durable."""
-        if self._closing or (self.halted and self.fault is not None):
+        if self._closing or self.halted:
             raise self._refusal()
         loop = asyncio.get_running_loop()
         waiting = _Waiting(Item(outcome, since, redo), loop)
         self._queue.append(waiting)
         if self._asleep:
             self._wake.set()
+        if self._stopped:
+            self._turn_away()
         if loop not in self._watching:
             self._watching.add(loop)
-            loop.call_later(RETRY_SECONDS, self._watch, loop)
+            loop.call_later(WATCH_SECONDS, self._watch, loop)
         return await waiting.future
 
     def _refusal(self) -> KeyVaultError:
-        if self.fault is None:
-            return AuditUnavailable("the server is shutting down")
-        return type(self.fault)(self.fault.detail)
+        return AuditUnavailable("the server is shutting down") if self.fault is None else self.fault.again()
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer those who have waited too long for the lock. Runs on the loop while anyone of it is waiting."""
@@ -104,34 +109,49 @@ class Committer:
             if not one.future.done():
                 one.future.set_exception(AuditUnavailable("the database is locked by someone else"))
         if mine:
-            loop.call_later(RETRY_SECONDS, self._watch, loop)
+            loop.call_later(WATCH_SECONDS, self._watch, loop)
         else:
             self._watching.discard(loop)
 
     def _run(self) -> None:
         company = False
-        while True:
-            if not self._queue:
-                self._asleep = True
-                if not self._queue and not self._closing:
-                    self._wake.wait(RETRY_SECONDS if self.fault is not None and not self.halted else None)
-                self._asleep = False
-                self._wake.clear()
-                if not self._queue:
-                    if self._closing:
-                        return
-                    if self.fault is not None and not self.halted:
-                        self._recover()
-                    continue
+        while self._wait():
             if company and len(self._queue) < ENOUGH:
                 time.sleep(LINGER_SECONDS)
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+            with self._claim:
+                # In one step: `_watch` must find whoever waits in the one place or in the other.
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+                self._in_hand = tuple(batch)
             company = len(batch) > 1
-            self._in_hand = tuple(batch)
             try:
                 self._commit(batch)
             finally:
                 self._in_hand = ()
+        self._stopped = True
+        self._turn_away()
+
+    def _wait(self) -> bool:
+        """Sleep until something is in the queue; False when there is no more to come."""
+        while not self._queue:
+            self._asleep = True
+            if not self._queue and not self._closing:
+                self._wake.wait(RETRY_SECONDS if self.fault is not None and not self.halted else None)
+            self._asleep = False
+            self._wake.clear()
+            if self._queue:
+                break
+            if self._closing:
+                return False
+            if self.fault is not None and not self.halted:
+                self._recover()
+        return True
+
+    def _turn_away(self) -> None:
+        """Refuse whoever came after the thread's last look at the queue."""
+        with self._claim:
+            late = list(self._queue)
+            self._queue.clear()
+        self._answer(late, AuditUnavailable("the server is shutting down"))
 
     def _commit(self, batch: list[_Waiting]) -> None:
         taken: list[_Waiting] = []
@@ -145,23 +165,29 @@ class Committer:
                         taken.append(one)
             return [one.item for one in taken]
 
-        error: Exception | None = None
+        error: KeyVaultError | None = None
         try:
-            if self.halted and self.fault is not None:
-                raise self.fault
-            if isinstance(self.fault, OutcomeUnknown):
-                self._recover()
-            self._journal.write(claim)
-            if not self.halted:
-                self.fault = None
+            if self.fault is None or self._recover():
+                self._journal.write(claim)
+            else:
+                error = self._refusal()
         except KeyVaultError as refusal:
             error = self._fail(refusal)
         except Exception:
-            # A defect of ours while writing: nothing was committed (the transaction was rolled back).
+            # A defect of ours, brought up by one of them; nothing was committed (the transaction was rolled back).
             log.exception("the committer failed")
+            if len(batch) > 1:
+                # Each gets a transaction of its own, so that one cannot keep the others from being recorded.
+                for one in batch:
+                    self._commit([one])
+                return
             error = self._fail(AuditUnavailable("the audit log cannot be written"))
+        self._answer(taken or batch, error)
+
+    @staticmethod
+    def _answer(batch: Sequence[_Waiting], error: KeyVaultError | None) -> None:
         for loop in {one.loop for one in batch}:
-            mine = [one for one in (taken or batch) if one.loop is loop]
+            mine = [one for one in batch if one.loop is loop]
             try:
                 loop.call_soon_threadsafe(_resolve, mine, error)
             except RuntimeError:
@@ -177,8 +203,10 @@ class Committer:
         log.error("commit failed: %s: %s", refusal.code, refusal.detail)
         return refusal
 
-    def _recover(self) -> None:
-        """After a fault: a fresh connection, the whole catch-up check against the head in memory, and a flushed write."""
+    def _recover(self) -> bool:
+        """After a fault: a fresh connection, the whole catch-up against memory, and a flushed write; whether it is over."""
+        if self.halted:
+            return False
         try:
             self._journal.reopen()
             self._journal.refresh()
@@ -186,19 +214,21 @@ class Committer:
         except KeyVaultError as refusal:
             self._fail(refusal)
         except Exception:
+            # Whatever it is, the fault it was to clear stands, and so it is tried again.
             log.exception("recovery failed")
         else:
             self.fault = None
             log.info("the audit log can be written again")
+        return self.fault is None
 
 
-def _resolve(batch: list[_Waiting], error: Exception | None) -> None:
+def _resolve(batch: Sequence[_Waiting], error: KeyVaultError | None) -> None:
     for one in batch:
         if one.future.done():
             continue
         refusal = error if one.item.error is None else one.item.error
         if refusal is not None:
-            # An exception object of its own for each: they are raised in different tasks.
-            one.future.set_exception(type(refusal)(*refusal.args))
+            # An error of its own for each: they are raised in different tasks.
+            one.future.set_exception(refusal.again())
         else:
             one.future.set_result(Committed(one.item.outcome, one.item.first_id))

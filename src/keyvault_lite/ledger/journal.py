@@ -5,6 +5,7 @@ COMMIT has succeeded, and nothing is signed before: what may be rolled back must
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from keyvault_lite.audit import checkpoint
@@ -167,7 +168,11 @@ class Journal:
             except driver.Error as error:
                 self.tree.rollback()
                 raise OutcomeUnknown("the store failed while committing") from error
-            self._database.check_same_file()
+            try:
+                self._database.check_same_file()
+            except IntegrityViolation:
+                self.tree.rollback()
+                raise
             pending.apply()
             self._alarms.clear()
             self._publish(after)
@@ -212,6 +217,9 @@ class Journal:
 
     def _begin(self) -> None:
         try:
+            if self._connection.in_transaction:  # a rollback has failed
+                self._connection.close()
+                self._connection = self._database.writer()
             self._connection.execute("BEGIN IMMEDIATE")
         except driver.Error as error:
             raise AuditUnavailable("the database is locked, read-only or gone") from error
@@ -219,7 +227,8 @@ class Journal:
     def _abort(self) -> None:
         self.tree.rollback()
         if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            with suppress(driver.Error):  # a connection that is stuck is replaced before it is used again
+                self._connection.execute("ROLLBACK")
 
     # Reading what others wrote
 

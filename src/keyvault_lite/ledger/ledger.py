@@ -6,7 +6,7 @@ MUST: nothing is released before `commit` returns. MUST NOT: no other part of th
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -97,6 +97,8 @@ class Ledger:
         self._authority = authority
         self._anchor = anchor
         self._readers = threading.local()
+        self._opened: list[driver.Connection] = []
+        """The readers of all threads."""
         self._verification = SharedVerification()
         self._state = State(self._find_reply)
         self._journal = Journal(database, authority, self._state, anchor)
@@ -121,6 +123,7 @@ class Ledger:
         try:
             ledger._load(quarantine=quarantine)
         except BaseException:
+            ledger._close_readers()
             ledger._journal.close()
             raise
         ledger._committer.start()
@@ -172,12 +175,22 @@ class Ledger:
         """Whether nothing may be changed until a repair."""
         return self._journal.frozen
 
+    def give_up_checks(self) -> None:
+        """Let checks of the whole log end early: the vault is about to be closed."""
+        self._closing.set()
+
     def close(self) -> None:
         """Commit what is waiting and let go of the database."""
         self._closing.set()
         self._committer.close()
         self._flusher.join()
+        # Before the writer: the last connection that closes takes the write-ahead log with it.
+        self._close_readers()
         self._journal.close()
+
+    def _close_readers(self) -> None:
+        while self._opened:
+            self._opened.pop().close()
 
     def _flush_anchor(self) -> None:
         while self._anchor is not None and not self._closing.wait(FLUSH_SECONDS):
@@ -221,7 +234,17 @@ class Ledger:
 
     def refresh(self) -> None:
         """Adopt what other processes have committed. Blocks: call it off the event loop."""
-        self._journal.refresh()
+        try:
+            self._journal.refresh()
+        except IntegrityViolation as error:
+            self._committer.halt(error)
+            raise
+
+    def empty_write_ahead_log(self) -> bool:
+        """Bring everything into the database file, so that what was overwritten is gone; false if someone reads."""
+        with self._database.lock(), closing(self._database.writer()) as connection:
+            connection.execute("PRAGMA busy_timeout = 100")
+            return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 
     def forget_replies(self) -> None:
         """Delete kept replies that have expired. Blocks."""
@@ -339,7 +362,7 @@ class Ledger:
 
         Raises IntegrityViolation, and stops all service, if it is not the log that the head names.
         """
-        seen = self.inspect()
+        seen = self.inspect(self._go_on)
         damage = [one for one in seen.findings if one.table not in IN_ROOT]
         if damage:
             error = IntegrityViolation(f"{damage[0].table} {damage[0].row}: {damage[0].problem}")
@@ -349,7 +372,11 @@ class Ledger:
 
     def verify(self) -> Verification:
         """Check the whole log and state as stored; who asks while a check runs gets its result. Blocks, as the log grows."""
-        return self._verification.run(lambda: verification(self.inspect()))
+        return self._verification.run(lambda: verification(self.inspect(self._go_on)))
+
+    def _go_on(self, _done: int, _all: int) -> None:
+        if self._closing.is_set():
+            raise AuditUnavailable("the server is shutting down")
 
     def inspect(self, progress: Progress | None = None) -> Inspection:
         """Everything that can be checked. Blocks, in proportion to the log."""
@@ -377,9 +404,13 @@ class Ledger:
         try:
             if connection is None:
                 connection = self._readers.connection = self._database.reader()
+                self._opened.append(connection)
             yield connection
         except driver.Error as error:
             self._readers.connection = None
+            if connection in self._opened:
+                self._opened.remove(connection)
+                connection.close()
             raise AuditUnavailable("the database cannot be read") from error
 
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.replies import Verification
 
 
@@ -21,7 +22,10 @@ class SharedVerification:
             if running is None:
                 running = self._running = Future()
         if not mine:
-            return running.result()
+            try:
+                return running.result()
+            except KeyVaultError as error:
+                raise error.again() from None
         try:
             running.set_result(check())
         except BaseException as error:

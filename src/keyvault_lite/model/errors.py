@@ -4,7 +4,7 @@ An error carries no HTTP status: each dialect owns one table from these classes 
 `detail` is written by us, for the caller; it never repeats a submitted value.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class KeyVaultError(Exception):
@@ -16,6 +16,13 @@ class KeyVaultError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.audit_id: int | None = None
+
+    def again(self) -> Self:
+        """An equal error of its own, for another task: each raise writes to the object that is raised."""
+        fresh = type(self).__new__(type(self), *self.args)
+        fresh.__dict__.update(vars(self))
+        fresh.audit_id = None
+        return fresh
 
 
 class InvalidRequest(KeyVaultError):
