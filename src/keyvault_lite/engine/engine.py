@@ -2,11 +2,10 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from keyvault_lite import __version__
 from keyvault_lite.access.authenticate import Authenticator
@@ -15,6 +14,7 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.engine import transit
 from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.floods import FloodGate
+from keyvault_lite.engine.freshness import Freshness
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.state import State
@@ -42,7 +42,10 @@ from keyvault_lite.model.requests import (
     Rewrap,
     Sign,
     Verify,
+    VerifyAudit,
 )
+
+T = TypeVar("T")
 
 _QUICK: Final[frozenset[type[Request]]] = frozenset(
     {GenerateRandom, ListKeys, ListServices, ListVersions, ReadKey, ReadPublicKey, ReadService, Rejected}
@@ -54,8 +57,8 @@ _CIPHERS: Final[frozenset[type[Request]]] = frozenset(
 )
 """Requests whose cost is that of their key's primitive."""
 _QUICK_TYPES: Final = SYMMETRIC | {KeyType.ED25519}
-REFRESH_SECONDS: Final = 0.05
-"""How seldom failed logins make this process look for services that another process has made."""
+_LONG: Final[frozenset[type[Request]]] = frozenset({VerifyAudit})
+"""Requests that may take minutes, or wait for one that does: they must not keep the others from a thread."""
 
 
 def _quick_primitive(spec: KeySpec) -> bool:
@@ -71,8 +74,9 @@ class Engine:
         self._keyring = keyring
         self._authenticator = Authenticator(keyring, parse_token, keyring.access_keys)
         self._floods = FloodGate(self._record_flood)
+        self._freshness = Freshness(ledger.refresh)
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="costly")
-        self._refreshed = 0.0
+        self._long = ThreadPoolExecutor(max_workers=32, thread_name_prefix="long")
 
     async def perform(self, request: Request, credential: Credential, origin: Origin) -> Answer:
         """Do what is asked, if the caller may, and return once it is on record.
@@ -93,8 +97,8 @@ class Engine:
             await self.perform(missing, credential, origin)
             since, outcome = await self._judge(request, attempt)
         if isinstance(outcome.result, Unauthenticated):
-            if await self._refresh():
-                since, outcome = await self._judge(request, attempt)
+            await self._freshness.renew()
+            since, outcome = await self._judge(request, attempt)
             if isinstance(outcome.result, Unauthenticated) and not self._floods.admit(origin.source):
                 await self._floods.counted(origin.source)
                 raise outcome.result
@@ -106,7 +110,8 @@ class Engine:
         since = state.sequence
         if self._stays_on_loop(request, state):
             return since, attempt(state)
-        return since, await asyncio.get_running_loop().run_in_executor(self._pool, attempt, state)
+        pool = self._long if type(request) in _LONG else self._pool
+        return since, await _off_loop(pool, lambda: attempt(state))
 
     def _stays_on_loop(self, request: Request, state: State) -> bool:
         kind = type(request)
@@ -117,18 +122,6 @@ class Engine:
                 return True
             return key is None or _quick_primitive(key.spec)
         return kind in _QUICK
-
-    async def _refresh(self) -> bool:
-        """Adopt what other processes have committed, if that was not just done."""
-        now = time.monotonic()
-        if now - self._refreshed < REFRESH_SECONDS:
-            return False
-        self._refreshed = now
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._ledger.refresh)
-        except AuditUnavailable:
-            return False  # the commit that follows says so
-        return True
 
     async def _record_flood(self, source: str | None, count: int) -> None:
         draft = Draft(
@@ -155,12 +148,23 @@ class Engine:
 
     async def in_background(self, work: Callable[[], None]) -> None:
         """Run blocking work of the engine's own off the loop."""
-        await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        await _off_loop(self._long, work)
 
     def close(self) -> None:
         """Finish what is under way and let go of the ledger."""
+        self._ledger.give_up_checks()
+        self._freshness.close()
         self._pool.shutdown(wait=True)
+        self._long.shutdown(wait=True)
         self._ledger.close()
+
+
+async def _off_loop(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    try:
+        running = asyncio.get_running_loop().run_in_executor(pool, work)
+    except RuntimeError:
+        raise AuditUnavailable("the server is shutting down") from None
+    return await running
 
 
 def _release(committed: Committed) -> Answer:

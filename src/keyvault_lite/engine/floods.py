@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from keyvault_lite.model.errors import KeyVaultError
+
 OWN_ENTRIES: Final = 10
 """Failed logins from one address that are recorded one by one, a second."""
 WINDOW: Final = 1.0
@@ -51,7 +53,10 @@ class FloodGate:
         window.counted += 1
         if window.recorded is None:
             window.recorded = asyncio.create_task(self._close(source, window))
-        await asyncio.shield(window.recorded)
+        try:
+            await asyncio.shield(window.recorded)
+        except KeyVaultError as error:
+            raise error.again() from None
 
     async def _close(self, source: str | None, window: _Window) -> None:
         await asyncio.sleep(max(0.0, window.began + WINDOW - time.monotonic()))
