@@ -9,8 +9,10 @@ from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.model.evidence import Action, Entry, Result
 from keyvault_lite.model.replies import Page
 
-_SCAN: Final = 20_000
-"""Entries one request may look through for a filter without an index; the cursor then goes on from there."""
+_CHUNK: Final = 20_000
+"""Entries read in one statement: no snapshot stays open long enough to hold up the write-ahead log."""
+_SCAN: Final = 1_000_000
+"""Entries one request looks through for a filter without an index; the cursor then goes on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,15 @@ def read_page(connection: driver.Connection, wanted: Filter) -> Page[Entry]:
             values.append(word.value)
     sparse = wanted.service_id is None and wanted.key_id is None and bool(conditions)
     rows: list[Any] = []
+    beyond = None
+    end = (low + _SCAN) if wanted.ascending else (high - _SCAN)
     while low <= high and len(rows) <= wanted.limit:
         first, last = low, high
         if sparse:
-            first, last = (low, min(high, low + _SCAN)) if wanted.ascending else (max(low, high - _SCAN), high)
+            if low >= end if wanted.ascending else high <= end:
+                beyond = str(low - 1 if wanted.ascending else high + 1)
+                break
+            first, last = (low, min(high, low + _CHUNK - 1)) if wanted.ascending else (max(low, high - _CHUNK + 1), high)
         order = "" if wanted.ascending else " DESC"
         sql = " AND ".join(("id BETWEEN ? AND ?", *conditions))
         rows += connection.execute(
@@ -63,7 +70,7 @@ def read_page(connection: driver.Connection, wanted: Filter) -> Page[Entry]:
             break
         low, high = (last + 1, high) if wanted.ascending else (low, first - 1)
     page = rows[: wanted.limit]
-    return Page(tuple(map(_entry, page)), str(page[-1][0]) if len(rows) > wanted.limit else None)
+    return Page(tuple(map(_entry, page)), str(page[-1][0]) if len(rows) > wanted.limit else beyond)
 
 
 def _entry(row: Any) -> Entry:
