@@ -14,6 +14,7 @@ from keyvault_lite.model.requests import (
     Initialise,
     RecoverAdmin,
     RemoveSlots,
+    RenewToken,
     Repair,
     Request,
     RotateDueKey,
@@ -93,10 +94,12 @@ NO_KEY: Final = "no such key"
 
 
 def check_role(principal: Principal, request: Request, action: Action) -> None:
-    """Raise Forbidden unless the principal's role may attempt the action."""
+    """Raise Forbidden unless the principal's role may attempt the action, with whom it names if it names a service."""
     if principal.role is None:
         return
     if type(request) in SYSTEM_ONLY or principal.role not in ROLES.get(action, ()):
+        raise Forbidden(ROLE_REFUSAL)
+    if isinstance(request, RenewToken) and not may_renew(principal, request.service):
         raise Forbidden(ROLE_REFUSAL)
 
 

@@ -6,6 +6,7 @@ It is called on a state and may be called again on a later one; each call decide
 import hashlib
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -125,10 +126,13 @@ class Attempt:
             early = isinstance(request, Rejected) and request.early
             if not early:
                 check_role(principal, request, self._action)
+            if isinstance(request, Rejected):
+                # The key is for the entry only: whether it verifies does not change what is wrong with the request.
+                with suppress(IntegrityViolation):
+                    key = self._locate(state, now).key
+                raise request.error
             located = self._locate(state, now)
             key = located.key
-            if isinstance(request, Rejected):
-                raise request.error
             if isinstance(request, AwsKeyRequest):
                 key = aws_view.admit(request, located, principal)
             elif isinstance(request, KeyRequest):

@@ -115,9 +115,9 @@ class Pending:
 
         `again` says that the state has changed without a management entry: something of it was set aside.
         """
-        if again or item.since != self._state_seq:
+        if again or item.since != self._state_seq or self._was_answered(item.outcome.reply):
             # Something that decides may have changed since: judge again, on exactly the state this entry will follow.
-            item.outcome = item.redo(self._state)
+            item.outcome = item.redo(self._upper())
             item.middles = [encode_draft(draft) for draft in item.outcome.drafts]
         outcome = item.outcome
         item.first_id = self._size + 1
@@ -135,9 +135,24 @@ class Pending:
         if outcome.reply is not None:
             self._keep(replace(outcome.reply, entry_id=item.first_id))
 
-    def _change(self, change: Change) -> bytes:
-        if not self._changes:
+    def _was_answered(self, reply: StoredReply | None) -> bool:
+        """Whether a twin under the same Idempotency-Key has come first, and changed nothing that would tell."""
+        if reply is None:
+            return False
+        try:
+            kept = self._find_reply(reply.service_id, reply.key_digest)
+        except IntegrityViolation:
+            return True  # judged again, it meets the same, as a refusal of its own
+        return kept is not None and kept.expires_at > self._now
+
+    def _upper(self) -> Overlay:
+        """The state as this transaction sees it, replies included."""
+        if not isinstance(self._state, Overlay):
             self._state = Overlay(self._below, self._find_reply)
+        return self._state
+
+    def _change(self, change: Change) -> bytes:
+        self._upper()
         for table, values in changed_rows(change, self._state.key_record):
             form = FORMATS[table]
             key = form.key_of(values)

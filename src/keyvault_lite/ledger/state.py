@@ -96,7 +96,7 @@ class State:
 
     def active_admins(self) -> list[Service]:
         """Every ADMIN that is active."""
-        return [one for one in self._services.values() if one.role is Role.ADMIN and one.active]
+        return [one for one in list(self._services.values()) if one.role is Role.ADMIN and one.active]
 
     def keys_after(self, place: Place | None) -> Iterator[Key]:
         """The keys in order of creation, from the first after `place`."""
@@ -112,7 +112,7 @@ class State:
 
     def slots(self) -> tuple[Slot, ...]:
         """Every slot that is not removed."""
-        return tuple(slot for slot in self._slots.values() if slot.removed_at is None)
+        return tuple(slot for slot in list(self._slots.values()) if slot.removed_at is None)
 
     def setting(self, name: str) -> Setting | None:
         """The setting of that name, unless it is gone."""
@@ -121,12 +121,12 @@ class State:
 
     def settings_under(self, prefix: str) -> list[Setting]:
         """Every setting whose name begins so, by name."""
-        found = (one for name, one in self._settings.items() if name.startswith(prefix) and one.value is not None)
+        found = (one for name, one in list(self._settings.items()) if name.startswith(prefix) and one.value is not None)
         return sorted(found, key=lambda one: one.name)
 
     def tokens_of(self, service_id: ServiceId) -> list[Token]:
         """Every token of a service, of any kind, that has not ended."""
-        return [one for one in self._tokens.values() if one.service_id == service_id and one.ended_at is None]
+        return [one for one in list(self._tokens.values()) if one.service_id == service_id and one.ended_at is None]
 
     def reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
         """The kept reply to the Idempotency-Key of that digest."""
