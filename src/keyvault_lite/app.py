@@ -5,7 +5,7 @@ import ipaddress
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -90,7 +90,8 @@ def open_vault(chosen: Settings, *, quarantine: bool = False) -> Vault:
     """
     master = _master_key(chosen)
     database = open_database(chosen.database_url)
-    slots = prepare(database)
+    # Looking at a vault that is not there must not make one.
+    slots = prepare(database) if database.exists() else ()
     if not slots:
         _refuse_emptied(chosen, database)
         raise NotFound("the vault is not initialised; run `kvl init`")
@@ -298,8 +299,7 @@ async def _serving(chosen: Settings, vault: Vault | None) -> AsyncIterator[Engin
         yield vault.engine
     finally:
         jobs.cancel()
-        with suppress(asyncio.CancelledError):
-            await jobs
+        await asyncio.wait([jobs])
         # Off the loop: requests still under way are resolved on it.
         await asyncio.get_running_loop().run_in_executor(None, vault.close)
 

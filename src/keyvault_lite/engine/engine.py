@@ -22,6 +22,7 @@ from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, Key
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.keys import SYMMETRIC, KeySpec, KeyType
+from keyvault_lite.model.names import KeyId
 from keyvault_lite.model.replies import Answer, BatchReply, Health
 from keyvault_lite.model.requests import (
     Decrypt,
@@ -146,9 +147,13 @@ class Engine:
             details=self._ledger.facts(),
         )
 
-    async def in_background(self, work: Callable[[], None]) -> None:
+    def forget(self, key_id: KeyId) -> None:
+        """Drop a key's unwrapped material from memory."""
+        self._keyring.forget(key_id)
+
+    async def in_background(self, work: Callable[[], T]) -> T:
         """Run blocking work of the engine's own off the loop."""
-        await _off_loop(self._long, work)
+        return await _off_loop(self._long, work)
 
     def close(self) -> None:
         """Finish what is under way and let go of the ledger."""

@@ -14,7 +14,7 @@ from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.keys import Key, KeyStatus, Purpose
-from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.names import KeyId, KeyRef
 from keyvault_lite.model.requests import EraseDueKey, Origin, Request, RotateDueKey
 from keyvault_lite.model.transit import RotateDueTransitKey
 from keyvault_lite.observe import logger
@@ -34,6 +34,7 @@ class Jobs:
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self._engine = engine
         self._ledger = ledger
+        self._forgotten: set[KeyId] = set()
         self._rows_read = time.monotonic()
         self._log_read = float("-inf")
         self._clocks_apart = time.time() - time.monotonic()
@@ -45,6 +46,9 @@ class Jobs:
                 await self.round()
             except KeyVaultError as error:
                 log.warning("background work failed: %s", error.detail, extra={"operation": error.code})
+            except Exception:
+                # A defect of ours in one round must not end all later ones: keys have to be rotated and erased.
+                log.exception("background work failed")
             await asyncio.sleep(PERIOD_SECONDS)
 
     async def _scrub(self) -> None:
@@ -59,13 +63,25 @@ class Jobs:
 
     async def round(self) -> None:
         """Do what is due now."""
+        # What another process has done is not due here any more.
+        await self._engine.in_background(self._ledger.refresh)
         await self._scrub()
         now = time.time_ns() // 1000
         keys = list(self._ledger.snapshot().keys_after(None))
         await self._perform_each(_rotation(key) for key in keys if _rotation_due(key, now))
         if self._clock_is_steady():
             await self._perform_each(EraseDueKey(KeyRef(key.id)) for key in keys if _erasure_due(key, now))
+        await self._forget_erased()
         await self._engine.in_background(self._ledger.forget_replies)
+
+    async def _forget_erased(self) -> None:
+        """What was erased, by whichever process, goes from this one's memory and from the write-ahead log."""
+        erased = {key.id for key in self._ledger.snapshot().keys_after(None) if key.status is KeyStatus.DESTROYED}
+        for key_id in erased - self._forgotten:
+            self._engine.forget(key_id)
+        if erased - self._forgotten:
+            emptied = await self._engine.in_background(self._ledger.empty_write_ahead_log)
+            self._forgotten |= erased if emptied else set()
 
     async def _perform_each(self, requests: Iterable[Request]) -> None:
         for request in requests:

@@ -31,9 +31,9 @@ from keyvault_lite.ledger.sharing import SharedVerification
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.start import read_mark
 from keyvault_lite.ledger.state import State
-from keyvault_lite.ledger.upgrade import REVISION, revision_of, upgrade
+from keyvault_lite.ledger.upgrade import OLDER, REVISION, revision_of, upgrade
 from keyvault_lite.ledger.witnessed import Confirmation, Witness
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest, KeyVaultError
+from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, InvalidRequest, KeyVaultError
 from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import KeyName
@@ -68,8 +68,7 @@ def prepare(database: SqliteDatabase) -> tuple[Slot, ...]:
         with database.lock():
             connection = database.writer()
             try:
-                if revision_of(connection) != REVISION:
-                    upgrade(connection)
+                _bring_up_to_date(connection)
                 return stored_slots(connection)
             finally:
                 connection.close()
@@ -77,6 +76,16 @@ def prepare(database: SqliteDatabase) -> tuple[Slot, ...]:
         raise AuditUnavailable(
             f"the database cannot be opened: {database.path.name} is locked, read-only or damaged"
         ) from error
+
+
+def _bring_up_to_date(connection: driver.Connection) -> None:
+    revision = revision_of(connection)
+    if revision is None and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
+        raise Conflict("the database holds something else: KEYVAULT_DATABASE_URL has to name a file of its own")
+    if revision not in {None, *OLDER, REVISION}:
+        raise Conflict("the database was written by another version of KeyVault Lite, newer than this one")
+    if revision != REVISION:
+        upgrade(connection)
 
 
 def stored_slots(connection: driver.Connection) -> tuple[Slot, ...]:

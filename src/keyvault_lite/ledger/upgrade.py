@@ -10,6 +10,8 @@ from keyvault_lite.ledger.schema import TRIGGERS
 
 REVISION: Final = "0001"
 """The revision this version works with."""
+OLDER: Final[frozenset[str]] = frozenset()
+"""The revisions it can bring up to date."""
 
 
 def revision_of(connection: driver.Connection) -> str | None:
