@@ -33,6 +33,7 @@ from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.wire import native
 from keyvault_lite.wire.http import Dispatcher
 from keyvault_lite.wire.server import serve as server_config
+from keyvault_lite.wire.vault import VaultDialect
 from keyvault_lite.wire.witness import WitnessApplication
 from keyvault_lite.witness.anchor import SharedAnchor
 from keyvault_lite.witness.client import WitnessClient
@@ -314,7 +315,15 @@ def _announce(made: NewService) -> None:
 
 def build(chosen: Settings, *, vault: Vault | None = None, loopback_only: bool = False) -> Dispatcher:
     """The ASGI application; it opens the vault, and begins an empty one, when it is started."""
-    return native.build(lifespan=lambda: _serving(chosen, vault), loopback_only=loopback_only)
+    transit = VaultDialect()
+
+    @asynccontextmanager
+    async def serving() -> AsyncIterator[Engine]:
+        async with _serving(chosen, vault) as engine:
+            transit.engine = engine
+            yield engine
+
+    return native.build(lifespan=serving, mounts=[(transit.belongs, transit)], loopback_only=loopback_only)
 
 
 def create_app() -> Dispatcher:

@@ -11,18 +11,17 @@ from keyvault_lite import __version__
 from keyvault_lite.access.authenticate import Authenticator
 from keyvault_lite.crypto.credentials import parse_token
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.engine import aws, aws_view, transit
+from keyvault_lite.engine import transit
 from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.floods import FloodGate
 from keyvault_lite.engine.freshness import Freshness
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.state import State
-from keyvault_lite.model.aws_requests import AwsKeyRequest
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, NotFound, Unauthenticated
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Credential
-from keyvault_lite.model.keys import SYMMETRIC, Key, KeySpec, KeyType
+from keyvault_lite.model.keys import SYMMETRIC, KeySpec, KeyType
 from keyvault_lite.model.names import KeyId
 from keyvault_lite.model.replies import Answer, BatchReply, Health
 from keyvault_lite.model.requests import (
@@ -51,12 +50,11 @@ T = TypeVar("T")
 
 _QUICK: Final[frozenset[type[Request]]] = frozenset(
     {GenerateRandom, ListKeys, ListServices, ListVersions, ReadKey, ReadPublicKey, ReadService, Rejected}
-    | aws.QUICK
     | transit.QUICK
 )
 """Requests that never do costly work."""
 _CIPHERS: Final[frozenset[type[Request]]] = frozenset(
-    {Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Rewrap, Sign, Verify} | aws.CIPHERS | transit.CIPHERS
+    {Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Rewrap, Sign, Verify} | transit.CIPHERS
 )
 """Requests whose cost is that of their key's primitive."""
 _QUICK_TYPES: Final = SYMMETRIC | {KeyType.ED25519}
@@ -116,16 +114,11 @@ class Engine:
         pool = self._long if type(request) in _LONG else self._pool
         return since, await _off_loop(pool, lambda: attempt(state))
 
-    def _named_key(self, request: KeyRequest, state: State) -> Key | None:
-        if isinstance(request, AwsKeyRequest):
-            return aws_view.locate(request, state, self._ledger.now()).key
-        return state.find_key(request.key)
-
     def _stays_on_loop(self, request: Request, state: State) -> bool:
         kind = type(request)
         if kind in _CIPHERS and isinstance(request, KeyRequest):
             try:
-                key = self._named_key(request, state)
+                key = state.find_key(request.key)
             except IntegrityViolation:
                 return True
             return key is None or _quick_primitive(key.spec)

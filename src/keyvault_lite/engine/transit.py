@@ -21,6 +21,7 @@ from keyvault_lite.model.transit import (
     TransitSign,
     TransitVerify,
     TransitVerifyHmac,
+    mount_and_name,
 )
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
@@ -43,4 +44,7 @@ def key_to_make(request: Request) -> CreateTransitKey | None:
     """What to make for a request whose key is missing, if that is how the dialect has it."""
     if isinstance(request, TransitBatch):
         return next((key_to_make(item) for item in request.items if isinstance(item, KeyRequest)), None)
-    return request.missing if isinstance(request, TransitEncrypt) else None
+    if not isinstance(request, TransitEncrypt):
+        return None
+    mount, name = mount_and_name(request.key)
+    return CreateTransitKey(mount=mount, name=name, spec=request.made_spec, rules=request.made_rules, upsert=True)

@@ -53,6 +53,12 @@ def key_ref(mount: str, name: str) -> KeyRef:
     return KeyRef(f"vault:{mount}/{name}")
 
 
+def mount_and_name(ref: KeyRef) -> tuple[str, str]:
+    """What `key_ref` put together."""
+    mount, _, name = ref.removeprefix("vault:").rpartition("/")
+    return mount, name
+
+
 class NoMount(NotFound):
     """There is no key space at that path."""
 
@@ -356,8 +362,24 @@ class TransitEncrypt(TransitUse):
     action = Action.ENCRYPT
     plaintext: bytes = field(default=b"", repr=False)
     version: int = 0
-    missing: CreateTransitKey | None = None
-    """What to make if there is no such key and the caller may make one."""
+    spec: KeySpec | None = None
+    """What kind of key to make if there is none of that name, and the caller may make one."""
+    convergent: bool = False
+    """As `spec`."""
+
+    def __post_init__(self) -> None:
+        if self.spec is not None or self.convergent:
+            check_rules(self.made_spec, self.made_rules)
+
+    @property
+    def made_spec(self) -> KeySpec:
+        """Of the key to make."""
+        return self.spec or SPECS[DEFAULT_TYPE]
+
+    @property
+    def made_rules(self) -> Rules:
+        """Of the key to make: derived, if there is a context."""
+        return Rules(derived=bool(self.context), convergent=self.convergent)
 
 
 @dataclass(frozen=True, slots=True)

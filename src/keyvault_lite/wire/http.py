@@ -52,6 +52,7 @@ _SINGLE: Final = (
     b"idempotency-key",
     b"request-id",
     b"x-request-id",
+    b"x-vault-token",
 )
 _JSON_TYPE: Final = re.compile(rb'application/json[ \t]*(;[ \t]*charset=("utf-8"|utf-8)[ \t]*)?', re.IGNORECASE)
 _SEGMENT: Final = re.compile(rb"(?!\.{1,2}$)[A-Za-z0-9._~:@!$&'()*+,;=-]+")

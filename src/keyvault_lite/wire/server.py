@@ -13,6 +13,12 @@ KEEP_ALIVE: Final = 75
 """Seconds an idle connection stays open: longer than the usual pools of clients keep theirs."""
 
 
+_LIST: Final = b"LIST "
+_STAND_IN: Final = b"LINK "
+"""The Vault dialect has a method that the parser does not know. It reads one of the same length, and the application
+sees the right one; a real LINK stays what it is."""
+
+
 class RefusedHeadError(Exception):
     """A head beyond the bound. Raised inside the parser, which makes it a plain 400 and a closed connection."""
 
@@ -26,12 +32,21 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _head = 0
     _in_head = False
+    _between = True
+    """Whether the next byte begins a message."""
+    _lists = False
 
     def on_message_begin(self) -> None:
         """Begin to count."""
         super().on_message_begin()
         self._head = 0
         self._in_head = True
+        self._between = False
+
+    def on_message_complete(self) -> None:
+        """Note that the next message may begin."""
+        self._between = True
+        super().on_message_complete()
 
     def on_headers_complete(self) -> None:
         """Judge the whole head, before the application sees any of it."""
@@ -40,10 +55,16 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > MAX_HEAD:
             raise RefusedHeadError
         super().on_headers_complete()
+        if self._lists:
+            self._lists = False
+            self.scope["method"] = "LIST"
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a head that does not end is cut off. The read in which it begins is not counted."""
         unfinished = self._in_head
+        if self._between and data.startswith(_LIST):
+            self._lists = True
+            data = _STAND_IN + data[len(_LIST) :]
         super().data_received(data)
         if unfinished and self._in_head:
             self._head += len(data)

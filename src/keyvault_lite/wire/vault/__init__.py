@@ -1,0 +1,5 @@
+"""The Vault dialect: Transit, and what its clients need around it. It translates; no decision is made here."""
+
+from keyvault_lite.wire.vault.application import VaultDialect
+
+__all__ = ["VaultDialect"]

@@ -1,0 +1,191 @@
+"""The ASGI application of the dialect: one way for every route, lean enough for the hottest."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from keyvault_lite.model.errors import (
+    InternalError,
+    InvalidRequest,
+    KeyVaultError,
+    MalformedRequest,
+    MethodNotAllowed,
+    NotFound,
+)
+from keyvault_lite.model.identity import BearerCredential, Credential
+from keyvault_lite.model.requests import Rejected, Request
+from keyvault_lite.wire.http import EARLY, MAX_TOKEN, Engine, Exchange, Header, Reply
+from keyvault_lite.wire.reader import read_json, read_query
+from keyvault_lite.wire.vault import status
+from keyvault_lite.wire.vault.errors import describe
+from keyvault_lite.wire.vault.route import LIST, Call, Place, Route, Written, resolver
+from keyvault_lite.wire.vault.routes import SYSTEM, TRANSIT
+
+PREFIX: Final = b"/v1/"
+RESERVED: Final = b"/v1/projects/"
+"""Another dialect's."""
+_NAME: Final = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
+_METHODS: Final = {"GET": "GET", "POST": "POST", "PUT": "POST", "DELETE": "DELETE", "LIST": "LIST"}
+_WITH_BODY: Final = frozenset({"POST"})
+_NAMESPACES: Final = frozenset({b"", b"/", b"root", b"root/"})
+_encode: Final = msgspec.json.Encoder().encode
+_resolve: Final = resolver(SYSTEM, TRANSIT, lambda name: _NAME.fullmatch(name) is not None)
+
+
+class Envelope(msgspec.Struct):
+    """What stands round the data."""
+
+    request_id: str
+    data: object
+    lease_id: str = ""
+    renewable: bool = False
+    lease_duration: int = 0
+    wrap_info: None = None
+    warnings: tuple[str, ...] | None = None
+    auth: object = None
+
+
+class VaultDialect:
+    """Answers everything below `/v1/` that is not another dialect's."""
+
+    engine: Engine
+    """Set before the first request."""
+
+    def belongs(self, scope: Scope) -> bool:
+        """Whether a request is this dialect's."""
+        path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+        return path.startswith(PREFIX) and not path.startswith(RESERVED)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange = Exchange(scope, receive)
+        path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+        reply = await self._answer(exchange, path[len(PREFIX) :])
+        if scope["method"] == "HEAD":
+            reply.body = b""
+        await reply.send(send)
+
+    async def _answer(self, exchange: Exchange, path: bytes) -> Reply:
+        open_to_all = status.OPEN.get(path)
+        if open_to_all is not None:
+            return open_to_all(self.engine.health(), exchange)
+        place = _resolve(path)
+        if place is None:
+            return _errors(exchange, NotFound(), (404, "unsupported path"))
+        try:
+            method, query = _method(exchange)
+            route = place.methods.get(method)
+        except KeyVaultError as error:
+            return _errors(exchange, error)
+        if route is None:
+            return _errors(exchange, MethodNotAllowed())
+        return await self._perform(exchange, route, place, query if method not in _WITH_BODY else {})
+
+    async def _perform(self, exchange: Exchange, route: Route, place: Place, query: Mapping[str, str]) -> Reply:
+        call = Call(place.mount, place.path, query)
+        credential: Credential = _credential(exchange)
+        try:
+            if not query and exchange.scope["method"] in {"POST", "PUT"}:
+                call.fields = await _body(exchange, route.limit)
+            _check_headers(exchange.headers)
+            request: Request = route.build(call)
+        except KeyVaultError as error:
+            request = _rejected(route, call, error)
+        except Exception as error:  # noqa: BLE001  (a defect is answered too, and its message never shown)
+            request = _rejected(route, call, exchange.defect(error))
+        try:
+            origin = exchange.origin(operation=route.operation)
+            answer = await self.engine.perform(request, credential, origin)
+            written = route.render(answer.result, request, call)
+        except KeyVaultError as error:
+            return _errors(exchange, error, route.missing)
+        except Exception as error:  # noqa: BLE001  (as above)
+            return _errors(exchange, exchange.defect(error))
+        return _write(exchange, written, route, call.fields, answer.audit_id)
+
+
+def _method(exchange: Exchange) -> tuple[str, Mapping[str, str]]:
+    method = _METHODS.get(exchange.scope["method"], "")
+    if method in _WITH_BODY or not exchange.query:
+        return method, {}
+    query = read_query(exchange.query)
+    if method == "GET" and query.get("list") == "true":
+        method = LIST
+    return method, query
+
+
+async def _body(exchange: Exchange, limit: int) -> Mapping[str, Any]:
+    body = await exchange.body(limit)
+    if not body:
+        return {}
+    if body[:1] != b"{" and exchange.headers.get(b"content-type", b"").startswith(b"application/x-www-form"):
+        return read_query(body)
+    fields = read_json(body)
+    if fields is None:
+        return {}
+    if not isinstance(fields, dict):
+        raise MalformedRequest("the body is a JSON object")
+    return fields
+
+
+def _credential(exchange: Exchange) -> BearerCredential:
+    value = exchange.headers.get(b"x-vault-token")
+    if value is None:
+        return exchange.credential()
+    token = value.decode("latin-1")
+    sound = 0 < len(token) <= MAX_TOKEN and token.isascii() and token.isprintable()
+    return BearerCredential(token if sound else None)
+
+
+def _check_headers(headers: Mapping[bytes, bytes]) -> None:
+    # Ignoring either would do something else than was asked: another's key space, or a secret in the clear.
+    if headers.get(b"x-vault-namespace", b"") not in _NAMESPACES:
+        raise InvalidRequest("there are no namespaces here")
+    if headers.get(b"x-vault-wrap-ttl", b"0") not in {b"0", b""}:
+        raise InvalidRequest("responses are not wrapped here")
+
+
+def _rejected(route: Route, call: Call, error: KeyVaultError) -> Rejected:
+    key = call.key if "name" in call.path and call.mount else None
+    return Rejected(of=route.action, error=error, early=isinstance(error, (*EARLY, InternalError)), key=key)
+
+
+def _errors(exchange: Exchange, error: KeyVaultError, missing: tuple[int, str] | None = None) -> Reply:
+    status_code, message = describe(error, missing)
+    body = _encode({"errors": [message] if message else []})
+    audit_id = None if status_code == 403 else error.audit_id  # noqa: PLR2004
+    return exchange.reply(status_code, body, audit_id=audit_id)
+
+
+def _request_id(exchange: Exchange) -> str:
+    text = exchange.request_id.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _write(exchange: Exchange, written: Written, route: Route, fields: Mapping[str, Any], audit_id: int) -> Reply:
+    if written.status == 204:  # noqa: PLR2004
+        reply = exchange.reply(204, b"", audit_id=audit_id)
+        reply.headers = [one for one in reply.headers if not _is_of_body(one)]
+        return reply
+    if written.status == 404:  # noqa: PLR2004
+        return exchange.reply(404, b'{"errors":[]}', audit_id=audit_id)
+    if written.bare:
+        return exchange.reply(written.status, _encode(written.data), audit_id=audit_id)
+    warnings = written.warnings
+    if not route.fields.issuperset(fields):
+        unknown = ", ".join(sorted(name for name in fields if name not in route.fields and name.isprintable()))
+        warnings = (*warnings, f"Endpoint ignored these unrecognized parameters: [{unknown[:200]}]")
+    envelope = Envelope(_request_id(exchange), written.data, warnings=warnings or None, auth=written.auth)
+    if written.merged and isinstance(written.data, Mapping):
+        return exchange.reply(
+            written.status, _encode({**written.data, **msgspec.structs.asdict(envelope)}), audit_id=audit_id
+        )
+    return exchange.reply(written.status, _encode(envelope), audit_id=audit_id)
+
+
+def _is_of_body(header: Header) -> bool:
+    return header[0] in {b"content-type", b"content-length"}

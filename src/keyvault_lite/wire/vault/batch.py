@@ -1,0 +1,68 @@
+"""Batches: many bodies of one operation, each built, decided and recorded by itself, answered in order."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from keyvault_lite.model.errors import InvalidRequest, KeyVaultError, TooLarge
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import BatchReply
+from keyvault_lite.model.requests import KeyRequest
+from keyvault_lite.model.transit import MAX_TRANSIT_BATCH, TransitBatch
+from keyvault_lite.wire.vault.errors import describe
+from keyvault_lite.wire.vault.route import Call, Written
+from keyvault_lite.wire.vault.values import Fields, objects, optional_number
+
+BATCH: Final = "batch_input"
+REFERENCE: Final = "reference"
+PARTIAL: Final = "partial_failure_response_code"
+FAILED: Final = 400
+Single = Callable[[KeyRef, Fields, Fields], KeyRequest]
+"""From the key, the fields of an item and the fields round the batch to a request."""
+
+
+def build_batch(call: Call, action: Action, single: Single) -> TransitBatch:
+    """The batch. An item that cannot be built is its error in the same place."""
+    items = objects(call.fields, BATCH)
+    if not items:
+        raise InvalidRequest("missing batch input to process")
+    if len(items) > MAX_TRANSIT_BATCH:  # before any work is done on them
+        raise TooLarge(f"a batch has at most {MAX_TRANSIT_BATCH} items")
+    if len({bool(item.get("context")) for item in items}) > 1:
+        raise InvalidRequest("context should be set either in all the request blocks or in none")
+    key = call.key
+    return TransitBatch(key=key, of=action, items=tuple(_item(key, item, call.fields, single) for item in items))
+
+
+def _item(key: KeyRef, item: Fields, common: Fields, single: Single) -> KeyRequest | KeyVaultError:
+    try:
+        return single(key, item, common)
+    except KeyVaultError as error:
+        return error
+
+
+def outcome(
+    result: BatchReply,
+    fields: Fields,
+    show: Callable[[Any], dict[str, object]],
+    *,
+    failed: Mapping[str, object],
+    strict: bool,
+) -> Written:
+    """What came of each, with its reference. If `strict`, failures show in the status: as asked, unless all failed."""
+    written, failures = [], 0
+    for item, asked in zip(result.items, objects(fields, BATCH), strict=True):
+        if isinstance(item, KeyVaultError):
+            failures += 1
+            one = {**failed, "error": describe(item, (FAILED, "encryption key not found"))[1]}
+        else:
+            one = show(item)
+        reference = asked.get(REFERENCE, "")
+        one[REFERENCE] = reference if isinstance(reference, str) else ""
+        written.append(one)
+    status = 200
+    if strict and failures:
+        partial = optional_number(fields, PARTIAL)
+        usable = partial is not None and 200 <= partial <= 599 and failures < len(written)  # noqa: PLR2004
+        status = partial if usable and partial is not None else FAILED
+    return Written({"batch_results": written}, status=status)

@@ -1,0 +1,207 @@
+"""Encrypt, decrypt, rewrap and data keys: bodies to requests, results to data. The hot road."""
+
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.keys import KeySpec
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import BatchReply
+from keyvault_lite.model.requests import KeyRequest, Request
+from keyvault_lite.model.transit import (
+    Protected,
+    TransitDataKey,
+    TransitDecrypt,
+    TransitEncrypt,
+    TransitRewrap,
+)
+from keyvault_lite.wire.vault.batch import BATCH, REFERENCE, build_batch, outcome
+from keyvault_lite.wire.vault.kinds import read_spec
+from keyvault_lite.wire.vault.route import Call, Route, Written
+from keyvault_lite.wire.vault.values import (
+    Fields,
+    data,
+    decode,
+    flag,
+    number,
+    optional_data,
+    prefixed,
+    text,
+)
+
+_MISSING: Final = (400, "encryption key not found")
+
+
+def ciphertext(body: bytes, version: int) -> str:
+    """As the products write it."""
+    return f"vault:v{version}:{b64encode(body).decode()}"
+
+
+# Encrypt
+
+
+def _kind(fields: Fields) -> KeySpec | None:
+    return read_spec(fields) if "type" in fields else None
+
+
+def _encrypt(key: KeyRef, fields: Fields, common: Fields) -> TransitEncrypt:
+    if fields.get("plaintext") is None:
+        raise InvalidRequest("missing plaintext to encrypt")
+    return TransitEncrypt(
+        key=key,
+        context=optional_data(fields, "context"),
+        associated=optional_data(fields, "associated_data"),
+        plaintext=data(fields, "plaintext"),
+        version=number(fields, "key_version"),
+        spec=_kind(common),
+        convergent=flag(common, "convergent_encryption"),
+    )
+
+
+def _encrypted(result: Protected) -> dict[str, object]:
+    return {"ciphertext": ciphertext(result.body, result.version), "key_version": result.version}
+
+
+# Decrypt
+
+
+def _parts(fields: Fields, what: str) -> tuple[int, bytes]:
+    value = text(fields, "ciphertext")
+    if not value:
+        raise InvalidRequest(f"missing ciphertext to {what}")
+    version, body = prefixed(value, "ciphertext")
+    return version, decode(body, "ciphertext")
+
+
+def _decrypt(key: KeyRef, fields: Fields, _: Fields) -> TransitDecrypt:
+    version, body = _parts(fields, "decrypt")
+    return TransitDecrypt(
+        key=key,
+        context=optional_data(fields, "context"),
+        associated=optional_data(fields, "associated_data"),
+        version=version,
+        body=body,
+    )
+
+
+def _decrypted(result: bytes) -> dict[str, object]:
+    return {"plaintext": b64encode(result).decode()}
+
+
+# Rewrap
+
+
+def _rewrap(key: KeyRef, fields: Fields, _: Fields) -> TransitRewrap:
+    version, body = _parts(fields, "decrypt")
+    return TransitRewrap(
+        key=key,
+        context=optional_data(fields, "context"),
+        associated=optional_data(fields, "associated_data"),
+        version=version,
+        body=body,
+        to_version=number(fields, "key_version"),
+    )
+
+
+# Data keys
+
+
+def build_data_key(call: Call) -> Request:
+    """A data key, by the path plain or only wrapped."""
+    kind, fields = call.path["kind"], call.fields
+    if kind not in {"plaintext", "wrapped"}:
+        raise InvalidRequest("Invalid path, must be 'plaintext' or 'wrapped'")
+    return TransitDataKey(
+        key=call.key,
+        context=optional_data(fields, "context"),
+        associated=optional_data(fields, "associated_data"),
+        bits=number(fields, "bits", 256),
+        reveal=kind == "plaintext",
+        version=number(fields, "key_version"),
+    )
+
+
+def _data_key(result: Protected, _: Request, __: Call) -> Written:
+    written = _encrypted(result)
+    if result.plaintext is not None:
+        written["plaintext"] = b64encode(result.plaintext).decode()
+    return Written(written)
+
+
+Single = Callable[[KeyRef, Fields, Fields], KeyRequest]
+Show = Callable[[Any], dict[str, object]]
+
+
+def _route(
+    operation: str,
+    action: Action,
+    single: Single,
+    show: Show,
+    *,
+    fields: frozenset[str],
+    failed: Mapping[str, object],
+    strict: bool,
+) -> Route:
+    """The route of an operation that also comes in batches.
+
+    `failed` stands in the place of an item that failed; `strict` makes a failed item show in the status.
+    """
+
+    def build(call: Call) -> Request:
+        if BATCH in call.fields:
+            return build_batch(call, action, single)
+        return single(call.key, call.fields, call.fields)
+
+    def render(result: Any, request: Request, call: Call) -> Written:  # noqa: ANN401
+        if isinstance(result, BatchReply):
+            return outcome(result, call.fields, show, failed=failed, strict=strict)
+        return Written(show(result))
+
+    return Route(
+        operation=f"transit.{operation}",
+        action=action,
+        build=build,
+        render=render,
+        fields=fields | {BATCH},
+        missing=_MISSING,
+    )
+
+
+_CONTEXT: Final = frozenset({"context", "associated_data", "partial_failure_response_code", REFERENCE})
+ENCRYPT: Final = _route(
+    "encrypt",
+    Action.ENCRYPT,
+    _encrypt,
+    _encrypted,
+    fields=_CONTEXT | {"plaintext", "key_version", "type", "convergent_encryption"},
+    failed={},
+    strict=True,
+)
+DECRYPT: Final = _route(
+    "decrypt",
+    Action.DECRYPT,
+    _decrypt,
+    _decrypted,
+    fields=_CONTEXT | {"ciphertext"},
+    failed={"plaintext": ""},
+    strict=True,
+)
+REWRAP: Final = _route(
+    "rewrap",
+    Action.REWRAP,
+    _rewrap,
+    _encrypted,
+    fields=_CONTEXT | {"ciphertext", "key_version"},
+    failed={},
+    strict=False,
+)
+DATA_KEY: Final = Route(
+    operation="transit.datakey",
+    action=Action.DATA_KEY,
+    build=build_data_key,
+    render=_data_key,
+    fields=frozenset({"bits", "context", "associated_data", "key_version"}),
+    missing=_MISSING,
+)

@@ -1,0 +1,277 @@
+"""Keys: bodies to requests, and the key object."""
+
+import base64
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.keys import KeySpec, KeyStatus, KeyType, KeyVersion
+from keyvault_lite.model.requests import Request
+from keyvault_lite.model.transit import (
+    AEAD,
+    DERIVING,
+    ENCRYPTING,
+    SIGNING,
+    ConfigureTransitKey,
+    CreateTransitKey,
+    DeleteTransitKey,
+    ExportPublicKeys,
+    ListTransitKeys,
+    ReadTransitKey,
+    ReadUpsert,
+    RefuseExport,
+    RestoreTransitKey,
+    RotateTransitKey,
+    Rules,
+    SetUpsert,
+    TransitKey,
+    TrimTransitKey,
+)
+from keyvault_lite.wire.vault.kinds import read_spec
+from keyvault_lite.wire.vault.route import NO_CONTENT, NOT_FOUND, Call, Route, Written
+from keyvault_lite.wire.vault.values import (
+    flag,
+    number,
+    optional_data,
+    optional_flag,
+    optional_number,
+    optional_period,
+    text,
+)
+
+_CURVES: Final = {256: "P-256", 384: "P-384", 521: "P-521"}
+_NO_KEY: Final = (400, "key not found")
+CERTIFICATES: Final = "vault.certificates"
+
+
+def _pair_name(spec: KeySpec) -> str:
+    return _CURVES[spec.size or 0] if spec.type is KeyType.EC else spec.word or ""
+
+
+def _seconds(microseconds: int) -> int:
+    return microseconds // 1_000_000
+
+
+def _moment(microseconds: int) -> str:
+    moment = datetime.fromtimestamp(_seconds(microseconds), UTC).replace(microsecond=microseconds % 1_000_000)
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _version(found: TransitKey, version: KeyVersion) -> object:
+    if not found.key.spec.asymmetric:
+        return _seconds(version.created_at)
+    return {
+        "certificate_chain": version.attributes.get(CERTIFICATES, ""),
+        "creation_time": _moment(version.created_at),
+        "name": _pair_name(found.key.spec),
+        "public_key": found.public_keys.get(version.version, ""),
+    }
+
+
+def key_object(found: TransitKey, name: str) -> dict[str, object]:
+    """The key as the products show it (reference, section 4)."""
+    key, rules = found.key, Rules.of(found.key)
+    kind = key.spec.type
+    written: dict[str, object] = {
+        "allow_plaintext_backup": rules.plaintext_backup,
+        "auto_rotate_period": rules.rotate_seconds,
+        "deletion_allowed": rules.deletion_allowed,
+        "derived": rules.derived,
+        "exportable": rules.exportable,
+        "imported_key": rules.imported,
+        "latest_version": len(key.versions),
+        "min_available_version": rules.min_available,
+        "min_decryption_version": rules.min_decryption,
+        "min_encryption_version": rules.min_encryption,
+        "name": name,
+        "soft_deleted": key.status is not KeyStatus.ACTIVE,
+        "supports_decryption": kind in ENCRYPTING,
+        "supports_derivation": kind in DERIVING,
+        "supports_encryption": kind in ENCRYPTING,
+        "supports_signing": kind in SIGNING,
+        "type": key.spec.word,
+    }
+    if rules.imported:
+        written["imported_key_allow_rotation"] = rules.imported_rotation
+    if rules.derived:
+        written["kdf"] = "hkdf_sha256"
+        if kind in AEAD:
+            written["convergent_encryption"] = rules.convergent
+        if rules.convergent:
+            written["convergent_encryption_version"] = -1
+    if kind is KeyType.HMAC:
+        written["key_size"] = (key.spec.size or 0) // 8
+    else:
+        written["keys"] = {str(one.version): _version(found, one) for one in found.versions}
+    return written
+
+
+def show_key(found: TransitKey, _: Request, call: Call) -> Written:
+    """The key object in the envelope."""
+    warnings = () if found.warning is None else (found.warning,)
+    return Written(key_object(found, call.path["name"]), warnings=warnings)
+
+
+def rules(call: Call) -> Rules:
+    """The rules of a key to be made."""
+    fields = call.fields
+    return Rules(
+        derived=flag(fields, "derived"),
+        convergent=flag(fields, "convergent_encryption"),
+        exportable=flag(fields, "exportable"),
+        plaintext_backup=flag(fields, "allow_plaintext_backup"),
+        rotate_seconds=optional_period(fields, "auto_rotate_period") or 0,
+    )
+
+
+def _create(call: Call) -> Request:
+    return CreateTransitKey(mount=call.mount, name=call.path["name"], spec=read_spec(call.fields), rules=rules(call))
+
+
+def _read(call: Call) -> Request:
+    return ReadTransitKey(key=call.key, context=optional_data(call.fields, "context"))
+
+
+def _page(call: Call) -> Request:
+    return ListTransitKeys(mount=call.mount, after=text(call.fields, "after"), limit=number(call.fields, "limit", -1))
+
+
+def _names(found: tuple[str, ...], _: Request, __: Call) -> Written:
+    return Written({"keys": list(found)}) if found else NOT_FOUND
+
+
+def _configure(call: Call) -> Request:
+    fields = call.fields
+    return ConfigureTransitKey(
+        key=call.key,
+        min_decryption=optional_number(fields, "min_decryption_version"),
+        min_encryption=optional_number(fields, "min_encryption_version"),
+        deletion_allowed=optional_flag(fields, "deletion_allowed"),
+        exportable=optional_flag(fields, "exportable"),
+        plaintext_backup=optional_flag(fields, "allow_plaintext_backup"),
+        rotate_seconds=optional_period(fields, "auto_rotate_period"),
+    )
+
+
+def _trim(call: Call) -> Request:
+    wanted = optional_number(call.fields, "min_available_version")
+    if wanted is None:
+        raise InvalidRequest("missing min_available_version")
+    return TrimTransitKey(key=call.key, min_available=wanted)
+
+
+EXPORTS: Final = frozenset({"encryption-key", "signing-key", "hmac-key", "public-key", "certificate-chain"})
+
+
+def _export(call: Call) -> Request:
+    kind = call.path["kind"]
+    if kind not in EXPORTS:
+        raise InvalidRequest("invalid export type")
+    if kind != "public-key":
+        return RefuseExport(key=call.key)
+    asked = call.path.get("version")
+    if asked is None:
+        return ExportPublicKeys(key=call.key)
+    if asked == "latest":
+        return ExportPublicKeys(key=call.key, version=0)
+    return ExportPublicKeys(key=call.key, version=number({"version": asked.removeprefix("v")}, "version"))
+
+
+def _exported(found: TransitKey, _: Request, call: Call) -> Written:
+    chosen = text(call.fields, "format")
+    if chosen not in {"", "der", "pem", "raw"}:
+        raise InvalidRequest("invalid format")
+    keys = {str(version): _public(found, version, written, chosen) for version, written in found.public_keys.items()}
+    return Written({"name": call.path["name"], "type": found.key.spec.word, "keys": keys})
+
+
+def _public(found: TransitKey, version: int, written: str, chosen: str) -> str:
+    der = next(one.public_key for one in found.versions if one.version == version) or b""
+    text_der = base64.b64encode(der).decode()
+    if chosen == "der":
+        return text_der
+    if chosen == "pem" and not written.startswith("-----"):
+        lines = [text_der[at : at + 64] for at in range(0, len(text_der), 64)]
+        return "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", ""])
+    return written
+
+
+def _manage(operation: str, action: Action, build: Any, *, fields: frozenset[str] = frozenset(), **more: Any) -> Route:  # noqa: ANN401
+    return Route(
+        operation=f"transit.keys.{operation}",
+        action=action,
+        build=build,
+        render=more.pop("render", show_key),
+        fields=fields,
+        missing=more.pop("missing", _NO_KEY),
+    )
+
+
+_NEW: Final = frozenset(
+    {
+        "allow_plaintext_backup",
+        "auto_rotate_period",
+        "convergent_encryption",
+        "derived",
+        "exportable",
+        "key_size",
+        "parameter_set",
+        "type",
+    }
+)
+CREATE: Final = _manage("create", Action.GENERATE, _create, fields=_NEW, missing=None)
+READ_KEY: Final = _manage("read", Action.KEY_READ, _read, missing=None, fields=frozenset({"context"}))
+LIST_KEYS: Final = _manage(
+    "list", Action.KEY_READ, _page, render=_names, missing=None, fields=frozenset({"after", "limit", "list"})
+)
+CONFIGURE: Final = _manage(
+    "config",
+    Action.KEY_UPDATE,
+    _configure,
+    fields=frozenset(
+        {
+            "allow_plaintext_backup",
+            "auto_rotate_period",
+            "deletion_allowed",
+            "exportable",
+            "min_decryption_version",
+            "min_encryption_version",
+        }
+    ),
+    missing=(400, "no existing key of that name could be found"),
+)
+ROTATE: Final = _manage("rotate", Action.ROTATE, lambda call: RotateTransitKey(key=call.key))
+TRIM: Final = _manage("trim", Action.DESTROY, _trim, fields=frozenset({"min_available_version"}))
+DELETE_KEY: Final = _manage(
+    "delete",
+    Action.DESTROY,
+    lambda call: DeleteTransitKey(key=call.key),
+    render=lambda *_: NO_CONTENT,
+    missing=(400, "could not delete key; not found"),
+)
+SOFT_DELETE: Final = _manage(
+    "soft-delete", Action.DESTROY, lambda call: DeleteTransitKey(key=call.key, soft=True), missing=_NO_KEY
+)
+RESTORE: Final = _manage("soft-delete-restore", Action.RESTORE, lambda call: RestoreTransitKey(key=call.key))
+EXPORT: Final = _manage(
+    "export", Action.KEY_READ, _export, render=_exported, missing=None, fields=frozenset({"format"})
+)
+BACKUP: Final = _manage(
+    "backup",
+    Action.KEY_READ,
+    lambda call: RefuseExport(key=call.key, detail="exporting is disallowed: keys never leave this vault"),
+)
+READ_UPSERT: Final = Route(
+    operation="transit.config.keys.read",
+    action=Action.SETTING_READ,
+    build=lambda call: ReadUpsert(mount=call.mount),
+    render=lambda result, _, __: Written({"disable_upsert": not result}),
+)
+SET_UPSERT: Final = Route(
+    operation="transit.config.keys",
+    action=Action.SETTING_UPDATE,
+    build=lambda call: SetUpsert(mount=call.mount, enabled=not flag(call.fields, "disable_upsert")),
+    render=lambda result, _, __: Written({"disable_upsert": not result}),
+    fields=frozenset({"disable_upsert"}),
+)

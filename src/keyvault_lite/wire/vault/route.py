@@ -1,0 +1,155 @@
+"""A route as data, and how a path finds its route: a pure function, remembered for the paths that come again."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import Request
+from keyvault_lite.model.transit import key_ref
+
+READ, WRITE, LIST, DELETE = "GET", "POST", "LIST", "DELETE"
+MAX_BODY: Final = 32 * 1024 * 1024
+
+
+class Call:
+    """What a request says: where it goes, and its fields from path, query and body."""
+
+    __slots__ = ("fields", "mount", "path")
+
+    def __init__(self, mount: str, path: Mapping[str, str], fields: Mapping[str, Any]) -> None:
+        self.mount = mount
+        self.path = path
+        """The parts of the path that have names."""
+        self.fields = fields
+
+    @property
+    def key(self) -> KeyRef:
+        """The key the path names."""
+        return key_ref(self.mount, self.path["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A successful reply: the data of the envelope, or what stands in its place."""
+
+    data: object = None
+    status: int = 200
+    """204 has no body."""
+    warnings: tuple[str, ...] = ()
+    auth: object = None
+    bare: bool = False
+    """Whether the data stands alone, without the envelope."""
+    merged: bool = False
+    """Whether the data stands in the envelope and beside it."""
+
+
+NO_CONTENT: Final = Written(status=204)
+NOT_FOUND: Final = Written(status=404)
+Build = Callable[[Call], Request]
+Render = Callable[[Any, Request, Call], Written]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One operation of the dialect."""
+
+    operation: str
+    """As the audit entry names it."""
+    action: Action
+    build: Build
+    render: Render
+    fields: frozenset[str] = frozenset()
+    """Known fields of the body; others are ignored, with a warning that names them."""
+    missing: tuple[int, str] | None = None
+    """What is said of a key that is not there; by default 404 without a message."""
+    limit: int = MAX_BODY
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a path leads."""
+
+    mount: str
+    path: Mapping[str, str]
+    methods: Mapping[str, Route]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A path with named parts, `:name` for one segment and `*name` for one or more at the end."""
+
+    parts: tuple[str, ...]
+    methods: dict[str, Route] = field(default_factory=dict)
+
+    def match(self, segments: tuple[str, ...]) -> dict[str, str] | None:
+        """The named parts, if the path is one of this template."""
+        last = self.parts[-1]
+        if last.startswith("*"):
+            if len(segments) < len(self.parts):
+                return None
+            segments = (*segments[: len(self.parts) - 1], "/".join(segments[len(self.parts) - 1 :]))
+        if len(segments) != len(self.parts):
+            return None
+        found = {}
+        for part, segment in zip(self.parts, segments, strict=True):
+            if part[0] in ":*":
+                found[part[1:]] = segment
+            elif part != segment:
+                return None
+        return found
+
+
+class Table:
+    """Every route, by template and method."""
+
+    def __init__(self, routes: Mapping[tuple[str, str], Route]) -> None:
+        templates: dict[str, Template] = {}
+        for (method, path), route in routes.items():
+            template = templates.setdefault(path, Template(tuple(path.split("/"))))
+            template.methods[method] = route
+        self._templates: dict[str, list[Template]] = {}
+        for template in templates.values():
+            self._templates.setdefault(template.parts[0], []).append(template)
+        for group in self._templates.values():
+            # Literal parts win over named ones, whatever the order of the table.
+            group.sort(key=lambda one: [part[0] in ":*" for part in one.parts])
+
+    def find(self, segments: tuple[str, ...]) -> tuple[Mapping[str, str], Mapping[str, Route]] | None:
+        """The named parts of a path and its routes by method."""
+        for template in self._templates.get(segments[0], ()):
+            found = template.match(segments)
+            if found is not None:
+                return found, template.methods
+        return None
+
+    def __contains__(self, first: str) -> bool:
+        return first in self._templates
+
+
+def resolver(system: Table, transit: Table, check_name: Callable[[str], bool]) -> Callable[[bytes], Place | None]:
+    """How paths (from behind `/v1/`) find their routes.
+
+    A mount may have slashes, and none of its segments begins an operation: so the operation is the first segment that
+    can begin one, and a path reads one way only.
+    """
+
+    @lru_cache(maxsize=8192)
+    def resolve(path: bytes) -> Place | None:
+        segments = tuple(path.decode("latin-1").strip("/").split("/"))
+        if not all(segments):
+            return None
+        if segments[0] in system:
+            found = system.find(segments)
+            return None if found is None else Place("", *found)
+        for at in range(1, len(segments)):
+            if segments[at] in transit:
+                found = transit.find(segments[at:])
+                if found is None or not check_name(found[0].get("name", "x")):
+                    return None
+                return Place("/".join(segments[:at]), *found)
+        return None
+
+    return resolve

@@ -1,0 +1,101 @@
+"""What anyone may read without a token: health, seal status, whether there is a vault; nothing of what is inside.
+
+The version is the level of the API that is spoken, which clients choose their ways by, with ours as build metadata.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from keyvault_lite.model.errors import KeyVaultError
+from keyvault_lite.model.replies import Health
+from keyvault_lite.wire.http import Exchange, Reply
+from keyvault_lite.wire.reader import read_query
+
+API_LEVEL: Final = "1.19.0"
+CLUSTER: Final = "keyvault-lite"
+SEALED, FAULTY = 503, 500
+
+
+def version(found: Health) -> str:
+    """As clients parse it (semantic versioning)."""
+    return f"{API_LEVEL}+keyvault-lite.{found.version}"
+
+
+def _code(exchange: Exchange, name: str, default: int) -> int:
+    try:
+        asked = read_query(exchange.query).get(name, "")
+    except KeyVaultError:
+        return default
+    return int(asked) if asked.isascii() and asked.isdigit() and 200 <= int(asked[:4]) <= 599 else default  # noqa: PLR2004
+
+
+def health(found: Health, exchange: Exchange) -> Reply:
+    """Whether the vault serves: by status, for probes."""
+    code = _code(exchange, "activecode", 200)
+    if found.sealed:
+        code = _code(exchange, "sealedcode", SEALED)
+    elif not found.serving:
+        code = FAULTY
+    document = {
+        "initialized": True,
+        "sealed": found.sealed,
+        "standby": False,
+        "replication_performance_mode": "disabled",
+        "replication_dr_mode": "disabled",
+        "server_time_utc": int(time.time()),
+        "version": version(found),
+        "cluster_name": CLUSTER,
+        "cluster_id": "",
+    }
+    return exchange.reply(code, msgspec.json.encode(document))
+
+
+def seal_status(found: Health, exchange: Exchange) -> Reply:
+    """Whether the keyring is open."""
+    document = {
+        "type": "shamir",
+        "initialized": True,
+        "sealed": found.sealed,
+        "t": 1,
+        "n": 1,
+        "progress": 0,
+        "nonce": "",
+        "version": version(found),
+        "build_date": "",
+        "migration": False,
+        "cluster_name": CLUSTER,
+        "cluster_id": "",
+        "recovery_seal": False,
+        "storage_type": "keyvault-lite",
+    }
+    return exchange.reply(200, msgspec.json.encode(document))
+
+
+def init(_: Health, exchange: Exchange) -> Reply:
+    """That there is a vault: who serves is initialised."""
+    return exchange.reply(200, b'{"initialized":true}')
+
+
+def leader(_: Health, exchange: Exchange) -> Reply:
+    """Every node serves; there is none to be sent to."""
+    document = {"ha_enabled": False, "is_self": False, "leader_address": "", "leader_cluster_address": ""}
+    return exchange.reply(200, msgspec.json.encode(document))
+
+
+def refuse_seal(_: Health, exchange: Exchange) -> Reply:
+    """There is no seal of this kind yet: the master key opens the vault when it starts."""
+    return exchange.reply(400, b'{"errors":["sealing is not available: the vault is opened by its master key"]}')
+
+
+Open = Callable[[Health, Exchange], Reply]
+OPEN: Final[Mapping[bytes, Open]] = {
+    b"sys/health": health,
+    b"sys/init": init,
+    b"sys/leader": leader,
+    b"sys/seal": refuse_seal,
+    b"sys/seal-status": seal_status,
+    b"sys/unseal": refuse_seal,
+}

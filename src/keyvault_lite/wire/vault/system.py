@@ -1,0 +1,133 @@
+"""Mounts: bodies to requests, results to data."""
+
+import hashlib
+from typing import Any, Final
+
+from keyvault_lite.model.errors import InvalidRequest, NotFound
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.requests import Request
+from keyvault_lite.model.transit_system import DisableMount, EnableMount, ListMounts, Mount, TuneMount
+from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
+from keyvault_lite.wire.vault.values import mapping, text
+
+TUNE: Final = "/tune"
+_CONFIG: Final = {"default_lease_ttl": 0, "max_lease_ttl": 0, "force_no_cache": False}
+_FIELDS: Final = frozenset(
+    {
+        "allowed_managed_keys",
+        "config",
+        "description",
+        "external_entropy_access",
+        "local",
+        "options",
+        "plugin_name",
+        "plugin_version",
+        "seal_wrap",
+        "type",
+    }
+)
+
+
+def _uuid(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
+
+
+def mount_object(mount: Mount) -> dict[str, object]:
+    """A key space as the products show it."""
+    return {
+        "accessor": "transit_" + _uuid(mount.path)[:8],
+        "config": {**_CONFIG, **mount.config},
+        "description": mount.description,
+        "external_entropy_access": False,
+        "local": False,
+        "options": mount.options,
+        "plugin_version": "",
+        "running_plugin_version": "",
+        "running_sha256": "",
+        "seal_wrap": False,
+        "type": "transit",
+        "uuid": _uuid(mount.path),
+    }
+
+
+def _config(fields: Any) -> dict[str, Any]:  # noqa: ANN401
+    found = mapping(fields, "config")
+    return {name: value for name, value in found.items() if name in _CONFIG and isinstance(value, int | str | bool)}
+
+
+def _enable(call: Call) -> Request:
+    path = call.path["path"]
+    if path.endswith(TUNE):
+        description = call.fields.get("description")
+        return TuneMount(
+            mount=path.removesuffix(TUNE), description=None if description is None else text(call.fields, "description")
+        )
+    options = mapping(call.fields, "options")
+    return EnableMount(
+        mount=path,
+        kind=text(call.fields, "type"),
+        description=text(call.fields, "description"),
+        config=_config(call.fields),
+        options={name: value for name, value in options.items() if isinstance(value, str)} or None,
+    )
+
+
+def _page(found: tuple[Mount, ...], _: Request, __: Call) -> Written:
+    return Written({f"{one.path}/": mount_object(one) for one in found}, merged=True)
+
+
+def _one(found: tuple[Mount, ...], _: Request, call: Call) -> Written:
+    path = call.path["path"]
+    tuned = path.endswith(TUNE)
+    path = path.removesuffix(TUNE)
+    for one in found:
+        if one.path == path:
+            shown = mount_object(one)
+            if tuned:
+                shown = {**_CONFIG, **one.config, "description": one.description}
+            return Written(shown, merged=True)
+    raise InvalidRequest("No secret engine mount at that path")
+
+
+def _within(found: tuple[Mount, ...], _: Request, call: Call) -> Written:
+    """The mount that a path lies in: what the command line asks before it reads."""
+    path = call.path["path"].rstrip("/") + "/"
+    for one in found:
+        if path.startswith(one.path + "/"):
+            return Written({**mount_object(one), "path": one.path + "/"})
+    raise NotFound
+
+
+MOUNTS: Final = Route(
+    operation="sys.mounts.list", action=Action.SETTING_READ, build=lambda _: ListMounts(), render=_page
+)
+READ_MOUNT: Final = Route(
+    operation="sys.mounts.read", action=Action.SETTING_READ, build=lambda _: ListMounts(), render=_one
+)
+ENABLE: Final = Route(
+    operation="sys.mounts.enable",
+    action=Action.SETTING_UPDATE,
+    build=_enable,
+    render=lambda *_: NO_CONTENT,
+    fields=_FIELDS,
+)
+DISABLE: Final = Route(
+    operation="sys.mounts.disable",
+    action=Action.SETTING_UPDATE,
+    build=lambda call: DisableMount(mount=call.path["path"]),
+    render=lambda *_: NO_CONTENT,
+)
+UI_MOUNT: Final = Route(
+    operation="sys.internal.ui.mounts.read",
+    action=Action.SETTING_READ,
+    build=lambda _: ListMounts(),
+    render=_within,
+    missing=(403, "preflight capability check returned 403, please ensure client's policies grant access to path"),
+)
+UI_MOUNTS: Final = Route(
+    operation="sys.internal.ui.mounts.list",
+    action=Action.SETTING_READ,
+    build=lambda _: ListMounts(),
+    render=lambda found, _, __: Written({"secret": {f"{one.path}/": mount_object(one) for one in found}, "auth": {}}),
+)

@@ -1,0 +1,153 @@
+"""Values as this dialect's clients send them: loosely typed, as the products read them.
+
+Text may come as a number, numbers and truth values as text, periods as "24h" or seconds. An empty value is an absent
+one where the products take it so. What does not fit is refused with the field's name and never with its value.
+"""
+
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from keyvault_lite.model.errors import InvalidRequest
+
+Fields = Mapping[str, Any]
+_INTEGER: Final = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_TRUE: Final = frozenset({"1", "t", "T", "true", "True", "TRUE"})
+_FALSE: Final = frozenset({"0", "f", "F", "false", "False", "FALSE", ""})
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_PERIOD: Final = re.compile(r"(?:\d{1,9}[smhd])+", re.ASCII)
+_PART: Final = re.compile(r"(\d+)([smhd])", re.ASCII)
+_BREAKS: Final = str.maketrans("", "", "\r\n")
+
+
+def text(fields: Fields, name: str, default: str = "") -> str:
+    """A field of text."""
+    value = fields.get(name)
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return default
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, int):
+        return str(value)
+    raise InvalidRequest(f"{name} takes text")
+
+
+def data(fields: Fields, name: str) -> bytes:
+    """A field of bytes, in standard base64 with padding; absent is empty."""
+    value = fields.get(name)
+    return decode(value if isinstance(value, str) else text(fields, name), name)
+
+
+def decode(value: str, name: str) -> bytes:
+    """Standard base64 with padding; line breaks inside do not count."""
+    if not value:
+        return b""
+    try:
+        return binascii.a2b_base64(value, strict_mode=True)
+    except ValueError:
+        pass
+    try:
+        return binascii.a2b_base64(value.translate(_BREAKS), strict_mode=True)
+    except ValueError:
+        raise InvalidRequest(f"{name}: illegal base64 data") from None
+
+
+def optional_data(fields: Fields, name: str) -> bytes | None:
+    """As `data`; an empty value is none."""
+    return data(fields, name) or None if name in fields else None
+
+
+def number(fields: Fields, name: str, default: int = 0) -> int:
+    """A field of a whole number."""
+    found = optional_number(fields, name)
+    return default if found is None else found
+
+
+def optional_number(fields: Fields, name: str) -> int | None:
+    """As `number`; None if absent or empty."""
+    value = fields.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        return int(value)
+    raise InvalidRequest(f"{name} takes a whole number")
+
+
+def flag(fields: Fields, name: str) -> bool:
+    """A truth value; absent is false."""
+    return bool(optional_flag(fields, name))
+
+
+def optional_flag(fields: Fields, name: str) -> bool | None:
+    """A truth value; None if absent."""
+    value = fields.get(name)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value != 0
+    if isinstance(value, str) and value in _TRUE | _FALSE:
+        return value in _TRUE
+    raise InvalidRequest(f"{name} takes true or false")
+
+
+def optional_period(fields: Fields, name: str) -> int | None:
+    """A period in seconds, from "24h", "1h30m", "3600" or 3600; None if absent."""
+    value = fields.get(name)
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and _PERIOD.fullmatch(value):
+        return sum(int(count) * _UNITS[unit] for count, unit in _PART.findall(value))
+    seconds = optional_number(fields, name)
+    if seconds is None or seconds < 0:
+        raise InvalidRequest(f"{name} is not a period")
+    return seconds
+
+
+def texts(fields: Fields, name: str) -> tuple[str, ...]:
+    """A list of text, or text with commas."""
+    value = fields.get(name)
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    raise InvalidRequest(f"{name} takes a list of text")
+
+
+def objects(fields: Fields, name: str) -> list[Fields]:
+    """A list of objects."""
+    value = fields[name]
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise InvalidRequest(f"{name} takes a list of objects")
+    return value
+
+
+def mapping(fields: Fields, name: str) -> Fields:
+    """An object; absent is empty."""
+    value = fields.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{name} takes an object")
+    return value
+
+
+_PREFIXED: Final = re.compile(r"vault:v(\d{1,9}):(.*)", re.ASCII | re.DOTALL)
+
+
+def prefixed(value: str, what: str) -> tuple[int, str]:
+    """Version and body text of `vault:v<N>:<text>`."""
+    found = _PREFIXED.fullmatch(value)
+    if found is None:
+        raise InvalidRequest(f"invalid {what}: no prefix")
+    return int(found[1]), found[2]
