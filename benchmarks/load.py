@@ -131,7 +131,9 @@ def run(load: Load) -> Measured:
     )
 
 
-def _exchange(poll: select.epoll, connections: dict[int, _Connection], request: bytes, *, until: float) -> array[float]:
+def _exchange(
+    poll: select.epoll, connections: dict[int, _Connection], request: bytes, *, until: float
+) -> "array[float]":
     """Answer each answer with the next request; the latencies in seconds."""
     latencies = array("d")
     clock = time.perf_counter
