@@ -15,13 +15,17 @@ from keyvault_lite.audit.checkpoint import (
     InvalidNote,
     checkpoint_body,
     cosign,
+    fact_lines,
     key_hash,
     origin,
     parse_checkpoint,
     parse_note,
     parse_number,
     parse_verifier_key,
+    read_facts,
     sign_note,
+    signed_by,
+    split_origin,
     verifier_key,
     verify_cosignature,
     verify_note,
@@ -81,6 +85,49 @@ def test_extension_lines_are_kept_and_signed() -> None:
     assert verify_note(note, VKEY, verify).extensions == ("one", "two")
     with pytest.raises(InvalidNote):
         verify_note(note.replace("two", "three"), VKEY, verify)
+
+
+def test_the_facts_of_an_anchor_are_extension_lines() -> None:
+    lines = fact_lines(5, ROOT)
+    assert lines == ("state-seq 5", f"entry-hash {base64.b64encode(ROOT).decode()}")
+    assert read_facts(lines) == (5, ROOT)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        fact_lines(5, ROOT)[:1],
+        (*fact_lines(5, ROOT), "more"),
+        fact_lines(5, ROOT)[::-1],
+        ("state-seq 05", fact_lines(5, ROOT)[1]),
+        fact_lines(5, ROOT[:31]),
+        fact_lines(-1, ROOT),
+        ("state-seq 5", "entry-hash A"),
+    ],
+)
+def test_other_extension_lines_are_no_facts(lines: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidNote):
+        read_facts(lines)
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 17])
+def test_an_origin_is_split_as_it_was_made(epoch: int) -> None:
+    assert split_origin(origin(INSTANCE, epoch)) == (ORIGIN, epoch)
+
+
+@pytest.mark.parametrize("name", ["example.com/7", "a/b/01", "a/b/0", "a/b/x", "log", "a/b/12345678901"])
+def test_what_does_not_end_in_an_epoch_is_the_log_itself(name: str) -> None:
+    assert split_origin(name) == (name, 0)
+
+
+def test_a_note_is_reduced_to_known_signatures() -> None:
+    stranger = f"— stranger {'A' * 96}\n"
+    text = NOTE + stranger + COSIGNED.removeprefix(NOTE)
+    assert signed_by(text, VKEY) == NOTE
+    assert signed_by(text, VKEY, WITNESS_VKEY) == COSIGNED
+    with pytest.raises(InvalidNote, match="not signed by this key"):
+        signed_by(NOTE, WITNESS_VKEY)
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=20), st.integers(0, 2**63 - 1))

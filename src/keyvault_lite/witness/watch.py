@@ -62,6 +62,7 @@ class Watch:
         """When the log was last seen empty: there is nothing to confirm."""
         self._problem = "it was not asked yet"
         self._violation: IntegrityViolation | None = None
+        self._turn = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="witness", daemon=True)
 
@@ -88,6 +89,10 @@ class Watch:
 
     def round(self) -> None:
         """Submit the newest checkpoint if it is new, or the last answer old."""
+        with self._turn:
+            self._round()
+
+    def _round(self) -> None:
         now = self._clock()
         note = self._ledger.signed_head()
         if not note:

@@ -1,0 +1,157 @@
+"""C2SP tlog-witness as it goes over the wire."""
+
+import base64
+import http.client
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from keyvault_lite.audit.checkpoint import verify_cosignature
+from keyvault_lite.crypto.witness import verify_ed25519
+from keyvault_lite.wire.witness import MAX_SUBMISSION, STATUS
+from keyvault_lite.witness.register import Refused
+from tests.vectors.make_receipts import INSTANCE
+from tests.witness.support import KEY, LATER, ORIGIN, VKEY, Tree, body, register, served, vkey
+
+TREE = Tree(40)
+FORK = Tree(40, other_from=10)
+
+
+class Wire:
+    def __init__(self, url: str) -> None:
+        self.port = urlsplit(url).port
+
+    def ask(self, method: str, path: str, sent: bytes | None = None) -> tuple[int, str, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, sent)
+            reply = connection.getresponse()
+            return reply.status, reply.getheader("content-type") or "", reply.read()
+        finally:
+            connection.close()
+
+    def add(self, old: int, new: int, tree: Tree = TREE, *, proof: list[str] | None = None) -> tuple[int, str, bytes]:
+        lines = [base64.b64encode(one).decode() for one in tree.prove(old, new)] if proof is None else proof
+        return self.ask("POST", "/add-checkpoint", body(old, lines, tree.note(new)))
+
+
+@pytest.fixture
+def wire(tmp_path: Path) -> Iterator[Wire]:
+    with served(register(tmp_path / "w", VKEY, LATER)) as url:
+        yield Wire(url)
+
+
+def test_a_log_is_confirmed_step_by_step(wire: Wire) -> None:
+    for old, new in ((0, 1), (1, 2), (2, 7), (7, 8), (8, 23), (23, 40)):
+        status, kind, line = wire.add(old, new)
+        assert (status, kind) == (200, "text/plain; charset=utf-8")
+        head, _ = verify_cosignature(TREE.note(new) + line.decode(), vkey(KEY), verify_ed25519)
+        assert (head.origin, head.size) == (ORIGIN, new)
+
+
+def test_the_same_checkpoint_is_confirmed_again(wire: Wire) -> None:
+    assert wire.add(0, 7)[0] == 200
+    assert wire.add(7, 7)[0] == 200
+    assert wire.add(7, 7, proof=[base64.b64encode(bytes(32)).decode()])[0] == 422
+
+
+def test_the_empty_log(wire: Wire) -> None:
+    assert wire.add(0, 0)[0] == 200
+    assert wire.add(0, 3)[0] == 200
+
+
+def test_another_start_is_told_the_size(wire: Wire) -> None:
+    assert wire.add(3, 7) == (409, "text/x.tlog.size", b"0\n")
+    wire.add(0, 7)
+    for old, new in ((0, 7), (0, 12), (3, 12), (3, 3), (12, 12)):
+        assert wire.add(old, new) == (409, "text/x.tlog.size", b"7\n")
+
+
+def test_a_rollback_is_refused_for_ever(wire: Wire) -> None:
+    wire.add(0, 23)
+    assert [wire.add(0, size)[0] for size in (1, 7, 22)] == [409, 409, 409]
+    assert wire.add(23, 22)[0] == 400, "the old size is above the new one"
+
+
+def test_a_fork_is_refused_and_kept_as_evidence(wire: Wire, tmp_path: Path) -> None:
+    wire.add(0, 12)
+    assert wire.add(12, 12, FORK) == (409, "text/x.tlog.size", b"12\n")
+    assert wire.add(12, 30, FORK)[0] == 422
+    assert wire.add(12, 30)[0] == 200
+    kept = {file.read_text() for file in (tmp_path / "w" / "evidence").iterdir()}
+    assert kept == {FORK.note(12), FORK.note(30)}
+
+
+def test_a_wrong_proof(wire: Wire) -> None:
+    hash = base64.b64encode(bytes(32)).decode()
+    assert wire.add(0, 7, proof=[hash])[0] == 422
+    assert wire.add(0, 7)[0] == 200
+    for proof in ([], [hash], [hash] * 63):
+        assert wire.add(7, 12, proof=proof)[0] == 422
+    assert wire.add(7, 12)[0] == 200
+
+
+def test_an_unknown_log(wire: Wire) -> None:
+    assert wire.ask("POST", "/add-checkpoint", body(0, [], TREE.note(3, epoch=2)))[0] == 404
+    assert wire.ask("GET", "/checkpoint/keyvault-lite/" + "00" * 16)[0] == 404
+
+
+def test_a_signature_that_is_not_the_logs(wire: Wire) -> None:
+    note = TREE.note(7)
+    assert wire.ask("POST", "/add-checkpoint", body(0, [], TREE.note(7, key=bytes(32))))[0] == 403
+    assert wire.ask("POST", "/add-checkpoint", body(0, [], note.replace("\n7\n", "\n8\n")))[0] == 403
+    assert wire.ask("POST", "/add-checkpoint", body(0, [], f"{note}— other.example {'A' * 96}\n"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"old 0\n",
+        b"old 0\n\n",
+        b"\xff",
+        TREE.note(3).encode(),
+        body(0, [], TREE.note(3)).replace(b"old 0", b"old 00"),
+        body(0, [], TREE.note(3)).replace(b"old 0", b"old -1"),
+        body(0, [], TREE.note(3)).replace(b"old 0", b"OLD 0"),
+        body(0, [], TREE.note(3)).replace(b"old 0\n", b"old 0\r\n"),
+        body(0, ["AAAA"[:3]], TREE.note(3)),
+        body(0, ["A" * 44] * 64, TREE.note(3)),
+        body(0, [], TREE.note(3))[:-1],
+        body(0, [], "one\n\n— a b\n"),
+        body(4, [], TREE.note(3)),
+    ],
+)
+def test_a_malformed_submission(wire: Wire, sent: bytes) -> None:
+    assert wire.ask("POST", "/add-checkpoint", sent)[0] == 400
+    assert wire.add(0, 3)[0] == 200
+
+
+def test_bounds_methods_and_paths(wire: Wire) -> None:
+    assert wire.ask("POST", "/add-checkpoint", b"x" * (MAX_SUBMISSION + 1))[0] == 413
+    assert wire.ask("GET", "/add-checkpoint")[0] == 405
+    assert wire.ask("POST", f"/checkpoint/{ORIGIN}", b"")[0] == 405
+    assert wire.ask("GET", "/checkpoint/%ff")[0] == 404
+    assert wire.ask("GET", "/")[0] == 404
+
+
+def test_the_newest_is_confirmed_anew_when_it_is_read(wire: Wire) -> None:
+    assert wire.ask("GET", f"/checkpoint/{ORIGIN}")[0] == 204
+    wire.add(0, 7)
+    status, _, text = wire.ask("GET", f"/checkpoint/{ORIGIN}")
+    assert status == 200
+    assert text.decode().startswith(TREE.note(7))
+    assert verify_cosignature(text.decode(), vkey(KEY), verify_ed25519)[0].size == 7
+
+
+def test_a_new_epoch_closes_the_older(wire: Wire) -> None:
+    wire.add(0, 30)
+    assert wire.ask("POST", "/add-checkpoint", body(0, [], TREE.note(12, epoch=1)))[0] == 200
+    assert wire.add(30, 40)[0] == 403
+    assert wire.ask("GET", f"/checkpoint/{ORIGIN}")[2].decode().startswith(f"keyvault-lite/{INSTANCE.hex()}/1\n12\n")
+
+
+def test_every_refusal_has_a_status() -> None:
+    assert set(Refused.__subclasses__()) == STATUS.keys()
