@@ -31,6 +31,8 @@ from keyvault_lite.model.replies import Finding, NewService, Verification
 from keyvault_lite.model.requests import AddSlot, Initialise, Origin, RecoverAdmin, RemoveSlots, Repair, Request
 from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.wire import native
+from keyvault_lite.wire.aws import Aws
+from keyvault_lite.wire.aws import belongs as aws_belongs
 from keyvault_lite.wire.http import Dispatcher
 from keyvault_lite.wire.server import serve as server_config
 from keyvault_lite.wire.vault import VaultDialect
@@ -315,15 +317,16 @@ def _announce(made: NewService) -> None:
 
 def build(chosen: Settings, *, vault: Vault | None = None, loopback_only: bool = False) -> Dispatcher:
     """The ASGI application; it opens the vault, and begins an empty one, when it is started."""
+    aws = Aws(chosen.aws_account)
     transit = VaultDialect()
 
     @asynccontextmanager
     async def serving() -> AsyncIterator[Engine]:
         async with _serving(chosen, vault) as engine:
-            transit.engine = engine
+            aws.engine = transit.engine = engine
             yield engine
 
-    return native.build(lifespan=serving, mounts=[(transit.belongs, transit)], loopback_only=loopback_only)
+    return native.build(lifespan=serving, mounts=[(aws_belongs, aws), (transit.belongs, transit)], loopback_only=loopback_only)
 
 
 def create_app() -> Dispatcher:

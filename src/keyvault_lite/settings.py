@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     allow_plain_http: bool = False
     """Serve plain HTTP on an address that is not loopback: only behind something that ends TLS."""
+    aws_account: str = Field(default="000000000000", pattern=r"^[0-9]{12}$")
+    """The account id in the ARNs of the AWS dialect."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod

@@ -18,6 +18,7 @@ from keyvault_lite.model.requests import (
     Repair,
     Request,
     RotateDueKey,
+    TrustAnchor,
 )
 from keyvault_lite.model.transit import RotateDueTransitKey
 
@@ -27,6 +28,8 @@ _USERS: Final = frozenset({Role.ADMIN, Role.SERVICE})
 _READERS: Final = frozenset({Role.ADMIN, Role.AUDITOR})
 
 ROLES: Final[Mapping[Action, frozenset[Role]]] = {
+    Action.ACCESS_KEY_CREATE: _ADMIN,
+    Action.ACCESS_KEY_REVOKE: _ADMIN,
     Action.AUDIT_READ: _READERS,
     Action.AUDIT_VERIFY: _READERS,
     Action.DATA_KEY: _USERS,
@@ -66,10 +69,20 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
     Action.TOKEN_RENEW: _ALL,  # of others than ADMIN only their own: `may_renew`
     Action.VERIFY: _USERS,
 }
-"""Which roles may attempt an action at all. INITIALISE and MASTER_KEY_ROTATE are nobody's: the vault itself does them."""
+"""Which roles may attempt an action at all. ANCHOR_TRUST, INITIALISE and MASTER_KEY_ROTATE are nobody's: the vault itself does them."""
 
 SYSTEM_ONLY: Final[frozenset[type[Request]]] = frozenset(
-    {AddSlot, EraseDueKey, Initialise, RecoverAdmin, RemoveSlots, Repair, RotateDueKey, RotateDueTransitKey}
+    {
+        AddSlot,
+        EraseDueKey,
+        Initialise,
+        RecoverAdmin,
+        RemoveSlots,
+        Repair,
+        RotateDueKey,
+        RotateDueTransitKey,
+        TrustAnchor,
+    }
 )
 """Requests that no wire may make."""
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from keyvault_lite.access.aws_policy import Judgement, Question, read_policy
 from keyvault_lite.access.authorize import NO_KEY, check_key
+from keyvault_lite.access.aws_policy import Judgement, Question, read_policy
 from keyvault_lite.model.aws import Place
 from keyvault_lite.model.aws_errors import KeyNotFound
 from keyvault_lite.model.encoding import Context

@@ -13,7 +13,7 @@ from typing import Any, Final
 from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.access.authorize import check_key, check_role
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.engine import audit, aws, aws_view, cipher, keys, repair, services, signing, transit
+from keyvault_lite.engine import access_keys, audit, aws, aws_view, cipher, keys, repair, services, signing, transit
 from keyvault_lite.engine.aws_view import Located
 from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
 from keyvault_lite.ledger.ledger import Ledger
@@ -52,6 +52,7 @@ from keyvault_lite.observe import logger
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     **audit.HANDLERS,
+    **access_keys.HANDLERS,
     **aws.HANDLERS,
     **cipher.HANDLERS,
     **keys.HANDLERS,

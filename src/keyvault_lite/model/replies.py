@@ -118,6 +118,14 @@ class NewService:
 
 
 @dataclass(frozen=True, slots=True)
+class NewAccessKey:
+    """Credentials for signed requests; the secret is shown this once."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Something stored that does not verify."""
 
@@ -137,6 +145,10 @@ class Verification:
     first_invalid: int | None = None
     reason: str | None = None
     findings: tuple[Finding, ...] = ()
+    more: int = 0
+    """Findings beyond those that are listed."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know and is no finding."""
 
 
 @dataclass(frozen=True, slots=True)

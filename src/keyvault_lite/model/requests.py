@@ -511,6 +511,28 @@ class RenewToken(ServiceRequest):
 
 
 @dataclass(frozen=True, slots=True)
+class CreateAccessKey(ServiceRequest):
+    """Give a service credentials to sign requests of the AWS dialect with. Answers NewAccessKey."""
+
+    action = Action.ACCESS_KEY_CREATE
+
+
+@dataclass(frozen=True, slots=True)
+class ListAccessKeys(ServiceRequest):
+    """The access keys of a service that are not revoked, oldest first. Answers Page[Token]."""
+
+    action = Action.SERVICE_READ
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeAccessKey(ServiceRequest):
+    """End an access key at once. Answers Page[Token] of those left."""
+
+    action = Action.ACCESS_KEY_REVOKE
+    access_key_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Initialise(Request):
     """Begin an empty vault: its keyring's first slot and its first ADMIN. Answers NewService."""
 
@@ -543,6 +565,16 @@ class RemoveSlots(Request):
 
     action = Action.MASTER_KEY_ROTATE
     slot_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrustAnchor(Request):
+    """Put on record that the log goes on from `size` entries although no anchor confirms it. Answers None."""
+
+    action = Action.ANCHOR_TRUST
+    size: int
+    lost: str | None = None
+    """What an acknowledged rollback loses, in words; None if the anchor was only missing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ from keyvault_lite.model.requests import (
     ReadConsistency,
     ReadPublicKey,
     ReadReceipt,
+    RevokeAccessKey,
     RevokeKey,
     UpdateKey,
     UpdateService,
@@ -254,6 +255,17 @@ def update_service(service: str, body: ServiceChange) -> UpdateService:
         active=body.active,
         expires_at=expires_at,
     )
+
+
+class AccessKeyRevocation(Body):
+    """Which access key."""
+
+    access_key_id: Annotated[Text, Field(min_length=16, max_length=128)]
+
+
+def revoke_access_key(service: str, body: AccessKeyRevocation) -> RevokeAccessKey:
+    """Build RevokeAccessKey."""
+    return RevokeAccessKey(service=service, access_key_id=body.access_key_id)
 
 
 # Queries

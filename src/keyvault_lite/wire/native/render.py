@@ -8,7 +8,7 @@ from msgspec import UNSET, structs
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.evidence import Entry
-from keyvault_lite.model.identity import Service
+from keyvault_lite.model.identity import Service, Token
 from keyvault_lite.model.keys import Key, KeyVersion
 from keyvault_lite.model.replies import (
     BatchReply,
@@ -17,6 +17,7 @@ from keyvault_lite.model.replies import (
     Decrypted,
     Encrypted,
     LogKey,
+    NewAccessKey,
     NewService,
     Page,
     PublicKey,
@@ -27,6 +28,8 @@ from keyvault_lite.model.replies import (
 )
 from keyvault_lite.wire.native.hot import Encoding
 from keyvault_lite.wire.native.replies import (
+    AccessKeyReply,
+    AccessKeysReply,
     ConsistencyReply,
     DataKeyReply,
     DecryptReply,
@@ -36,6 +39,7 @@ from keyvault_lite.wire.native.replies import (
     GrantReply,
     KeyReply,
     LogKeyReply,
+    NewAccessKeyReply,
     NewServiceReply,
     PublicKeyReply,
     RandomReply,
@@ -180,6 +184,16 @@ def _service(service: Service) -> dict[str, Any]:
 def service(service: Service, _: object) -> ServiceReply:
     """Write a service."""
     return ServiceReply(**_service(service))
+
+
+def new_access_key(result: NewAccessKey, _: object) -> NewAccessKeyReply:
+    """Write credentials."""
+    return NewAccessKeyReply(result.access_key_id, result.secret_access_key)
+
+
+def access_keys(result: Page[Token], _: object) -> AccessKeysReply:
+    """Write the access keys of a service."""
+    return AccessKeysReply([AccessKeyReply(one.id, format_time(one.created_at)) for one in result.items])
 
 
 def new_service(result: NewService, _: object) -> NewServiceReply:

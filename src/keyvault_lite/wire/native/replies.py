@@ -149,6 +149,26 @@ class ServiceReply(Struct, kw_only=True):
     expires_at: Time | None
 
 
+class NewAccessKeyReply(Struct):
+    """Credentials of the AWS dialect. The secret is shown in this reply and never again."""
+
+    access_key_id: str
+    secret_access_key: str
+
+
+class AccessKeyReply(Struct):
+    """An access key of the AWS dialect; its secret cannot be shown."""
+
+    access_key_id: str
+    created_at: Time
+
+
+class AccessKeysReply(Struct):
+    """The access keys of a service that are not revoked, oldest first."""
+
+    items: list[AccessKeyReply]
+
+
 class NewServiceReply(ServiceReply, kw_only=True):
     """A service with its token, shown this once; null when an Idempotency-Key repeats the reply."""
 

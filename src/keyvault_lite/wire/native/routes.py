@@ -6,8 +6,10 @@ from typing import Any, Final
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import (
+    CreateAccessKey,
     DisableKey,
     EnableKey,
+    ListAccessKeys,
     ReadCheckpoint,
     ReadKey,
     ReadLogKey,
@@ -321,6 +323,41 @@ SERVICES: Final = (
         keep=render.kept_service,
         reply=replies.NewServiceReply,
         mutating=True,
+    ),
+    Route(
+        method="POST",
+        path="/services/{id}/aws-credentials",
+        action=Action.ACCESS_KEY_CREATE,
+        tag=Tag.SERVICES,
+        summary="Give a service credentials for the AWS dialect",
+        description="For ADMIN. The secret is shown in this reply and never again.",
+        build=_of_service(CreateAccessKey),
+        render=render.new_access_key,
+        reply=replies.NewAccessKeyReply,
+        status=201,
+    ),
+    Route(
+        method="GET",
+        path="/services/{id}/aws-credentials",
+        action=Action.SERVICE_READ,
+        tag=Tag.SERVICES,
+        summary="List a service's credentials for the AWS dialect",
+        build=_of_service(ListAccessKeys),
+        render=render.access_keys,
+        reply=replies.AccessKeysReply,
+    ),
+    Route(
+        method="POST",
+        path="/services/{id}/aws-credentials/revoke",
+        action=Action.ACCESS_KEY_REVOKE,
+        tag=Tag.SERVICES,
+        summary="Revoke credentials for the AWS dialect; they die at once",
+        description="For ADMIN. Answers the ones left.",
+        shape=models.AccessKeyRevocation,
+        build=models.revoke_access_key,
+        render=render.access_keys,
+        reply=replies.AccessKeysReply,
+        example={"access_key_id": "AKIAQWERTZUIOPASDFGH"},
     ),
 )
 AUDIT: Final = (

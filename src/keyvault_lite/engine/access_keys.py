@@ -1,0 +1,69 @@
+"""Access keys: what a service signs requests of the AWS dialect with. Any service may have some; its role and grants decide."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from keyvault_lite.crypto.sigv4 import new_access_key
+from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.model.errors import LimitExceeded, NotFound
+from keyvault_lite.model.identity import Service, Token, TokenKind
+from keyvault_lite.model.replies import NewAccessKey, Page
+from keyvault_lite.model.requests import CreateAccessKey, ListAccessKeys, Request, RevokeAccessKey
+
+MAX_ACCESS_KEYS: Final = 10
+"""Of one service at one time: enough to change them in turn."""
+
+
+def _service(scene: Scene, ref: str) -> Service:
+    service = scene.state.find_service(ref)
+    if service is None:
+        raise NotFound("no such service")
+    return service
+
+
+def _held(service: Service, scene: Scene) -> list[Token]:
+    held = [one for one in scene.state.tokens_of(service.id) if one.kind is TokenKind.AWS]
+    return sorted(held, key=lambda one: (one.created_at, one.id))
+
+
+def create(request: CreateAccessKey, scene: Scene) -> Done:
+    """Fresh credentials; the secret is kept sealed, because a signature needs it again."""
+    service = _service(scene, request.service)
+    if len(_held(service, scene)) >= MAX_ACCESS_KEYS:
+        raise LimitExceeded(f"a service has at most {MAX_ACCESS_KEYS} access keys: revoke one first")
+    key_id, secret = scene.once("access key", (), new_access_key)
+    token = Token(
+        id=key_id,
+        service_id=service.id,
+        kind=TokenKind.AWS,
+        digest=scene.keyring.access_keys.seal(key_id, service.id, secret),
+        created_at=scene.now,
+    )
+    return Done(NewAccessKey(key_id, secret), Change(tokens=(token,)), subject=service.id)
+
+
+def page(request: ListAccessKeys, scene: Scene) -> Done:
+    """The access keys that are not revoked; never a secret."""
+    service = _service(scene, request.service)
+    return Done(Page(tuple(_held(service, scene)), None), subject=service.id)
+
+
+def revoke(request: RevokeAccessKey, scene: Scene) -> Done:
+    """End one; with this entry it signs nothing any more."""
+    service = _service(scene, request.service)
+    held = _held(service, scene)
+    ended = next((one for one in held if one.id == request.access_key_id), None)
+    if ended is None:
+        raise NotFound("the service has no such access key")
+    left = tuple(one for one in held if one is not ended)
+    gone = replace(ended, digest=b"", ended_at=scene.now)
+    return Done(Page(left, None), Change(tokens=(gone,)), subject=service.id)
+
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    CreateAccessKey: create,
+    ListAccessKeys: page,
+    RevokeAccessKey: revoke,
+}

@@ -1,0 +1,107 @@
+"""The AWS dialect as an ASGI application: read, verify what is signed, build, perform, render."""
+
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from keyvault_lite.model.aws import DEFAULT_ACCOUNT, Place
+from keyvault_lite.model.aws_errors import UnknownOperation, Unserializable
+from keyvault_lite.model.errors import InternalError, KeyVaultError, MalformedRequest, TooLarge, Unauthenticated
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.requests import Rejected, Request
+from keyvault_lite.wire.aws.errors import write_error
+from keyvault_lite.wire.aws.operations import OPERATIONS, Operation
+from keyvault_lite.wire.aws.render import write_result
+from keyvault_lite.wire.aws.shapes import TABLE
+from keyvault_lite.wire.aws.sigv4 import ALGORITHM, INCOMPLETE, read_credential
+from keyvault_lite.wire.http import Engine, Exchange, Reply
+from keyvault_lite.wire.reader import read_json
+
+JSON: Final = b"application/x-amz-json-1.1"
+MAX_BODY: Final = 1024 * 1024
+_TARGET: Final = TABLE["target"].encode() + b"."
+_TYPES: Final = (b"application/x-amz-json-1.1", b"application/x-amz-json-1.0", b"application/json")
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def belongs(scope: Scope) -> bool:
+    """Whether a request is one of this dialect: on /, and either named or signed as one."""
+    if scope["method"] != "POST" or scope["path"] != "/":
+        return False
+    for name, value in scope["headers"]:
+        if (name == b"x-amz-target") or (name == b"authorization" and value.startswith(ALGORITHM)):
+            return True
+    return b"X-Amz-Algorithm=" in scope["query_string"]
+
+
+class Aws:
+    """Answers the operations of the service through an engine."""
+
+    engine: Engine
+    """Set before the first request."""
+
+    def __init__(self, account: str = DEFAULT_ACCOUNT) -> None:
+        self._account: Final = account
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        reply = await self.answer(Exchange(scope, receive))
+        await reply.send(send)
+
+    async def answer(self, exchange: Exchange) -> Reply:
+        """Read, build, perform, render. What cannot be built passes the same door, to be authenticated and recorded."""
+        target = exchange.headers.get(b"x-amz-target", b"")
+        name = target.removeprefix(_TARGET).decode("latin-1") if target.startswith(_TARGET) else ""
+        operation = OPERATIONS.get(name)
+        credential, place = INCOMPLETE, Place(self._account, "")
+        request: Request
+        try:
+            body = await exchange.body(MAX_BODY)
+            credential = read_credential(exchange, body)
+            place = Place(self._account, credential.region)
+            request = _build(operation, exchange, body, place)
+        except KeyVaultError as error:
+            request = _rejected(operation, error)
+        except Exception as error:  # noqa: BLE001  (a defect is answered too, and its message never shown)
+            request = _rejected(operation, exchange.defect(error))
+        try:
+            origin = exchange.origin(operation=None if operation is None else name)
+            answer = await self.engine.perform(request, credential, origin)
+            members = write_result(request, answer.result)
+        except KeyVaultError as error:
+            return self._refusal(exchange, request, error, name, place)
+        except Exception as error:  # noqa: BLE001  (as above)
+            return self._refusal(exchange, request, exchange.defect(error), name, place)
+        return _reply(exchange, 200, b"" if members is None else _encode(members), answer.audit_id)
+
+    def _refusal(self, exchange: Exchange, request: Request, error: KeyVaultError, name: str, place: Place) -> Reply:
+        if isinstance(error, Unauthenticated) and isinstance(request, Rejected) and isinstance(request.error, TooLarge):
+            error = request.error  # its signature could not be read: the body that it covers was not
+        named = getattr(request, "key", None) or ""
+        status, body = write_error(error, name, place, named)
+        # Who is not authenticated learns nothing of the log, not even its length.
+        audit_id = None if isinstance(error, Unauthenticated) else error.audit_id
+        return _reply(exchange, status, _encode(body), audit_id)
+
+
+def _build(operation: Operation | None, exchange: Exchange, body: bytes, place: Place) -> Request:
+    if operation is None:
+        raise UnknownOperation
+    media, _, _ = exchange.headers.get(b"content-type", b"").partition(b";")
+    if media.strip().lower() not in _TYPES:
+        raise Unserializable("a body is application/x-amz-json-1.1")
+    return operation.build(read_json(body) if body else {}, place)
+
+
+def _rejected(operation: Operation | None, error: KeyVaultError) -> Rejected:
+    action = Action.KEY_READ if operation is None else operation.action
+    early = isinstance(error, (MalformedRequest, TooLarge, InternalError))
+    return Rejected(of=action, error=error, early=early)
+
+
+def _reply(exchange: Exchange, status: int, body: bytes, audit_id: int | None) -> Reply:
+    reply = exchange.reply(status, body, content_type=JSON, audit_id=audit_id)
+    reply.headers.append((b"x-amzn-requestid", str(UUID(bytes=exchange.request_id)).encode()))
+    return reply
