@@ -167,6 +167,8 @@ class Journal:
                 self._connection.execute("COMMIT")
             except driver.Error as error:
                 self.tree.rollback()
+                if driver.is_full(error) and self._nothing_was_written():
+                    raise StoreFull("the audit log cannot be written: the disk is full") from error
                 raise OutcomeUnknown("the store failed while committing") from error
             try:
                 self._database.check_same_file()
@@ -176,6 +178,18 @@ class Journal:
             pending.apply()
             self._alarms.clear()
             self._publish(after)
+
+    def _nothing_was_written(self) -> bool:
+        """Whether the database still has the head from before, after a write into a full disk has failed.
+
+        Unlike a failed flush, a failed write leaves no whole commit record behind: SQLite has rolled back for good.
+        """
+        try:
+            self._abort()
+            row = self._connection.execute(statements.READ_HEAD).fetchone()
+        except driver.Error:
+            return False
+        return (row[-1] if row else b"") == self.known.mac
 
     def _may_be_written(self, item: Item) -> bool:
         """When space runs low, what only uses keys has to wait; management and denials always have their place."""
