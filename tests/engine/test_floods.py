@@ -1,0 +1,109 @@
+"""Failed logins by the thousand: each is on record, most of them as a count, and nobody else is slowed."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from keyvault_lite.engine import floods
+from keyvault_lite.engine.floods import OWN_ENTRIES, FloodGate
+from keyvault_lite.model.errors import AuditUnavailable, Unauthenticated
+from keyvault_lite.model.evidence import Action, Result
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import Answer
+from keyvault_lite.model.requests import Encrypt, ListKeys
+from tests.house import House
+
+
+def test_ten_a_second_have_entries_of_their_own_the_rest_share_one(house: House) -> None:
+    before = house.size
+    results = house.together(*(house.perform(ListKeys(), None, source="10.0.0.1") for _ in range(300)))
+    assert {type(one).__name__ for one in results} == {"Refused"}
+    assert all(isinstance(one, Unauthenticated) and one.audit_id is None for one in results)
+    drafts = [entry.draft for entry in house.log(before)]
+    assert {(one.action, one.result, one.source, one.service_id) for one in drafts} == {
+        (Action.AUTHENTICATE, Result.DENIED, "10.0.0.1", None)
+    }
+    assert sorted(one.count for one in drafts) == [1] * OWN_ENTRIES + [300 - OWN_ENTRIES]
+
+
+def test_addresses_are_counted_apart(house: House) -> None:
+    before = house.size
+    house.together(
+        *(house.perform(ListKeys(), None, source=f"10.0.0.{host}") for host in range(5) for _ in range(OWN_ENTRIES))
+    )
+    assert [entry.draft.count for entry in house.log(before)] == [1] * 5 * OWN_ENTRIES
+
+
+def test_a_flood_slows_nobody_else(house: House) -> None:
+    name = KeyRef(house.key().id)
+
+    async def everything() -> tuple[list[Any], float]:
+        flood = [asyncio.ensure_future(house.perform(ListKeys(), None, source="10.0.0.1")) for _ in range(500)]
+        await asyncio.sleep(0)
+        began = time.monotonic()
+        served = [await house.perform(Encrypt(name, plaintext=b"x"), source="10.0.0.1") for _ in range(20)]
+        taken = time.monotonic() - began
+        await asyncio.gather(*flood, return_exceptions=True)
+        return served, taken
+
+    served, taken = house.run(everything())
+    assert all(isinstance(one, Answer) for one in served)
+    assert taken < 0.9, "good callers do not wait for the entry that counts the bad ones"
+
+
+def test_the_next_second_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floods, "WINDOW", 0.05)
+    recorded: list[int] = []
+
+    async def record(_: str | None, count: int) -> None:
+        recorded.append(count)
+
+    async def two_seconds() -> None:
+        gate = FloodGate(record)
+        for _ in range(2):
+            admitted = [gate.admit("a") for _ in range(OWN_ENTRIES + 3)]
+            assert admitted == [True] * OWN_ENTRIES + [False] * 3
+            await asyncio.gather(*(gate.counted("a") for _ in range(3)))
+        assert gate.admit("b")
+        await asyncio.sleep(0.06)
+        assert [gate.admit("b") for _ in range(OWN_ENTRIES)] == [True] * OWN_ENTRIES
+
+    asyncio.run(two_seconds())
+    assert recorded == [3, 3]
+
+
+def test_who_is_counted_waits_for_the_record_and_hears_of_its_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floods, "WINDOW", 0.02)
+
+    async def record(_: str | None, __: int) -> None:
+        raise AuditUnavailable("full")
+
+    async def flood() -> list[Any]:
+        gate = FloodGate(record)
+        for _ in range(OWN_ENTRIES + 1):
+            gate.admit(None)
+        return await asyncio.gather(*(gate.counted(None) for _ in range(4)), return_exceptions=True)
+
+    errors = asyncio.run(flood())
+    assert [type(one) for one in errors] == [AuditUnavailable] * 4
+    assert len(set(map(id, errors))) == 4, "an error is raised in one task only"
+
+
+def test_a_flood_from_everywhere_does_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(floods.time, "monotonic", lambda: now)
+
+    async def record(_: str | None, __: int) -> None:
+        """Nothing."""
+
+    async def everywhere() -> int:
+        nonlocal now
+        gate = FloodGate(record)
+        for address in range(30_000):
+            now = address / 20_000
+            gate.admit(str(address))
+        return len(gate._windows)
+
+    assert asyncio.run(everywhere()) <= 21_000

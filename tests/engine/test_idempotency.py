@@ -1,0 +1,162 @@
+"""A repeat under the same Idempotency-Key: the same answer once, a conflict for another body, nothing done twice."""
+
+import pytest
+
+from keyvault_lite.engine import attempt
+from keyvault_lite.ledger import driver
+from keyvault_lite.model.errors import Conflict, Forbidden, IntegrityViolation, InvalidState, NotFound, Unauthenticated
+from keyvault_lite.model.identity import Role
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import Replayed
+from keyvault_lite.model.requests import (
+    CreateKey,
+    CreateService,
+    DestroyKey,
+    DisableKey,
+    EnableKey,
+    Encrypt,
+    KeyRequest,
+    ListServices,
+    RenewToken,
+    RestoreKey,
+    RevokeKey,
+    RotateKey,
+    UpdateKey,
+    UpdateService,
+    VerifyAudit,
+)
+from tests.house import AES, DAY, House, idempotent
+
+
+def test_a_repeat_gets_the_first_reply_and_an_entry_of_its_own(house: House) -> None:
+    first = house.answer(CreateKey(AES, "orders"), idempotency=idempotent("a"))
+    again = house.answer(CreateKey(AES, "orders"), idempotency=idempotent("a"))
+    assert again.result == Replayed(repr(first.result).encode())
+    assert again.audit_id == first.audit_id + 1
+    assert house.last.draft.reason == "replayed"
+    house.reopen()
+    assert house.ask(CreateKey(AES, "orders"), idempotency=idempotent("a")) == again.result
+
+
+def test_another_body_is_a_conflict(house: House) -> None:
+    house.ask(CreateKey(AES, "orders"), idempotency=idempotent("a"))
+    house.refusal(CreateKey(AES, "bills"), Conflict, idempotency=idempotent("a", "other"))
+    house.ask(CreateKey(AES, "bills"), idempotency=idempotent("b"))
+
+
+def test_keys_belong_to_their_service(house: House) -> None:
+    _, second = house.service("second", role=Role.ADMIN)
+    house.ask(CreateKey(AES, "orders"), idempotency=idempotent("a"))
+    house.ask(CreateKey(AES, "bills"), second, idempotency=idempotent("a", "other"))
+
+
+def test_only_successes_are_kept(house: House) -> None:
+    key = house.key()
+    house.ask(DisableKey(KeyRef(key.id)))
+    house.refusal(RotateKey(KeyRef(key.id)), InvalidState, idempotency=idempotent("a"))
+    house.ask(EnableKey(KeyRef(key.id)))
+    assert len(house.ask(RotateKey(KeyRef(key.id)), idempotency=idempotent("a")).versions) == 2
+
+
+def test_a_reply_is_kept_for_a_day(house: House) -> None:
+    key = KeyRef(house.key().id)
+    house.ask(RotateKey(key), idempotency=idempotent("a"))
+    real = house.ledger.now
+    house.ledger.now = lambda: real() + DAY - 60_000_000  # type: ignore[method-assign]
+    assert isinstance(house.ask(RotateKey(key), idempotency=idempotent("a")), Replayed)
+    house.ledger.now = lambda: real() + DAY + 60_000_000  # type: ignore[method-assign]
+    assert len(house.ask(RotateKey(key), idempotency=idempotent("a", "other")).versions) == 3
+    house.ledger.now = lambda: real() + 3 * DAY  # type: ignore[method-assign]
+    house.ledger.forget_replies()
+    with house.ledger._reading() as connection:
+        assert connection.execute("SELECT count(*) FROM idempotency_replies").fetchone() == (0,)
+
+
+def test_what_can_be_repeated(house: House) -> None:
+    key = KeyRef(house.key("orders").id)
+    requests = [
+        CreateKey(AES, "new"),
+        CreateService("worker", Role.SERVICE),
+        RenewToken("worker"),
+        UpdateService("worker", active=False),
+        UpdateKey(key, description="x"),
+        RotateKey(key),
+        DisableKey(key),
+        EnableKey(key),
+        RevokeKey(key, version=1),
+        DestroyKey(key),
+        RestoreKey(key),
+    ]
+    assert {type(request) for request in requests} == attempt.IDEMPOTENT
+    for number, request in enumerate(requests):
+        house.ask(request, idempotency=idempotent(f"{number}"))
+        root = house.ledger._journal.head.state_root
+        assert isinstance(house.ask(request, idempotency=idempotent(f"{number}")), Replayed), request
+        assert house.ledger._journal.head.state_root == root, "a repeat changes nothing"
+
+
+def test_other_requests_ignore_the_key(house: House) -> None:
+    key = KeyRef(house.key().id)
+    asked = [house.ask(Encrypt(key, plaintext=b"x"), idempotency=idempotent("a")) for _ in range(2)]
+    assert asked[0] != asked[1]
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_twins_at_the_same_time_are_done_once(house: House, count: int) -> None:
+    key = KeyRef(house.key().id)
+    answers = house.together(*(house.perform(RotateKey(key), idempotency=idempotent("a")) for _ in range(count)))
+    done = [one.result for one in answers if not isinstance(one.result, Replayed)]
+    assert len(done) == 1
+    assert {one.result.body for one in answers if isinstance(one.result, Replayed)} == {repr(done[0]).encode()}
+    assert len(done[0].versions) == 2
+
+
+def test_twins_of_which_none_changes_anything_are_seen(house: House) -> None:
+    # The first changes nothing, so no newer state tells the second to look again.
+    key = KeyRef(house.key().id)
+    answers = house.together(
+        house.perform(EnableKey(key), idempotency=idempotent("a", "enable")),
+        house.perform(RotateKey(key), idempotency=idempotent("a", "rotate")),
+        house.perform(EnableKey(key), idempotency=idempotent("a", "enable")),
+    )
+    assert sorted(type(one).__name__ for one in answers) == ["Answer", "Answer", "Conflict"]
+    kinds = [type(one.result) for one in answers if not isinstance(one, Conflict)]
+    assert kinds.count(Replayed) == 1 if isinstance(answers[1], Conflict) else 0
+
+
+def test_other_bodies_at_the_same_time_are_a_conflict(house: House) -> None:
+    answers = house.together(
+        *(house.perform(CreateKey(AES, f"n-{n}"), idempotency=idempotent("a", f"body {n}")) for n in range(6))
+    )
+    assert sorted(type(one).__name__ for one in answers) == ["Answer"] + ["Conflict"] * 5
+
+
+def test_the_caller_is_judged_anew(house: House) -> None:
+    second, token = house.service("second", role=Role.ADMIN)
+    key: KeyRequest = RotateKey(KeyRef(house.key().id))
+    house.ask(key, token, idempotency=idempotent("a"))
+    house.ask(UpdateService("second", role=Role.SERVICE))
+    house.refusal(key, Forbidden, token, idempotency=idempotent("a"))
+    house.ask(UpdateService("second", active=False))
+    house.refusal(key, Unauthenticated, token, idempotency=idempotent("a"))
+    assert house.last.draft.service_id == second.id
+    house.refusal(RotateKey(KeyRef("absent")), NotFound, idempotency=idempotent("a"))
+
+
+def test_a_kept_reply_that_was_edited_is_not_served(house: House) -> None:
+    house.ask(CreateKey(AES, "orders"), idempotency=idempotent("a"))
+    forger = driver.connect(str(house.path), isolation_level=None)
+    forger.execute("UPDATE idempotency_replies SET expires_at = expires_at + 1")
+    house.refusal(CreateKey(AES, "orders"), IntegrityViolation, idempotency=idempotent("a"))
+    house.ask(ListServices())
+    forger.execute("UPDATE idempotency_replies SET expires_at = expires_at - 1, row_seq = 99999")
+    house.refusal(CreateKey(AES, "orders"), IntegrityViolation, idempotency=idempotent("a"))
+    forger.close()
+    assert house.ask(VerifyAudit()).valid, "replies are not part of the state"
+
+
+def test_a_kept_reply_is_sealed(house: House) -> None:
+    house.ask(UpdateKey(KeyRef(house.key().id), description="not in the clear twice"), idempotency=idempotent("a"))
+    with house.ledger._reading() as connection:
+        (sealed,) = connection.execute("SELECT sealed FROM idempotency_replies").fetchone()
+    assert b"clear" not in sealed

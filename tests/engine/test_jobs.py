@@ -1,0 +1,185 @@
+"""What the vault does by itself, and that it goes on doing it."""
+
+import asyncio
+import time
+
+import pytest
+
+from keyvault_lite.engine import jobs as jobs_module
+from keyvault_lite.engine.jobs import Jobs
+from keyvault_lite.model.errors import AuditUnavailable
+from keyvault_lite.model.evidence import Action, Result
+from keyvault_lite.model.keys import KeyStatus, VersionStatus
+from keyvault_lite.model.names import SYSTEM, KeyRef
+from keyvault_lite.model.requests import DestroyKey, DisableKey, Encrypt, ReadKey, RotateKey, UpdateKey
+from tests.house import DAY, House, idempotent
+
+
+class Clock:
+    """Both clocks of the process, to be moved."""
+
+    def __init__(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.wall = self.steady = 0.0
+        time_ns, wall, steady = time.time_ns, time.time, time.monotonic
+        monkeypatch.setattr(jobs_module.time, "time_ns", lambda: time_ns() + int(self.wall * 1e9))
+        monkeypatch.setattr(jobs_module.time, "time", lambda: wall() + self.wall)
+        monkeypatch.setattr(jobs_module.time, "monotonic", lambda: steady() + self.steady)
+        now = house.ledger.now
+        monkeypatch.setattr(house.ledger, "now", lambda: now() + int(self.wall * 1e6))
+
+    def pass_days(self, days: float) -> None:
+        self.wall += days * 86400
+        self.steady += days * 86400
+
+
+@pytest.fixture
+def clock(house: House, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    # The time of the test itself is not moved: only what reads it through these names.
+    moved = type(jobs_module.time)("time")
+    for name in ("time_ns", "time", "monotonic"):
+        setattr(moved, name, getattr(time, name))
+    monkeypatch.setattr(jobs_module, "time", moved)
+    return Clock(house, monkeypatch)
+
+
+def test_keys_are_rotated_when_their_period_has_passed(house: House, clock: Clock) -> None:
+    due, disabled, later = house.key(), house.key(), house.key()
+    for key, days in ((due, 1), (disabled, 1), (later, 3)):
+        house.ask(UpdateKey(KeyRef(key.id), rotation_days=days))
+    house.ask(DisableKey(KeyRef(disabled.id)))
+    jobs = house.jobs
+    house.run(jobs.round())
+    assert len(house.ask(ReadKey(KeyRef(due.id))).versions) == 1
+    clock.pass_days(1.5)
+    house.run(jobs.round())
+    rotated = house.ask(ReadKey(KeyRef(due.id)))
+    assert [one.status for one in rotated.versions] == [VersionStatus.DEPRECATED, VersionStatus.ACTIVE]
+    assert 0 < rotated.rotate_at - house.ledger.now() <= DAY
+    assert [len(house.ask(ReadKey(KeyRef(key.id))).versions) for key in (disabled, later)] == [1, 1]
+    entry = next(one.draft for one in house.log() if one.draft.action is Action.ROTATE)
+    assert (entry.service_id, entry.key_id, entry.key_version) == (SYSTEM, due.id, 2)
+    before = house.size
+    house.run(jobs.round())
+    assert house.size == before, "nothing is due, nothing is recorded"
+
+
+def test_a_rotation_by_hand_begins_a_new_period(house: House, clock: Clock) -> None:
+    key = KeyRef(house.key().id)
+    house.ask(UpdateKey(key, rotation_days=2))
+    clock.pass_days(1)
+    house.ask(RotateKey(key))
+    clock.pass_days(1.5)
+    house.run(house.jobs.round())
+    assert len(house.ask(ReadKey(key)).versions) == 2
+
+
+def test_keys_are_erased_when_their_time_has_come(house: House, clock: Clock) -> None:
+    key = house.rotated(house.key())
+    name = KeyRef(key.id)
+    house.ask(Encrypt(name, plaintext=b"x"))
+    assert any(one[0] == key.id for one in house.vault.keyring._loaded)
+    house.ask(DestroyKey(name, days=7))
+    jobs = house.jobs
+    clock.pass_days(6.9)
+    house.run(jobs.round())
+    assert house.ask(ReadKey(name)).status is KeyStatus.PENDING_DESTRUCTION
+    clock.pass_days(0.2)
+    house.run(jobs.round())
+    gone = house.ask(ReadKey(name))
+    assert gone.status is KeyStatus.DESTROYED
+    assert {one.encrypted_key for one in gone.versions} == {b""}
+    # Neither in memory nor in any file of the running vault.
+    assert not any(one[0] == key.id for one in house.vault.keyring._loaded)
+    stored = house.files()
+    assert not any(one.encrypted_key in stored for one in key.versions)
+    entry = next(one.draft for one in reversed(house.log()) if one.draft.action is Action.DESTROY)
+    assert (entry.service_id, entry.result) == (SYSTEM, Result.SUCCESS)
+
+
+@pytest.mark.parametrize("hours", [-1.0, 1.0])
+def test_nothing_is_destroyed_while_the_clocks_part(house: House, clock: Clock, hours: float) -> None:
+    name = KeyRef(house.key().id)
+    house.ask(DestroyKey(name, days=7))
+    jobs = house.jobs
+    clock.pass_days(8)
+    clock.wall += hours * 3600
+    house.run(jobs.round())
+    assert house.ask(ReadKey(name)).status is KeyStatus.PENDING_DESTRUCTION
+    clock.wall -= hours * 3600
+    house.run(jobs.round())
+    assert house.ask(ReadKey(name)).status is KeyStatus.DESTROYED
+
+
+def test_material_in_use_by_a_reader_is_cleaned_later(house: House, clock: Clock) -> None:
+    key = house.key()
+    house.ask(DestroyKey(KeyRef(key.id), days=7))
+    jobs = house.jobs
+    clock.pass_days(8)
+    reader = house.vault.database.reader()
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM keys").fetchone()
+    house.run(jobs.round())
+    assert key.versions[0].encrypted_key in house.files()
+    reader.close()
+    house.run(jobs.round())
+    assert key.versions[0].encrypted_key not in house.files()
+
+
+def test_expired_replies_are_forgotten(house: House, clock: Clock) -> None:
+    house.ask(RotateKey(KeyRef(house.key().id)), idempotency=idempotent("a"))
+    clock.pass_days(2)
+    house.run(house.jobs.round())
+    with house.ledger._reading() as connection:
+        assert connection.execute("SELECT count(*) FROM idempotency_replies").fetchone() == (0,)
+
+
+def test_who_comes_second_records_a_conflict_and_goes_on(house: House, clock: Clock) -> None:
+    keys = [house.key() for _ in range(3)]
+    for key in keys:
+        house.ask(UpdateKey(KeyRef(key.id), rotation_days=1))
+    clock.pass_days(2)
+    house.together(house.jobs.round(), house.jobs.round())
+    assert {len(house.ask(ReadKey(KeyRef(key.id))).versions) for key in keys} == {2}
+
+
+def test_a_defect_ends_one_round_only(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(jobs_module, "PERIOD_SECONDS", 0.001)
+    errors = [AuditUnavailable("locked"), ValueError("a defect")]
+    rounds = 0
+
+    async def round_(_: Jobs) -> None:
+        nonlocal rounds
+        rounds += 1
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(Jobs, "round", round_)
+
+    async def live() -> None:
+        task = asyncio.create_task(house.jobs.run())
+        while rounds < 5:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    house.run(live())
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+def test_rows_and_log_are_read_again(house: House, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(house.ledger, "scrub", lambda: read.append("rows"))
+    monkeypatch.setattr(house.ledger, "scrub_log", lambda: read.append("log"))
+    jobs = house.jobs
+    house.run(jobs.round())
+    assert read == ["log"], "the log at the start"
+    clock.steady += 61
+    clock.wall += 61
+    house.run(jobs.round())
+    assert read == ["log", "rows"]
+    clock.pass_days(1)
+    house.run(jobs.round())
+    assert read == ["log", "rows", "rows", "log"]
