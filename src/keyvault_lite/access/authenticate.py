@@ -1,7 +1,9 @@
 """Who is calling: the only place that makes a Principal. Every failure is the same answer at the same cost."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
+from hmac import compare_digest
 from typing import Final, Protocol
 
 from keyvault_lite.model.aws_errors import (
@@ -25,6 +27,11 @@ from keyvault_lite.model.identity import (
 from keyvault_lite.model.names import SYSTEM, ServiceId, TokenId
 
 REFUSAL = "a valid bearer token is required"
+REMEMBERED: Final = 65_536
+"""How many proven tokens are remembered before all are forgotten."""
+Proof = tuple[Token | None, bytes]
+"""A token's record, and the SHA-256 of the secret that was proven against it."""
+_NO_PROOF: Final[Proof] = (None, bytes(32))
 
 
 class Directory(Protocol):
@@ -68,6 +75,7 @@ class Authenticator:
     verifier: Verifier
     parse_token: ParseToken
     access_keys: SignatureVerifier
+    _proven: dict[TokenId, Proof] = field(default_factory=dict, init=False, repr=False)
 
     def authenticate(self, credential: Credential, directory: Directory, now: int) -> Principal:
         """The principal behind a credential at time `now` (microseconds).
@@ -115,15 +123,35 @@ class Authenticator:
             return None
         token_id, secret = parsed
         token = directory.token(token_id)
-        # The digest is computed for unknown ids too, so that the time taken does not tell which ids exist.
-        if not self.verifier.token_matches(token_id, secret, None if token is None else token.digest):
+        if not self._matches(token_id, secret, token):
             return None
         return None if token is None or token.ended_at is not None else token
 
+    def _matches(self, token_id: TokenId, secret: str, token: Token | None) -> bool:
+        """Whether the secret is that of the record; a secret proven before is not proven again.
+
+        Safe because records are immutable: a token that was renewed, revoked or read anew is another object, and proof
+        against the old one counts for nothing. What is kept is no way in: the hash of 256 random bits.
+        """
+        digest = sha256(secret.encode()).digest()
+        record, proven = self._proven.get(token_id, _NO_PROOF)
+        if compare_digest(proven, digest) and token is not None and record is token:
+            return True
+        # Comparison and digest cost unknown ids the same, so that the time taken does not tell which ids exist.
+        if not self.verifier.token_matches(token_id, secret, None if token is None else token.digest):
+            return False
+        if len(self._proven) >= REMEMBERED:
+            self._proven.clear()
+        self._proven[token_id] = (token, digest)
+        return True
+
 
 def _may_act(token: Token, service: Service, now: int) -> bool:
-    expired = any(end is not None and end <= now for end in (token.expires_at, service.expires_at))
-    return service.active and not expired
+    return service.active and not _is_past(token.expires_at, now) and not _is_past(service.expires_at, now)
+
+
+def _is_past(end: int | None, now: int) -> bool:
+    return end is not None and end <= now
 
 
 SKEW: Final = 5 * 60 * 1_000_000

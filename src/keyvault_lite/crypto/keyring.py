@@ -23,11 +23,21 @@ from keyvault_lite.crypto.algorithms import Signer
 from keyvault_lite.crypto.bundle import Bundle
 from keyvault_lite.crypto.cipher import Cipher
 from keyvault_lite.crypto.container import Frame, KeyBox, Rng, Secret, expand, parse, refusal
-from keyvault_lite.crypto.material import Material, generate
+from keyvault_lite.crypto.importing import imported, open_oaep, open_wrapped
+from keyvault_lite.crypto.material import Material, generate, load_rsa
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.crypto.sigv4 import AccessKeys
 from keyvault_lite.crypto.transit import TransitVersion, generate_transit
-from keyvault_lite.model.encoding import Context, Value, context_digest, context_values, encode, list_head, pae
+from keyvault_lite.model.encoding import (
+    NO_CONTEXT_DIGEST,
+    Context,
+    Value,
+    context_digest,
+    context_values,
+    encode,
+    list_head,
+    pae,
+)
 from keyvault_lite.model.errors import IntegrityViolation, InvalidCiphertext, InvalidRequest
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import AnyAlgorithm, Attributes, KeySpec, KeyVersion, Purpose, VersionStatus
@@ -55,6 +65,7 @@ class Keyring(Secret):
         "_loaded",
         "_lock",
         "_log",
+        "_notes_key",
         "_redact_key",
         "_replies_key",
         "_rng",
@@ -77,6 +88,7 @@ class Keyring(Secret):
         self._token_key: Final = self._derive("token")
         self._redact_key: Final = self._derive("redact")
         self._replies_key: Final = self._derive("idem")
+        self._notes_key: Final = self._derive("note")
         self.access_keys: Final = AccessKeys(self._derive("access-key"), bundle.instance_id, rng)
         self._log: Final = Ed25519PrivateKey.from_private_bytes(bundle.log_seed)
         self.log_public_key: Final = self._log.public_key().public_bytes_raw()
@@ -272,6 +284,13 @@ class Keyring(Secret):
             raise InvalidRequest(f"a key of purpose {spec.purpose} does not agree on secrets")
         return loaded.derive(peer)
 
+    def data_key_pair(
+        self, spec: KeySpec, version: KeyVersion, pair: KeySpec, context: Context | None
+    ) -> tuple[bytes, bytes, tuple[bytes, bytes]]:
+        """A fresh pair for the caller's own use: PKCS #8, SubjectPublicKeyInfo, and the former encrypted as a message."""
+        made = self.generate(pair)
+        return made.secret, made.public_key or b"", self.encrypt(spec, version, made.secret, context)
+
     def encapsulate(self, spec: KeySpec, version: KeyVersion) -> tuple[bytes, bytes]:
         """A fresh secret of 32 bytes, and its ciphertext."""
         return self._encapsulation(spec, version).encapsulate()
@@ -365,6 +384,38 @@ class Keyring(Secret):
         """Whether the secret is the one whose digest is stored. None, of an unknown id, costs the same and is False."""
         digest = self.token_digest(token_id, secret)
         return hmac.compare_digest(digest, _NO_DIGEST if stored is None else stored) and stored is not None
+
+    # Notes: what a caller carries for us until it comes back, sealed. Notes of one kind never open as another's.
+
+    def seal_note(self, kind: str, payload: bytes) -> bytes:
+        """Seal a note."""
+        return self._note_box(kind).seal(NO_CONTEXT_DIGEST, payload, self._rng)
+
+    def open_note(self, kind: str, sealed: bytes) -> bytes:
+        """The note. Raises InvalidCiphertext for what this vault did not seal as such."""
+        return self._note_box(kind).open(NO_CONTEXT_DIGEST, sealed)
+
+    def _note_box(self, kind: str) -> KeyBox:
+        return KeyBox(Frame("note", instance_id=self.instance_id, id=bytes(16), version=0, purpose=kind), self._notes_key)
+
+    # Material from outside
+
+    def import_pair(self, kind: KeySpec) -> tuple[bytes, bytes]:
+        """A fresh RSA pair to wrap material with: PKCS #8, for a note, and SubjectPublicKeyInfo."""
+        made = self.generate(kind)
+        return made.secret, made.public_key or b""
+
+    def open_import(self, private: bytes, wrapped: bytes, *, digest: str, key_wrap: bool) -> bytes:
+        """Unwrap material with the private half of `import_pair`. Raises InvalidCiphertext."""
+        return (open_wrapped if key_wrap else open_oaep)(load_rsa(private), wrapped, digest)
+
+    def read_import(self, spec: KeySpec, raw: bytes) -> Material:
+        """The unwrapped bytes as material of that kind, validated. Raises InvalidRequest."""
+        return imported(spec, raw)
+
+    def material_digest(self, key_id: KeyId, raw: bytes) -> bytes:
+        """Keyed digest that tells whether two imports under a key are the same material; 32 bytes."""
+        return hmac.digest(self._redact_key, pae("material", key_id, raw), "sha256")
 
     # Stored replies of idempotent requests
 

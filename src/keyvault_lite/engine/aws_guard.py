@@ -1,0 +1,114 @@
+"""What every operation of the AWS dialect on a key passes: policy and grants, grant tokens, and the dry run."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from keyvault_lite.access.aws import Use, check_named_key, check_use
+from keyvault_lite.engine.aws_view import View, find, view
+from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.model.aws import ALIAS, USAGE_OF, Place, parse_name
+from keyvault_lite.model.aws_errors import DryRun, InvalidGrantToken, UnsupportedOperation
+from keyvault_lite.model.encoding import Context, decode_base64, encode_base64
+from keyvault_lite.model.errors import InvalidCiphertext, InvalidRequest
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.keys import Key
+
+Act = Callable[[Any, View, Scene], Done]
+"""One operation on a key in its Region."""
+TOKEN: Final = "GRANT"
+_OPERATIONS: Final[Mapping[str, str]] = {"ReEncrypt": "ReEncryptFrom"}
+"""The permission of an operation, where it is not its name."""
+_FACTS: Final[Mapping[str, str]] = {
+    "encryption_algorithm": "kms:EncryptionAlgorithm",
+    "source_encryption_algorithm": "kms:EncryptionAlgorithm",
+    "signing_algorithm": "kms:SigningAlgorithm",
+    "mac_algorithm": "kms:MacAlgorithm",
+    "message_type": "kms:MessageType",
+    "key_pair_spec": "kms:DataKeyPairSpec",
+    "pending_window_in_days": "kms:ScheduleKeyDeletionPendingWindowInDays",
+    "wrapping_algorithm": "kms:WrappingAlgorithm",
+    "wrapping_key_spec": "kms:WrappingKeySpec",
+    "replica_region": "kms:ReplicaRegion",
+    "primary_region": "kms:PrimaryRegion",
+}
+
+
+def guarded(act: Act) -> Handler:
+    """The handler of an operation: what the vault allows is narrowed by policy and grants before it acts."""
+
+    def handle(request: Any, scene: Scene) -> Done:  # noqa: ANN401  (each operation has its own)
+        seen = view(scene.key, request.place, scene.now)
+        operation = type(request).__name__
+        check(seen, _OPERATIONS.get(operation, operation), request, request.bound_context, scene)
+        tokens = getattr(request, "grant_tokens", ())
+        for token in tokens:
+            open_token(token, scene)
+        done = act(request, seen, scene)
+        if getattr(request, "dry_run", False):
+            raise DryRun("The request would have succeeded, but the DryRun option is set.")
+        return done
+
+    return handle
+
+
+def check(seen: View, operation: str, request: object, context: Context | None, scene: Scene) -> None:
+    """Raise Forbidden unless policy and grants allow it."""
+    use = Use(operation, context, {} if seen.facet.get("policy") is None else _facts(seen, request))
+    check_use(scene.principal, seen.place, seen.arn, seen.facet, use)
+
+
+def _facts(seen: View, request: object) -> Mapping[str, str]:
+    found = {
+        "kms:KeySpec": seen.spec,
+        "kms:KeyUsage": USAGE_OF[seen.key.spec.purpose],
+        "kms:KeyOrigin": seen.origin,
+        "kms:MultiRegion": "true" if seen.facts.get("multi_region") else "false",
+    }
+    named: str = getattr(request, "key", "")
+    if ALIAS in named:
+        found["kms:RequestAlias"] = named[named.index(ALIAS) :]
+    for name, fact in _FACTS.items():
+        value = getattr(request, name, None)
+        if value is not None:
+            found[fact] = str(value)
+    return found
+
+
+def other_key(name: str, place: Place, action: Action, scene: Scene) -> Key:
+    """A second key that a request names, if the vault lets the caller use it so. Raises as for the first."""
+    named = parse_name(name, place)
+    key = find(named, place, scene.state, scene.now)
+    return check_named_key(scene.principal, key, named.ref, action)
+
+
+def refuse_recipient(recipient: object) -> None:
+    """Refuse to answer to an attested enclave: its attestation is not verified here, and without that nothing may go out."""
+    if recipient is not None:
+        raise UnsupportedOperation(
+            "Recipient: attestation documents are not verified here, so nothing is released to one"
+        )
+
+
+# Grant tokens
+
+
+def make_token(seen: View, grant_id: str, scene: Scene) -> str:
+    """A token of a grant."""
+    payload = json.dumps([seen.key.id, seen.place.region, grant_id]).encode()
+    return encode_base64(scene.keyring.seal_note(TOKEN, payload))
+
+
+def open_token(token: str, scene: Scene) -> tuple[Key, Mapping[str, Any], Place]:
+    """The key, grant and Region of a token of a live grant. Raises InvalidGrantToken."""
+    try:
+        key_id, region, grant_id = json.loads(scene.keyring.open_note(TOKEN, decode_base64(token)))
+    except (InvalidCiphertext, InvalidRequest):
+        raise InvalidGrantToken from None
+    key = scene.state.find_key(key_id)
+    if key is not None:
+        place = Place("", region)
+        for grant in view(key, place, scene.now).facet.get("grants", ()):
+            if grant["id"] == grant_id:
+                return key, grant, place
+    raise InvalidGrantToken
