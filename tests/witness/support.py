@@ -13,6 +13,7 @@ import uvicorn
 from keyvault_lite.audit.checkpoint import checkpoint_body, fact_lines, origin, sign_note, verifier_key
 from keyvault_lite.audit.merkle import Edge, TileReader, consistency_proof
 from keyvault_lite.crypto.witness import WitnessKey, verify_ed25519
+from keyvault_lite.wire import witness as wire
 from keyvault_lite.wire.server import serve
 from keyvault_lite.wire.witness import WitnessApplication
 from keyvault_lite.witness.client import WitnessClient
@@ -67,7 +68,7 @@ def vkey(key: WitnessKey) -> str:
 
 
 @contextmanager
-def served(made: Register, *, port: int = 0) -> Iterator[str]:
+def served(made: wire.Register, *, port: int = 0) -> Iterator[str]:
     """A witness on a loopback port, in this process."""
     server = uvicorn.Server(serve(WitnessApplication(made), host="127.0.0.1", port=port))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)

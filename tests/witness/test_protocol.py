@@ -11,7 +11,7 @@ import pytest
 from keyvault_lite.audit.checkpoint import verify_cosignature
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.wire.witness import MAX_SUBMISSION, STATUS
-from keyvault_lite.witness.register import Refused
+from keyvault_lite.witness.register import Refused, Register, Submission
 from tests.vectors.make_receipts import INSTANCE
 from tests.witness.support import KEY, LATER, ORIGIN, VKEY, Tree, body, register, served, vkey
 
@@ -37,10 +37,30 @@ class Wire:
         return self.ask("POST", "/add-checkpoint", body(old, lines, tree.note(new)))
 
 
+class Replaceable:
+    """A witness that begins anew for each test, behind one server."""
+
+    made: Register
+
+    def add(self, submission: Submission) -> str:
+        return self.made.add(submission)
+
+    def newest(self, origin: str) -> str | None:
+        return self.made.newest(origin)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[Replaceable, Wire]]:
+    witness = Replaceable()
+    with served(witness) as url:
+        yield witness, Wire(url)
+
+
 @pytest.fixture
-def wire(tmp_path: Path) -> Iterator[Wire]:
-    with served(register(tmp_path / "w", VKEY, LATER)) as url:
-        yield Wire(url)
+def wire(server: tuple[Replaceable, Wire], tmp_path: Path) -> Wire:
+    witness, wire = server
+    witness.made = register(tmp_path / "w", VKEY, LATER)
+    return wire
 
 
 def test_a_log_is_confirmed_step_by_step(wire: Wire) -> None:
