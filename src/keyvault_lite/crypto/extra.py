@@ -57,14 +57,14 @@ def _ml_kem() -> Any:  # noqa: ANN401  (as above)
 def ml_kem_512_public(seed: bytes) -> bytes:
     """The SubjectPublicKeyInfo (RFC 9935) of the private key."""
     mlkem = _ml_kem()
-    public: bytes = mlkem.construct(mlkem.ML_KEM_512, seed=seed).public_key().export_key(format="DER")
+    public: bytes = mlkem.construct(param_set=mlkem.ML_KEM_512, seed=seed).public_key().export_key(format="DER")
     return public
 
 
 def ml_kem_512_private(seed: bytes) -> bytes:
     """The private key as PKCS #8 (RFC 9935)."""
     mlkem = _ml_kem()
-    private: bytes = mlkem.construct(mlkem.ML_KEM_512, seed=seed).export_key(format="DER")
+    private: bytes = mlkem.construct(param_set=mlkem.ML_KEM_512, seed=seed).export_key(format="DER")
     return private
 
 
