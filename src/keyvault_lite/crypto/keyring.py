@@ -287,7 +287,7 @@ class Keyring(Secret):
     def data_key_pair(
         self, spec: KeySpec, version: KeyVersion, pair: KeySpec, context: Context | None
     ) -> tuple[bytes, bytes, tuple[bytes, bytes]]:
-        """A fresh pair for the caller's own use: PKCS #8, SubjectPublicKeyInfo, and the former encrypted as a message."""
+        """A fresh pair for the caller's own use: PKCS #8, SubjectPublicKeyInfo, and the private key as a message."""
         made = self.generate(pair)
         return made.secret, made.public_key or b"", self.encrypt(spec, version, made.secret, context)
 
@@ -396,7 +396,8 @@ class Keyring(Secret):
         return self._note_box(kind).open(NO_CONTEXT_DIGEST, sealed)
 
     def _note_box(self, kind: str) -> KeyBox:
-        return KeyBox(Frame("note", instance_id=self.instance_id, id=bytes(16), version=0, purpose=kind), self._notes_key)
+        frame = Frame("note", instance_id=self.instance_id, id=bytes(16), version=0, purpose=kind)
+        return KeyBox(frame, self._notes_key)
 
     # Material from outside
 

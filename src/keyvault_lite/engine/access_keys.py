@@ -1,4 +1,4 @@
-"""Access keys: what a service signs requests of the AWS dialect with. Any service may have some; its role and grants decide."""
+"""Access keys: what a service signs requests of the AWS dialect with. Its role and grants decide what it may."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Final
 
-from keyvault_lite.engine import aws_aliases, aws_cipher, aws_keys, aws_signing
+from keyvault_lite.engine import (
+    aws_aliases,
+    aws_cipher,
+    aws_grants,
+    aws_import,
+    aws_keys,
+    aws_regions,
+    aws_rotation,
+    aws_signing,
+)
 from keyvault_lite.engine.scene import Handler
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.requests import Request
@@ -11,7 +20,11 @@ from keyvault_lite.model.requests import Request
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     **aws_aliases.HANDLERS,
     **aws_cipher.HANDLERS,
+    **aws_grants.HANDLERS,
+    **aws_import.HANDLERS,
     **aws_keys.HANDLERS,
+    **aws_regions.HANDLERS,
+    **aws_rotation.HANDLERS,
     **aws_signing.HANDLERS,
 }
 QUICK: Final[frozenset[type[Request]]] = frozenset(

@@ -1,4 +1,4 @@
-"""Aliases, tags and policies of keys in the AWS dialect. An alias is a name of the vault, in the namespace of its Region."""
+"""Aliases, tags and policies in the AWS dialect. An alias is a name of the vault, in its Region's namespace."""
 
 import json
 from collections.abc import Mapping
@@ -133,7 +133,7 @@ def list_tags(request: words.ListResourceTags, seen: View, _: Scene) -> Done:
 
 
 def default_policy(place: Place) -> str:
-    """The policy of a key that was given none: the account may do all, so that the vault's own authorisation decides."""
+    """The policy of a key that was given none: the account may do all, so the vault's own authorisation decides."""
     statement = {
         "Sid": "Enable IAM User Permissions",
         "Effect": "Allow",

@@ -16,7 +16,7 @@ from keyvault_lite.model.keys import Key
 
 Act = Callable[[Any, View, Scene], Done]
 """One operation on a key in its Region."""
-TOKEN: Final = "GRANT"
+_NOTE: Final = "GRANT"
 _OPERATIONS: Final[Mapping[str, str]] = {"ReEncrypt": "ReEncryptFrom"}
 """The permission of an operation, where it is not its name."""
 _FACTS: Final[Mapping[str, str]] = {
@@ -83,7 +83,7 @@ def other_key(name: str, place: Place, action: Action, scene: Scene) -> Key:
 
 
 def refuse_recipient(recipient: object) -> None:
-    """Refuse to answer to an attested enclave: its attestation is not verified here, and without that nothing may go out."""
+    """Refuse to answer to an attested enclave: who cannot verify its attestation must not encrypt to it."""
     if recipient is not None:
         raise UnsupportedOperation(
             "Recipient: attestation documents are not verified here, so nothing is released to one"
@@ -96,13 +96,13 @@ def refuse_recipient(recipient: object) -> None:
 def make_token(seen: View, grant_id: str, scene: Scene) -> str:
     """A token of a grant."""
     payload = json.dumps([seen.key.id, seen.place.region, grant_id]).encode()
-    return encode_base64(scene.keyring.seal_note(TOKEN, payload))
+    return encode_base64(scene.keyring.seal_note(_NOTE, payload))
 
 
 def open_token(token: str, scene: Scene) -> tuple[Key, Mapping[str, Any], Place]:
     """The key, grant and Region of a token of a live grant. Raises InvalidGrantToken."""
     try:
-        key_id, region, grant_id = json.loads(scene.keyring.open_note(TOKEN, decode_base64(token)))
+        key_id, region, grant_id = json.loads(scene.keyring.open_note(_NOTE, decode_base64(token)))
     except (InvalidCiphertext, InvalidRequest):
         raise InvalidGrantToken from None
     key = scene.state.find_key(key_id)

@@ -1,4 +1,4 @@
-"""The life of a key as the AWS dialect has it: made, described, listed, switched, deleted; and what it was last used for."""
+"""The life of a key as the AWS dialect has it: made, described, listed, switched, deleted, last used."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,13 +8,13 @@ from keyvault_lite.access.authorize import may_know
 from keyvault_lite.access.aws import locks_out
 from keyvault_lite.engine.aws_guard import guarded
 from keyvault_lite.engine.aws_pages import KEYS, read_marker, write_marker
-from keyvault_lite.engine.aws_view import EXTERNAL, KeyState, View, exists, view
+from keyvault_lite.engine.aws_view import KeyState, View, exists, view
 from keyvault_lite.engine.keys import DAY, format_place, parse_place
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import ATTRIBUTE, Place, key_spec
+from keyvault_lite.model.aws import ATTRIBUTE, EXTERNAL, Place, key_spec
 from keyvault_lite.model.aws_errors import InvalidMarker, InvalidTag, MalformedPolicy, UnsupportedOperation, Validation
 from keyvault_lite.model.aws_replies import LastUsage, UsageData
 from keyvault_lite.model.errors import InvalidRequest

@@ -1,4 +1,4 @@
-"""A key as one Region of the AWS dialect has it: found by what the caller named, with its state and its own facts there.
+"""A key as one Region of the AWS dialect has it: found by what the caller named, with its state and facts there.
 
 A multi-Region key is one record of the vault with a facet for each Region: id, material and rotation are shared, and
 description, tags, policy, grants and enabled state are the facet's. The primary's are the record's own.
@@ -14,7 +14,7 @@ from keyvault_lite.access.aws import check_named_key
 from keyvault_lite.crypto import blob
 from keyvault_lite.ledger.state import State
 from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import ATTRIBUTE, Named, Place, aws_id, facts, is_here, parse_name, spec_word
+from keyvault_lite.model.aws import ATTRIBUTE, EXTERNAL, Named, Place, aws_id, facts, is_here, parse_name, spec_word
 from keyvault_lite.model.aws_errors import Disabled, KeyNotFound, KeyUnavailable
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext, KeyVaultError
@@ -48,7 +48,6 @@ _OF_STATUS: Final[Mapping[KeyStatus, KeyState]] = {
     KeyStatus.REVOKED: KeyState.UNAVAILABLE,
     KeyStatus.DESTROYED: KeyState.UNAVAILABLE,
 }
-EXTERNAL: Final = "EXTERNAL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +120,23 @@ class View:
     @property
     def state(self) -> KeyState:
         """In this Region."""
-        if self.is_replica and self.deletion_at is not None:
-            return KeyState.PENDING_DELETION
-        if self.facts.get("waits_days") is not None and not self.is_replica:
-            return KeyState.PENDING_REPLICA_DELETION
+        if self._leaving is not None:
+            return self._leaving
         if self.key.status is not KeyStatus.ACTIVE:
             return _OF_STATUS[self.key.status]
         if self.is_replica and not self.facet["enabled"]:
             return KeyState.DISABLED
-        if self.active is None:
-            return KeyState.PENDING_IMPORT if self.origin == EXTERNAL else KeyState.UNAVAILABLE
-        return KeyState.ENABLED
+        if self.origin == EXTERNAL and not all(is_present(one, self.now) for one in self.key.versions):
+            return KeyState.PENDING_IMPORT
+        return KeyState.UNAVAILABLE if self.active is None else KeyState.ENABLED
+
+    @property
+    def _leaving(self) -> KeyState | None:
+        """What of the way out only this Region's facts tell."""
+        if self.is_replica:
+            return None if self.deletion_at is None else KeyState.PENDING_DELETION
+        waits = self.facts.get("waits_days") is not None and self.key.status is not KeyStatus.PENDING_DESTRUCTION
+        return KeyState.PENDING_REPLICA_DELETION if waits else None
 
     def require(self, *states: KeyState) -> None:
         """Raise unless the key is in one of these states: Disabled for a disabled one, KeyUnavailable for others."""
@@ -267,7 +272,7 @@ def _key_in(request: words.AwsKeyRequest) -> KeyId | None:
 
 
 def admit(request: words.AwsKeyRequest, located: Located, principal: Principal) -> Key:
-    """The key, if the vault lets the principal use it so. Policies and grants narrow that later: see engine/aws_guard.py."""
+    """The key, if the vault lets the principal use it so. Policies and grants narrow that: engine/aws_guard.py."""
     # Re-encryption opens with this key; its other key is admitted by its handler.
     action = Action.DECRYPT if isinstance(request, words.ReEncrypt) else request.action
     if located.key is not None:

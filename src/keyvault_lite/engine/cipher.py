@@ -15,6 +15,7 @@ from keyvault_lite.model.requests import Decrypt, Encrypt, GenerateDataKey, Open
 def _require_encryption(key: Key) -> None:
     if key.spec.purpose is not Purpose.ENCRYPT:
         raise InvalidRequest(f"a key of purpose {key.spec.purpose} does not encrypt or decrypt")
+    key.spec.check_native()
     require_active(key)
 
 

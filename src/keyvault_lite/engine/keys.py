@@ -8,6 +8,7 @@ from keyvault_lite.access.authorize import may_know
 from keyvault_lite.crypto.public import public_key
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.model.aws import EXTERNAL, facts
 from keyvault_lite.model.errors import Conflict, InvalidRequest, InvalidState, NotFound
 from keyvault_lite.model.keys import MAY_DESTROY, MAY_PUBLISH, Key, KeyStatus, KeyVersion, Purpose, VersionStatus
 from keyvault_lite.model.names import KeyId, new_id
@@ -116,6 +117,7 @@ def read_public_key(request: ReadPublicKey, scene: Scene) -> Done:
     """The public key of a version that still has its material."""
     key = scene.key
     refuse_transit(key)
+    key.spec.check_native()
     if not key.spec.asymmetric:
         raise InvalidRequest(f"a key of type {key.spec.type} has no public key")
     version = key.versions[-1] if request.version is None else version_of(key, request.version)
@@ -136,6 +138,7 @@ def update(request: UpdateKey, scene: Scene) -> Done:
         changed = replace(changed, tags=dict(request.tags))
     if request.rotation_days is not None:
         refuse_transit(key)
+        _require_own_material(key)
         days = request.rotation_days or None
         changed = replace(changed, rotation_days=days, rotate_at=None if days is None else scene.now + days * DAY)
     return _changed(key, changed)
@@ -144,6 +147,7 @@ def update(request: UpdateKey, scene: Scene) -> Done:
 def rotate(_: RotateKey, scene: Scene) -> Done:
     """A new ACTIVE version; the former one is DEPRECATED."""
     refuse_transit(scene.key)
+    scene.key.spec.check_native()
     return _rotated(scene.key, scene)
 
 
@@ -154,8 +158,15 @@ def rotate_due(_: RotateDueKey, scene: Scene) -> Done:
     return _rotated(scene.key, scene)
 
 
+def _require_own_material(key: Key) -> None:
+    """Refuse to make material for a key whose material comes from outside."""
+    if facts(key).get("origin") == EXTERNAL:
+        raise InvalidState("the key's material is imported: new material is not made here")
+
+
 def _rotated(key: Key, scene: Scene) -> Done:
     require_active(key)
+    _require_own_material(key)
     number = len(key.versions) + 1
     material = scene.once("material", (), lambda: scene.keyring.generate(key.spec))
     newest = scene.keyring.wrap(material, key.spec, key_id=key.id, version=number, created_at=scene.now)
@@ -245,7 +256,8 @@ def erase_due(_: EraseDueKey, scene: Scene) -> Done:
     gone = tuple(
         replace(one, status=VersionStatus.DESTROYED, encrypted_key=b"", public_key=None) for one in key.versions
     )
-    return _changed(key, replace(key, status=KeyStatus.DESTROYED, rotate_at=None, versions=gone))
+    # The names that dialects know it by go with it, and can be given again.
+    return _changed(key, replace(key, status=KeyStatus.DESTROYED, rotate_at=None, versions=gone, names=()))
 
 
 def _changed(before: Key, after: Key) -> Done:

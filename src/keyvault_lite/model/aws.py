@@ -17,6 +17,8 @@ ATTRIBUTE: Final = "aws"
 ALIAS: Final = "alias/"
 RESERVED_ALIAS: Final = "alias/aws/"
 MULTI_REGION: Final = "mrk-"
+EXTERNAL: Final = "EXTERNAL"
+"""The origin of a key whose material is imported."""
 DEFAULT_ACCOUNT: Final = "000000000000"
 _MULTI_REGION_ID: Final = re.compile(r"mrk-[0-9a-f]{32}", re.ASCII)
 _ARN: Final = re.compile(r"arn:aws[a-z0-9-]*:([a-z0-9-]+):([a-z0-9-]*):([0-9]*):(.+)", re.ASCII)

@@ -1,6 +1,6 @@
 """Errors as the AWS dialect writes them: one table from the classes of the error tree to names, statuses and messages.
 
-An empty message means that the service gives none: of a ciphertext, signature or MAC that does not hold nothing is said.
+An empty message means that the service gives none: it says nothing of a ciphertext, signature or MAC that fails.
 """
 
 from collections.abc import Mapping

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
-from keyvault_lite.engine.aws_view import EXTERNAL, KeyState, View, material, material_id
+from keyvault_lite.engine.aws_view import KeyState, View, material, material_id
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import (
+    EXTERNAL,
     USAGE_OF,
     encryption_algorithms,
     mac_algorithms,

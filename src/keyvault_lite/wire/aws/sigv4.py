@@ -1,7 +1,7 @@
-"""AWS Signature Version 4 as it comes in: from headers or query to what a secret is needed to judge.
+r"""AWS Signature Version 4 as it comes in: from headers or query to what a secret is needed to judge.
 
-    string to sign    = "AWS4-HMAC-SHA256" \\n time \\n scope \\n hex SHA-256(canonical request)
-    canonical request = method \\n path \\n query \\n headers \\n names of the headers \\n hex SHA-256(body)
+    string to sign    = "AWS4-HMAC-SHA256" \n time \n scope \n hex SHA-256(canonical request)
+    canonical request = method \n path \n query \n headers \n names of the headers \n hex SHA-256(body)
 
 Everything is made from the request as it came, never from what the caller says of it. What matters must be under the
 signature: the host, the operation, the time and every x-amz-* header; a body that is not (UNSIGNED-PAYLOAD) is refused.

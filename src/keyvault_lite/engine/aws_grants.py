@@ -1,0 +1,157 @@
+"""Grants of the AWS dialect: made, listed, retired, revoked. What they allow is judged in access/aws.py."""
+
+from collections.abc import Mapping
+from secrets import token_hex
+from typing import Any, Final
+
+from keyvault_lite.access.aws import check_named_key, may_list_retirable, may_retire
+from keyvault_lite.engine.aws_guard import guarded, make_token, open_token
+from keyvault_lite.engine.aws_keys import require_not_leaving
+from keyvault_lite.engine.aws_pages import page
+from keyvault_lite.engine.aws_view import KeyState, View, exists, find, view
+from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.model import aws_requests as words
+from keyvault_lite.model.aws import parse_name
+from keyvault_lite.model.aws_errors import DryRun, InvalidArn, InvalidGrantId, Validation
+from keyvault_lite.model.aws_replies import NewGrant
+from keyvault_lite.model.errors import Forbidden, LimitExceeded
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.keys import KeyType
+from keyvault_lite.model.requests import Request
+
+MAX_GRANTS: Final = 1000
+"""Of one key in one Region."""
+_DRY: Final = "The request would have succeeded, but the DryRun option is set."
+Grant = Mapping[str, Any]
+
+
+def _principal(named: str | None, service: str | None, what: str) -> str | None:
+    if named is not None and service is not None:
+        raise Validation(f"{what}Principal and {what}ServicePrincipal exclude each other.")
+    if named is not None and not named.startswith("arn:"):
+        raise InvalidArn(f"{what}Principal is not an ARN")
+    return named or service
+
+
+def _constraints(request: words.CreateGrant, seen: View) -> Mapping[str, Any] | None:
+    found = {name: value for name, value in (request.constraints or {}).items() if value}
+    if found.keys() & {"EncryptionContextEquals", "EncryptionContextSubset"} and seen.key.spec.type is not KeyType.AES:
+        raise Validation("Encryption context constraints are for symmetric encryption keys only.")
+    return found or None
+
+
+def create(request: words.CreateGrant, seen: View, scene: Scene) -> Done:
+    """A grant; the same named one again is the same, with another token."""
+    seen.require(*(state for state in KeyState if state in _GRANTING))
+    grantee = _principal(request.grantee_principal, request.grantee_service_principal, "Grantee")
+    if grantee is None:
+        raise Validation("GranteePrincipal is required.")
+    retiring = _principal(request.retiring_principal, request.retiring_service_principal, "Retiring")
+    facts = {
+        "name": request.name,
+        "grantee": grantee,
+        "retiring": retiring,
+        "operations": list(dict.fromkeys(request.operations)),
+        "constraints": _constraints(request, seen),
+    }
+    if not request.operations:
+        raise Validation("A grant is for at least one operation.")
+    held: list[Grant] = list(seen.facet.get("grants", ()))
+    same = next((one for one in held if request.name is not None and _is_same(one, facts)), None)
+    if same is not None:
+        return Done(NewGrant(make_token(seen, same["id"], scene), same["id"]))
+    if len(held) >= MAX_GRANTS:
+        raise LimitExceeded(f"a key has at most {MAX_GRANTS} grants")
+    grant_id = scene.once("id", (), lambda: token_hex(32))
+    made = {"id": grant_id, "created_at": scene.now, **{name: one for name, one in facts.items() if one is not None}}
+    grantees = sorted({*seen.facet.get("grantees", ()), grantee})
+    after = seen.with_facet(grants=[*held, made], grantees=grantees)
+    return Done(NewGrant(make_token(seen, grant_id, scene), grant_id), Change(keys=(after,)))
+
+
+_GRANTING: Final = frozenset({KeyState.ENABLED, KeyState.DISABLED, KeyState.PENDING_IMPORT})
+
+
+def _is_same(grant: Grant, facts: Grant) -> bool:
+    return all(grant.get(name) == value for name, value in facts.items())
+
+
+def list_grants(request: words.ListGrants, seen: View, _: Scene) -> Done:
+    """The grants of a key."""
+    require_not_leaving(seen)
+    grants: list[Grant] = list(seen.facet.get("grants", ()))
+    if request.grant_id is not None:
+        grants = [one for one in grants if one["id"] == request.grant_id]
+        if not grants:
+            raise InvalidGrantId
+    grantee = request.grantee_principal or request.grantee_service_principal
+    rows = [(_place(one), (one, seen)) for one in grants if grantee in {None, one["grantee"]}]
+    return Done(page(rows, request.limit, request.marker))
+
+
+def _place(grant: Grant) -> str:
+    return f"{grant['created_at']:020}{grant['id']}"
+
+
+def list_retirable(request: words.ListRetirableGrants, scene: Scene) -> Done:
+    """The grants of this Region that a principal can retire."""
+    retiring = request.retiring_principal or request.retiring_service_principal
+    if retiring is None:
+        raise Validation("RetiringPrincipal is required.")
+    if not may_list_retirable(scene.principal, request.place, retiring):
+        raise Forbidden("the caller may list what it can retire itself")
+    rows = [
+        (_place(grant), (grant, seen))
+        for key in scene.state.keys_after(None)
+        if exists(key, request.place, scene.now)
+        for seen in (view(key, request.place, scene.now),)
+        for grant in seen.facet.get("grants", ())
+        if grant.get("retiring") == retiring
+    ]
+    return Done(page(rows, request.limit, request.marker))
+
+
+def _without(seen: View, grant_id: str) -> Change:
+    left = [one for one in seen.facet["grants"] if one["id"] != grant_id]
+    return Change(keys=(seen.with_facet(grants=left),))
+
+
+def revoke(request: words.RevokeGrant, seen: View, _: Scene) -> Done:
+    """End a grant; what it allowed is over with this entry."""
+    if not any(one["id"] == request.grant_id for one in seen.facet.get("grants", ())):
+        raise InvalidGrantId
+    return Done(None, _without(seen, request.grant_id))
+
+
+def retire(request: words.RetireGrant, scene: Scene) -> Done:
+    """End a grant, by its token or by key and id, as one of those that it lets do so."""
+    if request.grant_token is not None:
+        if request.key is not None or request.grant_id is not None:
+            raise Validation("A grant is named by its token, or by key and id.")
+        key, grant, place = open_token(request.grant_token, scene)
+        seen = view(key, type(request.place)(request.place.account, place.region), scene.now)
+    else:
+        if request.key is None or request.grant_id is None:
+            raise Validation("A grant is named by its token, or by key and id.")
+        named = parse_name(request.key, request.place)
+        found = None if named.alias else find(named, request.place, scene.state, scene.now)
+        seen = view(check_named_key(scene.principal, found, named.ref, Action.KEY_READ), request.place, scene.now)
+        held = [one for one in seen.facet.get("grants", ()) if one["id"] == request.grant_id]
+        if not held:
+            raise InvalidGrantId
+        grant = held[0]
+    if not may_retire(scene.principal, request.place, grant):
+        raise Forbidden("the grant does not let the caller retire it")
+    if request.dry_run:
+        raise DryRun(_DRY)
+    return Done(None, _without(seen, grant["id"]), key_id=seen.key.id)
+
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    words.CreateGrant: guarded(create),
+    words.ListGrants: guarded(list_grants),
+    words.ListRetirableGrants: list_retirable,
+    words.RetireGrant: retire,
+    words.RevokeGrant: guarded(revoke),
+}

@@ -1,0 +1,85 @@
+"""Multi-Region keys of the AWS dialect: replicas, and which Region is the primary. One record with many facets."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from keyvault_lite.engine.aws_guard import guarded
+from keyvault_lite.engine.aws_keys import read_policy, read_tags
+from keyvault_lite.engine.aws_view import View, exists, view
+from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.model import aws_requests as words
+from keyvault_lite.model.aws import Place
+from keyvault_lite.model.aws_errors import AlreadyExists, KeyNotFound, UnsupportedOperation
+from keyvault_lite.model.replies import Page
+from keyvault_lite.model.requests import Request
+
+_OWN: Final = ("policy", "grants", "grantees", "window")
+"""Facts of a facet that stand among the record's own for the primary."""
+
+
+def _require_primary(seen: View) -> None:
+    if not seen.facts.get("multi_region") or seen.is_replica:
+        raise UnsupportedOperation(f"{seen.arn} is not a multi-Region primary key.")
+
+
+def replicate(request: words.ReplicateKey, seen: View, scene: Scene) -> Done:
+    """The same key in another Region, with description, tags and policy of its own there."""
+    _require_primary(seen)
+    seen.require_usable()
+    there = Place(request.place.account, request.replica_region)
+    if exists(seen.key, there, scene.now):
+        raise AlreadyExists(f"{there.key_arn(seen.key)} already exists.")
+    policy = read_policy(
+        request.policy,
+        there.key_arn(seen.key),
+        there,
+        scene,
+        bypass=request.bypass_policy_lockout_safety_check,
+    )
+    facet: dict[str, Any] = {
+        "created_at": scene.now,
+        "description": request.description,
+        "enabled": True,
+        "tags": read_tags(request.tags, {}),
+    }
+    if policy is not None:
+        facet["policy"] = policy
+    after = seen.with_facts(replicas={**seen.facts.get("replicas", {}), there.region: facet})
+    return Done(view(after, there, scene.now), Change(keys=(after,)))
+
+
+def update_primary(request: words.UpdatePrimaryRegion, seen: View, scene: Scene) -> Done:
+    """Make a replica the primary, and the primary a replica."""
+    _require_primary(seen)
+    seen.require_usable()
+    replicas = dict(seen.facts.get("replicas", {}))
+    there = Place(request.place.account, request.primary_region)
+    if request.primary_region not in replicas or not exists(seen.key, there, scene.now):
+        raise KeyNotFound
+    view(seen.key, there, scene.now).require_usable()
+    risen = replicas.pop(request.primary_region)
+    replicas[request.place.region] = {
+        "created_at": seen.key.created_at,
+        "description": seen.key.description,
+        "enabled": True,
+        "tags": dict(seen.key.tags),
+        **{name: seen.facts[name] for name in _OWN if name in seen.facts},
+    }
+    own = {name: risen.get(name) for name in _OWN}
+    changed = seen.with_facts(region=request.primary_region, replicas=replicas, **own)
+    after = replace(changed, description=risen["description"], tags=risen["tags"])
+    return Done(None, Change(keys=(after,)))
+
+
+def no_stores(_: words.DescribeCustomKeyStores, _scene: Scene) -> Done:
+    """There are no key stores of others."""
+    return Done(Page((), None))
+
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    words.DescribeCustomKeyStores: no_stores,
+    words.ReplicateKey: guarded(replicate),
+    words.UpdatePrimaryRegion: guarded(update_primary),
+}
