@@ -89,21 +89,3 @@ def test_who_is_counted_waits_for_the_record_and_hears_of_its_failure(monkeypatc
     errors = asyncio.run(flood())
     assert [type(one) for one in errors] == [AuditUnavailable] * 4
     assert len(set(map(id, errors))) == 4, "an error is raised in one task only"
-
-
-def test_a_flood_from_everywhere_does_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-    monkeypatch.setattr(floods.time, "monotonic", lambda: now)
-
-    async def record(_: str | None, __: int) -> None:
-        """Nothing."""
-
-    async def everywhere() -> int:
-        nonlocal now
-        gate = FloodGate(record)
-        for address in range(30_000):
-            now = address / 20_000
-            gate.admit(str(address))
-        return len(gate._windows)
-
-    assert asyncio.run(everywhere()) <= 21_000

@@ -541,3 +541,25 @@ def test_ids_that_are_not_ids_find_nothing(house: House) -> None:
     for odd in (key.id.upper(), key.id.replace("-", ""), key.id + " ", ""):
         house.refusal(ReadKey(KeyRef(odd)), NotFound)
     assert KeyId(key.id) == key.id
+
+
+def test_a_key_without_active_version_protects_nothing() -> None:
+    # No operation leaves an ACTIVE key so; if one did, nothing would be protected by a wrong version.
+    from keyvault_lite.engine.cipher import protecting
+    from keyvault_lite.model.keys import KeyVersion
+
+    revoked = KeyVersion(KeyId(new_id()), 1, VersionStatus.REVOKED, 0, b"")
+    with pytest.raises(InvalidState):
+        protecting(Key(revoked.key_id, None, AES, KeyStatus.ACTIVE, 0, versions=(revoked,)))
+
+
+def test_a_scene_has_the_key_that_was_named(house: House) -> None:
+    from keyvault_lite.engine.scene import Memo, Scene
+    from keyvault_lite.model.identity import Principal
+    from keyvault_lite.model.names import SYSTEM
+
+    scene = Scene(
+        Principal(SYSTEM, "system", None), house.ledger.snapshot(), house.vault.keyring, house.ledger, 0, Memo()
+    )
+    with pytest.raises(LookupError):
+        _ = scene.key

@@ -177,3 +177,23 @@ def test_the_last_slot_stays(house: House) -> None:
     assert house.ledger.empty_write_ahead_log()
     assert first.sealed not in house.files()
     house.reopen()
+
+
+def test_a_caller_whose_own_record_does_not_verify_has_no_authority(house: House) -> None:
+    from keyvault_lite.model.errors import IntegrityViolation
+
+    service, token = house.service("worker")
+    house.ledger.snapshot().quarantine(service.id)
+    house.refusal(ListKeys(), IntegrityViolation, token)
+    entry = house.last.draft
+    assert (entry.action, entry.result, entry.reason) == (Action.AUTHENTICATE, Result.ERROR, "integrity_violation")
+
+
+def test_nothing_changes_while_the_state_is_incomplete(house: House) -> None:
+    from keyvault_lite.model.errors import IntegrityViolation
+
+    key = KeyRef(house.key().id)
+    house.ledger._journal.frozen = True
+    house.refusal(CreateService("worker", Role.SERVICE), IntegrityViolation)
+    house.ask(Encrypt(key, plaintext=b"x"))
+    house.ledger._journal.frozen = False

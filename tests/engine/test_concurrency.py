@@ -1,0 +1,315 @@
+"""Many at once: one chain without a gap, and the order in the log is the order in which things took effect."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.engine import engine as engine_module
+from keyvault_lite.engine.freshness import Freshness
+from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidState, KeyVaultError, LimitExceeded
+from keyvault_lite.model.evidence import Action, Result
+from keyvault_lite.model.keys import KeySpec, KeyType, Purpose, VersionStatus
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import Answer, Verification
+from keyvault_lite.model.requests import (
+    CreateKey,
+    Decrypt,
+    DisableKey,
+    Encrypt,
+    ListAudit,
+    ListKeys,
+    ReadCheckpoint,
+    ReadConsistency,
+    ReadKey,
+    ReadLogKey,
+    ReadReceipt,
+    RevokeKey,
+    RotateKey,
+    Sign,
+    VerifyAudit,
+)
+from tests.house import AES, House
+
+
+def test_n_attempts_are_n_entries(house: House) -> None:
+    name = KeyRef(house.key().id)
+    before = house.size
+    requests = [
+        request
+        for number in range(60)
+        for request in (
+            Encrypt(name, plaintext=b"x"),
+            Encrypt(KeyRef("absent"), plaintext=b"x"),
+            ReadKey(name),
+            CreateKey(AES, f"name-{number % 40}"),
+            Decrypt(name, None, b"x", b"y"),
+        )
+    ]
+    results = house.together(*map(house.perform, requests))
+    ids = [one.audit_id for one in results]
+    assert sorted(ids) == list(range(before + 1, before + len(requests) + 1)), "each has an entry of its own, no gap"
+    entries = {entry.id: entry.draft for entry in house.log(before)}
+    for request, result in zip(requests, results, strict=True):
+        draft = entries[result.audit_id]
+        assert draft.action is request.action
+        assert (draft.result is Result.SUCCESS) is isinstance(result, Answer)
+    assert sum(isinstance(one, Conflict) for one in results) == 20, "one name is given once"
+    assert house.ask(VerifyAudit()).valid
+
+
+def test_rotate_while_encrypting(house: House) -> None:
+    name = KeyRef(house.key().id)
+    work = [
+        house.perform(RotateKey(name) if number % 10 == 5 else Encrypt(name, plaintext=b"x")) for number in range(200)
+    ]
+    results = house.together(*work)
+    assert all(isinstance(one, Answer) for one in results), results
+    active = 1
+    for entry in house.log(house.size - 200):
+        if entry.draft.action is Action.ROTATE:
+            active += 1
+        assert entry.draft.key_version == active, "the log says which version was ACTIVE when"
+    for answer in results:
+        if hasattr(answer.result, "ciphertext"):
+            made = answer.result
+            assert house.ask(Decrypt(name, None, made.ciphertext, made.encrypted_dek)).plaintext == b"x"
+    found = house.ask(ReadKey(name))
+    assert [one.status for one in found.versions] == [VersionStatus.DEPRECATED] * 20 + [VersionStatus.ACTIVE]
+
+
+@pytest.mark.parametrize("how", [RevokeKey, DisableKey])
+def test_revoke_while_decrypting(house: House, how: Any) -> None:  # noqa: ANN401
+    name = KeyRef(house.key().id)
+    made = house.ask(Encrypt(name, plaintext=b"x"))
+    request = Decrypt(name, None, made.ciphertext, made.encrypted_dek)
+    late: list[Any] = []
+
+    async def storm() -> list[Any]:
+        async def keep_on() -> list[Any]:
+            results: list[Any] = []
+            for _ in range(30):
+                try:
+                    results.append(await house.perform(request))
+                except KeyVaultError as error:
+                    results.append(error)
+            return results
+
+        callers = [asyncio.create_task(keep_on()) for _ in range(16)]
+        await asyncio.sleep(0.02)
+        revoked = await house.perform(how(name))
+        late.extend(await asyncio.gather(*(house.perform(request) for _ in range(20)), return_exceptions=True))
+        return [revoked, *(one for results in await asyncio.gather(*callers) for one in results)]
+
+    revoked, *results = house.run(storm())
+    done = [one for one in results if isinstance(one, Answer)]
+    assert done, "some were before"
+    assert all(one.audit_id < revoked.audit_id for one in done), "no success after it"
+    assert all(isinstance(one, InvalidState) for one in late), "nothing that begins afterwards succeeds"
+    assert {one.draft.result for one in house.log(revoked.audit_id)} == {Result.ERROR}
+
+
+def test_batch_mates_meet_what_comes_before_them(house: House) -> None:
+    first, second, third = (KeyRef(house.key().id) for _ in range(3))
+    signer = KeyRef(house.key(spec=KeySpec(KeyType.RSA, 3072, Purpose.SIGN)).id)
+    before = house.size
+    results = house.together(
+        house.perform(RevokeKey(first)),
+        house.perform(Encrypt(first, plaintext=b"x")),
+        house.perform(RotateKey(second)),
+        house.perform(RotateKey(second)),
+        house.perform(Encrypt(second, plaintext=b"x")),
+        house.perform(Encrypt(third, plaintext=b"x")),
+        house.perform(Sign(signer, b"x")),
+    )
+    order = sorted(range(7), key=lambda place: results[place].audit_id)
+    assert sorted(one.audit_id for one in results) == list(range(before + 1, before + 8))
+    revoked_first = order.index(0) < order.index(1)
+    assert isinstance(results[1], InvalidState) is revoked_first
+    assert {one.result.versions[-1].version for one in results[2:4]} == {2, 3}
+    rotations = sum(order.index(place) < order.index(4) for place in (2, 3))
+    assert results[4].result.key_version == 1 + rotations
+    assert all(isinstance(one, Answer) for one in results[5:])
+
+
+def test_a_caller_who_goes_away_leaves_an_entry(house: House) -> None:
+    name = KeyRef(house.key().id)
+    before = house.size
+
+    async def leave() -> None:
+        tasks = [asyncio.create_task(house.perform(Encrypt(name, plaintext=b"x"))) for _ in range(20)]  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    house.run(leave())
+    house.ask(ReadKey(name))
+    assert before + 10 <= house.size - 1 <= before + 20
+    assert house.ask(VerifyAudit()).valid
+
+
+def test_checks_of_the_log_are_shared_and_keep_nobody_waiting(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = []
+    release = asyncio.Event()
+    loop: list[asyncio.AbstractEventLoop] = []
+
+    def slow() -> Verification:
+        checks.append(1)
+        asyncio.run_coroutine_threadsafe(release.wait(), loop[0]).result(20)
+        if len(checks) > 1:
+            raise AuditUnavailable("the disk is gone")
+        return Verification(valid=True, entries=1, head=bytes(32))
+
+    run = house.ledger._verification.run
+    monkeypatch.setattr(house.ledger._verification, "run", lambda _: run(slow))
+    _, token = house.service("worker")
+
+    async def many() -> list[Any]:
+        loop.append(asyncio.get_running_loop())
+        release.clear()
+        asked = [asyncio.create_task(house.perform(VerifyAudit())) for _ in range(12)]  # type: ignore[arg-type]
+        await asyncio.sleep(0.1)
+        # Each of these needs a thread of its own.
+        for number in range(3):
+            await asyncio.wait_for(house.perform(CreateKey(AES, f"meanwhile-{len(checks)}-{number}")), 2)  # type: ignore[arg-type]
+        await asyncio.gather(*(house.perform(ListKeys(), None) for _ in range(3)), return_exceptions=True)
+        release.set()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    assert {one.result.valid for one in house.run(many())} == {True}
+    assert len(checks) == 1
+    errors = house.run(many())
+    assert {type(one) for one in errors} == {AuditUnavailable}
+    assert len({one.audit_id for one in errors}) == 12, "each hears of its own entry"
+
+
+def test_evidence_through_the_one_door(house: House) -> None:
+    name = KeyRef(house.key().id)
+    service, token = house.service("worker")
+    from keyvault_lite.model.errors import Forbidden, InvalidRequest, NotFound
+
+    house.refusal(Encrypt(name, plaintext=b"x"), NotFound, token)
+    own = house.size
+    assert house.ask(ReadReceipt(own), token).startswith("c2sp.org/tlog-proof@v1\nextra ")
+    house.refusal(ReadReceipt(1), NotFound, token)
+    house.refusal(ReadReceipt(10**9), NotFound)
+    house.refusal(ListAudit(), Forbidden, token)
+    assert house.ask(ReadLogKey(), token).public_key == house.vault.keyring.log_public_key
+    assert house.ask(ReadCheckpoint()).startswith("keyvault-lite/")
+    assert house.ask(ReadConsistency(1, own)).new == own
+    house.refusal(ReadConsistency(1, 10**9), InvalidRequest)
+    page = house.ask(ListAudit(service_id="worker", key_id=name, limit=5))
+    assert [one.id for one in page.items] == [own]
+    assert house.ask(ListAudit(service_id="nobody")).items == ()
+    house.ledger.snapshot().quarantine(name)
+    assert house.ask(ListAudit(service_id=service.id, key_id=name)).items[0].id == own
+    assert house.ask(ListAudit(key_id=KeyRef("absent"))).items == ()
+
+
+def test_what_the_vault_is_told_of_its_health(house: House) -> None:
+    assert (house.engine.health().status, house.engine.health().serving) == ("ok", True)
+    house.ledger._committer.fault = LimitExceeded("x")
+    assert (house.engine.health().status, house.engine.health().serving) == ("limit_exceeded", False)
+    house.ledger._committer.fault = None
+
+
+# Freshness
+
+
+def test_refreshes_are_shared_and_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    began: list[float] = []
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        fresh = Freshness(lambda: began.append(loop.time()))
+        await asyncio.gather(*(fresh.renew() for _ in range(50)))
+        await asyncio.gather(*(fresh.renew() for _ in range(50)))
+        fresh.close()
+
+    asyncio.run(ask())
+    assert len(began) == 2
+    assert began[1] - began[0] > 0.045
+
+
+def test_who_asks_during_a_refresh_gets_the_next_one() -> None:
+    count = 0
+
+    async def ask() -> None:
+        gate = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def refresh() -> None:
+            nonlocal count
+            count += 1
+            asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(5)
+
+        fresh = Freshness(refresh)
+        first = asyncio.create_task(fresh.renew())
+        while not count:
+            await asyncio.sleep(0.001)
+        second = asyncio.create_task(fresh.renew())
+        await asyncio.sleep(0.08)
+        assert count == 1
+        assert not second.done()
+        gate.set()
+        await asyncio.gather(first, second)
+        fresh.close()
+
+    asyncio.run(ask())
+    assert count == 2
+
+
+def test_a_refresh_that_fails_or_takes_too_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from keyvault_lite.engine import freshness
+
+    monkeypatch.setattr(freshness, "PATIENCE_SECONDS", 0.05)
+
+    async def ask() -> list[Any]:
+        gate = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def refresh() -> None:
+            asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(5)
+            raise AuditUnavailable("gone")
+
+        fresh = Freshness(refresh)
+        results = await asyncio.gather(*(fresh.renew() for _ in range(3)), return_exceptions=True)
+        gate.set()
+        results += await asyncio.gather(*(fresh.renew() for _ in range(3)), return_exceptions=True)
+        await asyncio.get_running_loop().run_in_executor(None, fresh.close)
+        return results
+
+    errors = asyncio.run(ask())
+    assert [one.code for one in errors] == ["audit_unavailable"] * 6
+    assert len(set(map(id, errors))) == 6
+
+
+def test_costly_primitives_leave_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    where: list[tuple[str, bool]] = []
+    sign, encrypt = Keyring.sign, Keyring.encrypt
+
+    def watch(name: str, real: Any) -> Any:  # noqa: ANN401
+        def called(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+            where.append((name, threading.current_thread().name.startswith("costly")))
+            return real(*arguments, **named)
+
+        return called
+
+    monkeypatch.setattr(Keyring, "sign", watch("sign", sign))
+    monkeypatch.setattr(Keyring, "encrypt", watch("encrypt", encrypt))
+    rsa = house.key("rsa", KeySpec(KeyType.RSA, 3072, Purpose.SIGN))
+    p521 = house.key("p521", KeySpec(KeyType.EC, 521, Purpose.SIGN))
+    p256 = house.key("p256", KeySpec(KeyType.EC, 256, Purpose.SIGN))
+    for key in (rsa, p521, p256):
+        house.ask(Sign(KeyRef(key.id), b"x"))
+    house.ask(Encrypt(KeyRef(house.key().id), plaintext=b"x"))
+    assert where == [("sign", True), ("sign", True), ("sign", False), ("encrypt", False)]
+    house.ledger.snapshot().quarantine("p256")
+    from keyvault_lite.model.errors import IntegrityViolation
+
+    house.refusal(Sign(KeyRef("p256"), b"x"), IntegrityViolation)
+    assert engine_module._LONG == {VerifyAudit}
