@@ -6,6 +6,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, Protocol
 
+from keyvault_lite.access.leases import ancestors_live, authority, role_login
 from keyvault_lite.model.aws_errors import (
     IncompleteSignature,
     MissingSignature,
@@ -14,11 +15,13 @@ from keyvault_lite.model.aws_errors import (
 )
 from keyvault_lite.model.errors import InvalidCiphertext, Unauthenticated
 from keyvault_lite.model.identity import (
+    AppRoleCredential,
     AwsCredential,
     BearerCredential,
     Credential,
     Principal,
     Service,
+    Setting,
     SignatureFault,
     SystemCredential,
     Token,
@@ -42,6 +45,9 @@ class Directory(Protocol):
 
     def find_service(self, ref: str) -> Service | None:
         """The service of that id."""
+
+    def setting(self, name: str) -> Setting | None:
+        """The setting of that name."""
 
 
 class Verifier(Protocol):
@@ -86,15 +92,26 @@ class Authenticator:
             return Principal(SYSTEM, "system", None)
         if isinstance(credential, AwsCredential):
             return self._signer(credential, directory, now)
+        if isinstance(credential, AppRoleCredential):
+            return self._role(credential, directory, now)
         token = self._genuine(credential, directory)
         if token is None:
             raise Refused(None)
         service = directory.find_service(token.service_id)
         if service is None:
             raise Refused(None)
-        if not _may_act(token, service, now):
+        if not _may_act(token, service, now) or not ancestors_live(token, directory, now):
             raise Refused(service.id)
-        return Principal(service.id, service.name, service.role, service.grants, token.id)
+        role, grants = authority(token, service, directory)
+        return Principal(service.id, service.name, role, grants, token.id)
+
+    def _role(self, credential: AppRoleCredential, directory: Directory, now: int) -> Principal:
+        """The service that logs in with a role's credentials; the principal may do that and nothing else."""
+        found = role_login(credential, directory, self.verifier, now)
+        if found is None or not found[0].active:
+            raise Refused(None if found is None else found[0].id)
+        service, login = found
+        return Principal(service.id, service.name, service.role, (), login=login)
 
     def _signer(self, credential: AwsCredential, directory: Directory, now: int) -> Principal:
         """The principal who signed a request. Causes are told apart, as clients of that product need it."""

@@ -21,6 +21,7 @@ from keyvault_lite.model.requests import (
     TrustAnchor,
 )
 from keyvault_lite.model.transit import RotateDueTransitKey
+from keyvault_lite.model.transit_tokens import Login
 
 _ALL: Final = frozenset(Role)
 _ADMIN: Final = frozenset({Role.ADMIN})
@@ -48,7 +49,7 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
     Action.HASH: _USERS,
     Action.KEY_READ: _ALL,
     Action.KEY_UPDATE: _ADMIN,
-    Action.LOGIN: frozenset(),  # of whom nobody knows yet: the credentials in the request decide
+    Action.LOGIN: _ALL,  # who has authenticated with the credentials of a login
     Action.LOG_KEY_READ: _ALL,
     Action.RANDOM: _USERS,
     Action.RECEIPT_READ: _ALL,  # of others than ADMIN and AUDITOR only for their own entries: `may_read_entry`
@@ -112,6 +113,8 @@ def check_role(principal: Principal, request: Request, action: Action) -> None:
         return
     if type(request) in SYSTEM_ONLY or principal.role not in ROLES.get(action, ()):
         raise Forbidden(ROLE_REFUSAL)
+    if (principal.login is not None) is not isinstance(request, Login):
+        raise Forbidden(ROLE_REFUSAL)  # credentials of a login make a token, and only they do
     if isinstance(request, RenewToken) and not may_renew(principal, request.service):
         raise Forbidden(ROLE_REFUSAL)
 

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Final
 
-from keyvault_lite.engine import transit_cipher, transit_keys, transit_mounts, transit_signing
+from keyvault_lite.engine import (
+    transit_approle,
+    transit_cipher,
+    transit_keys,
+    transit_mounts,
+    transit_policies,
+    transit_signing,
+    transit_tokens,
+)
 from keyvault_lite.engine.scene import Handler
 from keyvault_lite.model.requests import KeyRequest, Request
 from keyvault_lite.model.transit import (
@@ -25,10 +33,13 @@ from keyvault_lite.model.transit import (
 )
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    **transit_approle.HANDLERS,
     **transit_cipher.HANDLERS,
     **transit_keys.HANDLERS,
     **transit_mounts.HANDLERS,
+    **transit_policies.HANDLERS,
     **transit_signing.HANDLERS,
+    **transit_tokens.HANDLERS,
 }
 CIPHERS: Final[frozenset[type[Request]]] = frozenset(
     {TransitDataKey, TransitDecrypt, TransitEncrypt, TransitRewrap, TransitSign, TransitVerify}

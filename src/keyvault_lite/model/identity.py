@@ -81,6 +81,14 @@ class BearerCredential:
 
 
 @dataclass(frozen=True, slots=True)
+class AppRoleCredential:
+    """What an AppRole login presents, not yet verified. It authenticates that one request."""
+
+    role_id: str
+    secret_id: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class SystemCredential:
     """The vault's own authority, for initialisation, background jobs and offline commands.
 
@@ -116,7 +124,7 @@ class AwsCredential:
     fault: SignatureFault | None = None
 
 
-Credential = AwsCredential | BearerCredential | SystemCredential
+Credential = AppRoleCredential | AwsCredential | BearerCredential | SystemCredential
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +138,8 @@ class Principal:
     grants: tuple[Grant, ...] = ()
     token_id: TokenId | None = None
     """By which token; None for the vault itself."""
+    login: str | None = None
+    """By which credentials of a login, as `role/accessor`: good for that login and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from keyvault_lite.model.errors import (
     MalformedRequest,
     MethodNotAllowed,
     NotFound,
+    Unauthenticated,
 )
 from keyvault_lite.model.identity import BearerCredential, Credential
 from keyvault_lite.model.requests import Rejected, Request
@@ -86,12 +87,14 @@ class VaultDialect:
         return await self._perform(exchange, route, place, query if method not in _WITH_BODY else {})
 
     async def _perform(self, exchange: Exchange, route: Route, place: Place, query: Mapping[str, str]) -> Reply:
-        call = Call(place.mount, place.path, query)
-        credential: Credential = _credential(exchange)
+        credential: Credential = (bearer := _credential(exchange))
+        call = Call(place.mount, place.path, query, bearer.token)
         try:
             if not query and exchange.scope["method"] in {"POST", "PUT"}:
                 call.fields = await _body(exchange, route.limit)
             _check_headers(exchange.headers)
+            if route.credential is not None:
+                credential = route.credential(call)
             request: Request = route.build(call)
         except KeyVaultError as error:
             request = _rejected(route, call, error)
@@ -101,6 +104,8 @@ class VaultDialect:
             origin = exchange.origin(operation=route.operation)
             answer = await self.engine.perform(request, credential, origin)
             written = route.render(answer.result, request, call)
+        except Unauthenticated as error:
+            return _errors(exchange, error, route.unauthenticated)
         except KeyVaultError as error:
             return _errors(exchange, error, route.missing)
         except Exception as error:  # noqa: BLE001  (as above)

@@ -52,12 +52,13 @@ ERRORS: Final[Mapping[type[KeyVaultError], tuple[int, str | None]]] = {
     Sealed: (503, "Vault is sealed"),
 }
 """Every class of the error tree, with its status and message. None is the error's own detail, "" no message at all."""
+_ROUTES_OWN: Final = frozenset({NotFound, Unauthenticated})
 
 
-def describe(error: KeyVaultError, missing: tuple[int, str] | None = None) -> tuple[int, str]:
-    """Status and message. `missing` is what the route says of a key that is not there."""
+def describe(error: KeyVaultError, own: tuple[int, str] | None = None) -> tuple[int, str]:
+    """Status and message. `own` is what the route says of a key that is not there, or to a caller who is not known."""
     kind = next((one for one in type(error).__mro__ if one in ERRORS), InternalError)
-    if kind is NotFound and missing is not None:
-        return missing
+    if kind in _ROUTES_OWN and own is not None:
+        return own
     status, message = ERRORS[kind]
     return status, error.detail if message is None else message

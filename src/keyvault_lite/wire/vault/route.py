@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit import key_ref
@@ -17,9 +18,13 @@ MAX_BODY: Final = 32 * 1024 * 1024
 class Call:
     """What a request says: where it goes, and its fields from path, query and body."""
 
-    __slots__ = ("fields", "mount", "path")
+    __slots__ = ("fields", "mount", "path", "token")
 
-    def __init__(self, mount: str, path: Mapping[str, str], fields: Mapping[str, Any]) -> None:
+    def __init__(
+        self, mount: str, path: Mapping[str, str], fields: Mapping[str, Any], token: str | None = None
+    ) -> None:
+        self.token = token
+        """The caller's own token, which a look at it shows again."""
         self.mount = mount
         self.path = path
         """The parts of the path that have names."""
@@ -63,8 +68,12 @@ class Route:
     render: Render
     fields: frozenset[str] = frozenset()
     """Known fields of the body; others are ignored, with a warning that names them."""
+    credential: Callable[[Call], Credential] | None = None
+    """Where the caller is known by the body instead of a token."""
     missing: tuple[int, str] | None = None
     """What is said of a key that is not there; by default 404 without a message."""
+    unauthenticated: tuple[int, str] | None = None
+    """What is said to who is not known, where it is not the usual."""
     limit: int = MAX_BODY
 
 

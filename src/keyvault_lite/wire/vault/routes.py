@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from keyvault_lite.wire.vault import cipher, keys, signing, system
+from keyvault_lite.wire.vault import approle, cipher, keys, policies, signing, system, tokens
 from keyvault_lite.wire.vault.route import DELETE, LIST, READ, WRITE, Table
 
 TRANSIT: Final = Table(
@@ -46,5 +46,41 @@ SYSTEM: Final = Table(
         (READ, "sys/mounts/*path"): system.READ_MOUNT,
         (READ, "sys/internal/ui/mounts"): system.UI_MOUNTS,
         (READ, "sys/internal/ui/mounts/*path"): system.UI_MOUNT,
+        (WRITE, "sys/capabilities-self"): tokens.CAPABILITIES_SELF,
+        (READ, "auth/token/lookup-self"): tokens.LOOKUP_SELF,
+        (WRITE, "auth/token/lookup-self"): tokens.LOOKUP_SELF,
+        (WRITE, "auth/token/lookup"): tokens.LOOKUP,
+        (WRITE, "auth/token/lookup-accessor"): tokens.LOOKUP_ACCESSOR,
+        (WRITE, "auth/token/create"): tokens.CREATE,
+        (WRITE, "auth/token/create-orphan"): tokens.CREATE_ORPHAN,
+        (WRITE, "auth/token/renew-self"): tokens.RENEW_SELF,
+        (WRITE, "auth/token/renew"): tokens.RENEW,
+        (WRITE, "auth/token/renew-accessor"): tokens.RENEW_ACCESSOR,
+        (WRITE, "auth/token/revoke-self"): tokens.REVOKE_SELF,
+        (WRITE, "auth/token/revoke"): tokens.REVOKE,
+        (WRITE, "auth/token/revoke-accessor"): tokens.REVOKE_ACCESSOR,
+        (WRITE, "auth/approle/login"): tokens.LOGIN,
+        (LIST, "auth/approle/role"): approle.LIST_ROLES,
+        (WRITE, "auth/approle/role/:role"): approle.WRITE_ROLE,
+        (READ, "auth/approle/role/:role"): approle.READ_ROLE,
+        (DELETE, "auth/approle/role/:role"): approle.DELETE_ROLE,
+        (READ, "auth/approle/role/:role/role-id"): approle.READ_ROLE_ID,
+        (WRITE, "auth/approle/role/:role/role-id"): approle.WRITE_ROLE_ID,
+        (WRITE, "auth/approle/role/:role/secret-id"): approle.CREATE_SECRET,
+        (LIST, "auth/approle/role/:role/secret-id"): approle.LIST_SECRETS,
+        (WRITE, "auth/approle/role/:role/secret-id-accessor/destroy"): approle.DESTROY_SECRET,
+        (LIST, "sys/policies/acl"): policies.LIST,
+        (READ, "sys/policies/acl"): policies.LIST,
+        (WRITE, "sys/policies/acl/:name"): policies.WRITE,
+        (READ, "sys/policies/acl/:name"): policies.READ,
+        (DELETE, "sys/policies/acl/:name"): policies.DELETE,
+        (READ, "sys/policy"): policies.LIST,
+        (LIST, "sys/policy"): policies.LIST,
+        (WRITE, "sys/policy/:name"): policies.WRITE,
+        (READ, "sys/policy/:name"): policies.READ_OLD,
+        (DELETE, "sys/policy/:name"): policies.DELETE,
+        (READ, "sys/auth"): system.AUTHS,
+        (WRITE, "sys/auth/*path"): system.ENABLE_AUTH,
+        (DELETE, "sys/auth/*path"): system.DISABLE_AUTH,
     }
 )

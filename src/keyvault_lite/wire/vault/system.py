@@ -131,3 +131,39 @@ UI_MOUNTS: Final = Route(
     build=lambda _: ListMounts(),
     render=lambda found, _, __: Written({"secret": {f"{one.path}/": mount_object(one) for one in found}, "auth": {}}),
 )
+
+
+# Ways to log in: tokens always, AppRole too; enabling what is there succeeds, and nothing else can be
+
+
+def _auth(kind: str) -> dict[str, object]:
+    shown = mount_object(Mount(kind, "", {"token_type": "default-service"}, None))
+    return {**shown, "type": kind, "accessor": f"auth_{kind}_{_uuid(kind)[:8]}"}
+
+
+def _enable_auth(call: Call) -> Request:
+    if (call.path["path"], text(call.fields, "type")) != ("approle", "approle"):
+        raise InvalidRequest("the ways to log in here are token and approle, each at its own path")
+    return ListMounts()
+
+
+def _disable_auth(_: Call) -> Request:
+    raise InvalidRequest("the ways to log in cannot be disabled; delete the roles instead")
+
+
+AUTHS: Final = Route(
+    operation="sys.auth.list",
+    action=Action.SETTING_READ,
+    build=lambda _: ListMounts(),
+    render=lambda *_: Written({f"{kind}/": _auth(kind) for kind in ("approle", "token")}, merged=True),
+)
+ENABLE_AUTH: Final = Route(
+    operation="sys.auth.enable",
+    action=Action.SETTING_UPDATE,
+    build=_enable_auth,
+    render=lambda *_: NO_CONTENT,
+    fields=_FIELDS,
+)
+DISABLE_AUTH: Final = Route(
+    operation="sys.auth.disable", action=Action.SETTING_UPDATE, build=_disable_auth, render=lambda *_: NO_CONTENT
+)

@@ -1,0 +1,94 @@
+"""Tokens of the Vault dialect: whether they still hold, what they are held to, and AppRole credentials. Pure functions.
+
+A leased token lives no longer than its parent: renewing, revoking or expiring the parent, or deactivating its service,
+ends it in that moment, because every use walks up to the token at the top.
+"""
+
+from typing import Final, Protocol
+
+from keyvault_lite.model.encoding import decode_base64
+from keyvault_lite.model.identity import AppRoleCredential, Grant, Permission, Role, Service, Setting, Token
+from keyvault_lite.model.names import TokenId
+from keyvault_lite.model.transit_tokens import GRANTS, POLICIES, ROLE_IDS, ROLES, SECRETS, Lease
+
+DEPTH: Final = 16
+"""Generations of children."""
+
+
+class Leases(Protocol):
+    """What is read of the verified state."""
+
+    def token(self, token_id: TokenId) -> Token | None:
+        """The token of that id."""
+
+    def setting(self, name: str) -> Setting | None:
+        """The setting of that name."""
+
+    def find_service(self, ref: str) -> Service | None:
+        """The service of that id."""
+
+
+class Secrets(Protocol):
+    """What is asked of the keyring."""
+
+    def token_matches(self, token_id: TokenId, secret: str, stored: bytes | None) -> bool:
+        """Whether a secret is the one whose keyed digest is stored; None costs the same and is false."""
+
+
+def ancestors_live(token: Token, directory: Leases, now: int) -> bool:
+    """Whether every token above this one still holds, up to the one that has no parent."""
+    for _ in range(DEPTH):
+        if token.parent is None:
+            return True
+        above = directory.token(token.parent)
+        if above is None or above.ended_at is not None or above.service_id != token.service_id:
+            return False
+        if above.expires_at is not None and above.expires_at <= now:
+            return False
+        token = above
+    return False
+
+
+def authority(token: Token, service: Service, directory: Leases) -> tuple[Role, tuple[Grant, ...]]:
+    """The role and grants that a token acts with: its service's, or less if it is held to policies.
+
+    A token held to policies is never more than a SERVICE. A service of role SERVICE keeps its own grants beside.
+    """
+    lease = Lease.of(token) if token.attributes else None
+    if lease is None or lease.policies is None:
+        return service.role, service.grants
+    given = tuple(grant for name in lease.policies for grant in policy_grants(name, directory))
+    if service.role is Role.SERVICE:
+        given = (*service.grants, *given)
+    return (Role.SERVICE if service.role is Role.ADMIN else service.role), given
+
+
+def policy_grants(name: str, directory: Leases) -> tuple[Grant, ...]:
+    """What a policy comes to; nothing, if there is none of that name."""
+    found = directory.setting(POLICIES + name)
+    if found is None or found.value is None:
+        return ()
+    return tuple(Grant(key, frozenset(map(Permission, actions))) for key, actions in found.value[GRANTS])
+
+
+SEPARATOR: Final = "."
+"""Between accessor and secret in a secret id."""
+
+
+def role_login(
+    credential: AppRoleCredential, directory: Leases, secrets: Secrets, now: int
+) -> tuple[Service, str] | None:
+    """The service of the role whose credentials these are, and which: `role/accessor`. Any fault costs the same."""
+    accessor, _, secret = credential.secret_id.partition(SEPARATOR)
+    named = directory.setting(ROLE_IDS + credential.role_id)
+    role = "" if named is None or named.value is None else named.value["role"]
+    kept = directory.setting(f"{SECRETS}{role}/{accessor}")
+    value = None if kept is None else kept.value
+    digest = None if value is None else decode_base64(value["digest"])
+    if not secrets.token_matches(TokenId(accessor), secret, digest) or value is None:
+        return None
+    if value["expires_at"] is not None and value["expires_at"] <= now:
+        return None
+    found = directory.setting(ROLES + role)
+    service = None if found is None or found.value is None else directory.find_service(found.value["service"])
+    return None if service is None else (service, f"{role}/{accessor}")

@@ -1,0 +1,206 @@
+"""AppRole: services that log in with a role id and a secret id. A role is a service of the vault, with policies beside.
+
+Its tokens are leased tokens of that service; `kvl service` shows it, grants it more and deactivates it like any other.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from keyvault_lite.access.leases import SEPARATOR
+from keyvault_lite.crypto.credentials import new_token
+from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.transit_tokens import bounded, facts, issue
+from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.model.encoding import encode_base64
+from keyvault_lite.model.errors import InvalidRequest, NotFound
+from keyvault_lite.model.identity import Role, Service, Setting
+from keyvault_lite.model.names import ServiceId, is_name, new_id
+from keyvault_lite.model.requests import Request
+from keyvault_lite.model.transit_tokens import (
+    DEFAULT_POLICY,
+    POLICIES,
+    ROLE_IDS,
+    ROLES,
+    SECRETS,
+    CreateSecretId,
+    DeleteRole,
+    DestroySecretId,
+    Issued,
+    Lease,
+    ListRoles,
+    ListSecretIds,
+    Login,
+    NewSecretId,
+    ReadRole,
+    SetRoleId,
+    WriteRole,
+)
+
+_SECOND: Final = 1_000_000
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "policies": [],
+    "token_ttl": 0,
+    "token_max_ttl": 0,
+    "token_period": 0,
+    "secret_id_ttl": 0,
+    "secret_id_uses": 0,
+}
+
+
+def _role(name: str, scene: Scene) -> Mapping[str, Any]:
+    found = scene.state.setting(ROLES + name)
+    if found is None or found.value is None:
+        raise NotFound("no such role")
+    return found.value
+
+
+def write(request: WriteRole, scene: Scene) -> Done:
+    """A role and its service, or a change of the role."""
+    for name in request.policies or ():
+        if name != DEFAULT_POLICY and scene.state.setting(POLICIES + name) is None:
+            raise InvalidRequest("there is no policy of that name")
+    given = {name: getattr(request, name) for name in _DEFAULTS if getattr(request, name) is not None}
+    found = scene.state.setting(ROLES + request.role)
+    if found is not None and found.value is not None:
+        changed = Setting(ROLES + request.role, {**found.value, **given})
+        return Done(None, Change(settings=(changed,)), subject=found.value["service"])
+    service = _new_service(request.role, scene)
+    role_id = scene.once("role_id", (), new_id)
+    settings = (
+        Setting(ROLES + request.role, {**_DEFAULTS, **given, "service": service.id, "role_id": role_id}),
+        Setting(ROLE_IDS + role_id, {"role": request.role}),
+    )
+    return Done(None, Change(services=(service,), settings=settings), subject=service.id)
+
+
+def _new_service(role: str, scene: Scene) -> Service:
+    service_id = scene.once("id", (), lambda: ServiceId(new_id()))
+    name = f"approle-{role.lower()}"
+    if not is_name(name) or scene.state.find_service(name) is not None:
+        name = f"approle-{service_id[:8]}"
+    return Service(id=service_id, name=name, role=Role.SERVICE, active=True, created_at=scene.now)
+
+
+def read(request: ReadRole, scene: Scene) -> Done:
+    """The role as it is kept."""
+    found = _role(request.role, scene)
+    return Done(found, subject=found["service"])
+
+
+def page(_: ListRoles, scene: Scene) -> Done:
+    """The names of the roles."""
+    return Done(tuple(one.name.removeprefix(ROLES) for one in scene.state.settings_under(ROLES)))
+
+
+def set_role_id(request: SetRoleId, scene: Scene) -> Done:
+    """Another id for the role; the former one names it no more."""
+    found = _role(request.role, scene)
+    if not request.role_id or len(request.role_id) > 128 or "/" in request.role_id:  # noqa: PLR2004
+        raise InvalidRequest("a role id has 1 to 128 characters and no slash")
+    taken = scene.state.setting(ROLE_IDS + request.role_id)
+    if taken is not None and taken.value is not None and taken.value["role"] != request.role:
+        raise InvalidRequest("this role id is another role's")
+    settings = (
+        Setting(ROLE_IDS + found["role_id"], None),
+        Setting(ROLE_IDS + request.role_id, {"role": request.role}),
+        Setting(ROLES + request.role, {**found, "role_id": request.role_id}),
+    )
+    kept = settings if found["role_id"] != request.role_id else settings[1:]
+    return Done(None, Change(settings=kept), subject=found["service"])
+
+
+def delete(request: DeleteRole, scene: Scene) -> Done:
+    """The end of a role: its service is deactivated, which ends all its tokens."""
+    found = scene.state.setting(ROLES + request.role)
+    if found is None or found.value is None:
+        return Done(None)
+    service = scene.state.find_service(found.value["service"])
+    secrets = scene.state.settings_under(f"{SECRETS}{request.role}/")
+    gone = (ROLES + request.role, ROLE_IDS + found.value["role_id"], *(one.name for one in secrets))
+    return Done(
+        None,
+        Change(
+            services=() if service is None else (replace(service, active=False),),
+            settings=tuple(Setting(name, None) for name in gone),
+        ),
+        subject=found.value["service"],
+    )
+
+
+def create_secret(request: CreateSecretId, scene: Scene) -> Done:
+    """A secret of the role; its keyed digest is kept."""
+    role = _role(request.role, scene)
+    accessor, secret = scene.once("secret", (), new_token)
+    ttl, uses = role["secret_id_ttl"], role["secret_id_uses"]
+    kept = Setting(
+        f"{SECRETS}{request.role}/{accessor}",
+        {
+            "digest": encode_base64(scene.keyring.token_digest(accessor, secret)),
+            "expires_at": scene.now + ttl * _SECOND if ttl else None,
+            "uses": uses,
+            "created_at": scene.now,
+        },
+    )
+    result = NewSecretId(f"{accessor}{SEPARATOR}{secret}", accessor, ttl, uses)
+    return Done(result, Change(settings=(kept,)), subject=role["service"])
+
+
+def list_secrets(request: ListSecretIds, scene: Scene) -> Done:
+    """The accessors of the role's secrets."""
+    role = _role(request.role, scene)
+    prefix = f"{SECRETS}{request.role}/"
+    names = tuple(one.name.removeprefix(prefix) for one in scene.state.settings_under(prefix))
+    return Done(names, subject=role["service"])
+
+
+def destroy_secret(request: DestroySecretId, scene: Scene) -> Done:
+    """The end of a secret."""
+    role = _role(request.role, scene)
+    name = f"{SECRETS}{request.role}/{request.accessor}"
+    if scene.state.setting(name) is None:
+        raise NotFound("no such secret")
+    return Done(None, Change(settings=(Setting(name, None),)), subject=role["service"])
+
+
+def login(_request: Login, scene: Scene) -> Done:
+    """A token for the service whose role the caller has the credentials of."""
+    if scene.principal.login is None:
+        raise InvalidRequest("a login takes the credentials of a role")
+    role_name, _, accessor = scene.principal.login.partition("/")
+    role = _role(role_name, scene)
+    ttl, most, warnings = bounded(role["token_ttl"] or None, max_ttl=role["token_max_ttl"], period=role["token_period"])
+    lease = Lease(
+        ttl=ttl,
+        max_ttl=most,
+        period=role["token_period"],
+        display_name="approle",
+        path="auth/approle/login",
+        policies=tuple(sorted({DEFAULT_POLICY, *role["policies"]})),
+        meta={"role_name": role_name},
+    )
+    token, text = issue(scene.principal.service_id, lease, scene, parent=None)
+    used = _used(f"{SECRETS}{role_name}/{accessor}", scene)
+    return Done(Issued(facts(token, scene), text, warnings), Change(tokens=(token,), settings=used))
+
+
+def _used(name: str, scene: Scene) -> tuple[Setting, ...]:
+    """The secret with one use less, if its uses are counted: gone after the last."""
+    found = scene.state.setting(name)
+    if found is None or found.value is None or not found.value["uses"]:
+        return ()
+    left = found.value["uses"] - 1
+    return (Setting(name, {**found.value, "uses": left} if left else None),)
+
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    CreateSecretId: create_secret,
+    DeleteRole: delete,
+    DestroySecretId: destroy_secret,
+    ListRoles: page,
+    ListSecretIds: list_secrets,
+    Login: login,
+    ReadRole: read,
+    SetRoleId: set_role_id,
+    WriteRole: write,
+}

@@ -1,0 +1,210 @@
+"""Tokens of the Vault dialect: children of the caller's token, their renewal and their end."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from keyvault_lite.access.authorize import ROLE_REFUSAL
+from keyvault_lite.access.leases import DEPTH, ancestors_live
+from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
+from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.model.errors import Forbidden, InvalidRequest
+from keyvault_lite.model.identity import Role, Service, Token, TokenKind
+from keyvault_lite.model.names import ServiceId, TokenId
+from keyvault_lite.model.requests import Request
+from keyvault_lite.model.transit_tokens import (
+    DEFAULT_POLICY,
+    DEFAULT_TTL,
+    POLICIES,
+    ROOT_POLICY,
+    CreateToken,
+    ExtendToken,
+    Issued,
+    Lease,
+    ReadToken,
+    RevokeToken,
+    TokenFacts,
+    TokenRequest,
+)
+
+_SECOND: Final = 1_000_000
+BAD_TOKEN: Final = "bad token"  # noqa: S105  (a message)
+
+
+def own_token(scene: Scene) -> Token:
+    """The token that the caller came with. Raises Forbidden for callers who have none."""
+    token_id = scene.principal.token_id
+    token = None if token_id is None else scene.state.token(token_id)
+    if token is None:
+        raise Forbidden(ROLE_REFUSAL)
+    return token
+
+
+def named_token(request: TokenRequest, scene: Scene) -> Token:
+    """The token that a request is about, if the caller may know of it: its own and their children, for an ADMIN any."""
+    if request.token is not None:
+        parsed = parse_token(request.token)
+        token = None if parsed is None else scene.state.token(parsed[0])
+        stored = None if token is None else token.digest
+        if parsed is None or not scene.keyring.token_matches(parsed[0], parsed[1], stored):
+            token = None
+    elif request.accessor is not None:
+        token = scene.state.token(TokenId(request.accessor))
+    else:
+        return own_token(scene)
+    mine = token is not None and _descends(token, scene)
+    if scene.principal.role is not Role.ADMIN and not mine:
+        raise Forbidden(ROLE_REFUSAL)
+    live = token is not None and token.ended_at is None and ancestors_live(token, scene.state, scene.now)
+    if token is None or not live or token.kind is TokenKind.AWS:
+        raise InvalidRequest(BAD_TOKEN)
+    return token
+
+
+def _descends(token: Token, scene: Scene) -> bool:
+    """Whether a token is the caller's own, or was made with it or with one that was."""
+    found: Token | None = token
+    for _ in range(DEPTH):
+        if found is None or found.id == scene.principal.token_id:
+            return found is not None
+        found = None if found.parent is None else scene.state.token(found.parent)
+    return False
+
+
+def _service(token: Token, scene: Scene) -> Service:
+    service = scene.state.find_service(token.service_id)
+    if service is None:
+        raise InvalidRequest(BAD_TOKEN)
+    return service
+
+
+def facts(token: Token, scene: Scene) -> TokenFacts:
+    """A token as the dialect shows it. It ends when it says, or when its service or a token above it does."""
+    service, lease = _service(token, scene), Lease.of(token)
+    ends = [end for end in (token.expires_at, service.expires_at) if end is not None]
+    above: Token | None = token
+    while above is not None and above.parent is not None:
+        above = scene.state.token(above.parent)
+        if above is not None and above.expires_at is not None:
+            ends.append(above.expires_at)
+    policies: tuple[str, ...] = (DEFAULT_POLICY,)
+    if lease is not None and lease.policies is not None:
+        policies = lease.policies
+    elif service.role is Role.ADMIN:
+        policies = (ROOT_POLICY,)
+    return TokenFacts(token, lease, policies, service.name, min(ends, default=None), scene.now)
+
+
+def read(request: ReadToken, scene: Scene) -> Done:
+    """A token's facts."""
+    token = named_token(request, scene)
+    return Done(facts(token, scene), subject=token.service_id)
+
+
+def issue(service_id: ServiceId, lease: Lease, scene: Scene, *, parent: TokenId | None) -> tuple[Token, str]:
+    """A new token of a service, and its text."""
+    token_id, secret = scene.once("token", (), new_token)
+    token = Token(
+        id=token_id,
+        service_id=service_id,
+        kind=TokenKind.LEASED,
+        digest=scene.keyring.token_digest(token_id, secret),
+        created_at=scene.now,
+        expires_at=scene.now + lease.ttl * _SECOND,
+        parent=parent,
+        attributes=lease.attributes(),
+    )
+    return token, format_token(token_id, secret)
+
+
+def bounded(ttl: int | None, *, max_ttl: int, period: int) -> tuple[int, int, tuple[str, ...]]:
+    """Seconds a lease begins with, the most it can come to, and what to tell the caller."""
+    if period:
+        return period, 0, ()
+    most = min(max_ttl or DEFAULT_TTL, DEFAULT_TTL)
+    if ttl is not None and ttl > most:
+        return (
+            most,
+            most,
+            (f"TTL of {ttl}s exceeded the effective max_ttl of {most}s; TTL value is capped accordingly",),
+        )
+    return ttl or most, most, ()
+
+
+def create(request: CreateToken, scene: Scene) -> Done:
+    """A child of the caller's token, with what its parent may do or less."""
+    parent = own_token(scene)
+    unrestricted = scene.principal.role is Role.ADMIN
+    if request.orphan and not unrestricted:
+        raise Forbidden(ROLE_REFUSAL)
+    if request.period and not unrestricted:
+        raise InvalidRequest("root or sudo privileges required to create periodic token")
+    ttl, most, warnings = bounded(request.ttl, max_ttl=request.max_ttl, period=request.period)
+    lease = Lease(
+        ttl=ttl,
+        max_ttl=most,
+        period=request.period,
+        renewable=request.renewable,
+        display_name="-".join(filter(None, ("token", request.display_name))),
+        policies=_policies(request.policies, parent, scene),
+        meta=request.meta,
+    )
+    token, text = issue(parent.service_id, lease, scene, parent=None if request.orphan else parent.id)
+    return Done(Issued(facts(token, scene), text, warnings), Change(tokens=(token,)), subject=token.service_id)
+
+
+def _policies(asked: tuple[str, ...], parent: Token, scene: Scene) -> tuple[str, ...] | None:
+    """What the child is held to: what was asked for, within what the parent is held to; nothing asked is the same."""
+    held = Lease.of(parent)
+    parents = None if held is None else held.policies
+    if not asked:
+        return parents
+    if parents is None and scene.principal.role is not Role.ADMIN:
+        if set(asked) - {DEFAULT_POLICY}:
+            raise InvalidRequest("child policies must be subset of parent")
+        return None
+    if parents is None and ROOT_POLICY in asked:
+        return None
+    wanted = tuple(sorted({DEFAULT_POLICY, *asked}))
+    if parents is not None and not set(wanted) <= {DEFAULT_POLICY, *parents}:
+        raise InvalidRequest("child policies must be subset of parent")
+    unknown = [name for name in wanted if name != DEFAULT_POLICY and scene.state.setting(POLICIES + name) is None]
+    if unknown:
+        # The products let a token name a policy that may come later; here it would surprise whoever makes that policy.
+        raise InvalidRequest("there is no policy of that name")
+    return wanted
+
+
+def extend(request: ExtendToken, scene: Scene) -> Done:
+    """A later end, within the lease."""
+    token = named_token(request, scene)
+    lease = Lease.of(token)
+    if lease is None or not lease.renewable:
+        raise InvalidRequest("lease is not renewable")
+    seconds = lease.period or request.increment or lease.ttl
+    expires_at = scene.now + seconds * _SECOND
+    warnings: tuple[str, ...] = ()
+    if not lease.period:
+        last = token.created_at + lease.max_ttl * _SECOND
+        if expires_at > last:
+            expires_at, warnings = last, ("TTL capped by the token's maximum",)
+    changed = replace(token, expires_at=expires_at)
+    return Done(Issued(facts(changed, scene), None, warnings), Change(tokens=(changed,)), subject=token.service_id)
+
+
+def revoke(request: RevokeToken, scene: Scene) -> Done:
+    """The end of a token; its children end with it, as every use of them asks for their parents."""
+    token = named_token(request, scene)
+    if token.kind is TokenKind.NATIVE:
+        raise InvalidRequest("the token of a service ends when the service is given a new one, or deactivated")
+    ended = replace(token, ended_at=scene.now)
+    return Done(None, Change(tokens=(ended,)), subject=token.service_id)
+
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    CreateToken: create,
+    ExtendToken: extend,
+    ReadToken: read,
+    RevokeToken: revoke,
+}

@@ -1,0 +1,297 @@
+"""The words of the Vault dialect for tokens, logins and policies.
+
+A token of the dialect is a LEASED token of one of the vault's services: a child of the token it was made with, or the
+fruit of an AppRole login. Its end follows its parent's. What else the dialect keeps of it stands in its attributes, as
+Lease.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Self
+
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import Token
+from keyvault_lite.model.requests import Request
+
+ATTRIBUTE: Final = "vault"
+DEFAULT_TTL: Final = 32 * 24 * 3600
+"""Seconds; also the longest, as both products have it."""
+MAX_TTL: Final = 10 * 365 * 24 * 3600
+DEFAULT_POLICY: Final = "default"
+ROOT_POLICY: Final = "root"
+POLICIES: Final = "vault/policies/"
+ROLES: Final = "vault/approle/roles/"
+ROLE_IDS: Final = "vault/approle/ids/"
+SECRETS: Final = "vault/approle/secrets/"
+GRANTS: Final = "grants"
+"""Where a policy's setting has the grants it comes to."""
+MAX_POLICY: Final = 64 * 1024
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
+
+
+def check_word(name: str, what: str) -> str:
+    """Refuse what cannot name a policy or role."""
+    if _NAME.fullmatch(name) is None:
+        raise InvalidRequest(f"the name of a {what} is 1 to 63 letters, digits, '_', '-' and '.'")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What the dialect keeps of a token it made."""
+
+    ttl: int
+    """Seconds that a renewal gives, if it does not say."""
+    max_ttl: int = DEFAULT_TTL
+    """Seconds from its making that no renewal goes beyond; 0 with a period."""
+    period: int = 0
+    """If not 0, every renewal gives so many seconds, without end."""
+    renewable: bool = True
+    display_name: str = "token"
+    path: str = "auth/token/create"
+    policies: tuple[str, ...] | None = None
+    """What the token is held to; None is all its service may do."""
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, token: Token) -> Self | None:
+        """The lease of a token; None for one that the dialect did not make."""
+        kept = token.attributes.get(ATTRIBUTE)
+        if kept is None:
+            return None
+        policies = kept["policies"]
+        return cls(**{**kept, "policies": None if policies is None else tuple(policies)})
+
+    def attributes(self) -> Mapping[str, Any]:
+        """As it stands in the token."""
+        return {ATTRIBUTE: asdict(self)}
+
+
+# Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest(Request):
+    """Base of the requests about one token: named by itself, by its accessor, or else the caller's own."""
+
+    token: str | None = field(default=None, repr=False)
+    accessor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadToken(TokenRequest):
+    """A token's facts. Answers TokenFacts."""
+
+    action = Action.TOKEN_READ
+
+
+@dataclass(frozen=True, slots=True)
+class CreateToken(Request):
+    """A child of the caller's token. Answers Issued."""
+
+    action = Action.TOKEN_CREATE
+    ttl: int | None = None
+    max_ttl: int = 0
+    period: int = 0
+    renewable: bool = True
+    display_name: str = ""
+    policies: tuple[str, ...] = ()
+    meta: Mapping[str, str] = field(default_factory=dict)
+    orphan: bool = False
+
+    def __post_init__(self) -> None:
+        if max(self.ttl or 0, self.max_ttl, self.period) > MAX_TTL:
+            raise InvalidRequest("a lease is at most ten years")
+        if len(self.policies) > 64 or len(self.meta) > 64 or len(self.display_name) > 256:  # noqa: PLR2004
+            raise InvalidRequest("too many policies, too much metadata or too long a name")
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendToken(TokenRequest):
+    """A later end for a token. Answers Issued."""
+
+    action = Action.TOKEN_EXTEND
+    increment: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeToken(TokenRequest):
+    """The end of a token and of all its children. Answers None."""
+
+    action = Action.TOKEN_REVOKE
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """A token as the dialect shows it."""
+
+    token: Token
+    lease: Lease | None
+    policies: tuple[str, ...]
+    service: str
+    expires_at: int | None
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A token with its text, if it is new and shown this once, or the caller's own."""
+
+    facts: TokenFacts
+    text: str | None = field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
+
+
+# AppRole
+
+
+@dataclass(frozen=True, slots=True)
+class Login(Request):
+    """A token for whoever holds a role's credentials, which the caller authenticated with. Answers Issued."""
+
+    action = Action.LOGIN
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRequest(Request):
+    """Base of the requests about one AppRole role."""
+
+    role: str
+
+    def __post_init__(self) -> None:
+        check_word(self.role, "role")
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRole(RoleRequest):
+    """Make a role, with a service of its own, or change it. Values that are None stay. Answers None."""
+
+    action = Action.SERVICE_CREATE
+    policies: tuple[str, ...] | None = None
+    token_ttl: int | None = None
+    token_max_ttl: int | None = None
+    token_period: int | None = None
+    secret_id_ttl: int | None = None
+    secret_id_uses: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRole(RoleRequest):
+    """A role. Answers a mapping."""
+
+    action = Action.SERVICE_READ
+
+
+@dataclass(frozen=True, slots=True)
+class SetRoleId(RoleRequest):
+    """Choose the role's id. Answers None."""
+
+    action = Action.SERVICE_UPDATE
+    role_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRole(RoleRequest):
+    """The end of a role, its secrets and all its tokens; its service is deactivated. Answers None."""
+
+    action = Action.SERVICE_UPDATE
+
+
+@dataclass(frozen=True, slots=True)
+class ListRoles(Request):
+    """The names of the roles. Answers a tuple of names."""
+
+    action = Action.SERVICE_READ
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSecretId(RoleRequest):
+    """A secret of a role, shown this once. Answers NewSecretId."""
+
+    action = Action.SERVICE_UPDATE
+
+
+@dataclass(frozen=True, slots=True)
+class ListSecretIds(RoleRequest):
+    """The accessors of a role's secrets. Answers a tuple of accessors."""
+
+    action = Action.SERVICE_READ
+
+
+@dataclass(frozen=True, slots=True)
+class DestroySecretId(RoleRequest):
+    """The end of a role's secret, by its accessor. Answers None."""
+
+    action = Action.SERVICE_UPDATE
+    accessor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSecretId:
+    """A secret with its accessor."""
+
+    secret_id: str = field(repr=False)
+    accessor: str
+    ttl: int
+    uses: int
+
+
+# Policies
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRule:
+    """A path and what may be done there."""
+
+    path: str
+    capabilities: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRequest(Request):
+    """Base of the requests about one policy."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        check_word(self.name, "policy")
+
+
+@dataclass(frozen=True, slots=True)
+class WritePolicy(PolicyRequest):
+    """Keep a policy, if it comes to grants exactly. Answers None."""
+
+    action = Action.SETTING_UPDATE
+    text: str = ""
+    rules: tuple[PolicyRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPolicy(PolicyRequest):
+    """A policy as it was written. Answers text."""
+
+    action = Action.SETTING_READ
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePolicy(PolicyRequest):
+    """Forget a policy; tokens that are held to it lose what it gave. Answers None."""
+
+    action = Action.SETTING_UPDATE
+
+
+@dataclass(frozen=True, slots=True)
+class ListPolicies(Request):
+    """The names of the policies. Answers a tuple of names."""
+
+    action = Action.SETTING_READ
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCapabilities(TokenRequest):
+    """What the caller's token may do at each path. Answers a mapping from path to capabilities."""
+
+    action = Action.TOKEN_READ
+    paths: tuple[str, ...] = ()

@@ -1,0 +1,137 @@
+"""AppRole roles and their secrets: bodies to requests, results to data."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.requests import Request
+from keyvault_lite.model.transit_tokens import (
+    CreateSecretId,
+    DeleteRole,
+    DestroySecretId,
+    ListRoles,
+    ListSecretIds,
+    NewSecretId,
+    ReadRole,
+    SetRoleId,
+    WriteRole,
+)
+from keyvault_lite.wire.vault.route import NO_CONTENT, NOT_FOUND, Call, Route, Written
+from keyvault_lite.wire.vault.values import optional_flag, optional_number, optional_period, text, texts
+
+_NOT_OFFERED: Final = ("secret_id_bound_cidrs", "token_bound_cidrs", "token_num_uses", "token_no_default_policy")
+_FIELDS: Final = frozenset(
+    {
+        "bind_secret_id",
+        "policies",
+        "secret_id_num_uses",
+        "secret_id_ttl",
+        "token_explicit_max_ttl",
+        "token_max_ttl",
+        "token_period",
+        "token_policies",
+        "token_ttl",
+        "token_type",
+        *_NOT_OFFERED,
+    }
+)
+
+
+def _write(call: Call) -> Request:
+    fields = call.fields
+    for name in _NOT_OFFERED:
+        if fields.get(name):
+            raise InvalidRequest(f"{name} is not offered here")
+    if optional_flag(fields, "bind_secret_id") is False:
+        raise InvalidRequest("a role without secrets is not offered here")
+    named = "token_policies" if "token_policies" in fields else "policies"
+    longest = optional_period(fields, "token_max_ttl")
+    return WriteRole(
+        role=call.path["role"],
+        policies=texts(fields, named) if named in fields else None,
+        token_ttl=optional_period(fields, "token_ttl"),
+        token_max_ttl=optional_period(fields, "token_explicit_max_ttl") if longest is None else longest,
+        token_period=optional_period(fields, "token_period"),
+        secret_id_ttl=optional_period(fields, "secret_id_ttl"),
+        secret_id_uses=optional_number(fields, "secret_id_num_uses"),
+    )
+
+
+def _role(found: Mapping[str, Any], _: Request, __: Call) -> Written:
+    return Written(
+        {
+            "bind_secret_id": True,
+            "local_secret_ids": False,
+            "secret_id_bound_cidrs": None,
+            "secret_id_num_uses": found["secret_id_uses"],
+            "secret_id_ttl": found["secret_id_ttl"],
+            "token_bound_cidrs": [],
+            "token_explicit_max_ttl": 0,
+            "token_max_ttl": found["token_max_ttl"],
+            "token_no_default_policy": False,
+            "token_num_uses": 0,
+            "token_period": found["token_period"],
+            "token_policies": list(found["policies"]),
+            "token_ttl": found["token_ttl"],
+            "token_type": "default",
+        }
+    )
+
+
+def _role_id(found: Mapping[str, Any], _: Request, __: Call) -> Written:
+    return Written({"role_id": found["role_id"]})
+
+
+def _secret(found: NewSecretId, _: Request, __: Call) -> Written:
+    return Written(
+        {
+            "secret_id": found.secret_id,
+            "secret_id_accessor": found.accessor,
+            "secret_id_num_uses": found.uses,
+            "secret_id_ttl": found.ttl,
+        }
+    )
+
+
+def _names(found: tuple[str, ...], _: Request, __: Call) -> Written:
+    return Written({"keys": list(found)}) if found else NOT_FOUND
+
+
+def _of_role(kind: Callable[..., Request]) -> Callable[[Call], Request]:
+    return lambda call: kind(role=call.path["role"])
+
+
+def _route(operation: str, action: Action, build: Callable[[Call], Request], render: Any, *fields: str) -> Route:  # noqa: ANN401
+    return Route(
+        operation=f"auth.approle.{operation}", action=action, build=build, render=render, fields=frozenset(fields)
+    )
+
+
+def _no_content(*_: object) -> Written:
+    return NO_CONTENT
+
+
+LIST_ROLES: Final = _route("role.list", Action.SERVICE_READ, lambda _: ListRoles(), _names)
+WRITE_ROLE: Final = _route("role.write", Action.SERVICE_CREATE, _write, _no_content, *_FIELDS)
+READ_ROLE: Final = _route("role.read", Action.SERVICE_READ, _of_role(ReadRole), _role)
+DELETE_ROLE: Final = _route("role.delete", Action.SERVICE_UPDATE, _of_role(DeleteRole), _no_content)
+READ_ROLE_ID: Final = _route("role-id.read", Action.SERVICE_READ, _of_role(ReadRole), _role_id)
+WRITE_ROLE_ID: Final = _route(
+    "role-id.write",
+    Action.SERVICE_UPDATE,
+    lambda call: SetRoleId(role=call.path["role"], role_id=text(call.fields, "role_id")),
+    _no_content,
+    "role_id",
+)
+CREATE_SECRET: Final = _route(
+    "secret-id.create", Action.SERVICE_UPDATE, _of_role(CreateSecretId), _secret, "metadata", "cidr_list"
+)
+LIST_SECRETS: Final = _route("secret-id.list", Action.SERVICE_READ, _of_role(ListSecretIds), _names)
+DESTROY_SECRET: Final = _route(
+    "secret-id.destroy",
+    Action.SERVICE_UPDATE,
+    lambda call: DestroySecretId(role=call.path["role"], accessor=text(call.fields, "secret_id_accessor")),
+    _no_content,
+    "secret_id_accessor",
+)
