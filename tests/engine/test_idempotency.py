@@ -119,9 +119,11 @@ def test_twins_of_which_none_changes_anything_are_seen(house: House) -> None:
         house.perform(RotateKey(key), idempotency=idempotent("a", "rotate")),
         house.perform(EnableKey(key), idempotency=idempotent("a", "enable")),
     )
-    assert sorted(type(one).__name__ for one in answers) == ["Answer", "Answer", "Conflict"]
     kinds = [type(one.result) for one in answers if not isinstance(one, Conflict)]
-    assert kinds.count(Replayed) == 1 if isinstance(answers[1], Conflict) else 0
+    # Whoever is first decides what the key stands for; they wait in different lanes.
+    enabling_was_first = isinstance(answers[1], Conflict)
+    assert len(kinds) == (2 if enabling_was_first else 1)
+    assert kinds.count(Replayed) == (1 if enabling_was_first else 0)
 
 
 def test_other_bodies_at_the_same_time_are_a_conflict(house: House) -> None:

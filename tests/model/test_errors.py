@@ -1,21 +1,31 @@
 """The error tree: stable codes, one class each."""
 
-from keyvault_lite.model.errors import Hidden, InvalidRequest, KeyVaultError, MalformedRequest, NotFound
+from keyvault_lite.model.errors import (
+    AuditUnavailable,
+    Hidden,
+    InvalidRequest,
+    KeyVaultError,
+    MalformedRequest,
+    NotFound,
+    Overloaded,
+)
 
 
 def tree(root: type[KeyVaultError] = KeyVaultError) -> set[type[KeyVaultError]]:
     return {root}.union(*(tree(child) for child in root.__subclasses__()))
 
 
-def test_codes_are_unique_but_for_the_malformed_and_the_hidden() -> None:
+def test_codes_are_unique_but_for_cases_of_others() -> None:
     # Dialects' own cases of these errors share their codes.
     classes = {cls for cls in tree() if cls.__module__ == KeyVaultError.__module__} - {
         KeyVaultError,
         Hidden,
         MalformedRequest,
+        Overloaded,
     }
     assert len({cls.code for cls in classes}) == len(classes)
     assert MalformedRequest.code == InvalidRequest.code == "invalid_request"
+    assert Overloaded.code == AuditUnavailable.code  # nothing was recorded, nothing was done
     assert Hidden.code == NotFound.code  # one answer, so that the caller cannot tell
 
 

@@ -51,6 +51,7 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
     Action.KEY_UPDATE: _ADMIN,
     Action.LOGIN: _ALL,  # who has authenticated with the credentials of a login
     Action.LOG_KEY_READ: _ALL,
+    Action.METRICS_READ: _READERS,
     Action.RANDOM: _USERS,
     Action.RECEIPT_READ: _ALL,  # of others than ADMIN and AUDITOR only for their own entries: `may_read_entry`
     Action.RESTORE: _ADMIN,
@@ -70,7 +71,7 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
     Action.TOKEN_RENEW: _ALL,  # of others than ADMIN only their own: `may_renew`
     Action.VERIFY: _USERS,
 }
-"""Which roles may attempt an action at all. ANCHOR_TRUST, INITIALISE and MASTER_KEY_ROTATE are nobody's: the vault itself does them."""
+"""Which roles may attempt an action at all. Those that the vault itself does (INITIALISE, ANCHOR_TRUST…) are nobody's."""
 
 SYSTEM_ONLY: Final[frozenset[type[Request]]] = frozenset(
     {

@@ -12,10 +12,12 @@ from keyvault_lite.model.requests import (
     ReadCheckpoint,
     ReadConsistency,
     ReadLogKey,
+    ReadMetrics,
     ReadReceipt,
     Request,
     VerifyAudit,
 )
+from keyvault_lite.observe.metrics import METRICS
 
 
 def page(request: ListAudit, scene: Scene) -> Done:
@@ -76,11 +78,17 @@ def log_key(_: ReadLogKey, scene: Scene) -> Done:
     return Done(scene.ledger.log_key())
 
 
+def metrics(_: ReadMetrics, __: Scene) -> Done:
+    """The numbers of this process and its fellows."""
+    return Done(METRICS.page())
+
+
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     ListAudit: page,
     ReadCheckpoint: checkpoint,
     ReadConsistency: consistency,
     ReadLogKey: log_key,
+    ReadMetrics: metrics,
     ReadReceipt: receipt,
     VerifyAudit: verify,
 }

@@ -16,9 +16,14 @@ from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.state import State
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, Overloaded
+from keyvault_lite.observe.metrics import METRICS
 
 MAX_BATCH: Final = 256
+MAX_ENTRIES: Final = 2_000
+"""Entries after which a transaction takes no more: it lasts tens of milliseconds, and who comes next waits for it."""
+MAX_WAITING: Final = 20_000
+"""Entries that may wait, about a second's work: who would wait longer is turned away at once."""
 LINGER_SECONDS: Final = 0.0004
 """How long a transaction waits for company once there is more than one caller (measured: docs/performance.md)."""
 ENOUGH: Final = 64
@@ -36,10 +41,12 @@ log = logging.getLogger("keyvault_lite.ledger")
 class _Waiting:
     """An item, the future that waits for it, and who has it: the queue until the lock is held, then the transaction."""
 
-    __slots__ = ("abandoned", "future", "item", "loop", "since", "taken")
+    __slots__ = ("abandoned", "entries", "future", "item", "loop", "since", "taken")
 
     def __init__(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
         self.item = item
+        self.entries = len(item.outcome.drafts)
+        """As it came: `redo` may make another number of it."""
         self.loop = loop
         self.future: asyncio.Future[Committed] = loop.create_future()
         self.since = time.monotonic()
@@ -55,6 +62,9 @@ class Committer:
         self._queue: deque[_Waiting] = deque()
         self._in_hand: tuple[_Waiting, ...] = ()
         self._wake = threading.Event()
+        self._entered = 0
+        """Entries that ever came into the queue, counted by the loop; and that left it, counted by the thread."""
+        self._left = 0
         self._asleep = False
         self._claim = threading.Lock()
         self._watching: set[asyncio.AbstractEventLoop] = set()
@@ -66,6 +76,7 @@ class Committer:
         self.halted = False
         """Whether only a restart, with its checks, can clear the fault."""
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        METRICS.gauge("keyvault_queue_entries", "Entries that wait for their transaction.", lambda: self.waiting)
 
     def start(self) -> None:
         """Begin to take items."""
@@ -78,10 +89,21 @@ class Committer:
         if self._thread.ident is not None:
             self._thread.join()
 
+    @property
+    def waiting(self) -> int:
+        """How many entries are in the queue or in the transaction under way."""
+        return self._entered - self._left
+
     async def commit(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> Committed:
-        """Wait until the outcome, or what `redo` made of it under the lock, is durable."""
+        """Wait until the outcome, or what `redo` made of it under the lock, is durable.
+
+        Raises Overloaded at once if too much is waiting already.
+        """
         if self._closing or self.halted:
             raise self._refusal()
+        if self.waiting >= MAX_WAITING:
+            raise Overloaded("too many requests are waiting to be recorded; nothing was done")
+        self._entered += len(outcome.drafts)
         loop = asyncio.get_running_loop()
         waiting = _Waiting(Item(outcome, since, redo), loop)
         self._queue.append(waiting)
@@ -120,15 +142,28 @@ class Committer:
                 time.sleep(LINGER_SECONDS)
             with self._claim:
                 # In one step: `_watch` must find whoever waits in the one place or in the other.
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+                batch, entries = self._take()
                 self._in_hand = tuple(batch)
             company = len(batch) > 1
+            began = time.perf_counter()
             try:
                 self._commit(batch)
             finally:
                 self._in_hand = ()
+                self._left += entries
+            METRICS.commit_seconds.add(time.perf_counter() - began)
+            METRICS.commit_entries.add(entries)
         self._stopped = True
         self._turn_away()
+
+    def _take(self) -> tuple[list[_Waiting], int]:
+        """Who is next, and how many entries that is: as many as a transaction takes, or one that is larger."""
+        batch: list[_Waiting] = []
+        entries = 0
+        while self._queue and len(batch) < MAX_BATCH and entries < MAX_ENTRIES:
+            batch.append(self._queue.popleft())
+            entries += batch[-1].entries
+        return batch, entries
 
     def _wait(self) -> bool:
         """Sleep until something is in the queue; False when there is no more to come."""
@@ -151,6 +186,7 @@ class Committer:
         with self._claim:
             late = list(self._queue)
             self._queue.clear()
+            self._left += sum(one.entries for one in late)
         self._answer(late, AuditUnavailable("the server is shutting down"))
 
     def _commit(self, batch: list[_Waiting]) -> None:
@@ -200,6 +236,7 @@ class Committer:
     def _fail(self, refusal: KeyVaultError) -> KeyVaultError:
         self.fault = refusal
         self.halted = self.halted or isinstance(refusal, IntegrityViolation)
+        METRICS.commit_failures += 1
         log.error("commit failed: %s: %s", refusal.code, refusal.detail)
         return refusal
 

@@ -111,6 +111,10 @@ class AuditUnavailable(KeyVaultError):
     code = "audit_unavailable"
 
 
+class Overloaded(AuditUnavailable):
+    """Too much is waiting already: nothing was done, and the same request may succeed in a moment."""
+
+
 class OutcomeUnknown(KeyVaultError):
     """The store failed while committing: the change may or may not have happened. Ask again with the Idempotency-Key."""
 

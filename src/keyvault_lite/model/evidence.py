@@ -34,6 +34,7 @@ class Action(StrEnum):
     TOKEN_RENEW = "token_renew"  # noqa: S105  (the name of an action, not a secret)
     AUDIT_READ = "audit_read"
     AUDIT_VERIFY = "audit_verify"
+    METRICS_READ = "metrics_read"
     RECEIPT_READ = "receipt_read"
     LOG_KEY_READ = "log_key_read"
     DERIVE = "derive"

@@ -610,6 +610,13 @@ class ListAudit(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadMetrics(Request):
+    """The numbers of the serving processes. Answers text in the exposition format of Prometheus."""
+
+    action = Action.METRICS_READ
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyAudit(Request):
     """Check the whole log and state. Answers Verification."""
 

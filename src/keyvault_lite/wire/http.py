@@ -18,6 +18,7 @@ import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keyvault_lite.model.errors import (
+    AuditUnavailable,
     Forbidden,
     InternalError,
     KeyVaultError,
@@ -191,7 +192,7 @@ class Exchange:
         )
         if isinstance(error, Unauthenticated):
             reply.headers.append((b"www-authenticate", b"Bearer"))
-        elif isinstance(error, LimitExceeded):
+        elif isinstance(error, AuditUnavailable | LimitExceeded):
             reply.headers.append((b"retry-after", b"1"))
         if allow is not None:
             reply.headers.append((b"allow", allow.encode()))
@@ -201,7 +202,8 @@ class Exchange:
         """Log a defect of ours by its kind and place: its message and its variables may hold a caller's data."""
         frames = traceback.extract_tb(error.__traceback__)
         places = " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
-        _log.error("request %s failed with %s at %s", self.request_id.hex(), type(error).__name__, places)
+        request_id = self.request_id.hex()
+        _log.error("a request failed with %s at %s", type(error).__name__, places, extra={"request_id": request_id})
         return InternalError()
 
 

@@ -29,6 +29,7 @@ _TAGS: Final = {
     Tag.CIPHER: "Envelope encryption: each message has a key of its own, wrapped by a version of yours.",
     Tag.SIGNING: "Signatures and message authentication codes.",
     Tag.SERVICES: "Who may call, as what, on which keys.",
+    Tag.SERVER: "What the server tells of itself.",
     Tag.AUDIT: "The log: a hash chain and Merkle tree over every attempt.",
 }
 _SCHEMA: Final = "#/components/schemas/"
@@ -47,7 +48,11 @@ _REFUSALS: Final = {
     500: "A defect of the server.",
     503: "Sealed, or the attempt cannot be recorded, or stored data does not verify: no answer is given on trust.",
 }
-_REFUSAL_HEADERS: Final = {401: ["WWW-Authenticate"], 429: ["Audit-Id", "Retry-After"]}
+_REFUSAL_HEADERS: Final = {
+    401: ["WWW-Authenticate"],
+    429: ["Audit-Id", "Retry-After"],
+    503: ["Audit-Id", "Retry-After"],
+}
 _APART: Final = frozenset({"default", "description", "title"})
 _PARAMETERS: Final = {
     "key_id": ("Id or name of the key.", {"type": "string", "pattern": NAME_PATTERN}),
@@ -223,7 +228,7 @@ def _headers() -> Schema:
             "schema": {"type": "integer", "minimum": 1},
         },
         "WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}},
-        "Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer"}},
+        "Retry-After": {"description": "Seconds, where trying again may help.", "schema": {"type": "integer"}},
     }
 
 

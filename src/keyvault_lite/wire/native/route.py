@@ -36,6 +36,7 @@ class Tag(StrEnum):
     SIGNING = "Signatures"
     SERVICES = "Services"
     AUDIT = "Audit"
+    SERVER = "Server"
 
 
 class Nothing(Body):

@@ -13,6 +13,7 @@ from keyvault_lite.model.requests import (
     ReadCheckpoint,
     ReadKey,
     ReadLogKey,
+    ReadMetrics,
     ReadService,
     RenewToken,
     Request,
@@ -423,4 +424,16 @@ AUDIT: Final = (
         reply=replies.LogKeyReply,
     ),
 )
-ROUTES: Final = (*KEYS, *CIPHER, *SIGNING, *SERVICES, *AUDIT)
+SERVER: Final = (
+    Route(
+        method="GET",
+        path="/metrics",
+        action=Action.METRICS_READ,
+        tag=Tag.SERVER,
+        summary="Metrics for Prometheus",
+        description="For ADMIN and AUDITOR. Of all workers, told apart by the label `worker`.",
+        build=_plain(ReadMetrics),
+        render=render.text,
+    ),
+)
+ROUTES: Final = (*KEYS, *CIPHER, *SIGNING, *SERVICES, *AUDIT, *SERVER)

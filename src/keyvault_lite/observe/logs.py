@@ -1,18 +1,23 @@
-"""Structured logs that hold no secret, and the counters of the metrics page. Imports no other layer.
+"""Structured logs that hold no secret.
 
 A log line names what happened and where, never with which data: formatted exceptions lose their messages, because a
-library may put into a message what a caller has sent.
+library may put into a message what a caller has sent. A line that repeats too often is counted instead: whoever floods
+the server with nonsense does not fill the disk with its logs.
 """
 
 import json
 import logging
+import os
 import sys
 import time
 import traceback
 from typing import Final
 
 ROOT: Final = "keyvault_lite"
-_EXTRA: Final = ("operation", "request_id", "status")
+BURST: Final = 20
+"""How often one line of code may speak in a window; what it says beyond is counted and told with the next."""
+WINDOW_SECONDS: Final = 10.0
+_EXTRA: Final = ("operation", "request_id", "status", "version", "worker", "suppressed")
 
 
 def logger(name: str) -> logging.Logger:
@@ -29,6 +34,7 @@ class JsonLines(logging.Formatter):
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
+            "pid": os.getpid(),
             "message": record.getMessage(),
         }
         for name in _EXTRA:
@@ -40,10 +46,32 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=True)
 
 
+class Moderation(logging.Filter):
+    """Lets each line of code speak BURST times in a window."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._spoken: dict[tuple[str, int], tuple[float, int]] = {}
+        """By place in the code (of which there are finitely many): when its window began, how often it spoke."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written; the first one of a new window says how many were not."""
+        place = (record.pathname, record.lineno)
+        now = time.monotonic()
+        began, spoken = self._spoken.get(place, (now, 0))
+        if now - began >= WINDOW_SECONDS:
+            if spoken > BURST:
+                record.suppressed = spoken - BURST
+            began, spoken = now, 0
+        self._spoken[place] = began, spoken + 1
+        return spoken < BURST
+
+
 def configure_logs(level: str) -> None:
     """Send the product's logs to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    handler.addFilter(Moderation())
     for name in (ROOT, "uvicorn.error"):
         target = logging.getLogger(name)
         target.handlers[:] = [handler]

@@ -1,0 +1,158 @@
+"""Where work goes that would hold the event loop up: a lane for each kind of cost, with few threads and a bounded queue.
+
+What is slow has to wait for what is slow alike: a batch of RSA keys being made keeps nobody from signing, a check of
+the whole log keeps nobody from revoking. A lane that is full turns away at once, before anything was done.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from keyvault_lite.engine import aws, transit
+from keyvault_lite.model.aws_requests import CreateKey as CreateAwsKey
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, Overloaded
+from keyvault_lite.model.keys import SYMMETRIC, Key, KeySpec, KeyType
+from keyvault_lite.model.requests import (
+    Batch,
+    CreateKey,
+    Decrypt,
+    Encrypt,
+    GenerateDataKey,
+    GenerateRandom,
+    KeyRequest,
+    ListAudit,
+    ListKeys,
+    ListServices,
+    ListVersions,
+    OpenDataKey,
+    ReadConsistency,
+    ReadKey,
+    ReadMetrics,
+    ReadPublicKey,
+    ReadReceipt,
+    ReadService,
+    Rejected,
+    Request,
+    Rewrap,
+    RotateDueKey,
+    RotateKey,
+    Sign,
+    Verify,
+    VerifyAudit,
+)
+from keyvault_lite.model.transit import CreateTransitKey, RotateDueTransitKey
+from keyvault_lite.observe.metrics import METRICS
+
+T = TypeVar("T")
+
+_QUICK: Final[frozenset[type[Request]]] = frozenset(
+    {GenerateRandom, ListKeys, ListServices, ListVersions, ReadKey, ReadMetrics, ReadPublicKey, ReadService, Rejected}
+    | aws.QUICK
+    | transit.QUICK
+)
+"""Requests that never do costly work."""
+_CIPHERS: Final[frozenset[type[Request]]] = frozenset(
+    {Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Rewrap, Sign, Verify} | aws.CIPHERS | transit.CIPHERS
+)
+"""Requests whose cost is that of their key's primitive."""
+_MAKING: Final[frozenset[type[Request]]] = frozenset(
+    {CreateAwsKey, CreateKey, CreateTransitKey, RotateDueKey, RotateDueTransitKey, RotateKey}
+)
+"""Requests that make key material: an RSA-4096 key takes a second and more."""
+_READING: Final[frozenset[type[Request]]] = frozenset({ListAudit, ReadConsistency, ReadReceipt})
+_QUICK_TYPES: Final = SYMMETRIC | {KeyType.ED25519}
+
+
+class Lane:
+    """A few threads and the queue before them. Belongs to one event loop."""
+
+    def __init__(self, name: str, *, threads: int, waiting: int) -> None:
+        self.name = name
+        self._limit = threads + waiting
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+        self._counting = threading.Lock()
+        self.busy = 0
+        """How many are in it, waiting or at work."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do blocking work off the loop. Raises Overloaded, having done nothing, if too much is waiting already."""
+        if self.busy >= self._limit:
+            raise Overloaded("too much work of this kind is waiting; nothing was done")
+        try:
+            future = self._pool.submit(work)
+        except RuntimeError:
+            raise AuditUnavailable("the server is shutting down") from None
+        self._count(1)
+        # In it until the thread is done, even if its caller has gone by then.
+        future.add_done_callback(lambda _: self._count(-1))
+        return await asyncio.wrap_future(future)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self.busy += change
+
+    def close(self) -> None:
+        """Finish what has begun, and nothing that is waiting."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Lanes:
+    """All lanes of an engine."""
+
+    def __init__(self) -> None:
+        self.costly = Lane("costly", threads=2, waiting=512)
+        """RSA, ML-DSA, large curves: milliseconds each."""
+        self.making = Lane("making", threads=1, waiting=32)
+        """New key material. One at a time: each takes a core for as long as it lasts."""
+        self.bulk = Lane("bulk", threads=2, waiting=256)
+        """Batches under quick keys."""
+        self.reading = Lane("reading", threads=2, waiting=256)
+        """Pages and proofs of the log."""
+        self.checking = Lane("checking", threads=32, waiting=0)
+        """Checks of the whole log: one works, the others wait in their threads for the same result."""
+        self.changing = Lane("changing", threads=2, waiting=512)
+        """Every other change: revocations wait for nothing slow."""
+        self.background = Lane("background", threads=1, waiting=8)
+        """The vault's own work."""
+        METRICS.gauge("keyvault_lane_busy", "Requests in a lane, waiting or at work.", self._busy, label="lane")
+
+    def _busy(self) -> dict[str, float]:
+        return {lane.name: lane.busy for lane in self._all()}
+
+    def _all(self) -> list[Lane]:
+        return [one for one in vars(self).values() if isinstance(one, Lane)]
+
+    def choose(self, request: Request, find_key: Callable[[KeyRequest], Key | None]) -> Lane | None:
+        """The lane of a request; None if it stays on the loop. `find_key` gives the key that it names."""
+        kind = type(request)
+        if kind in _CIPHERS and isinstance(request, KeyRequest):
+            return self.costly if _is_costly(request, find_key) else None
+        if kind in _QUICK:
+            return None
+        if isinstance(request, Batch):
+            return self.costly if _is_costly(request, find_key) else self.bulk
+        if kind in _MAKING:
+            return self.making
+        if kind in _READING:
+            return self.reading
+        return self.checking if kind is VerifyAudit else self.changing
+
+    def close(self) -> None:
+        """Let go of all threads."""
+        for lane in self._all():
+            lane.close()
+
+
+def _is_costly(request: KeyRequest, find_key: Callable[[KeyRequest], Key | None]) -> bool:
+    """AES, ChaCha20, HMAC, Ed25519, P-256 take microseconds; RSA, ML-DSA and larger curves would hold the loop up."""
+    try:
+        key = find_key(request)
+    except IntegrityViolation:
+        return False
+    return key is not None and not _is_quick(key.spec)
+
+
+def _is_quick(spec: KeySpec) -> bool:
+    return spec.type in _QUICK_TYPES or (spec.type is KeyType.EC and spec.size == 256)  # noqa: PLR2004
