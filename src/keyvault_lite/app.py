@@ -17,15 +17,18 @@ from keyvault_lite import observe, settings
 from keyvault_lite.audit.checkpoint import COSIGNATURE, verifier_key
 from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, read_master_key
+from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, WrongMasterKey, read_master_key
 from keyvault_lite.crypto.witness import WitnessKey, verify_ed25519
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.check import Identity, Means, check, verification_of
+from keyvault_lite.ledger.inspection import Progress
 from keyvault_lite.ledger.ledger import Ledger, open_database, prepare
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, NotFound
 from keyvault_lite.model.identity import SystemCredential
+from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.names import new_id
 from keyvault_lite.model.replies import Finding, NewService, Verification
 from keyvault_lite.model.requests import AddSlot, Initialise, Origin, RecoverAdmin, RemoveSlots, Repair, Request
@@ -108,14 +111,14 @@ def _is_shared(anchor: str | None) -> bool:
 
 def open_anchor(chosen: Settings, database: SqliteDatabase, keyring: Keyring) -> AnyAnchor | None:
     """The anchor that KEYVAULT_ANCHOR names, by default a file beside the database."""
-    if chosen.anchor is not None and _is_shared(chosen.anchor):
-        return SharedAnchor(
-            _witness_client(chosen, chosen.anchor),
-            instance_id=keyring.instance_id,
-            public_key=keyring.log_public_key,
-            verify=verify_ed25519,
-        )
+    if _is_shared(chosen.anchor):
+        return _shared_anchor(chosen, keyring.instance_id, keyring.log_public_key)
     return _file_anchor(chosen, database)
+
+
+def _shared_anchor(chosen: Settings, instance_id: bytes, public_key: bytes) -> SharedAnchor:
+    client = _witness_client(chosen, str(chosen.anchor))
+    return SharedAnchor(client, instance_id=instance_id, public_key=public_key, verify=verify_ed25519)
 
 
 def _witness_client(chosen: Settings, url: str) -> WitnessClient:
@@ -276,15 +279,43 @@ def repair(chosen: Settings) -> tuple[Finding, ...]:
     return asyncio.run(run())
 
 
-def verify(chosen: Settings, *, public: bool = False) -> Verification:
-    """Check the whole vault offline, beside a running server too. Writes nothing."""
-    if public:
-        raise Conflict("checking without the master key is not built yet")
-    vault = open_vault(chosen)
-    try:
-        return vault.ledger.verify()
-    finally:
-        vault.close()
+def verify(
+    chosen: Settings,
+    *,
+    public: bool = False,
+    key: str | None = None,
+    against: str | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Check the whole vault offline, beside a running server too. Writes nothing, and takes no lock.
+
+    `public` needs no master key, but the log's verifier key: the anchor's, or `key`. `against` is a checkpoint that
+    somebody has kept. Raises one of CANNOT_START if nothing can be judged.
+    """
+    database = open_database(chosen.database_url)
+    master = None if public else _master_key(chosen)
+    if not database.path.exists():
+        raise NotFound(f"there is no database {database.path}")
+
+    def anchor(identity: Identity | None) -> AnyAnchor | None:
+        if not _is_shared(chosen.anchor):
+            return _file_anchor(chosen, database)
+        return None if identity is None else _shared_anchor(chosen, identity.instance_id, identity.log_public_key)
+
+    def unlock(slots: Sequence[Slot]) -> Keyring | None:
+        try:
+            return None if master is None else Keyring.open(slots, master)
+        except WrongMasterKey:
+            return None
+
+    if not database.exists():
+        remembered = anchor(None)
+        if isinstance(remembered, FileAnchor) and remembered.exists():
+            return verification_of([Finding("database", database.path.name, f"is empty; {remembered.place} is not")])
+        raise NotFound(f"the database {database.path} is empty; run `kvl init`")
+    unlocking = None if public else unlock
+    means = Means(anchor, verify_ed25519, unlock=unlocking, key=key, against=against, progress=progress)
+    return check(database.path, means)
 
 
 # Serving

@@ -75,7 +75,27 @@ def test_serve_hands_over_what_was_said(kvl: Kvl, calls: Calls) -> None:
 def test_verify_of_a_clean_vault(kvl: Kvl, calls: Calls) -> None:
     assert kvl("verify").out == "clean: 7 entries\n"
     assert json.loads(kvl("verify", "--public", "-o", "json").out) == {"ok": True, "entries": 7, "findings": []}
-    assert [call[2] for call in calls] == [{"public": False}, {"public": True}]
+    plain = {"public": False, "key": None, "against": None, "progress": None}
+    assert [call[2] for call in calls] == [plain, plain | {"public": True}]
+
+
+def test_verify_takes_a_key_and_a_kept_checkpoint(kvl: Kvl, calls: Calls, tmp_path: Path) -> None:
+    (tmp_path / "old.txt").write_text("a checkpoint")
+    assert kvl("verify", "--public", "--key", "vkey", "--against", str(tmp_path / "old.txt")).code == 0
+    assert calls[0][2] == {"public": True, "key": "vkey", "against": "a checkpoint", "progress": None}
+    assert kvl("verify", "--key", "vkey").code == 2
+    assert kvl("verify", "--against", str(tmp_path / "absent")).code == 2
+
+
+def test_verify_counts_what_it_does_not_list(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = (Finding("audit_logs", "3", "hash differs"),)
+    found = Verification(valid=False, entries=7, head=b"", findings=findings, more=9, notes=("epoch 1 begins",))
+    monkeypatch.setattr(keyvault_lite.app, "verify", lambda *_arguments, **_named: found)
+    ran = kvl("verify")
+    assert (ran.code, ran.out) == (1, "audit_logs 3: hash differs\nand 9 more\n")
+    assert "epoch 1 begins" in ran.err
+    told = json.loads(kvl("verify", "-o", "json").out)
+    assert (told["more"], told["notes"]) == (9, ["epoch 1 begins"])
 
 
 def test_verify_of_a_vault_that_was_tampered_with(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:

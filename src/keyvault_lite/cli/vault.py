@@ -13,6 +13,8 @@ from keyvault_lite.cli.arguments import YesOption
 from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import check_new, write_new_secret
 from keyvault_lite.cli.output import Format, OutputOption, confirm, note, printable, show_record
+from keyvault_lite.cli.progress import counting
+from keyvault_lite.model.replies import Verification
 
 app = typer.Typer()
 
@@ -107,6 +109,13 @@ def repair(
 def verify(
     *,
     public: Annotated[bool, typer.Option("--public", help="Without the master key: what everybody can check.")] = False,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="VKEY", help="The log's verifier key, instead of the anchor's.")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="FILE", help="A signed checkpoint you have kept: the log has to extend it."),
+    ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Check the whole vault offline, beside a running server too. Changes nothing.
@@ -116,15 +125,31 @@ def verify(
     from keyvault_lite import app as composition
     from keyvault_lite import settings
 
-    with starting():
-        found = composition.verify(settings.load(), public=public)
-    findings = [{"table": one.table, "row": one.row, "problem": one.problem} for one in found.findings]
+    if key is not None and not public:
+        raise CannotRun("--key goes with --public: with the master key the vault knows its own")
+    kept = None if against is None else against.read_bytes().decode("utf-8", "replace")
+    with starting(), counting("entries") as progress:
+        found = composition.verify(settings.load(), public=public, key=key, against=kept, progress=progress)
     if output is Format.JSON:
-        typer.echo(json.dumps({"ok": found.valid, "entries": found.entries, "findings": findings}, ensure_ascii=False))
+        typer.echo(json.dumps(_as_json(found), ensure_ascii=False))
     else:
         for one in found.findings:
             typer.echo(printable(f"{one.table} {one.row}: {one.problem}"))
+        if found.more:
+            typer.echo(f"and {found.more} more")
+        for text in found.notes:
+            note(text)
         if found.valid:
             typer.echo(f"clean: {found.entries} entries")
     if not found.valid:
         raise Refused("the vault was tampered with")
+
+
+def _as_json(found: Verification) -> dict[str, object]:
+    listed = [{"table": one.table, "row": one.row, "problem": one.problem} for one in found.findings]
+    told: dict[str, object] = {"ok": found.valid, "entries": found.entries, "findings": listed}
+    if found.more:
+        told["more"] = found.more
+    if found.notes:
+        told["notes"] = found.notes
+    return told

@@ -25,7 +25,9 @@ def repair(request: Repair, scene: Scene) -> Done:
         change,
         key_id=change.keys[0].id if change.keys else None,
         subject=found.row if found.table == "services" and is_id(found.row) else None,
-        comment=f"lost: {found.table} {found.row}: {found.problem}"[:500],
+        comment="; ".join(
+            [f"lost: {found.table} {found.row}: {found.problem}"[:500], *(slot.on_record for slot in change.slots)]
+        ),
     )
 
 
@@ -77,7 +79,12 @@ def _slot(request: Repair, _: Scene) -> Change:
     return Change() if request.slot is None else Change(slots=(request.slot,))
 
 
+def _reply(request: Repair, _: Scene) -> Change:
+    return Change(lost_replies=(request.finding.row,))
+
+
 _REPLACEMENTS: Final[Mapping[str, Callable[[Repair, Scene], Change]]] = {
+    "idempotency_replies": _reply,
     "key_names": _name,
     "key_versions": _key,
     "keyring_slots": _slot,

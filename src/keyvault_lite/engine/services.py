@@ -23,6 +23,7 @@ from keyvault_lite.model.requests import (
     RemoveSlots,
     RenewToken,
     Request,
+    TrustAnchor,
     UpdateService,
 )
 
@@ -130,7 +131,7 @@ def initialise(request: Initialise, scene: Scene) -> Done:
         raise Conflict("the vault is initialised")
     done = create(CreateService(request.name, Role.ADMIN), scene)
     change = replace(done.change or Change(), slots=(request.slot,))
-    return replace(done, change=change)
+    return replace(done, change=change, comment=request.slot.on_record)
 
 
 def recover_admin(_: RecoverAdmin, scene: Scene) -> Done:
@@ -144,7 +145,7 @@ def recover_admin(_: RecoverAdmin, scene: Scene) -> Done:
 
 def add_slot(request: AddSlot, _: Scene) -> Done:
     """One more master key opens the keyring."""
-    return Done(None, Change(slots=(request.slot,)))
+    return Done(None, Change(slots=(request.slot,)), comment=request.slot.on_record)
 
 
 def remove_slots(request: RemoveSlots, scene: Scene) -> Done:
@@ -153,7 +154,16 @@ def remove_slots(request: RemoveSlots, scene: Scene) -> Done:
     if len(wanted) == len(scene.state.slots()):
         raise Conflict("the last slot cannot be removed")
     gone = tuple(replace(slot, sealed=b"", removed_at=scene.now) for slot in wanted)
-    return Done(len(gone), Change(slots=gone) if gone else None)
+    if not gone:
+        return Done(0)
+    return Done(len(gone), Change(slots=gone), comment="; ".join(slot.on_record for slot in gone))
+
+
+def trust_anchor(request: TrustAnchor, _: Scene) -> Done:
+    """The operator's word for what no anchor confirms. An acknowledged rollback makes the log another log."""
+    if request.lost is None:
+        return Done(None, Change(), comment=f"no anchor; trusted at {request.size} entries")
+    return Done(None, Change(new_epoch=True), comment=f"rollback to {request.size} entries; {request.lost}")
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
@@ -165,5 +175,6 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     RecoverAdmin: recover_admin,
     RemoveSlots: remove_slots,
     RenewToken: renew_token,
+    TrustAnchor: trust_anchor,
     UpdateService: update,
 }

@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from typing import Final, Protocol
 from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError, OutcomeUnknown
 
 BLOCK: Final = 4096
+PEEKS: Final = 5
+DAMAGED: Final = "the anchor is damaged: neither of its two records can be read"
 _MAGIC: Final = b"KVLANCH1"
 _FIXED: Final = Struct(">8sQIQQQ32s32s")
 _LENGTH: Final = Struct(">H")
@@ -114,6 +117,46 @@ class FileAnchor:
         with self._locked() as descriptor:
             return self._newest(descriptor)
 
+    def peek(self) -> Mark | None:
+        """As `read`, but without taking the lock or opening the file for writing: for checks beside a running server.
+
+        A record may be torn while it is written; the other one is whole then, or both are a moment later.
+        """
+        for attempt in range(PEEKS):
+            blocks = self._raw()[: 2 * BLOCK]
+            if found := _records(blocks):
+                return _newest_of(found)
+            if not blocks.strip(b"\x00"):
+                return None
+            time.sleep(0.01 * attempt)
+        raise DamagedAnchor(DAMAGED)
+
+    def keep_aside(self) -> Path | None:
+        """Copy the file, as evidence, before it is replaced. Returns where, None if there is none."""
+        raw = self._raw()
+        if not raw:
+            return None
+        found = _records(raw)
+        name = f"{self._path.name}.lost-{_newest_of(found).size if found else 'damaged'}"
+        target, number = self._path.with_name(name), 1
+        while target.exists() and target.read_bytes() != raw:
+            number += 1
+            target = target.with_name(f"{name}-{number}")
+        if not target.exists():
+            with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
+                copy.write(raw)
+                copy.flush()
+                os.fsync(copy.fileno())
+        return target
+
+    def _raw(self) -> bytes:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as problem:
+            raise OutcomeUnknown("the anchor cannot be read") from problem
+
     def write(self, mark: Mark, *, before: Mark | None, prove: Prove) -> None:
         """See Anchor. Flushed at once if it holds a management entry that no flush has covered yet."""
         with self._locked() as descriptor:
@@ -196,10 +239,10 @@ class FileAnchor:
             # The usual case: nobody has written since, neither over this record nor into the other slot.
             if blocks.startswith(raw, slot * BLOCK) and _counter(blocks, slot ^ 1) < _FIXED.unpack_from(raw)[1]:
                 return mark
-        found = [(record[0], slot, record) for slot in (0, 1) if (record := _unpack(blocks[slot * BLOCK :][:BLOCK]))]
+        found = _records(blocks)
         if not found:
             if blocks.strip(b"\x00"):
-                raise DamagedAnchor("the anchor is damaged: neither of its two records can be read")
+                raise DamagedAnchor(DAMAGED)
             return None
         _, slot, (_, raw, mark) = max(found, key=lambda one: one[:2])
         self._seen = (slot, raw, mark)
@@ -224,6 +267,18 @@ class FileAnchor:
             raise OutcomeUnknown("the anchor cannot be written") from problem
         if written != len(data):
             raise OutcomeUnknown("the anchor cannot be written")
+
+
+_Records = list[tuple[int, int, tuple[int, bytes, Mark]]]
+
+
+def _records(blocks: bytes) -> _Records:
+    """Counter, slot and record of each slot that is whole."""
+    return [(record[0], slot, record) for slot in (0, 1) if (record := _unpack(blocks[slot * BLOCK :][:BLOCK]))]
+
+
+def _newest_of(records: _Records) -> Mark:
+    return max(records, key=lambda one: one[:2])[2][2]
 
 
 def _counter(blocks: bytes, slot: int) -> int:

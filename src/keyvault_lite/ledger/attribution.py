@@ -1,26 +1,30 @@
-"""Which row is the old one: a state root that differs says that some row is, the log says who was changed last and when.
+"""Which row is the old one: a root that differs says that some row is, the log says who was changed last and when.
 
 Every management entry names the key or the service it changed, and every row the entry that wrote it. A row that is
 older than the newest entry about it was put back; one that the log tells of and that is not there was deleted.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.ledger.rows import VerifiedRows
 from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.names import SYSTEM
 from keyvault_lite.model.replies import Finding
 
 _AT = {name: place for place, name in enumerate(ENTRY_COLUMNS)}
 _ID, _ROOT, _WHO = _AT["id"], _AT["state_root"], _AT["service_id"]
 _ACTION, _KEY, _VERSION, _SUBJECT = _AT["action"], _AT["key_id"], _AT["key_version"], _AT["subject"]
+_COMMENT = _AT["comment"]
+_SLOT = re.compile(r"\bslot ([0-9a-f-]{36}) (?:[0-9a-f]{64}|removed)\b")
 
 
 class Attribution:
     """Learns from management entries, in order, what each row's `row_seq` has to be."""
 
-    __slots__ = ("_keys", "_services", "_tokens", "_versions")
+    __slots__ = ("_keys", "_services", "_slots", "_tokens", "_versions")
 
     def __init__(self) -> None:
         self._keys: dict[str, int] = {}
@@ -28,12 +32,16 @@ class Attribution:
         """By key: for each version in order the entry that wrote it last."""
         self._services: dict[str, int] = {}
         self._tokens: dict[str, int] = {}
+        self._slots: dict[str, str] = {}
+        """By id: how the log names the slot (`Slot.on_record`)."""
 
     def feed(self, rows: Iterable[Row]) -> None:
         """Take note of the management entries among these."""
         for row in rows:
             if row[_ROOT] is None:
                 continue
+            if row[_ACTION] in {Action.INITIALISE, Action.MASTER_KEY_ROTATE, Action.REPAIR}:
+                self._slots.update({found[1]: found[0] for found in _SLOT.finditer(row[_COMMENT] or "")})
             if row[_KEY] is not None:
                 self._note_key(row)
             if row[_SUBJECT] is not None:
@@ -54,6 +62,15 @@ class Attribution:
             versions[number - 1] = entry
         elif action in {Action.REVOKE, Action.REPAIR} or (action == Action.DESTROY and row[_WHO] == SYSTEM):
             versions[:] = [entry] * len(versions)
+
+    def check_slots(self, stored: Sequence[Slot]) -> list[Finding]:
+        """The slots that are not the ones on record. Needs no key, so it works where none of them opens."""
+        records = {slot.id: slot.on_record for slot in stored}
+        return [
+            Finding("keyring_slots", name, "is not the one on record in the log" if name in records else "is missing")
+            for name in sorted(self._slots)
+            if records.get(name) != self._slots[name]
+        ]
 
     def explain(self, rows: VerifiedRows) -> list[Finding]:
         """The rows that are not as old as the log says, or not there; empty if none can be named."""

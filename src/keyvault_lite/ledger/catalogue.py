@@ -1,13 +1,14 @@
 """The schema as the database itself describes it, compared with what this version expects: nothing more, nothing less.
 
 A planted trigger or view could change what is written, a missing unique index what is possible. The comparison is of
-the catalogue's meaning (columns, types, keys, indexes, triggers), never of the raw text of its statements.
+the catalogue's meaning (columns, types, keys, indexes, triggers), never of the raw text of its statements. What SQLite
+tells nowhere else (conflict clauses, collations) is read from the text as a set of words.
 """
 
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -15,7 +16,17 @@ from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.schema import TRIGGERS, metadata
 from keyvault_lite.model.replies import Finding
 
-_ALEMBIC = "alembic_version"
+_ALEMBIC: Final = (
+    "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+    "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+)
+_STATISTICS: Final = frozenset({"sqlite_stat1", "sqlite_stat4"})
+"""What ANALYZE makes; it changes how fast answers are, never which."""
+_WORDS: Final = re.compile(
+    r"\b(?:AUTOINCREMENT|CHECK|COLLATE\s+\w+|CONFLICT\s+\w+|DEFERRABLE|DEFERRED|GENERATED|MATCH\s+\w+|ROWID|STRICT"
+    r"|USING)\b",
+    re.IGNORECASE,
+)
 Fact = tuple[Any, ...]
 
 
@@ -33,7 +44,7 @@ def expected_schema() -> frozenset[Fact]:
     engine = sa.create_engine("sqlite://", module=driver.dbapi)
     with engine.connect() as connection:
         metadata.create_all(connection)
-        for statement in TRIGGERS.values():
+        for statement in (_ALEMBIC, *TRIGGERS.values()):
             connection.exec_driver_sql(statement)
         raw = connection.connection.dbapi_connection
         facts = frozenset(_facts(raw))
@@ -41,31 +52,35 @@ def expected_schema() -> frozenset[Fact]:
     return facts
 
 
-def _facts(connection: Any) -> Iterator[Fact]:
+def _facts(connection: Any) -> Iterator[Fact]:  # noqa: ANN401  (a connection of either driver)
     catalogue = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
     for kind, name, table, sql in catalogue:
-        if table == _ALEMBIC or table.startswith("sqlite_stat"):
-            continue
-        if kind == "table":
-            quoted = '"' + name.replace('"', '""') + '"'
-            for _, column, column_type, required, default, place in connection.execute(f"PRAGMA table_info({quoted})"):
-                yield f"column {column}", name, column_type.upper(), required, default, place
-            for row in connection.execute(f"PRAGMA foreign_key_list({quoted})"):
-                yield "foreign key", name, row[3], row[2], row[4], row[5], row[6]
-            checks = sorted(re.findall(r"CHECK\s*\((.*?)\)", sql, re.IGNORECASE))
-            yield "checks", name, tuple(map(_normal, checks)), "WITHOUT ROWID" in sql.upper()
-            for _, index, unique, origin, partial in connection.execute(f"PRAGMA index_list({quoted})"):
-                columns = tuple(
-                    row[2] for row in connection.execute('PRAGMA index_info("' + index.replace('"', '""') + '")')
-                )
-                # Indexes behind a constraint have names of the database's own making.
-                label = f"index {index}" if origin == "c" else "unique constraint"
-                yield label, name, columns, unique, partial
+        if kind == "table" and name not in _STATISTICS:
+            yield from _table_facts(connection, name, str(sql))
         elif kind == "index" and sql is not None:
             where = re.search(r"\bWHERE\b(.*)$", sql, re.IGNORECASE | re.DOTALL)
             yield f"condition of {name}", table, _normal(where.group(1)) if where else ""
         elif kind in {"trigger", "view"}:
-            yield f"{kind} {name}", table, _normal(sql)
+            yield f"{kind} {name}", table, _normal(str(sql))
+
+
+def _table_facts(connection: Any, name: str, sql: str) -> Iterator[Fact]:  # noqa: ANN401
+    # table_xinfo tells hidden and generated columns too.
+    for _, column, kind, required, default, place, hidden in connection.execute(f"PRAGMA table_xinfo({_quoted(name)})"):
+        yield f"column {column}", name, kind.upper(), required, default, place, hidden
+    for row in connection.execute(f"PRAGMA foreign_key_list({_quoted(name)})"):
+        yield "foreign key", name, row[3], row[2], row[4], row[5], row[6], row[7]
+    checks = sorted(re.findall(r"CHECK\s*\((.*?)\)", sql, re.IGNORECASE))
+    words = sorted(_normal(word) for word in _WORDS.findall(sql))
+    yield "constraints", name, tuple(map(_normal, checks)), tuple(words)
+    for _, index, unique, origin, partial in connection.execute(f"PRAGMA index_list({_quoted(name)})"):
+        columns = tuple(tuple(row[2:]) for row in connection.execute(f"PRAGMA index_xinfo({_quoted(index)})"))
+        # Indexes behind a constraint have names of the database's own making.
+        yield f"index {index}" if origin == "c" else "unique constraint", name, columns, unique, partial
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _normal(sql: str) -> str:

@@ -1,11 +1,13 @@
-"""The SQLite library, imported in one place: the `pysqlite3` wheel where there is one, else the interpreter's if it is safe.
+"""The SQLite library, imported in one place: the `pysqlite3` wheel, else the interpreter's if it is safe.
 
 SQLite 3.7.0 to 3.51.2 can corrupt a WAL database written by several connections, so an older library is refused.
 """
 
 import sqlite3 as _standard
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 try:
     from pysqlite3 import dbapi2 as _bundled
@@ -31,3 +33,29 @@ is_safe: bool = _driver.sqlite_version_info >= FIRST_SAFE
 def is_full(error: Exception) -> bool:
     """Whether the store had no space left."""
     return "full" in str(error)
+
+
+def fetch(connection: Connection, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+    """All rows of a query, those with damaged text included (see `any_text`)."""
+    try:
+        return connection.execute(sql, values).fetchall()
+    except Error as error:
+        if not is_text_error(error):
+            raise
+        with any_text(connection):
+            return connection.execute(sql, values).fetchall()
+
+
+def is_text_error(error: Exception) -> bool:
+    """Whether a stored text is not UTF-8, which ends a query in the middle."""
+    return "decode to UTF-8" in str(error)
+
+
+@contextmanager
+def any_text(connection: Connection) -> Iterator[None]:
+    """Read text that is not UTF-8 with lone surrogates in it: no MAC or hash can be made of it, so its row is found."""
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    try:
+        yield
+    finally:
+        connection.text_factory = str

@@ -1,25 +1,50 @@
-"""Checking what is stored, in one snapshot: schema, head, rows, state root, the log with its tree, and the anchor."""
+"""Checking what is stored, in one snapshot: schema, head, rows, state root, the log with its tree, and the anchor.
 
-from collections.abc import Callable
+Findings are complete: behind each the check goes on, so that every row and entry not as it was written is named.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from keyvault_lite.audit.chain import BrokenChain, ChainCheck, Position, genesis
+from keyvault_lite.audit.chain import BrokenChain, Position, genesis
+from keyvault_lite.audit.checkpoint import InvalidNote, parse_checkpoint, parse_note
+from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.audit.merkle import Edge, InvalidProof, Tile, Tiles
+from keyvault_lite.audit.survey import Survey
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Anchor, Mark
 from keyvault_lite.ledger.attribution import Attribution
 from keyvault_lite.ledger.catalogue import check_schema
 from keyvault_lite.ledger.head import Head, read_head
-from keyvault_lite.ledger.outcome import Authority
-from keyvault_lite.ledger.rows import VerifiedRows, read_rows
+from keyvault_lite.ledger.outcome import Authority, PublicAuthority
+from keyvault_lite.ledger.rows import VerifiedRows, check_replies, read_rows
 from keyvault_lite.ledger.start import check_anchor
 from keyvault_lite.ledger.state import StateTree
+from keyvault_lite.ledger.upgrade import REVISION
+from keyvault_lite.model.encoding import Value
 from keyvault_lite.model.errors import IntegrityViolation
+from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.replies import Finding, Verification
 
-CHUNK = 5000
+CHUNK: Final = 1000
+MAX_FINDINGS: Final = 1000
+"""Entries of the log that are named; the rest is counted."""
 Progress = Callable[[int, int], None]
 """Told how many entries of how many have been checked."""
+_ROOT: Final = ENTRY_COLUMNS.index("state_root")
+_ACTION: Final = ENTRY_COLUMNS.index("action")
+_COMMENT: Final = ENTRY_COLUMNS.index("comment")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Somebody's word about the log: the root of its tree when it had `size` entries. Checked where the log is read."""
+
+    size: int
+    root: bytes
+    otherwise: Finding
+    """What it means if the log has another root there, or never had so many entries."""
 
 
 @dataclass(slots=True)
@@ -33,69 +58,148 @@ class Inspection:
     root: bytes
     """Of the Merkle tree that the head names."""
     findings: list[Finding] = field(default_factory=list)
+    more: int = 0
+    """Findings beyond the limit, counted only."""
     entries: int = 0
     """How many entries of the log were checked."""
     broken: BrokenChain | None = None
+    """The first entry that is not as sealed."""
     state_is_other: bool = False
     """Whether the rows verify one by one and are not the state that the log commits to."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader should know and is no finding."""
 
 
 def inspect(
     connection: driver.Connection,
-    authority: Authority,
+    authority: Authority | PublicAuthority,
     *,
     anchor: Anchor | None = None,
     mark: Mark | None = None,
     log_from: int | None = None,
     progress: Progress | None = None,
+    claims: Sequence[Claim] = (),
+    pages: bool = False,
 ) -> Inspection:
     """Read and compare everything. Findings are returned, not raised.
 
-    `mark` MUST have been read from `anchor` before this is called. The log is checked from behind entry `log_from`; from
-    0 it is checked whole, with its tree; None leaves it out.
+    `mark` MUST have been read from `anchor` before this is called. The log is checked from behind entry `log_from`;
+    from 0 it is checked whole, with its tree and the `claims` about it; None leaves it out. `pages` has SQLite check
+    its own structure too, indexes included.
     """
     connection.execute("BEGIN")
     try:
-        findings = check_schema(connection)
-        row = connection.execute(statements.READ_HEAD).fetchone()
-        head = _read_head(connection, authority, row, findings)
+        findings = _check_schema(connection)
+        mac, head = _read_head(connection, authority, findings)
         rows = read_rows(connection, authority, newer_than=0, known=lambda _: None)
         findings += rows.findings
         tree = StateTree()
         tree.load(rows.macs)
         root = Edge().root() if head is None else _root(head, findings)
-        seen = Inspection(head, row[-1] if row else b"", rows, tree, root, findings)
+        seen = Inspection(head, mac, rows, tree, root, findings)
         seen.state_is_other = head is not None and tree.root() != head.state_root
+        if not isinstance(authority, PublicAuthority):
+            findings += check_replies(connection, authority, 0 if head is None else head.size)
         if anchor is not None:
-            findings += check_anchor(connection, authority, anchor, mark, head, root)
+            contradictions = check_anchor(connection, authority, anchor, mark, head)
+            findings += contradictions
+            claims = [*claims, *(() if contradictions else _claim_of(anchor, mark))]
         attribution = Attribution()
-        if log_from is not None and head is not None:
-            _read_log(connection, authority, seen, head, log_from, attribution, progress)
-        if seen.state_is_other and not rows.findings:
-            findings += attribution.explain(rows) or [
-                Finding("ledger_head", "1", "the rows are not the state that the log commits to: old or missing rows")
-            ]
+        if log_from is not None:
+            claims = [*claims, *_claim_of_head(head, findings)]
+            log = _Log(connection, authority, seen, log_from, attribution)
+            log.read(progress, claims)
+            if isinstance(authority, PublicAuthority):
+                findings += attribution.check_slots(rows.change.slots)
+        if seen.state_is_other:
+            findings += attribution.explain(rows) or _unexplained(rows)
+        if pages:
+            findings += _check_pages(connection)
         return seen
     finally:
         connection.execute("ROLLBACK")
 
 
+def _claim_of(anchor: Anchor, mark: Mark | None) -> list[Claim]:
+    if mark is None:
+        return []
+    problem = f"remembers another tree over {mark.size} entries than the log has"
+    return [Claim(mark.size, mark.root, Finding("anchor", anchor.place, problem))]
+
+
+def _claim_of_head(head: Head | None, findings: list[Finding]) -> list[Claim]:
+    """What the stored checkpoint says; whether it is signed is for who has the means to tell."""
+    if head is None or not head.checkpoint:
+        return []
+    try:
+        said = parse_checkpoint(parse_note(head.checkpoint).body)
+    except InvalidNote as error:
+        findings.append(Finding("ledger_head", "1", error.detail))
+        return []
+    otherwise = Finding("ledger_head", "1", "its checkpoint is of another tree than the log's")
+    return [Claim(said.size, said.root, otherwise)]
+
+
+def _unexplained(rows: VerifiedRows) -> list[Finding]:
+    if rows.findings:
+        return []  # they explain it
+    return [Finding("ledger_head", "1", "the rows are not the state that the log commits to: old or missing rows")]
+
+
+def _check_schema(connection: driver.Connection) -> list[Finding]:
+    findings = check_schema(connection)
+    try:
+        revisions = driver.fetch(connection, "SELECT version_num FROM alembic_version")
+    except driver.Error:
+        return findings  # the table is missing, which is found above
+    if revisions != [(REVISION,)]:
+        findings.append(
+            Finding("alembic_version", "", f"does not name {REVISION}, the revision of this version, alone")
+        )
+    return findings
+
+
+def _check_pages(connection: driver.Connection) -> list[Finding]:
+    problems = driver.fetch(connection, f"PRAGMA integrity_check({MAX_FINDINGS})")
+    return [Finding("database", "pages", str(problem)) for (problem,) in problems if problem != "ok"]
+
+
 def _read_head(
-    connection: driver.Connection, authority: Authority, row: tuple[object, ...] | None, findings: list[Finding]
-) -> Head | None:
-    last = connection.execute(statements.LAST_ENTRY).fetchone() or (0, None)
-    if row is None:
+    connection: driver.Connection, authority: Authority | PublicAuthority, findings: list[Finding]
+) -> tuple[bytes, Head | None]:
+    try:
+        last = (driver.fetch(connection, statements.LAST_ENTRY) or [(0, None)])[0]
+        rows = driver.fetch(connection, statements.ALL_HEADS)
+    except driver.Error as error:
+        findings.append(Finding("ledger_head", "1", f"cannot be read: {error}"))
+        return b"", None
+    if not rows or rows[0][0] != 1:
         if last[0]:
             findings.append(Finding("ledger_head", "1", "the head is missing while the log is not empty"))
-        return None
+        return b"", None
+    findings += [Finding("ledger_head", str(row[0]), "does not belong here") for row in rows[1:]]
+    row = rows[0][1:]
     try:
-        head = read_head(row, authority)
+        head = Head(*row[:-1]) if isinstance(authority, PublicAuthority) else read_head(row, authority)
+        _check_types(head)
     except IntegrityViolation as error:
         findings.append(Finding("ledger_head", "1", error.detail))
-        return None
+        return b"", None
     if last[0] != head.size or (last[0] and last[1] != head.hash):
         findings.append(Finding("audit_logs", str(last[0]), "the newest entry is not the one the head names"))
-    return head
+    return row[-1], head
+
+
+def _check_types(head: Head) -> None:
+    """A head whose MAC was not checked can hold anything."""
+    integers: tuple[Value, ...] = (head.epoch, head.size, head.timestamp, head.state_seq)
+    blobs: tuple[Value, ...] = (head.hash, head.state_root, head.edge)
+    if (
+        any(type(value) is not int or value < 0 for value in integers)
+        or any(type(value) is not bytes for value in blobs)
+        or type(head.checkpoint) is not str
+    ):
+        raise IntegrityViolation("the head of the log does not verify")
 
 
 def _root(head: Head, findings: list[Finding]) -> bytes:
@@ -106,78 +210,144 @@ def _root(head: Head, findings: list[Finding]) -> bytes:
         return b""
 
 
-def _read_log(
-    connection: driver.Connection,
-    authority: Authority,
-    seen: Inspection,
-    head: Head,
-    log_from: int,
-    attribution: Attribution,
-    progress: Progress | None,
-) -> None:
-    start = (
-        _position(connection, log_from)
-        if log_from
-        else Position.start(genesis(authority.instance_id, authority.log_public_key))
-    )
-    if start is None:
-        seen.findings.append(Finding("audit_logs", str(log_from), "the entry is missing"))
-        return
-    check, tiles = ChainCheck(start), None if log_from else Tiles()
-    rows = connection.execute(f"{statements.ENTRIES} WHERE id > ? ORDER BY id", (log_from,))
-    try:
+class _Log:
+    """One reading of the log, from behind an entry that is known or from its beginning."""
+
+    def __init__(
+        self,
+        connection: driver.Connection,
+        authority: Authority | PublicAuthority,
+        seen: Inspection,
+        log_from: int,
+        attribution: Attribution,
+    ) -> None:
+        self._connection = connection
+        self._seen = seen
+        self._from = log_from
+        self._attribution = attribution
+        self._start = (
+            _position(connection, log_from)
+            if log_from
+            else Position.start(genesis(authority.instance_id, authority.log_public_key))
+        )
+        self._tiles = None if log_from else Tiles()
+        self._wanted: list[int] = []
+        """Sizes at which somebody claims a root, the smallest first."""
+        self._roots: dict[int, bytes] = {}
+
+    def read(self, progress: Progress | None, claims: Sequence[Claim]) -> None:
+        """Judge every entry, then what the head and the claims say of them."""
+        seen, head = self._seen, self._seen.head
+        if self._start is None:
+            seen.findings.append(Finding("audit_logs", str(self._from), "is missing"))
+            return
+        survey = Survey(self._start)
+        self._wanted = sorted({claim.size for claim in claims})
+        try:
+            self._read_entries(survey, progress, 0 if head is None else head.size)
+            self._grow(survey.finish())
+            self._compare(survey)
+        except driver.Error as error:
+            place = survey.position.size + 1
+            seen.findings.append(Finding("audit_logs", str(place), f"cannot be read, nor what follows: {error}"))
+            return
+        finally:
+            seen.entries = survey.position.size - self._from
+        if self._tiles is not None and not survey.gap:
+            for claim in claims:
+                if self._roots.get(claim.size) != claim.root:
+                    seen.findings.append(claim.otherwise)
+
+    def _read_entries(self, survey: Survey, progress: Progress | None, total: int) -> None:
+        try:
+            self._read_from(survey, progress, total)
+        except driver.Error as error:
+            if not driver.is_text_error(error):
+                raise
+            with driver.any_text(self._connection):
+                self._read_from(survey, progress, total)
+
+    def _read_from(self, survey: Survey, progress: Progress | None, total: int) -> None:
+        rows = self._connection.execute(f"{statements.ENTRIES} WHERE id > ? ORDER BY id", (survey.position.size,))
         while chunk := rows.fetchmany(CHUNK):
-            leaves = check.feed(chunk)
-            attribution.feed(chunk)
-            if tiles is not None:
-                _check_tiles(connection, tiles.extend(leaves), seen.findings)
+            leaves, broken = survey.feed(chunk)
+            self._note(broken)
+            self._managed([row for row in chunk if row[_ROOT] is not None])
+            if survey.gap:
+                self._tiles = None
+            self._grow(leaves)
             if progress is not None:
-                progress(check.position.size, head.size)
-    except BrokenChain as error:
-        seen.broken = error
-        seen.findings.insert(0, Finding("audit_logs", str(error.id), error.reason))
-    found = check.position
-    seen.entries = found.size - log_from
-    if seen.broken is not None:
-        return
-    if (found.size, found.head, found.state_seq, found.timestamp) != (
-        head.size,
-        head.hash,
-        head.state_seq,
-        head.timestamp,
-    ):
-        seen.findings.append(Finding("ledger_head", "1", "the log is not the one the head names"))
-    if found.state_root not in {None, head.state_root}:
-        seen.findings.append(Finding("ledger_head", "1", "the newest management entry names another state"))
-    if tiles is not None:
-        if tiles.edge.to_bytes() != head.edge:
-            seen.findings.append(Finding("ledger_head", "1", "the tree over the log is not the one the head names"))
-        _check_no_more_tiles(connection, found.size, seen.findings)
+                progress(survey.position.size, max(total, survey.position.size))
+
+    def _note(self, broken: Sequence[BrokenChain]) -> None:
+        for error in broken:
+            self._seen.broken = self._seen.broken or error
+            if len(self._seen.findings) < MAX_FINDINGS:
+                self._seen.findings.append(Finding("audit_logs", str(error.id), error.reason))
+            else:
+                self._seen.more += 1
+
+    def _managed(self, rows: Sequence[Row]) -> None:
+        self._attribution.feed(rows)
+        self._seen.notes += [
+            f"epoch {row[1]} begins with entry {row[0]}: {row[_COMMENT]}"
+            for row in rows
+            if row[_ACTION] == Action.ANCHOR_TRUST
+        ]
+
+    def _grow(self, leaves: list[bytes]) -> None:
+        tiles = self._tiles
+        while tiles is not None and leaves:
+            size = tiles.edge.size
+            stop = next((wanted - size for wanted in self._wanted if wanted > size), len(leaves))
+            part, leaves = leaves[:stop], leaves[stop:]
+            _check_tiles(self._connection, tiles.extend(part), self._seen.findings)
+            if tiles.edge.size in self._wanted:
+                self._roots[tiles.edge.size] = tiles.edge.root()
+
+    def _compare(self, survey: Survey) -> None:
+        """What the head says, with what there is."""
+        seen, head, found = self._seen, self._seen.head, survey.position
+        if head is None:
+            return
+        other: Mapping[str, bool] = {
+            "size": found.size != head.size,
+            "hash": not survey.ends_in(head.hash),
+            "epoch": seen.broken is None and found.epoch != head.epoch,
+            "timestamp": seen.broken is None and found.timestamp != head.timestamp,
+            "state_seq": seen.broken is None and found.state_seq != head.state_seq,
+            "state_root": seen.broken is None and found.state_root not in {None, head.state_root},
+            "edge": self._tiles is not None and self._tiles.edge.to_bytes() != head.edge,
+        }
+        differing = [name for name, differs in other.items() if differs]
+        if differing:
+            seen.findings.append(
+                Finding("ledger_head", "1", f"{', '.join(differing)}: the log is not the one the head names")
+            )
+        if self._tiles is not None:
+            _check_no_more_tiles(self._connection, found.size, seen.findings)
 
 
 def _position(connection: driver.Connection, size: int) -> Position | None:
-    row = connection.execute(
-        "SELECT hash, epoch, timestamp, state_seq FROM audit_logs WHERE id = ?", (size,)
-    ).fetchone()
-    return None if row is None else Position(size, row[0], row[1], row[2], row[3], None)
+    rows = driver.fetch(connection, "SELECT hash, epoch, timestamp, state_seq FROM audit_logs WHERE id = ?", (size,))
+    if not rows:
+        return None
+    head, epoch, timestamp, state_seq = rows[0]
+    return Position(size, head, epoch, timestamp, state_seq, None)
 
 
 def _check_tiles(connection: driver.Connection, full: list[Tile], findings: list[Finding]) -> None:
     for level, index, hashes in full:
-        row = connection.execute(statements.TILE, (level, index)).fetchone()
-        if row is None or row[0] != hashes:
-            problem = "is missing" if row is None else "is not the one the log gives"
+        rows = driver.fetch(connection, statements.TILE, (level, index))
+        if not rows or rows[0][0] != hashes:
+            problem = "is not the one the log gives" if rows else "is missing"
             findings.append(Finding("tiles", f"{level}/{index}", problem))
 
 
 def _check_no_more_tiles(connection: driver.Connection, size: int, findings: list[Finding]) -> None:
-    expected, level = 0, size >> 8
-    while level:
-        expected += level
-        level >>= 8
-    stored = connection.execute("SELECT count(*) FROM tiles").fetchone()[0]
-    if stored > expected:
-        findings.append(Finding("tiles", str(stored), "there are more tiles than the log gives"))
+    for level, index in connection.execute("SELECT level, tile FROM tiles"):
+        if not (type(level) is type(index) is int and level >= 0 and 0 <= index < size >> min(8 * (level + 1), 64)):
+            findings.append(Finding("tiles", f"{level}/{index}", "is beyond what the log gives"))
 
 
 def verification(seen: Inspection) -> Verification:
@@ -189,5 +359,7 @@ def verification(seen: Inspection) -> Verification:
         head=bytes(32) if seen.head is None else seen.head.hash,
         first_invalid=None if seen.broken is None else seen.broken.id,
         reason=None if first is None else f"{first.table} {first.row}: {first.problem}",
-        findings=tuple(seen.findings),
+        findings=tuple(seen.findings[:MAX_FINDINGS]),
+        more=seen.more + max(0, len(seen.findings) - MAX_FINDINGS),
+        notes=tuple(seen.notes),
     )

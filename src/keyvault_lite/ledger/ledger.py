@@ -26,7 +26,7 @@ from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredRe
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.reader import Filter, read_entry, read_page
 from keyvault_lite.ledger.records import read_slot
-from keyvault_lite.ledger.schema import IN_ROOT
+from keyvault_lite.ledger.schema import MAY_BE_LOST
 from keyvault_lite.ledger.sharing import SharedVerification
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.start import read_mark
@@ -90,7 +90,7 @@ def _bring_up_to_date(connection: driver.Connection) -> None:
 
 def stored_slots(connection: driver.Connection) -> tuple[Slot, ...]:
     """The slots that are not removed, unverified."""
-    rows = connection.execute(statements.SELECT["keyring_slots"]).fetchall()
+    rows = driver.fetch(connection, statements.SELECT["keyring_slots"])
     slots = []
     for row in rows:
         with suppress(TypeError, ValueError):
@@ -165,7 +165,7 @@ class Ledger:
 
     def _set_aside(self, findings: list[Finding], refs: set[str], *, quarantine: bool) -> None:
         """Start without the objects that do not verify, if that is wanted and all that is wrong."""
-        if not quarantine or any(one.table not in IN_ROOT for one in findings):
+        if not quarantine or any(one.table not in MAY_BE_LOST for one in findings):
             raise DamagedVault(findings)
         for ref in refs:
             self._state.quarantine(ref)
@@ -372,7 +372,7 @@ class Ledger:
         Raises IntegrityViolation, and stops all service, if it is not the log that the head names.
         """
         seen = self.inspect(self._go_on)
-        damage = [one for one in seen.findings if one.table not in IN_ROOT]
+        damage = [one for one in seen.findings if one.table not in MAY_BE_LOST]
         if damage:
             error = IntegrityViolation(f"{damage[0].table} {damage[0].row}: {damage[0].problem}")
             self._committer.halt(error)

@@ -23,6 +23,8 @@ class Change:
     settings: tuple[Setting, ...] = ()
     gone_names: tuple[KeyName, ...] = ()
     """Names whose rows become tombstones although no key is known to have them."""
+    lost_replies: tuple[str, ...] = ()
+    """Kept replies that do not verify and are deleted, by `service id/key digest in hexadecimal`."""
     new_epoch: bool = False
     """Whether the log goes on under a new origin: an acknowledged rollback."""
 
@@ -83,3 +85,11 @@ class Authority(Protocol):
 
     def sign_log(self, message: bytes) -> bytes:
         """Sign a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicAuthority:
+    """What everybody can check without the keyring: which log it is, and the key it is signed with."""
+
+    instance_id: bytes
+    log_public_key: bytes

@@ -180,6 +180,8 @@ class Pending:
         """Write it all into the open transaction, and read back that it was taken."""
         for table, row in self._rows:
             connection.execute(statements.UPSERT[table], row)
+        for change in self._changes:
+            connection.executemany(statements.LOSE_REPLY, [(lost,) for lost in change.lost_replies])
         if self._entries:
             written = connection.executemany(statements.APPEND, self._entries).rowcount
             if written != len(self._entries):

@@ -198,6 +198,9 @@ def read_token(row: Row) -> Token:
 def read_slot(row: Row) -> Slot:
     """The slot of a row; before the keyring is open it cannot be verified, and its container verifies itself."""
     slot_id, generation, instance_id, kdf, sealed, created, removed = row
+    # Nothing has verified the row when the keyring is opened with it.
+    if tuple(map(type, row[:6])) != (str, int, bytes, str, bytes, int) or type(removed) not in {int, type(None)}:
+        raise TypeError("a slot has columns of other types")
     return Slot(slot_id, generation, instance_id, kdf, sealed, created, removed)
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from keyvault_lite.audit.merkle import HASH_BYTES
 from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.outcome import Authority, Change
+from keyvault_lite.ledger.outcome import Authority, Change, PublicAuthority
 from keyvault_lite.ledger.records import (
     read_key,
     read_name,
@@ -25,6 +26,9 @@ from keyvault_lite.model.names import KeyId
 from keyvault_lite.model.replies import Finding
 
 T = TypeVar("T")
+_NEVER_OLD = 1 << 63
+MAX_LABEL = 160
+"""Characters of a key that a finding repeats."""
 # What a forged row can make a reader raise: none of it may be mistaken for a defect of ours.
 _UNREADABLE = (TypeError, ValueError, KeyError, OverflowError, AttributeError, KeyVaultError)
 
@@ -45,16 +49,23 @@ class VerifiedRows:
     change: Change = field(default_factory=Change)
     macs: dict[bytes, bytes] = field(default_factory=dict)
     written: dict[tuple[str, str], int] = field(default_factory=dict)
-    """By table and first key column: the entry that wrote the row."""
+    """By table and key: the entry that wrote the row. Of rows that do not verify too: they are found already."""
     findings: list[Finding] = field(default_factory=list)
     quarantined: set[str] = field(default_factory=set)
     """Ids and names of keys that a bad row belongs to."""
 
 
 def read_rows(
-    connection: driver.Connection, authority: Authority, *, newer_than: int, known: Callable[[KeyId], Key | None]
+    connection: driver.Connection,
+    authority: Authority | PublicAuthority,
+    *,
+    newer_than: int,
+    known: Callable[[KeyId], Key | None],
 ) -> VerifiedRows:
-    """Read every row that an entry after `newer_than` wrote. `known` gives the older versions of a key read in part."""
+    """Read every row that an entry after `newer_than` wrote. `known` gives the older versions of a key read in part.
+
+    With a PublicAuthority columns are not verified: what is read must be used for its MACs alone.
+    """
     found = VerifiedRows()
     good = {name: list(_genuine(connection, authority, FORMATS[name], newer_than, found)) for name in IN_ROOT}
     versions: dict[KeyId, dict[int, KeyVersion]] = defaultdict(dict)
@@ -73,16 +84,18 @@ def read_rows(
         merged = {one.version: one for one in (() if before is None else before.versions)} | versions.pop(key_id, {})
         ordered = tuple(merged[number] for number in sorted(merged))
         if [one.version for one in ordered] != list(range(1, len(ordered) + 1)) or not ordered:
-            _note(found, "keys", key_id, "versions are missing")
-            found.quarantined.add(key_id)
+            if key_id not in found.quarantined:  # else the version that does not verify is named already
+                _note(found, "keys", key_id, "versions are missing")
+                found.quarantined.add(key_id)
             continue
         kept = [one for one in (() if before is None else before.names) if (one.namespace, one.name) not in touched]
         names = tuple(sorted([*kept, *named.pop(key_id, [])], key=lambda one: (one.created_at, one.text)))
         keys.extend(_records(partial(read_key, versions=ordered, names=names), [row], "keys", found))
     for table, orphans in (("key_versions", versions), ("key_names", named)):
         for key_id in orphans:
-            _note(found, table, key_id, "belongs to no key that verifies")
-            found.quarantined.add(key_id)
+            if key_id not in found.quarantined:
+                _note(found, table, key_id, "belongs to no key that verifies")
+                found.quarantined.add(key_id)
     found.change = Change(
         keys=tuple(key for key in keys if key.id not in found.quarantined),
         services=tuple(_records(read_service, good["services"], "services", found)),
@@ -94,21 +107,69 @@ def read_rows(
 
 
 def _genuine(
-    connection: driver.Connection, authority: Authority, form: RowFormat, newer_than: int, found: VerifiedRows
+    connection: driver.Connection,
+    authority: Authority | PublicAuthority,
+    form: RowFormat,
+    newer_than: int,
+    found: VerifiedRows,
 ) -> Iterator[Row]:
-    sql = statements.SELECT[form.name]
-    rows = connection.execute(f"{sql} WHERE row_seq > ?", (newer_than,)) if newer_than else connection.execute(sql)
+    sql, name = statements.SELECT[form.name], form.name
+    try:
+        rows = driver.fetch(connection, *((f"{sql} WHERE row_seq > ?", (newer_than,)) if newer_than else (sql,)))
+    except driver.Error as error:
+        _note(found, name, "", f"cannot be read: {error}")
+        return
+    width = len(form.key)
     for row in rows:
         values = row[:-2]
-        if row_is_genuine(authority, form, row):
-            found.macs[row_key(form.name, form.key_of(values))] = row[-1]
-            found.written[form.name, values[0]] = row[-2]
+        key = values[:width]
+        if isinstance(authority, PublicAuthority):
+            genuine = _is_sealed(key, row)
+        else:
+            genuine = row_is_genuine(authority, form, row)
+        label = key[0] if width == 1 else "".join(map(str, key))
+        if genuine:
+            found.macs[row_key(name, key)] = row[-1]
+            found.written[name, label] = row[-2]
             yield values
             continue
-        _note(found, form.name, "".join(map(str, form.key_of(values))), "row does not verify")
-        if form.name in {"keys", "key_versions", "key_names"}:
+        found.written[name, label] = _NEVER_OLD
+        _note(found, name, label, "row does not verify")
+        if name in {"keys", "key_versions", "key_names"}:
             # The key is named by its columns, which may lie: all that the row could belong to is set aside.
             found.quarantined |= {value for value in values[:3] if isinstance(value, str)}
+
+
+def _is_sealed(key: Row, row: Row) -> bool:
+    """Whether a row has the outward form of one this vault wrote: what can be told without the keyring."""
+    mac = row[-1]
+    try:
+        return (
+            all(isinstance(text, str) and text.encode() is not None for text in key)
+            and type(row[-2]) is int
+            and isinstance(mac, bytes)
+            and len(mac) == HASH_BYTES
+        )
+    except UnicodeEncodeError:
+        return False
+
+
+def check_replies(connection: driver.Connection, authority: Authority, entries: int) -> list[Finding]:
+    """The kept replies that do not verify, or name an entry beyond the `entries` of the log."""
+    found = VerifiedRows()
+    form = FORMATS["idempotency_replies"]
+    try:
+        rows = driver.fetch(connection, statements.SELECT[form.name])
+    except driver.Error as error:
+        return [Finding(form.name, "", f"cannot be read: {error}")]
+    for row in rows:
+        service_id, digest = row[0], row[1]
+        label = f"{service_id}/{(digest if isinstance(digest, bytes) else str(digest).encode()).hex()}"
+        if not row_is_genuine(authority, form, row):
+            _note(found, form.name, label, "row does not verify")
+        elif row[-2] > entries:
+            _note(found, form.name, label, "names an entry that the log does not have")
+    return found.findings
 
 
 def _records(read: Callable[[Row], T], rows: Iterable[Row], table: str, found: VerifiedRows) -> Iterator[T]:
@@ -120,4 +181,9 @@ def _records(read: Callable[[Row], T], rows: Iterable[Row], table: str, found: V
 
 
 def _note(found: VerifiedRows, table: str, row: object, problem: str) -> None:
-    found.findings.append(Finding(table, str(row)[:80], problem))
+    found.findings.append(Finding(table, _printable(row), problem))
+
+
+def _printable(row: object) -> str:
+    """A row's key for people and for the wire, whatever stands in it."""
+    return str(row)[:MAX_LABEL].encode("utf-8", "backslashreplace").decode()

@@ -239,3 +239,5 @@ FORMATS: Final[Mapping[str, RowFormat]] = {
 }
 IN_ROOT: Final = ("keys", "key_versions", "key_names", "services", "tokens", "keyring_slots", "settings")
 """The tables under the state root, in the order in which foreign keys let them be written."""
+MAY_BE_LOST: Final = frozenset({*IN_ROOT, "idempotency_replies"})
+"""Rows that can be set aside one by one; damage anywhere else is damage to all."""

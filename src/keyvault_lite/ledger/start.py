@@ -1,14 +1,17 @@
-"""What start-up asks of the anchor: does the database extend what was last known of it?"""
+"""What start-up asks of the anchor: whether the database extends what was last known of it."""
 
 from keyvault_lite.audit.checkpoint import origin, verifier_key
+from keyvault_lite.audit.merkle import Edge, InvalidProof
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Anchor, DamagedAnchor, Mark
 from keyvault_lite.ledger.head import Head
-from keyvault_lite.ledger.outcome import Authority
+from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.replies import Finding
 
 TABLE = "anchor"
+MISSING = "put a copy that is whole back, or accept the database as the newest with `kvl anchor trust`"
+_MARKED = "SELECT hash, epoch, state_seq FROM audit_logs WHERE id = ?"
 
 
 def read_mark(anchor: Anchor | None, findings: list[Finding]) -> Mark | None:
@@ -18,42 +21,52 @@ def read_mark(anchor: Anchor | None, findings: list[Finding]) -> Mark | None:
     try:
         return anchor.read()
     except DamagedAnchor as error:
-        findings.append(Finding(TABLE, anchor.place, error.detail))
+        findings.append(Finding(TABLE, anchor.place, f"{error.detail.removeprefix('the anchor ')}; {MISSING}"))
         return None
 
 
 def check_anchor(
     connection: driver.Connection,
-    authority: Authority,
+    authority: Authority | PublicAuthority,
     anchor: Anchor,
     mark: Mark | None,
     head: Head | None,
-    root: bytes,
 ) -> list[Finding]:
     """What is wrong between an anchor and a database read after it; each says what was seen and what to do."""
-
-    def finding(problem: str) -> list[Finding]:
-        return [Finding(TABLE, anchor.place, problem)]
-
-    size = 0 if head is None else head.size
+    size = int((connection.execute(statements.LAST_ENTRY).fetchone() or (0,))[0])
     if mark is None:
-        if size == 0:
-            return []
-        return finding(
+        problem = (
             f"is missing beside a vault of {size} entries: put it back, "
-            "or accept this database as the newest with `kvl anchor trust`"
+            "or, if it is lost and this is the newest database, accept it with `kvl anchor trust`"
         )
+        return [Finding(TABLE, anchor.place, problem)] if size else []
     if mark.verifier_key != verifier_key(origin(authority.instance_id, mark.epoch), authority.log_public_key):
-        return finding("belongs to another vault")
-    way_out = (
-        "restore the newest database; or, if this restore is meant and the loss acknowledged, run "
-        f"`kvl anchor trust --acknowledge-rollback --size {size} --root {encode_base64(root)}`"
+        problem = "belongs to another vault: let KEYVAULT_ANCHOR and KEYVAULT_DATABASE_URL name what belongs together"
+        return [Finding(TABLE, anchor.place, problem)]
+    seen = _contradiction(connection, mark, size, 0 if head is None else head.epoch)
+    return [] if seen is None else [Finding(TABLE, anchor.place, f"{seen}; {_way_out(head)}")]
+
+
+def _contradiction(connection: driver.Connection, mark: Mark, size: int, epoch: int) -> str | None:
+    if size < mark.size or 0 < epoch < mark.epoch:
+        return f"remembers {mark.size} entries, the database has {size}: it was put back or replaced"
+    entry_hash, entry_epoch, state_seq = connection.execute(_MARKED, (mark.size,)).fetchone() or (b"", 0, 0)
+    if entry_hash != mark.hash:
+        return f"remembers another entry {mark.size} than the database has: its log was forked or changed"
+    if (entry_epoch, state_seq) != (mark.epoch, mark.state_seq) or mark.scrubbed > mark.size:
+        return f"tells of entry {mark.size} what the log does not: the anchor was changed"
+    return None
+
+
+def _way_out(head: Head | None) -> str:
+    restore = "restore the newest database"
+    try:
+        root = b"" if head is None else Edge.from_bytes(head.edge).root()
+    except InvalidProof:
+        root = b""
+    if head is None or not root:
+        return restore
+    return (
+        f"{restore}; or, if this restore is meant and the loss acknowledged, run "
+        f"`kvl anchor trust --acknowledge-rollback --size {head.size} --root {encode_base64(root)}`"
     )
-    if head is None or head.epoch < mark.epoch or size < mark.size:
-        return finding(
-            f"remembers {mark.size} entries, the database has {size}: it was put back or replaced; {way_out}"
-        )
-    row = connection.execute(statements.ENTRY_HASH, (mark.size,)).fetchone()
-    if row is None or row[0] != mark.hash:
-        return finding(f"remembers another entry {mark.size} than the database has: its log was forked; {way_out}")
-    return []

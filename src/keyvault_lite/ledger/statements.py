@@ -25,6 +25,7 @@ APPEND: Final = _insert("audit_logs", ENTRY_COLUMNS)
 ENTRIES: Final = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM audit_logs"  # noqa: S608
 LAST_ENTRY: Final = "SELECT id, hash FROM audit_logs ORDER BY id DESC LIMIT 1"
 READ_HEAD: Final = f"SELECT {', '.join(HEAD_COLUMNS)}, mac FROM ledger_head WHERE id = 1"  # noqa: S608
+ALL_HEADS: Final = f"SELECT id, {', '.join(HEAD_COLUMNS)}, mac FROM ledger_head ORDER BY id"  # noqa: S608
 FIRST_HEAD: Final = _insert("ledger_head", ("id", *HEAD_COLUMNS, "mac"))
 WRITE_HEAD: Final = (
     f"UPDATE ledger_head SET {', '.join(f'{column} = ?' for column in HEAD_COLUMNS)}, mac = ? WHERE id = 1"  # noqa: S608
@@ -38,4 +39,5 @@ UPSERT: Final = {name: _upsert(form) for name, form in FORMATS.items()}
 SELECT: Final = {name: _select(form) for name, form in FORMATS.items()}
 FIND_REPLY: Final = SELECT["idempotency_replies"] + " WHERE service_id = ? AND key_digest = ?"
 ENTRY_HASH: Final = "SELECT hash FROM audit_logs WHERE id = ?"
+LOSE_REPLY: Final = "DELETE FROM idempotency_replies WHERE service_id || '/' || lower(hex(key_digest)) = ?"
 FORGET_REPLIES: Final = "DELETE FROM idempotency_replies WHERE expires_at < ?"

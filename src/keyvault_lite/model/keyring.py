@@ -1,6 +1,9 @@
 """A slot: the sealed keyring as it is stored, one for each master key that may open it."""
 
+import hashlib
 from dataclasses import dataclass, field
+
+from keyvault_lite.model.encoding import pae
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +22,11 @@ class Slot:
     created_at: int = 0
     removed_at: int | None = None
     """When its master key was retired; a removed slot is a tombstone without `sealed`."""
+
+    @property
+    def on_record(self) -> str:
+        """How the log names it: a slot is read before any MAC can be checked, its digest in the log stands for it."""
+        if self.removed_at is not None:
+            return f"slot {self.id} removed"
+        form = pae("slot-record", self.id, self.generation, self.instance_id, self.kdf, self.sealed, self.created_at)
+        return f"slot {self.id} {hashlib.sha256(form).hexdigest()}"

@@ -1,0 +1,135 @@
+"""Reading a database beside whoever uses it: nothing is written to it or next to it, and nobody is kept waiting.
+
+SQLite's plain opening would create, checkpoint or delete the WAL. So there are three ways, by what lies beside it:
+
+    -wal and -shm     read-only, with the -shm never written: beside a running server, or one that was killed
+    no -wal           the file alone, as one that does not change; if it did change meanwhile, the reading is repeated
+    anything else     a private temporary copy of database and WAL, removed afterwards
+
+MUST NOT be used in a process that has the database open: closing the file would let go of that process's locks on it.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+from keyvault_lite.ledger import driver
+from keyvault_lite.model.errors import AuditUnavailable
+
+T = TypeVar("T")
+ATTEMPTS: Final = 5
+BUSY_SECONDS: Final = 4.0
+_CANNOT_OPEN: Final = frozenset({8, 14})
+"""SQLITE_READONLY, SQLITE_CANTOPEN."""
+_OCCUPIED: Final = frozenset({5, 6})
+"""SQLITE_BUSY, SQLITE_LOCKED."""
+
+
+def read_offline(path: Path, work: Callable[[driver.Connection], T]) -> T:
+    """The result of `work` on a connection that cannot write. `work` is done again if the files changed under it.
+
+    Raises AuditUnavailable if the database cannot be read now or by this user; driver.Error for a damaged one.
+    """
+    for _ in range(ATTEMPTS):
+        before = _look(path)
+        try:
+            with _opened(path) as (connection, steady):
+                result = work(connection)
+        except driver.Error as error:
+            if _look(path) == before:
+                raise _judged(error, path) from error
+            continue  # read while it changed: whatever was wrong need not be there
+        except OSError as error:
+            raise AuditUnavailable(f"{path.name} cannot be read: {error.strerror}") from error
+        if steady or _look(path) == before:
+            return result
+    raise AuditUnavailable(f"{path.name} keeps changing while it is read, and not as a server would change it")
+
+
+def _judged(error: driver.Error, path: Path) -> Exception:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in _OCCUPIED:
+        return AuditUnavailable(f"{path.name} is locked by someone else")
+    if code in _CANNOT_OPEN:
+        return AuditUnavailable(f"{path.name} cannot be opened for reading")
+    return error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[driver.Connection, bool]]:
+    """A connection, and whether what it reads is protected from change."""
+    with path.open("rb"):
+        pass  # a file that this user may not read is not a damaged one
+    wal, shared = _beside(path, "-wal"), _beside(path, "-shm")
+    if not wal.exists() or (wal.stat().st_size == 0 and not shared.exists()):
+        with _connected(path, "immutable=1") as connection:
+            yield connection, False
+        return
+    if shared.exists():
+        attempt = _try_shared(path)
+        if attempt is not None:
+            with _closing(attempt):
+                yield attempt, True
+            return
+    with tempfile.TemporaryDirectory(prefix="kvl-verify-") as folder:
+        copy = Path(folder) / "copy.db"
+        shutil.copyfile(path, copy)
+        shutil.copyfile(wal, _beside(copy, "-wal"))
+        with _connected(copy, "mode=rw") as connection:
+            yield connection, False
+
+
+def _try_shared(path: Path) -> driver.Connection | None:
+    connection = _connect(path, "mode=ro&readonly_shm=1")
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except driver.Error as error:
+        connection.close()
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _CANNOT_OPEN:
+            return None
+        raise
+    return connection
+
+
+@contextmanager
+def _connected(path: Path, how: str) -> Iterator[driver.Connection]:
+    with _closing(_connect(path, how)) as connection:
+        yield connection
+
+
+@contextmanager
+def _closing(connection: driver.Connection) -> Iterator[driver.Connection]:
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _connect(path: Path, how: str) -> driver.Connection:
+    connection: driver.Connection = driver.connect(
+        f"file:{quote(str(path))}?{how}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+    )
+    for pragma in ("query_only = ON", "trusted_schema = OFF", "cell_size_check = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _look(path: Path) -> tuple[object, ...]:
+    """What changes whenever the database does."""
+    seen: list[object] = []
+    for file in (path, _beside(path, "-wal"), _beside(path, "-journal")):
+        try:
+            found = file.stat()
+        except FileNotFoundError:
+            seen.append(None)
+        else:
+            seen.append((found.st_ino, found.st_size, found.st_mtime_ns))
+    return tuple(seen)
