@@ -1,0 +1,209 @@
+"""Several processes on one file, and processes that die: one chain, no gap, nothing acknowledged lost, always fresh."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import keyvault_lite
+from keyvault_lite.model.errors import InvalidState, Unauthenticated
+from keyvault_lite.model.identity import Role
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import (
+    CreateService,
+    Decrypt,
+    Encrypt,
+    ListKeys,
+    ReadKey,
+    RenewToken,
+    RevokeKey,
+    UpdateService,
+    VerifyAudit,
+)
+from tests.house import House
+
+ROOT = Path(__file__).parents[2]
+SOURCE = Path(keyvault_lite.__file__).parents[1]
+
+
+@contextmanager
+def process(house: House, name: str, *, rounds: int, callers: int) -> Iterator[subprocess.Popen[str]]:
+    assert house.chosen.master_key is not None
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("KEYVAULT_")}
+    running = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tests.ledger.load",
+            str(house.path.parent),
+            house.admin,
+            name,
+            str(rounds),
+            str(callers),
+        ],
+        cwd=ROOT,
+        env={
+            **environment,
+            "PYTHONPATH": os.pathsep.join((str(SOURCE), str(ROOT))),
+            "KEYVAULT_MASTER_KEY": house.chosen.master_key.get_secret_value(),
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+        if running.stdout is not None:
+            running.stdout.close()
+
+
+def said(running: subprocess.Popen[str]) -> list[list[str]]:
+    assert running.stdout is not None
+    return [line.split() for line in running.stdout.read().splitlines() if not line.startswith("ready")]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_share_one_chain(house: House, count: int) -> None:
+    name = house.key("orders").id
+    before = house.size
+    with (
+        process(house, name, rounds=30, callers=4) as first,
+        process(house, name, rounds=30, callers=4) as second,
+        process(house, name, rounds=30 if count > 2 else 1, callers=4) as third,
+    ):
+        # This one is asked meanwhile, and is no worse off than the others.
+        waits = []
+        while first.poll() is None or second.poll() is None:
+            began = time.monotonic()
+            house.ask(Encrypt(KeyRef(name), plaintext=b"x"))
+            waits.append(time.monotonic() - began)
+        told = [said(one) for one in (first, second, third)]
+        assert [one.wait() for one in (first, second, third)] == [0, 0, 0]
+    everything = [line for lines in told for line in lines]
+    assert {line[0] for line in everything} == {"done"}
+    ids = [int(line[2]) for line in everything]
+    assert len(set(ids)) == len(ids)
+    entries = house.log(before)
+    assert [entry.id for entry in entries] == list(range(before + 1, before + len(ids) + len(waits) + 1))
+    assert max(waits) < 2
+    actions = {entry.id: entry.draft.action for entry in entries}
+    assert all(actions[int(line[2])] == line[1] for line in everything)
+    rotations = sum(line[1] == "rotate" for line in everything)
+    assert len(house.ask(ReadKey(KeyRef(name))).versions) == 1 + rotations
+    assert house.ask(VerifyAudit()).findings == ()
+    house.reopen()
+    assert house.ask(VerifyAudit()).valid
+
+
+def neighbours(house: House) -> House:
+    """The same vault, opened once more: as another process has it."""
+    return House(house.chosen, house.admin)
+
+
+def test_what_one_process_revokes_no_other_uses(house: House) -> None:
+    other = neighbours(house)
+    try:
+        name = KeyRef(house.key("orders").id)
+        made = other.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
+        for here, there in ((house, other), (other, house)):
+            one = here.key()
+            sealed = there.ask(Encrypt(KeyRef(one.id), plaintext=b"x"))
+            here.ask(RevokeKey(KeyRef(one.id)))
+            there.refusal(Decrypt(KeyRef(one.id), None, sealed.ciphertext, sealed.encrypted_dek), InvalidState)
+            there.refusal(Encrypt(KeyRef(one.id), plaintext=b"x"), InvalidState)
+        assert house.ask(Decrypt(name, None, made.ciphertext, made.encrypted_dek)).plaintext == b"x"
+    finally:
+        other.close()
+
+
+def test_a_new_token_is_good_everywhere_at_once(house: House) -> None:
+    other = neighbours(house)
+    try:
+        for number in range(5):
+            # A refusal just before must not make the next caller's answer an old one.
+            other.refusal(ListKeys(), Unauthenticated, None)
+            token = house.ask(CreateService(f"worker-{number}", Role.SERVICE)).token
+            other.ask(ListKeys(), token)
+            renewed = other.ask(RenewToken(f"worker-{number}")).token
+            house.refusal(ListKeys(), Unauthenticated, token)
+            house.ask(ListKeys(), renewed)
+            house.ask(UpdateService(f"worker-{number}", active=False))
+            other.refusal(ListKeys(), Unauthenticated, renewed)
+    finally:
+        other.close()
+
+
+def test_another_process_is_caught_up_with_from_far_behind(house: House) -> None:
+    other = neighbours(house)
+    try:
+        name = KeyRef(house.key("orders").id)
+        house.rotated(house.ask(ReadKey(name)), 3)
+        for _ in range(6):
+            house.together(*(house.perform(Encrypt(name, plaintext=b"x")) for _ in range(500)))
+        assert other.ask(Encrypt(KeyRef("orders"), plaintext=b"x")).key_version == 4
+        assert other.ask(VerifyAudit()).valid
+        assert other.ledger._journal.tree.root() == house.ledger._journal.tree.root()
+    finally:
+        other.close()
+
+
+def kill_at_random(house: House, seed: int) -> None:
+    chance = random.Random(seed)
+    name = house.key().id
+    with process(house, name, rounds=0, callers=8) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        time.sleep(chance.uniform(0.01, 0.4))
+        running.kill()
+        told = said(running)
+    house.reopen()
+    entries = {entry.id: entry.draft for entry in house.log()}
+    for line in told:
+        if len(line) < 4:
+            continue  # the line it died on
+        draft = entries[int(line[2])]
+        assert draft.action == line[1]
+        if line[1] == "generate":
+            assert house.ask(ReadKey(KeyRef(line[3]))).id == line[3]
+    found = house.ask(VerifyAudit())
+    assert found.findings == ()
+    house.ask(Encrypt(KeyRef(name), plaintext=b"x"))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_killed_process_loses_nothing_it_acknowledged(house: House, seed: int) -> None:
+    kill_at_random(house, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_many_killed_processes_lose_nothing(house: House) -> None:
+    for seed in range(100, 160):
+        kill_at_random(house, seed)
+
+
+@pytest.mark.timeout(60)
+def test_a_process_killed_beside_another_leaves_it_serving(house: House) -> None:
+    name = house.key().id
+    for seed in range(3):
+        with process(house, name, rounds=0, callers=8) as running:
+            assert running.stdout is not None
+            running.stdout.readline()
+            for _ in range(10 + seed):
+                house.ask(Encrypt(KeyRef(name), plaintext=b"x"))
+            running.kill()
+            running.wait()
+            for _ in range(10):
+                house.ask(Encrypt(KeyRef(name), plaintext=b"x"))
+    assert house.ask(VerifyAudit()).valid
+    house.reopen()

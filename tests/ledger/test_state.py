@@ -1,0 +1,124 @@
+"""The state in memory: its root against a recomputation, undoing, and the view of a transaction under way."""
+
+import hashlib
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from keyvault_lite.ledger.outcome import Change, StoredReply
+from keyvault_lite.ledger.state import BUCKETS, Overlay, State, StateTree, row_key
+from keyvault_lite.model.encoding import pae
+from keyvault_lite.model.identity import Role, Service, Setting, Token, TokenKind
+from keyvault_lite.model.keys import Key, KeyName, KeyStatus
+from keyvault_lite.model.names import KeyId, ServiceId, TokenId, new_id
+from tests.house import AES
+
+ROWS = st.dictionaries(st.integers(0, 60).map(lambda n: row_key("keys", (f"k{n}",))), st.binary(min_size=1, max_size=4))
+
+
+def recomputed(rows: dict[bytes, bytes]) -> bytes:
+    """The root as the design defines it, in one go."""
+    buckets: list[list[tuple[bytes, bytes]]] = [[] for _ in range(BUCKETS)]
+    for key, mac in rows.items():
+        digest = hashlib.sha256(key).digest()
+        buckets[int.from_bytes(digest[:2], "big") >> 4].append((key, mac))
+    digests = [
+        hashlib.sha256(pae("bucket", *(value for pair in sorted(bucket) for value in pair))).digest()
+        for bucket in buckets
+    ]
+    return hashlib.sha256(pae("state", len(rows), *digests)).digest()
+
+
+@hypothesis_settings(max_examples=25, deadline=None)
+@given(ROWS, st.lists(st.tuples(ROWS, st.booleans()), max_size=4))
+def test_the_root_is_that_of_all_rows(first: dict[bytes, bytes], steps: list[tuple[dict[bytes, bytes], bool]]) -> None:
+    tree, rows = StateTree(), dict(first)
+    tree.load(first)
+    for change, kept in steps:
+        for key, mac in change.items():
+            tree.put(key, mac)
+        if kept:
+            tree.accept()
+            rows |= change
+        else:
+            tree.rollback()
+        assert tree.count == len(rows)
+        assert tree.differences(rows) == set()
+    assert tree.root() == recomputed(rows)
+
+
+def test_differences_are_named() -> None:
+    tree = StateTree()
+    a, b, c = (row_key("keys", (name,)) for name in "abc")
+    tree.load({a: b"1", b: b"2"})
+    assert tree.differences({a: b"1", b: b"3", c: b"4"}) == {b, c}
+    assert tree.differences({}) == {a, b}
+
+
+def nothing(_: ServiceId, __: bytes) -> StoredReply | None:
+    return None
+
+
+def key(name: str | None, created_at: int = 0, **more: object) -> Key:
+    return replace(Key(KeyId(new_id()), name, AES, KeyStatus.ACTIVE, created_at), **more)
+
+
+def service(name: str, created_at: int = 0) -> Service:
+    return Service(ServiceId(new_id()), name, Role.ADMIN, active=True, created_at=created_at)
+
+
+def test_an_overlay_is_seen_from_above_only() -> None:
+    below = State(nothing)
+    old, admin = key("old", 1), service("admin", 1)
+    below.apply(Change(keys=(old,), services=(admin,), settings=(Setting("a/x", {}),)))
+    below.sequence = 5
+    above = Overlay(below, nothing)
+    assert above.sequence == 5
+    token = Token(TokenId("t"), admin.id, TokenKind.NATIVE, b"", created_at=1)
+    new, second = key("new", 2), service("second", 2)
+    above.apply(
+        Change(
+            keys=(new, replace(old, description="changed")),
+            services=(second, replace(admin, active=False)),
+            tokens=(token,),
+            settings=(Setting("a/x", None), Setting("a/y", {"z": 1})),
+        )
+    )
+    assert [one.id for one in above.keys_after(None)] == [old.id, new.id]
+    assert [one.name for one in above.services_after(None)] == ["admin", "second"]
+    assert above.active_admins() == [second]
+    assert above.native_token(admin.id) == token
+    assert above.find_key("old") == replace(old, description="changed")
+    assert (above.setting("a/x"), above.settings_under("a/")) == (None, [Setting("a/y", {"z": 1})])
+    # The state below knows nothing of it: an aborted transaction needs no undoing.
+    assert list(below.keys_after(None)) == [old]
+    assert below.find_key("new") is None
+    assert below.active_admins() == [admin]
+    assert below.native_token(admin.id) is None
+    assert [one.name for one in below.settings_under("a/")] == ["a/x"]
+
+
+def test_names_of_dialects_move_between_keys() -> None:
+    state = State(nothing)
+    alias = KeyName("vault:transit/", "Foo", 0, 0)
+    first, second = key(None, 1, names=(alias,)), key(None, 2)
+    state.apply(Change(keys=(first, second)))
+    assert state.find_key("vault:transit/Foo") == first
+    moved = replace(first, names=()), replace(second, names=(alias,))
+    state.apply(Change(keys=moved))
+    assert state.find_key("vault:transit/Foo") == moved[1]
+    state.apply(Change(keys=(replace(moved[1], names=()),)))
+    assert state.find_key("vault:transit/Foo") is None
+
+
+def test_lists_go_on_from_any_place() -> None:
+    state = State(nothing)
+    keys = [key(None, created // 2) for created in range(7)]
+    for one in reversed(keys):
+        state.apply(Change(keys=(one,)))
+    order = sorted(keys, key=lambda one: (one.created_at, one.id))
+    assert list(state.keys_after(None)) == order
+    for place, one in enumerate(order):
+        assert list(state.keys_after((one.created_at, one.id))) == order[place + 1 :]
