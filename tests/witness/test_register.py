@@ -1,6 +1,7 @@
 """What a witness must never do, and what it must not forget."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyvault_lite.audit.checkpoint import InvalidNote, checkpoint_body, parse_checkpoint, parse_note, sign_note
+from keyvault_lite.audit.merkle import ROOT_OF_EMPTY
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.model.errors import IntegrityViolation
-from keyvault_lite.witness.register import FolderLock, OtherSize, Refused, Register, Submission
+from keyvault_lite.witness.record import MAX_TEXT, SLOT, Record
+from keyvault_lite.witness.register import (
+    FolderLock,
+    MalformedSubmission,
+    OtherSize,
+    Refused,
+    Register,
+    Submission,
+)
 from tests.vectors.make_receipts import PUBLIC_KEY, sign
 from tests.witness.support import KEY, ORIGIN, VKEY, Tree, register, vkey
 
 SIZE = 24
 TREES = (Tree(SIZE), Tree(SIZE, other_from=5), Tree(SIZE, other_from=11))
+
+
+def newest(witness: Register) -> str:
+    return witness.newest(ORIGIN) or ""
 
 
 def answer(witness: Register, submission: Submission) -> Refused | None:
@@ -70,53 +84,76 @@ def test_no_changed_proof_is_taken(tmp_path_factory: pytest.TempPathFactory, fli
     witness.add(honest)
 
 
-STEPS = ("fsync", "replace", "fsync of the folder")
-
-
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", ["pwrite", "fdatasync"])
 def test_nothing_is_confirmed_that_could_be_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """The order is: file, name, cosignature. If a step fails the witness has confirmed nothing."""
+    """First the file, flushed, then the cosignature. If that fails the witness has confirmed nothing, and goes on."""
     witness = register(tmp_path)
     witness.add(TREES[0].submission(0, 3))
     done: list[str] = []
-    fsync, replace = os.fsync, Path.replace
 
-    def at(now: str) -> None:
-        done.append(now)
-        if now == step:
-            raise OSError("the disk is gone")
+    def watched(name: str, call: Callable[..., int | None]) -> Callable[..., int | None]:
+        def run(*arguments: object) -> int | None:
+            done.append(name)
+            if name == step:
+                raise OSError("the disk is gone")
+            return call(*arguments)
 
-    def failing_fsync(descriptor: int) -> None:
-        at(STEPS[2] if os.path.isdir(f"/proc/self/fd/{descriptor}") else STEPS[0])  # noqa: PTH112
-        fsync(descriptor)
+        return run
 
-    def failing_replace(part: Path, target: Path) -> Path:
-        at(STEPS[1])
-        return replace(part, target)
-
-    monkeypatch.setattr(os, "fsync", failing_fsync)
-    monkeypatch.setattr(Path, "replace", failing_replace)
-    with pytest.raises(OSError, match="the disk is gone"):
-        witness.add(TREES[0].submission(3, 7))
-    assert done == list(STEPS[: STEPS.index(step) + 1])
-    assert (witness.newest(ORIGIN) or "").startswith(TREES[0].note(3))
+    for name in ("pwrite", "fdatasync"):
+        monkeypatch.setattr(os, name, watched(name, getattr(os, name)))
+    for _ in range(3):  # however often: the slot with what was confirmed is left alone
+        with pytest.raises(OSError, match="the disk is gone"):
+            witness.add(TREES[0].submission(3, 7))
+    assert done == ["pwrite", "fdatasync"][: ["pwrite", "fdatasync"].index(step) + 1] * 3
+    assert newest(witness).startswith(TREES[0].note(3))
     monkeypatch.undo()
     witness.add(TREES[0].submission(3, 9))
-    assert (register(tmp_path).newest(ORIGIN) or "").startswith(TREES[0].note(9))
+    assert newest(register(tmp_path)).startswith(TREES[0].note(9))
+
+
+@pytest.mark.parametrize("written", [0, 1, 20, 65, 66, 100, 300, SLOT - 1])
+def test_a_torn_write_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int) -> None:
+    witness = register(tmp_path)
+    for old, new in ((0, 3), (3, 5), (5, 8)):
+        witness.add(TREES[0].submission(old, new))
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:written], offset))
+    with pytest.raises(OSError, match="not written whole"):
+        witness.add(TREES[0].submission(8, 9))
+    monkeypatch.undo()
+    again = register(tmp_path)
+    whole = written == SLOT - 1  # only zeros are missing
+    assert newest(again).startswith(TREES[0].note(9 if whole else 8))
+    again.add(TREES[0].submission(9 if whole else 8, 12))
+    assert newest(register(tmp_path)).startswith(TREES[0].note(12))
 
 
 def test_its_memory_is_only_its_own(tmp_path: Path) -> None:
     witness = register(tmp_path / "w")
     witness.add(TREES[0].submission(0, 3))
-    (record,) = (tmp_path / "w" / "state").iterdir()
-    record.write_text(record.read_text().replace("\n3\n", "\n2\n"))
+    (file,) = (tmp_path / "w" / "state").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    Record(file).write(TREES[0].note(3).replace("\n3\n", "\n2\n"))
     with pytest.raises(IntegrityViolation, match=f"record of {ORIGIN} does not verify"):
         register(tmp_path / "w")
-    record.write_bytes(b"\xff")
-    with pytest.raises(IntegrityViolation, match="does not verify"):
-        register(tmp_path / "w")
+    for raw in (b"\xff", file.read_bytes()[:65] + b"7" + file.read_bytes()[66:SLOT]):
+        file.write_bytes(raw)
+        with pytest.raises(IntegrityViolation, match="neither of its two slots"):
+            register(tmp_path / "w")
+    file.write_bytes(bytes(100))
+    assert register(tmp_path / "w").newest(ORIGIN) is None
+
+
+def test_a_checkpoint_has_to_fit_its_record(tmp_path: Path) -> None:
+    witness = register(tmp_path)
+    long = sign_note(checkpoint_body(ORIGIN, 0, ROOT_OF_EMPTY, ["x" * MAX_TEXT]), ORIGIN, PUBLIC_KEY, sign)
+    with pytest.raises(MalformedSubmission):
+        witness.add(Submission(0, (), long))
+    with pytest.raises(ValueError, match="too long"):
+        Record(tmp_path / "record").write("x" * (MAX_TEXT + 1))
 
 
 def test_one_process_a_folder(tmp_path: Path) -> None:
@@ -152,4 +189,4 @@ def test_another_text_of_the_same_head_is_taken(tmp_path: Path) -> None:
     bare = sign_note(checkpoint_body(ORIGIN, 3, head.root), ORIGIN, PUBLIC_KEY, sign)
     for note in (bare, with_lines):
         witness.add(Submission(0 if note is bare else 3, (), note))
-        assert (register(tmp_path).newest(ORIGIN) or "").startswith(note)
+        assert newest(register(tmp_path)).startswith(note)

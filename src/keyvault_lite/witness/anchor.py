@@ -51,9 +51,9 @@ class SharedAnchor:
     def read(self) -> Mark | None:
         """See Anchor. Raises AuditUnavailable if the witness does not answer: nothing was done then."""
         with self._lock:
-            confirmed = self._client.newest(self._origin)
             seen = self._seen
-            if confirmed is not None and seen is not None and confirmed.note == seen[0].checkpoint:
+            confirmed = self._client.newest(self._origin, None if seen is None else seen[1])
+            if confirmed is not None and seen is not None and confirmed is seen[1]:
                 return seen[0]
             mark = None if confirmed is None else self._mark(confirmed.note)
             if seen is not None and (mark is None or (mark.epoch, mark.size) < (seen[0].epoch, seen[0].size)):

@@ -35,6 +35,7 @@ from keyvault_lite.audit.merkle import ROOT_OF_EMPTY, InvalidProof, verify_consi
 from keyvault_lite.model.encoding import decode_base64
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.observe import logger
+from keyvault_lite.witness.record import MAX_TEXT, Record, sync_folder
 
 MAX_PROOF: Final = 63
 MAX_EVIDENCE: Final = 100
@@ -148,12 +149,9 @@ class Register:
         self.verifier_key: Final = verifier_key(key.name, key.public_key, COSIGNATURE)
         for made in (folder / "state", folder / "evidence"):
             made.mkdir(mode=0o700, exist_ok=True)
-        _sync(folder)
+        sync_folder(folder)
         self._known: dict[str, _Confirmed] = {}
-        for origin, vkey in self._trusted.items():
-            confirmed = self._read(origin, vkey)
-            if confirmed is not None:
-                self._known[origin] = confirmed
+        self._records = {origin: self._open(origin, vkey) for origin, vkey in self._trusted.items()}
 
     def add(self, submission: Submission) -> str:
         """Confirm a checkpoint: the cosignature line, once it can no more be forgotten. Raises a Refused."""
@@ -171,12 +169,14 @@ class Register:
         if submission.old > head.size:
             raise MalformedSubmission("the old size is above the new one")
         note = signed_by(submission.note, vkey)
+        if len(note.encode()) > MAX_TEXT:
+            raise MalformedSubmission(f"a checkpoint is at most {MAX_TEXT} bytes here")
         with self._guard:
             self._judge(submission, head, note)
             line = self._cosign(note)
             known = self._known.get(head.origin)
             if known is None or known.note != note:
-                self._write(head.origin, note)
+                self._records[head.origin].write(note)
                 self._known[head.origin] = _Confirmed(note, head)
         return line
 
@@ -212,12 +212,12 @@ class Register:
         family = split_origin(origin)[0]
         if not any(split_origin(known)[0] == family for known in self._trusted):
             raise UnknownLog("this witness was not told to trust that log")
-        with self._guard:
-            epochs = [known for known in self._known if split_origin(known)[0] == family]
-            if not epochs:
-                return None
-            note = self._known[max(epochs, key=split_origin)].note
-            return note + self._cosign(note)
+        # Without the guard, which may be held for as long as a disk takes: what is in `_known` is durable.
+        epochs = [known for known in tuple(self._known) if split_origin(known)[0] == family]
+        if not epochs:
+            return None
+        note = self._known[max(epochs, key=split_origin)].note
+        return note + self._cosign(note)
 
     def _cosign(self, note: str) -> str:
         key, now = self._key, int(self._clock())
@@ -225,30 +225,19 @@ class Register:
 
     # The files
 
-    def _path(self, origin: str) -> Path:
-        return self._folder / "state" / sha256(origin.encode()).hexdigest()
+    def _open(self, origin: str, vkey: str) -> Record:
+        record = Record(self._folder / "state" / sha256(origin.encode()).hexdigest())
+        if record.text is not None:
+            try:
+                self._known[origin] = _Confirmed(record.text, verify_note(record.text, vkey, self._verify))
+            except InvalidNote:
+                raise IntegrityViolation(f"the witness's record of {origin} does not verify: it was changed") from None
+        return record
 
-    def _read(self, origin: str, vkey: str) -> _Confirmed | None:
-        try:
-            note = self._path(origin).read_text(encoding="utf-8")
-            return _Confirmed(note, verify_note(note, vkey, self._verify))
-        except FileNotFoundError:
-            return None
-        except (InvalidNote, UnicodeDecodeError):
-            raise IntegrityViolation(
-                f"the witness's record of {origin} does not verify; put back the newest copy of the file "
-                f"{self._path(origin)}, never an older one"
-            ) from None
-
-    def _write(self, origin: str, note: str) -> None:
-        path = self._path(origin)
-        part = path.with_suffix(".part")
-        with part.open("w", encoding="utf-8") as stream:
-            stream.write(note)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-        _sync(path.parent)
+    def close(self) -> None:
+        """Let go of the files."""
+        for record in self._records.values():
+            record.close()
 
     def _keep_evidence(self, head: Checkpoint, note: str) -> None:
         """Keep what the log has signed and may not have: together with the state file it proves a fork to anybody."""
@@ -265,14 +254,6 @@ def _log_key(text: str) -> str:
     if key.algorithm != ED25519:
         raise InvalidNote("this is the key of a witness, not that of a log")
     return key.name
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class FolderLock:
