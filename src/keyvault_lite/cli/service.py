@@ -167,6 +167,38 @@ def deactivate(service: ServiceArgument, *, output: OutputOption = Format.TABLE)
         show(client.change("PATCH", _path(service), {"active": False}), output, _record)
 
 
+@app.command("aws-credentials")
+def aws_credentials(
+    service: ServiceArgument,
+    *,
+    ls: Annotated[bool, typer.Option("--list", help="List the access keys there are instead of making one.")] = False,
+    revoke: Annotated[
+        str | None,
+        typer.Option("--revoke", metavar="ACCESS_KEY_ID", help="End an access key instead; it dies at once."),
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Give a service credentials for clients of AWS KMS. The secret is shown this once."""
+    path = _path(service, "aws-credentials")
+    with connect() as client:
+        if ls or revoke is not None:
+            reply = client.get(path) if revoke is None else client.post(f"{path}/revoke", {"access_key_id": revoke})
+            show(reply, output, _access_keys)
+            return
+        show(client.post(path), output, _members)
+    if output is Format.TABLE:
+        note("the secret is shown this once: keep it where only this service reads it")
+
+
+def _members(answer: Json) -> Record:
+    """A flat object as it is."""
+    return list(answer.items())
+
+
+def _access_keys(answer: Json) -> Record:
+    return [(one["access_key_id"], when(one["created_at"])) for one in answer["items"]]
+
+
 def _path(service: str, *rest: str) -> str:
     return "/".join(("/services", segment(service), *rest))
 
