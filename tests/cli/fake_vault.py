@@ -362,6 +362,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200 if vault.health["status"] == "ok" else 503, vault.health)
         elif seen.headers.get("authorization") != f"Bearer {TOKEN}":
             self.problem(Problem(401, "unauthenticated", "no valid token"))
+        elif seen.path == "/audit/public-key":
+            self.reply(200, {"verifier_key": "keyvault-lite/00+11223344+AQ==", "public_key": ""})
         elif seen.path.endswith("/receipt"):
             self.text(200, "receipt of an entry\n")
         else:

@@ -1,6 +1,7 @@
 """Every client command: what it sends, what it prints, how it ends."""
 
 import json
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -278,6 +279,16 @@ def test_audit_receipt(kvl: Kvl, vault: FakeVault, tmp_path: Path) -> None:
     assert kvl("audit", "receipt", "7").out == "receipt of an entry\n"
     kvl("audit", "receipt", "7", "-O", str(tmp_path / "r"))
     assert (tmp_path / "r").read_text() == "receipt of an entry\n"
+
+
+def test_audit_public_key(kvl: Kvl, vault: FakeVault) -> None:
+    assert kvl("audit", "public-key").out == "keyvault-lite/00+11223344+AQ==\n"
+    assert json.loads(kvl("audit", "public-key", "-o", "json").out)["public_key"] == ""
+
+
+def test_status_tells_nested_facts_in_words(kvl: Kvl, vault: FakeVault) -> None:
+    vault.health["witness"] = {"age_seconds": 0.4, "size": 17}
+    assert re.search(r"witness +age_seconds=0.4, size=17\n", kvl("status").out)
 
 
 def test_status(kvl: Kvl, vault: FakeVault, monkeypatch: pytest.MonkeyPatch) -> None:

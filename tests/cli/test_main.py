@@ -44,7 +44,7 @@ VERBS = {
     "": "quickstart init serve verify status encrypt decrypt rewrap sign verify-signature",
     "key": "create ls show versions public-key update rotate revoke disable enable destroy restore",
     "service": "create ls show update grant revoke token activate deactivate",
-    "audit": "ls tail verify receipt",
+    "audit": "ls tail verify receipt public-key",
     "master-key": "generate rotate",
     "witness": "init key serve",
 }

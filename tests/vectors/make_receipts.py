@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from keyvault_lite.audit.chain import genesis
-from keyvault_lite.audit.checkpoint import checkpoint_body, cosign, origin, sign_note, verifier_key
+from keyvault_lite.audit.checkpoint import checkpoint_body, cosign, fact_lines, origin, sign_note, verifier_key
 from keyvault_lite.audit.entry import DRAFT_FIELDS, encode_draft, encode_entry, entry_hash
 from keyvault_lite.audit.merkle import Edge, TileReader, consistency_proof, inclusion_proof
 from keyvault_lite.audit.receipt import format_receipt
@@ -123,7 +123,9 @@ class Log:
         """The signed checkpoint of the first `size` entries."""
         edge = Edge()
         edge.extend(self.leaves[:size])
-        return sign_note(checkpoint_body(origin, size, edge.root()), origin, PUBLIC_KEY, sign)
+        last = self.entries[size - 1]
+        body = checkpoint_body(origin, size, edge.root(), fact_lines(last.state_seq, last.hash))
+        return sign_note(body, origin, PUBLIC_KEY, sign)
 
     def receipt(self, id: int, size: int, *, extra: bool = False) -> str:
         """The receipt of entry `id` under that checkpoint."""

@@ -171,6 +171,17 @@ def receipt(
     note(f"receipt of entry {entry}")
 
 
+@app.command("public-key")
+def public_key(*, output: OutputOption = Format.TABLE) -> None:
+    """Print the verifier key of the log: for a witness, for verifiers of receipts. It changes with the log's epoch."""
+    with connect() as client:
+        reply = client.get("/audit/public-key")
+    if output is Format.JSON:
+        show(reply, output, lambda found: list(found.items()))
+    else:
+        typer.echo(reply.json()["verifier_key"])
+
+
 def _filters(
     client: Client, service: str | None, key: str | None, action: Action | None, result: Result | None
 ) -> Json:

@@ -6,7 +6,7 @@ import typer
 
 from keyvault_lite.cli.client import Client, connect
 from keyvault_lite.cli.failure import Refused
-from keyvault_lite.cli.output import Format, OutputOption, show_record
+from keyvault_lite.cli.output import Format, OutputOption, pairs, show_record
 
 app = typer.Typer()
 
@@ -25,7 +25,10 @@ def status(*, output: OutputOption = Format.TABLE) -> None:
         found = {"address": client.connection.address, "health": health, "token": token}
         typer.echo(json.dumps(found, ensure_ascii=False))
     else:
-        details = ((name.replace("_", " "), value) for name, value in health.items())
+        details = (
+            (name.replace("_", " "), pairs(value) if isinstance(value, dict) else value)
+            for name, value in health.items()
+        )
         show_record([("address", client.connection.address), *details, ("token", token)])
     if not well:
         raise Refused(f"the vault says it is {health.get('status')}")
