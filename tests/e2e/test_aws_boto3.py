@@ -1,4 +1,4 @@
-"""boto3 over every operation of the AWS dialect, against a real server; results verified outside with `cryptography`."""
+"""boto3 over every operation of the AWS dialect, on a real server; results verified outside with `cryptography`."""
 
 import hashlib
 import hmac
@@ -343,8 +343,8 @@ def test_limits(kms: Kms, aes: str) -> None:
     name, message, _ = error(kms.encrypt, KeyId=aes, Plaintext=largest + b"x")
     assert name == "ValidationException"
     assert message == (
-        "1 validation error detected: Value 'java.nio.HeapByteBuffer[pos=0 lim=4097 cap=4097]' at 'plaintext' failed to "
-        "satisfy constraint: Member must have length less than or equal to 4096"
+        "1 validation error detected: Value 'java.nio.HeapByteBuffer[pos=0 lim=4097 cap=4097]' at 'plaintext' failed "
+        "to satisfy constraint: Member must have length less than or equal to 4096"
     )
 
 
@@ -541,7 +541,7 @@ def test_signatures_hold_outside(kms: Kms, spec: str) -> None:
             outside(public, algorithm, message, again)
             short = {"Message": digest[:-1], "MessageType": "DIGEST"}
             assert code(kms.sign, KeyId=key, SigningAlgorithm=algorithm, **short) == "ValidationException"
-    other = "ECDSA_SHA_256" if spec != "ECC_NIST_P256" and spec != "ECC_SECG_P256K1" else "ECDSA_SHA_384"
+    other = "ECDSA_SHA_256" if spec not in {"ECC_NIST_P256", "ECC_SECG_P256K1"} else "ECDSA_SHA_384"
     assert code(kms.sign, KeyId=key, Message=b"x", SigningAlgorithm=other) == "InvalidKeyUsageException"
 
 

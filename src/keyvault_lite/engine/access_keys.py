@@ -12,8 +12,8 @@ from keyvault_lite.model.identity import Service, Token, TokenKind
 from keyvault_lite.model.replies import NewAccessKey, Page
 from keyvault_lite.model.requests import CreateAccessKey, ListAccessKeys, Request, RevokeAccessKey
 
-MAX_ACCESS_KEYS: Final = 10
-"""Of one service at one time: enough to change them in turn."""
+MAX_ACCESS_KEYS: Final = 100
+"""Of one service at one time."""
 
 
 def _service(scene: Scene, ref: str) -> Service:
