@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import keyvault_lite
+from keyvault_lite.ledger.anchor import Mark
+from keyvault_lite.ledger.trust import Accepted, Trusted
 from keyvault_lite.model.errors import Conflict, InvalidRequest, KeyVaultError
 from keyvault_lite.model.replies import Finding, Verification
 from tests.cli.conftest import Kvl
@@ -17,6 +19,10 @@ from tests.cli.fake_vault import ISSUED
 
 Calls = list[tuple[Any, ...]]
 MADE = SimpleNamespace(service_id="id", token=ISSUED, database="sqlite:///keyvault.db", anchor="keyvault.db.anchor")
+
+ROOT = base64.b64encode(bytes(32)).decode()
+MARK = Mark(1, 7, 5, bytes(32), bytes(32), "log/1\n7\nroot\n\n— log/1 signature\n", "log/1+vkey", 7)
+TRUSTED = Trusted(size=7, root=bytes(32), epoch=1, entry=8, lost="entries 8 to 9", kept="a.lost-9")
 
 
 @pytest.fixture
@@ -36,11 +42,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         initialise=note("initialise", MADE),
         recover_admin=note("recover_admin", MADE),
         serve=note("serve"),
-        verify=note("verify", Verification(valid=True, entries=7, head=b"")),
         rotate_master_key=note("rotate_master_key"),
     )
     monkeypatch.setattr(keyvault_lite, "app", composition, raising=False)
     monkeypatch.setitem(sys.modules, "keyvault_lite.app", composition)
+    custody = SimpleNamespace(
+        verify=note("verify", Verification(valid=True, entries=7, head=b"")),
+        show_anchor=note("show_anchor", SimpleNamespace(place="a", stands="apart", mark=MARK)),
+        trust_anchor=note("trust_anchor", TRUSTED),
+    )
+    monkeypatch.setattr(keyvault_lite, "custody", custody, raising=False)
+    monkeypatch.setitem(sys.modules, "keyvault_lite.custody", custody)
     monkeypatch.setattr(keyvault_lite, "settings", SimpleNamespace(load=lambda **given: given), raising=False)
     return noted
 
@@ -90,7 +102,7 @@ def test_verify_takes_a_key_and_a_kept_checkpoint(kvl: Kvl, calls: Calls, tmp_pa
 def test_verify_counts_what_it_does_not_list(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     findings = (Finding("audit_logs", "3", "hash differs"),)
     found = Verification(valid=False, entries=7, head=b"", findings=findings, more=9, notes=("epoch 1 begins",))
-    monkeypatch.setattr(keyvault_lite.app, "verify", lambda *_arguments, **_named: found)
+    monkeypatch.setattr(keyvault_lite.custody, "verify", lambda *_arguments, **_named: found)
     ran = kvl("verify")
     assert (ran.code, ran.out) == (1, "audit_logs 3: hash differs\nand 9 more\n")
     assert "epoch 1 begins" in ran.err
@@ -101,7 +113,7 @@ def test_verify_counts_what_it_does_not_list(kvl: Kvl, calls: Calls, monkeypatch
 def test_verify_of_a_vault_that_was_tampered_with(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     findings = (Finding("audit_logs", "3", "hash differs"), Finding("keys", "orders\x1b", "row MAC differs"))
     found = Verification(valid=False, entries=7, head=b"", first_invalid=3, reason="hash", findings=findings)
-    monkeypatch.setattr(keyvault_lite.app, "verify", lambda *_arguments, **_named: found)
+    monkeypatch.setattr(keyvault_lite.custody, "verify", lambda *_arguments, **_named: found)
     ran = kvl("verify")
     assert ran.code == 1
     assert ran.out == "audit_logs 3: hash differs\nkeys orders\\x1b: row MAC differs\n"
@@ -165,3 +177,46 @@ def test_a_file_without_a_master_key_is_refused(
     ran = kvl("master-key", "rotate", "--new-key-file", str(tmp_path / "new.key"))
     assert (ran.code, ran.err) == (2, "kvl: a master key is base64 of 32 bytes\n")
     assert kvl("master-key", "rotate", "--new-key-file", str(tmp_path / "absent")).code == 2
+
+
+def test_anchor_show(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = json.loads(kvl("anchor", "show", "-o", "json").out)
+    assert (told["anchor"], told["stands"], told["size"], told["epoch"], told["state_seq"]) == ("a", "apart", 7, 1, 5)
+    assert (told["root"], told["hash"], told["verifier_key"]) == (ROOT, bytes(32).hex(), "log/1+vkey")
+    assert MARK.checkpoint in kvl("anchor", "show").out
+    missing = SimpleNamespace(place="a", stands="apart", mark=None)
+    monkeypatch.setattr(keyvault_lite.custody, "show_anchor", lambda _: missing)
+    assert kvl("anchor", "show").code == 1
+    off = SimpleNamespace(place="off", stands="off", mark=None)
+    monkeypatch.setattr(keyvault_lite.custody, "show_anchor", lambda _: off)
+    assert kvl("anchor", "show").code == 0
+
+
+def test_anchor_trust(kvl: Kvl, calls: Calls) -> None:
+    assert kvl("anchor", "trust").code == 0
+    ran = kvl("anchor", "trust", "--acknowledge-rollback", "--size", "7", "--root", ROOT, "-o", "json")
+    assert json.loads(ran.out) == {
+        "size": 7,
+        "root": ROOT,
+        "epoch": 1,
+        "entry": 8,
+        "lost": "entries 8 to 9",
+        "kept": "a.lost-9",
+    }
+    assert [call[1][1] for call in calls] == [None, Accepted(7, bytes(32))]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--acknowledge-rollback"],
+        ["--size", "7"],
+        ["--size", "7", "--root", ROOT],
+        ["--acknowledge-rollback", "--size", "7"],
+        ["--acknowledge-rollback", "--size", "7", "--root", "AAAA"],
+        ["--acknowledge-rollback", "--size", "7", "--root", "?"],
+    ],
+)
+def test_a_rollback_is_acknowledged_in_full(kvl: Kvl, calls: Calls, options: list[str]) -> None:
+    assert kvl("anchor", "trust", *options).code == 2
+    assert not calls

@@ -163,7 +163,7 @@ def trust_anchor(request: TrustAnchor, _: Scene) -> Done:
     """The operator's word for what no anchor confirms. An acknowledged rollback makes the log another log."""
     if request.lost is None:
         return Done(None, Change(), comment=f"no anchor; trusted at {request.size} entries")
-    return Done(None, Change(new_epoch=True), comment=f"rollback to {request.size} entries; {request.lost}")
+    return Done(None, Change(new_epoch=True), comment=f"rollback to {request.size} entries; lost: {request.lost}")
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

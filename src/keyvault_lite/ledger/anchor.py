@@ -27,6 +27,7 @@ from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError, Outcom
 
 BLOCK: Final = 4096
 PEEKS: Final = 5
+SAME_DIRECTORY: Final = "same directory"
 DAMAGED: Final = "the anchor is damaged: neither of its two records can be read"
 _MAGIC: Final = b"KVLANCH1"
 _FIXED: Final = Struct(">8sQIQQQ32s32s")
@@ -100,11 +101,18 @@ class FileAnchor:
         """Slot, raw block and mark of the newest record this process has read or written."""
         self._covered = -1
         """The newest management entry that a flush of this process has covered."""
+        self.flushed_at: float | None = None
+        """When this process last flushed it, on the monotonic clock."""
 
     @property
     def place(self) -> str:
         """The file's path."""
         return str(self._path)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
 
     def exists(self) -> bool:
         """Whether there is a file that is not empty."""
@@ -257,6 +265,7 @@ class FileAnchor:
             os.fdatasync(descriptor)
         except OSError as problem:
             raise OutcomeUnknown("the anchor cannot be flushed") from problem
+        self.flushed_at = time.monotonic()
         # Need not be flushed itself: after a power loss every start flushes what it found before it serves.
         self._pwrite(descriptor, bytes((slot,)), 2 * BLOCK)
 
@@ -267,6 +276,15 @@ class FileAnchor:
             raise OutcomeUnknown("the anchor cannot be written") from problem
         if written != len(data):
             raise OutcomeUnknown("the anchor cannot be written")
+
+
+def where_it_stands(anchor: Anchor | None, database: Path) -> str:
+    """Where it is, for people: beside the database it goes back with a snapshot of the volume."""
+    if anchor is None:
+        return "off"
+    if not isinstance(anchor, FileAnchor):
+        return "shared"
+    return SAME_DIRECTORY if anchor.path.resolve().parent == database.resolve().parent else "apart"
 
 
 _Records = list[tuple[int, int, tuple[int, bytes, Mark]]]

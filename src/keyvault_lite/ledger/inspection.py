@@ -290,7 +290,7 @@ class _Log:
     def _managed(self, rows: Sequence[Row]) -> None:
         self._attribution.feed(rows)
         self._seen.notes += [
-            f"epoch {row[1]} begins with entry {row[0]}: {row[_COMMENT]}"
+            f"by the operator's word in entry {row[0]}, from which on the epoch is {row[1]}: {row[_COMMENT]}"
             for row in rows
             if row[_ACTION] == Action.ANCHOR_TRUST
         ]

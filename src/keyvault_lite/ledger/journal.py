@@ -345,19 +345,25 @@ class Journal:
         self.known = Known(head, known.mac, known.tiles, note)
         if self._anchor is None:
             return
-        mark = Mark(
+        mark = self.mark()
+        if mark != self._anchored:
+            self._anchor.write(mark, before=self._anchored, prove=self._prove)
+            self._anchored = mark
+
+    def mark(self) -> Mark:
+        """The newest signed head as an anchor keeps it."""
+        head = self.head
+        origin = checkpoint.origin(self._authority.instance_id, head.epoch)
+        return Mark(
             epoch=head.epoch,
             size=head.size,
             state_seq=head.state_seq,
             hash=head.hash,
-            root=root,
-            checkpoint=note,
-            verifier_key=checkpoint.verifier_key(origin, public_key),
+            root=self.known.tiles.edge.root(),
+            checkpoint=self.known.checkpoint,
+            verifier_key=checkpoint.verifier_key(origin, self._authority.log_public_key),
             scrubbed=self.scrubbed,
         )
-        if mark != self._anchored:
-            self._anchor.write(mark, before=self._anchored, prove=self._prove)
-            self._anchored = mark
 
     def _prove(self, old: int) -> list[bytes]:
         """The consistency proof from an older size to the newest, for an anchor that judges."""

@@ -18,7 +18,7 @@ from keyvault_lite.audit.merkle import Edge, InvalidProof, Tiles, consistency_pr
 from keyvault_lite.audit.receipt import format_receipt
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.alarm import owner
-from keyvault_lite.ledger.anchor import Anchor
+from keyvault_lite.ledger.anchor import Anchor, FileAnchor, Mark, where_it_stands
 from keyvault_lite.ledger.committer import Committer
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
 from keyvault_lite.ledger.journal import Journal, find_reply, tile_reader
@@ -39,6 +39,7 @@ from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import KeyName
 from keyvault_lite.model.names import KeyId, ServiceId
 from keyvault_lite.model.replies import Consistency, Finding, LogKey, Page, Verification
+from keyvault_lite.observe.metrics import METRICS
 
 
 class DamagedVault(IntegrityViolation):
@@ -112,11 +113,15 @@ class Ledger:
         self._state = State(self._find_reply)
         self._journal = Journal(database, authority, self._state, anchor)
         self._committer = Committer(self._journal)
+        self._anchor_stands = where_it_stands(anchor, database.path)
         self.witnesses: tuple[Witness, ...] = ()
         """Who confirms the log; set by the composition root before anything is served."""
         self.lost: tuple[Finding, ...] = ()
         """What was set aside at start."""
         self._closing = threading.Event()
+        self._flushed = time.monotonic()
+        """When the anchor was last on disk."""
+        self._measure()
         self._flusher = threading.Thread(target=self._flush_anchor, name="anchor", daemon=True)
 
     @classmethod
@@ -193,6 +198,7 @@ class Ledger:
         self._closing.set()
         self._committer.close()
         self._flusher.join()
+        self._database.stop_leading()
         # Before the writer: the last connection that closes takes the write-ahead log with it.
         self._close_readers()
         self._journal.close()
@@ -201,10 +207,23 @@ class Ledger:
         while self._opened:
             self._opened.pop().close()
 
+    def _measure(self) -> None:
+        METRICS.gauge("keyvault_log_entries", "Entries of the log.", lambda: self._journal.head.size)
+        METRICS.gauge("keyvault_quarantined", "Objects set aside.", lambda: len(self._state.quarantined))
+        METRICS.gauge("keyvault_fault", "What keeps the vault from serving.", self._measure_fault, label="code")
+        if self._anchor is not None:
+            about = "Seconds since the anchor was last flushed."
+            METRICS.gauge("keyvault_anchor_age_seconds", about, lambda: time.monotonic() - self._flushed)
+
+    def _measure_fault(self) -> dict[str, float]:
+        fault = self.fault
+        return {} if fault is None else {fault.code: 1.0}
+
     def _flush_anchor(self) -> None:
         while self._anchor is not None and not self._closing.wait(FLUSH_SECONDS):
             with suppress(KeyVaultError):  # the next commit meets the same fault and says so
                 self._anchor.flush()
+                self._flushed = time.monotonic()
 
     @property
     def is_empty(self) -> bool:
@@ -218,8 +237,16 @@ class Ledger:
         return next((fault for fault in faults if fault is not None), None)
 
     def facts(self) -> dict[str, object]:
-        """What anyone may know of how the log is kept, for `/health`."""
-        return {name: fact for witness in self.witnesses for name, fact in witness.facts().items()}
+        """What anyone may know of how the log is kept, for `/health`: no path, no secret."""
+        head, anchor = self._journal.head, self._anchor
+        found: dict[str, object] = {"entries": head.size, "epoch": head.epoch, "anchor": self._anchor_stands}
+        if isinstance(anchor, FileAnchor) and anchor.flushed_at is not None:
+            found["anchor_flushed_seconds_ago"] = round(time.monotonic() - anchor.flushed_at, 1)
+        return found | {name: fact for witness in self.witnesses for name, fact in witness.facts().items()}
+
+    def mark(self) -> Mark:
+        """The newest signed head as an anchor keeps it."""
+        return self._journal.mark()
 
     def now(self) -> int:
         """The time in microseconds; never before the newest entry's, so that a clock set back revives nothing."""
@@ -254,6 +281,11 @@ class Ledger:
         with self._database.lock(), closing(self._database.writer()) as connection:
             connection.execute("PRAGMA busy_timeout = 100")
             return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one of all processes on this database that does the timed work."""
+        return self._database.leads()
 
     def forget_replies(self) -> None:
         """Delete kept replies that have expired. Blocks."""

@@ -10,6 +10,7 @@ from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.replies import Finding
 
 TABLE = "anchor"
+FOREIGN = "belongs to another vault"
 MISSING = "put a copy that is whole back, or accept the database as the newest with `kvl anchor trust`"
 _MARKED = "SELECT hash, epoch, state_seq FROM audit_logs WHERE id = ?"
 
@@ -41,7 +42,7 @@ def check_anchor(
         )
         return [Finding(TABLE, anchor.place, problem)] if size else []
     if mark.verifier_key != verifier_key(origin(authority.instance_id, mark.epoch), authority.log_public_key):
-        problem = "belongs to another vault: let KEYVAULT_ANCHOR and KEYVAULT_DATABASE_URL name what belongs together"
+        problem = f"{FOREIGN}: let KEYVAULT_ANCHOR and KEYVAULT_DATABASE_URL name what belongs together"
         return [Finding(TABLE, anchor.place, problem)]
     seen = _contradiction(connection, mark, size, 0 if head is None else head.epoch)
     return [] if seen is None else [Finding(TABLE, anchor.place, f"{seen}; {_way_out(head)}")]

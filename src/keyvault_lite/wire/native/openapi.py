@@ -260,6 +260,13 @@ class HealthReply(msgspec.Struct):
     status: str
     sealed: bool
     version: str
+    entries: int | None = None
+    """How many entries the log has."""
+    epoch: int | None = None
+    """How often the log was begun anew after an acknowledged rollback."""
+    anchor: str | None = None
+    """`apart`, `same directory` as the database (a snapshot of the volume takes it back too), `shared` or `off`."""
+    anchor_flushed_seconds_ago: float | None = None
 
 
 def _schemas() -> Schema:

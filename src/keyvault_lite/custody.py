@@ -1,0 +1,122 @@
+"""What an operator does with a vault that need not be served: have it checked, and see to its anchor."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from keyvault_lite.app import (
+    AnyAnchor,
+    file_anchor,
+    is_shared,
+    master_key,
+    open_anchor,
+    open_vault,
+    perform,
+    shared_anchor,
+)
+from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.crypto.root import WrongMasterKey
+from keyvault_lite.crypto.witness import verify_ed25519
+from keyvault_lite.ledger.anchor import DamagedAnchor, FileAnchor, Mark, where_it_stands
+from keyvault_lite.ledger.check import Identity, Means, check, verification_of
+from keyvault_lite.ledger.inspection import Progress
+from keyvault_lite.ledger.ledger import open_database, stored_slots
+from keyvault_lite.ledger.offline import read_offline
+from keyvault_lite.ledger.trust import Accepted, Trusted, check_accepted, describe_loss, judge
+from keyvault_lite.model.errors import Conflict, NotFound
+from keyvault_lite.model.keyring import Slot
+from keyvault_lite.model.replies import Finding, Verification
+from keyvault_lite.model.requests import TrustAnchor
+from keyvault_lite.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorView:
+    """What `kvl anchor show` tells."""
+
+    place: str
+    stands: str
+    mark: Mark | None
+
+
+def show_anchor(chosen: Settings) -> AnchorView:
+    """What the anchor remembers. Needs no master key for a file, writes nothing."""
+    database = open_database(chosen.database_url)
+    if is_shared(chosen.anchor):
+        slots = read_offline(database.path, stored_slots) if database.exists() else ()
+        anchor = open_anchor(chosen, database, Keyring.open(slots, master_key(chosen)))
+        mark = None if anchor is None else anchor.read()
+        return AnchorView(str(chosen.anchor), where_it_stands(anchor, database.path), mark)
+    file = file_anchor(chosen, database)
+    if file is None:
+        return AnchorView("off", "off", None)
+    return AnchorView(file.place, where_it_stands(file, database.path), file.peek())
+
+
+def trust_anchor(chosen: Settings, accepted: Accepted | None = None) -> Trusted:
+    """Go on with a database that its anchor does not confirm: none is there, or the operator names the head."""
+    found = verify(chosen)
+    # Nothing but the anchor is left out when the vault is opened.
+    vault = open_vault(chosen, anchored=False)
+    try:
+        anchor = open_anchor(chosen, vault.database, vault.keyring)
+        if anchor is None:
+            raise Conflict("KEYVAULT_ANCHOR is off: there is no anchor to trust")
+        try:
+            mark = anchor.read()
+        except DamagedAnchor:
+            mark = None
+        judge(found.findings, mark, accepted)
+        before = vault.ledger.mark()
+        if accepted is not None:
+            check_accepted(accepted, before.size, before.root)
+        lost = None if mark is None else describe_loss(mark, before.size)
+        # The entry first: an anchor that was replaced without one would be a rollback that nobody has on record.
+        asyncio.run(perform(vault, TrustAnchor(before.size, lost)))
+        kept = anchor.keep_aside() if isinstance(anchor, FileAnchor) else None
+        after = vault.ledger.mark()
+        anchor.replace(after)
+        anchor.close()
+        place = None if kept is None else str(kept)
+        return Trusted(before.size, before.root, after.epoch, after.size, lost, place)
+    finally:
+        vault.close()
+
+
+def verify(
+    chosen: Settings,
+    *,
+    public: bool = False,
+    key: str | None = None,
+    against: str | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Check the whole vault offline, beside a running server too. Writes nothing, and takes no lock.
+
+    `public` needs no master key, but the log's verifier key: the anchor's, or `key`. `against` is a checkpoint that
+    somebody has kept. Raises one of CANNOT_START if nothing can be judged.
+    """
+    database = open_database(chosen.database_url)
+    master = None if public else master_key(chosen)
+    if not database.path.exists():
+        raise NotFound(f"there is no database {database.path}")
+
+    def anchor(identity: Identity | None) -> AnyAnchor | None:
+        if not is_shared(chosen.anchor):
+            return file_anchor(chosen, database)
+        return None if identity is None else shared_anchor(chosen, identity.instance_id, identity.log_public_key)
+
+    def unlock(slots: Sequence[Slot]) -> Keyring | None:
+        try:
+            return None if master is None else Keyring.open(slots, master)
+        except WrongMasterKey:
+            return None
+
+    if not database.exists():
+        remembered = anchor(None)
+        if isinstance(remembered, FileAnchor) and remembered.exists():
+            return verification_of([Finding("database", database.path.name, f"is empty; {remembered.place} is not")])
+        raise NotFound(f"the database {database.path} is empty; run `kvl init`")
+    unlocking = None if public else unlock
+    means = Means(anchor, verify_ed25519, unlock=unlocking, key=key, against=against, progress=progress)
+    return check(database.path, means)
