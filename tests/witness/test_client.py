@@ -204,6 +204,20 @@ def test_an_address_may_have_a_path(tmp_path: Path) -> None:
     assert client("http://localhost:1").url == "http://localhost:1"
 
 
+def test_whether_a_log_is_trusted_can_be_asked(tmp_path: Path) -> None:
+    with served(register(tmp_path, VKEY)) as url:
+        witness = client(url)
+        assert witness.trusts(ORIGIN)
+        assert not witness.trusts(f"{ORIGIN}/1")
+        assert witness.newest(ORIGIN) is None
+        witness.close()
+    with answering(answer(500), close=True) as url:
+        witness = client(url)
+        with pytest.raises(AuditUnavailable, match="status 500"):
+            witness.trusts(ORIGIN)
+        witness.close()
+
+
 def test_threads_share_the_connection(tmp_path: Path) -> None:
     with served(register(tmp_path)) as url:
         witness = client(url)

@@ -18,7 +18,7 @@ from keyvault_lite.audit.receipt import parse_receipt, verify_receipt
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger.anchor import FileAnchor, Mark
 from keyvault_lite.ledger.outcome import Outcome
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
+from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.witness.anchor import SharedAnchor
@@ -97,6 +97,9 @@ class Site:
         )
         vault.close()
         assert not anchor.exists()
+        anchor.check_trusted(0)
+        with pytest.raises(Conflict, match=r"give it the key keyvault-lite/[0-9a-f]{32}/1\+"):
+            anchor.check_trusted(1)
         anchor.replace(mark)
         assert anchor.exists()
         with pytest.raises(IntegrityViolation, match="takes none back"):

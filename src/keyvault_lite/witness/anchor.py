@@ -20,7 +20,7 @@ from keyvault_lite.audit.checkpoint import (
 )
 from keyvault_lite.ledger.anchor import DamagedAnchor, Mark, Prove
 from keyvault_lite.ledger.witnessed import Confirmation
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
+from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.witness.client import Ahead, Confirmed, WitnessClient
 
 
@@ -90,6 +90,15 @@ class SharedAnchor:
             if self._seen is not None and not self._proven:
                 mark = self._seen[0]
                 self._submit(mark, mark.size, lambda _: ())
+
+    def check_trusted(self, epoch: int) -> None:
+        """Raise Conflict, which names the key to be trusted, unless the witness would take a mark of that epoch."""
+        name = origin(self._instance_id, epoch)
+        if not self._client.trusts(name):
+            raise Conflict(
+                f"the witness {self.place} does not trust this log yet; give it the key "
+                f"{verifier_key(name, self._public_key)} first"
+            )
 
     def replace(self, mark: Mark) -> None:
         """Put the first mark of a log, or of a new epoch of it, into a witness that was told to trust it.

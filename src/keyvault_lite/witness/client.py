@@ -13,12 +13,14 @@ from keyvault_lite.audit.checkpoint import (
     COSIGNATURE,
     InvalidNote,
     Verify,
+    checkpoint_body,
     parse_number,
     parse_verifier_key,
+    sign_note,
     signed_by,
     verify_cosignature,
 )
-from keyvault_lite.audit.merkle import InvalidProof
+from keyvault_lite.audit.merkle import ROOT_OF_EMPTY, InvalidProof
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest
 from keyvault_lite.observe import logger
@@ -130,6 +132,18 @@ class WitnessClient:
                 old = other.size
         raise AuditUnavailable("the witness is being moved by somebody else")
 
+    def trusts(self, origin: str) -> bool:
+        """Whether the witness was told to trust a log. Raises AuditUnavailable if it does not say."""
+        # A checkpoint that nobody has signed: the protocol has one answer for a log it does not know, another for one
+        # whose signature does not verify.
+        head = checkpoint_body(origin, 0, ROOT_OF_EMPTY)
+        status, _ = self._ask(
+            "POST", "/add-checkpoint", format_submission(0, (), sign_note(head, origin, b"", bytes)).encode()
+        )
+        if status not in {http.HTTPStatus.FORBIDDEN, http.HTTPStatus.NOT_FOUND}:
+            raise self._unexpected(status)
+        return status == http.HTTPStatus.FORBIDDEN
+
     def remember_loss(self, knew: int, knows: int) -> None:
         """Say that the witness has forgotten what it had confirmed."""
         self.was_put_back = True
@@ -178,7 +192,7 @@ class WitnessClient:
         reasons = {
             400: "the witness does not understand the checkpoint",
             403: "the witness does not trust the key of this log, or knows a newer epoch of it",
-            404: "the witness was not told to trust this log: give it the log's verifier key",
+            404: "the witness was not told to trust this log: give it the verifier key that `kvl anchor show` prints",
         }
         return AuditUnavailable(reasons.get(status, f"the witness answers with status {status}"))
 
