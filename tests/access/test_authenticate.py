@@ -8,7 +8,16 @@ import pytest
 from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.model.identity import BearerCredential, Principal, Role, Service, SystemCredential, Token, TokenKind
+from keyvault_lite.model.identity import (
+    BearerCredential,
+    Principal,
+    Role,
+    Service,
+    Setting,
+    SystemCredential,
+    Token,
+    TokenKind,
+)
 from keyvault_lite.model.names import SYSTEM, ServiceId, TokenId, new_id
 from tests.house import grant
 
@@ -46,6 +55,9 @@ class Folk:
 
     def find_service(self, ref: str) -> Service | None:
         return self.service if ref == self.service.id else None
+
+    def setting(self, _name: str) -> Setting | None:
+        return None
 
     def present(self, *text: str | None) -> Principal:
         """Show a text for a token; without one, the genuine token."""

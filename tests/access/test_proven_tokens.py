@@ -6,7 +6,7 @@ import pytest
 
 from keyvault_lite.access import authenticate
 from keyvault_lite.access.authenticate import Authenticator, Refused
-from keyvault_lite.model.identity import BearerCredential, Role, Service, Token, TokenKind
+from keyvault_lite.model.identity import BearerCredential, Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.names import ServiceId, TokenId
 
 SERVICE = Service(id=ServiceId("service"), name="orders", role=Role.SERVICE, active=True, created_at=1)
@@ -23,6 +23,9 @@ class Directory:
 
     def find_service(self, ref: str) -> Service | None:
         return SERVICE if ref == SERVICE.id else None
+
+    def setting(self, _name: str) -> Setting | None:
+        return None
 
 
 class Verifier:

@@ -8,7 +8,7 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit_system import DisableMount, EnableMount, ListMounts, Mount, TuneMount
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
-from keyvault_lite.wire.vault.values import mapping, text
+from keyvault_lite.wire.vault.values import flag, mapping, optional_period, text
 
 TUNE: Final = "/tune"
 _CONFIG: Final = {"default_lease_ttl": 0, "max_lease_ttl": 0, "force_no_cache": False}
@@ -53,7 +53,12 @@ def mount_object(mount: Mount) -> dict[str, object]:
 
 def _config(fields: Any) -> dict[str, Any]:  # noqa: ANN401
     found = mapping(fields, "config")
-    return {name: value for name, value in found.items() if name in _CONFIG and isinstance(value, int | str | bool)}
+    kept: dict[str, Any] = {
+        name: optional_period(found, name) or 0 for name in ("default_lease_ttl", "max_lease_ttl") if name in found
+    }
+    if "force_no_cache" in found:
+        kept["force_no_cache"] = flag(found, "force_no_cache")
+    return kept
 
 
 def _enable(call: Call) -> Request:
