@@ -10,6 +10,7 @@ A line `# → TEXT` says what the output of the commands above it must contain, 
 with which status they end.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -26,7 +27,7 @@ import keyvault_lite
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(keyvault_lite.__file__).resolve().parents[1]
 TOOLS = ("bash", "curl", "jq", "openssl")
-SECONDS = 60
+SECONDS = 240
 DEFAULT_PORT = "8000"
 
 _STEP = re.compile(r"^<!-- (run|serve|stop)(?: (\w+))? -->\n(?:```sh\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
@@ -125,7 +126,8 @@ class Sandbox:
             port = f' --port "{self.port}"' if name == "uvicorn" else ""
             path = folder / "bin" / name
             path.parent.mkdir(exist_ok=True)
-            path.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command} "$@"{port}\n', encoding="utf-8")
+            note = '[ -z "${PID_FILE:-}" ] || echo $$ >"$PID_FILE"'  # whom to stop
+            path.write_text(f'#!/bin/sh\n{note}\nexec "{sys.executable}" {command} "$@"{port}\n', encoding="utf-8")
             path.chmod(0o755)
 
     def environment(self) -> dict[str, str]:
@@ -142,13 +144,13 @@ class Sandbox:
 
     def run(self, steps: Sequence[Step]) -> list[Ran]:
         """Run the steps in one shell; what comes after a step that failed is not run."""
-        script = ["set -m", "server="]
+        script: list[str] = []
         for number, step in enumerate(steps):
             commands = step.commands.replace(f":{DEFAULT_PORT}", f":{self.port}")
             script += self._serve(number, commands) if step.kind != "run" else self._run(number, commands, step.status)
         script.append("stop")
-        whole = _STOP + "\n".join(script)
-        shell = subprocess.Popen(  # noqa: S602,S603,S607  (commands of our own pages)
+        whole = _FUNCTIONS + "\n".join(script)
+        shell = subprocess.Popen(  # noqa: S603,S607  (commands of our own pages)
             ["bash", "-c", whole],
             cwd=self.folder / "work",
             env=self.environment(),
@@ -157,12 +159,11 @@ class Sandbox:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             shell.communicate(timeout=SECONDS)
-        finally:
-            if shell.poll() is None:
-                os.killpg(shell.pid, signal.SIGKILL)
-                shell.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)  # what is left of it
+        shell.communicate()
         return [self._ran(number, step) for number, step in enumerate(steps)]
 
     @staticmethod
@@ -179,8 +180,7 @@ class Sandbox:
         lines = ["stop"]
         if commands:
             lines += [
-                f'( {commands}\n) >"$OUT/{number}" 2>&1 &',
-                "server=$!",
+                f'( export PID_FILE="$OUT/pid"\n{commands}\n) >"$OUT/{number}" 2>&1 &',
                 f"wait_for http://127.0.0.1:{self.port}/health",
             ]
         return [*lines, f'echo 0 >"$OUT/{number}.status"']
@@ -194,15 +194,17 @@ class Sandbox:
         )
 
 
-_STOP = """
+_FUNCTIONS = """
 stop() {
-    [ -z "$server" ] || { kill -- "-$server"; wait "$server"; } 2>/dev/null
-    server=
+    [ -s "$OUT/pid" ] || return 0
+    kill "$(cat "$OUT/pid")" 2>/dev/null
+    rm -f "$OUT/pid"
+    wait
 }
 wait_for() {
-    for _ in $(seq 200); do
+    for _ in $(seq 400); do
         curl -sk -o "$OUT/health" "$1" && return
-        kill -0 "$server" 2>/dev/null || return
+        [ -n "$(jobs -r)" ] || return
         sleep 0.05
     done
 }

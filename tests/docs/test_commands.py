@@ -17,6 +17,7 @@ def test_the_readme_has_a_session() -> None:
     assert sessions((ROOT / "README.md").read_text(encoding="utf-8"))[""]
 
 
+@pytest.mark.timeout(300)  # seconds on a machine of its own, more on a busy one
 @pytest.mark.parametrize(("name", "steps"), SESSIONS)
 def test_the_commands_of_a_page(name: str, steps: list[Step], tmp_path: Path) -> None:
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
