@@ -106,9 +106,8 @@ class Ledger:
         self._database = database
         self._authority = authority
         self._anchor = anchor
-        self._readers = threading.local()
-        self._opened: list[driver.Connection] = []
-        """The readers of all threads."""
+        self._readers: list[driver.Connection] = []
+        """Connections that nobody reads from at the moment."""
         self._verification = SharedVerification()
         self._state = State(self._find_reply)
         self._journal = Journal(database, authority, self._state, anchor)
@@ -202,10 +201,11 @@ class Ledger:
         # Before the writer: the last connection that closes takes the write-ahead log with it.
         self._close_readers()
         self._journal.close()
+        self._database.close()
 
     def _close_readers(self) -> None:
-        while self._opened:
-            self._opened.pop().close()
+        while self._readers:
+            self._readers.pop().close()
 
     def _measure(self) -> None:
         METRICS.gauge("keyvault_log_entries", "Entries of the log.", lambda: self._journal.head.size)
@@ -441,17 +441,23 @@ class Ledger:
 
     @contextmanager
     def _reading(self) -> Iterator[driver.Connection]:
-        connection = getattr(self._readers, "connection", None)
         try:
-            if connection is None:
-                connection = self._readers.connection = self._database.reader()
-                self._opened.append(connection)
-            yield connection
-        except driver.Error as error:
-            self._readers.connection = None
-            if connection in self._opened:
-                self._opened.remove(connection)
+            # Taken for as long as it is read from: there are as many as ever read at the same time.
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._database.reader()
+            try:
+                yield connection
+            except BaseException:
+                # An error may hold a statement that is not at its end, and with it a snapshot.
                 connection.close()
+                raise
+            if self._closing.is_set():
+                connection.close()
+            else:
+                self._readers.append(connection)
+        except driver.Error as error:
             raise AuditUnavailable("the database cannot be read") from error
 
 

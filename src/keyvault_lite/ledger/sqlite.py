@@ -134,6 +134,11 @@ class SqliteDatabase:
         if self._stat() != self._identity:
             raise IntegrityViolation("the database file was replaced under the running server")
 
+    def close(self) -> None:
+        """Let go of the lock files. The connections are their users' to close; who begins a vault still holds its lock."""
+        for lock in (self._turnstile, self._main):
+            lock.close()
+
     def _stat(self) -> tuple[int, int] | None:
         try:
             found = os.stat(self.path)
@@ -172,3 +177,15 @@ class _FileLock:
             yield
         finally:
             self.release()
+
+    def close(self) -> None:
+        """Let go of the file; the next use opens it again."""
+        with self._threads:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    def __del__(self) -> None:
+        # Without the lock: it may be held for good, and nobody else can reach this object any more.
+        if self._descriptor is not None:
+            os.close(self._descriptor)
