@@ -372,6 +372,9 @@ def check_address(chosen: Settings) -> None:
     """Raise InvalidSettings for plain HTTP on an address that others can reach."""
     if (chosen.tls_cert is None) != (chosen.tls_key is None):
         raise InvalidSettings("KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY go together.")
+    for name, path in (("KEYVAULT_TLS_CERT", chosen.tls_cert), ("KEYVAULT_TLS_KEY", chosen.tls_key)):
+        if path is not None and not os.access(path, os.R_OK):
+            raise InvalidSettings(f"{name} does not name a readable file.")
     if chosen.tls_cert is not None or chosen.allow_plain_http:
         return
     try:

@@ -78,5 +78,5 @@ def load(**given: Any) -> Settings:
             f"{PREFIX}{str(one['loc'][0]).upper()}" for one in error.errors(include_input=False, include_url=False)
         )
         raise InvalidSettings(f"These settings are not valid: {names}.") from None
-    except ValueError:
+    except (ValueError, OSError):
         raise InvalidSettings(f"{FILE} is not a TOML file of settings.") from None
