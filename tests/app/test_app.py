@@ -1,0 +1,225 @@
+"""The vault as a whole: begun once, opened with the right key only, recovered, its master key replaced."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import keyvault_lite
+from keyvault_lite import app, settings
+from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey
+from keyvault_lite.engine.jobs import Jobs
+from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, Unauthenticated
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.names import SYSTEM, KeyRef
+from keyvault_lite.model.requests import Decrypt, Encrypt, ListKeys, VerifyAudit
+from keyvault_lite.settings import InvalidSettings
+from tests.house import House, chosen, furnish
+
+SOURCE = Path(keyvault_lite.__file__).parents[1]
+
+
+def text_of(house: House) -> str:
+    assert house.chosen.master_key is not None
+    return house.chosen.master_key.get_secret_value()
+
+
+def test_a_vault_is_begun_once(tmp_path: Path) -> None:
+    master, token = furnish(tmp_path)
+    with pytest.raises(Conflict, match="recover-admin"):
+        app.initialise(chosen(tmp_path, master))
+    house = House(chosen(tmp_path, master), token)
+    first, *_ = house.log()
+    assert (first.id, first.draft.action, first.draft.service_id) == (1, Action.INITIALISE, SYSTEM)
+    house.ask(ListKeys())
+    house.close()
+
+
+def test_many_begin_at_once_and_one_does(tmp_path: Path) -> None:
+    _, master = MasterKey.generate()
+    mine = chosen(tmp_path, master)
+
+    def begin(_: int) -> str | None:
+        try:
+            return app.initialise(mine).token
+        except Conflict:
+            return None
+
+    with ThreadPoolExecutor(6) as pool:
+        tokens = [token for token in pool.map(begin, range(6)) if token is not None]
+    assert len(tokens) == 1
+    house = House(mine, tokens[0])
+    assert [one.draft.action for one in house.log()] == [Action.INITIALISE]
+    house.close()
+
+
+START = """
+import asyncio, main
+async def live():
+    events = asyncio.Queue()
+    started = asyncio.Event()
+    async def receive():
+        if not started.is_set():
+            started.set()
+            return {"type": "lifespan.startup"}
+        await asyncio.sleep(0.5)
+        return {"type": "lifespan.shutdown"}
+    async def send(message):
+        print(message["type"], message.get("message", ""), flush=True)
+    await main.app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
+asyncio.run(live())
+"""
+
+
+def start(folder: Path, **environment: str) -> subprocess.Popen[str]:
+    """A process that does what `uvicorn main:app` does to start and to stop."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("KEYVAULT_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", START],
+        cwd=folder,
+        env={
+            **clean,
+            "PYTHONPATH": os.pathsep.join((str(SOURCE), str(Path(__file__).parents[2]))),
+            "KEYVAULT_DATABASE_URL": f"sqlite:///{folder}/vault.db",
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.timeout(60)
+def test_several_servers_started_at_once_begin_one_vault(tmp_path: Path) -> None:
+    _, master = MasterKey.generate()
+    running = [start(tmp_path, KEYVAULT_MASTER_KEY=master) for _ in range(3)]
+    told = [one.communicate(timeout=50) for one in running]
+    assert [one.returncode for one in running] == [0, 0, 0], told
+    assert all(out.split() == ["lifespan.startup.complete", "lifespan.shutdown.complete"] for out, _ in told)
+    tokens = [line for _, errors in told for line in errors.splitlines() if line.startswith("kvl_")]
+    assert len(tokens) == 1
+    house = House(chosen(tmp_path, master), tokens[0])
+    house.ask(ListKeys())
+    assert sum(entry.draft.action is Action.INITIALISE for entry in house.log()) == 1
+    house.close()
+
+
+def test_a_wrong_master_key_is_told_in_a_sentence(house: House) -> None:
+    _, other = MasterKey.generate()
+    with pytest.raises(InvalidMasterKey) as refused:
+        app.open_vault(chosen(house.path.parent, other))
+    assert str(refused.value).count(".") == 1
+    assert other not in str(refused.value)
+    for text in ("", "short", "A" * 44):
+        with pytest.raises(InvalidMasterKey):
+            app.open_vault(chosen(house.path.parent, text))
+
+
+def test_a_lost_token_is_recovered(house: House) -> None:
+    made = app.recover_admin(house.chosen)
+    # The server that runs meanwhile knows it at once.
+    house.refusal(ListKeys(), Unauthenticated)
+    house.ask(ListKeys(), made.token)
+    entry = next(one.draft for one in house.log() if one.draft.action is Action.TOKEN_RENEW)
+    assert (entry.service_id, entry.subject) == (SYSTEM, made.service_id)
+    assert made.token not in repr(made) or made.token
+
+
+def test_a_master_key_is_replaced_while_the_server_runs(house: House) -> None:
+    name = KeyRef(house.key("orders").id)
+    made = house.ask(Encrypt(name, plaintext=b"x"))
+    old = text_of(house)
+    _, new = MasterKey.generate()
+    app.rotate_master_key(house.chosen, new_key=new, keep_old=True)
+    for text in (old, new):
+        vault = app.open_vault(chosen(house.path.parent, text))
+        vault.close()
+    app.rotate_master_key(house.chosen, new_key=new)
+    with pytest.raises(InvalidMasterKey):
+        app.open_vault(house.chosen)
+    # The running server goes on; nothing of the keys has changed.
+    assert house.ask(Decrypt(name, None, made.ciphertext, made.encrypted_dek)).plaintext == b"x"
+    assert house.ask(VerifyAudit()).valid
+    house.vault.close()
+    house.chosen = chosen(house.path.parent, new)
+    house.open()
+    assert house.ask(Decrypt(name, None, made.ciphertext, made.encrypted_dek)).plaintext == b"x"
+    app.rotate_master_key(house.chosen, new_key=new)
+    assert sum(one.draft.action is Action.MASTER_KEY_ROTATE for one in house.log()) == 2
+    with pytest.raises(InvalidMasterKey):
+        app.rotate_master_key(house.chosen, new_key="not a key")
+
+
+def test_the_check_beside_the_server(house: House) -> None:
+    house.key()
+    found = app.verify(house.chosen)
+    assert (found.valid, found.findings) == (True, ())
+    assert found.entries == house.size
+
+
+def test_the_vault_is_closed_even_if_its_jobs_have_died(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.vault.close()
+
+    async def die(_: Jobs) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(Jobs, "run", die)
+
+    async def serve() -> None:
+        async with app._serving(house.chosen, None) as engine:
+            await asyncio.sleep(0)
+            assert engine.health().serving
+
+    asyncio.run(serve())
+    assert not house.path.with_name("vault.db-wal").exists(), "it was closed"
+    house.open()
+
+
+def test_an_emptied_database_beside_an_anchor_does_not_begin_anew(house: House) -> None:
+    house.vault.close()
+    saved = house.path.read_bytes()
+    house.path.unlink()
+    for opening in (app.open_vault, app.initialise):
+        with pytest.raises(IntegrityViolation, match="anchor"):
+            opening(house.chosen)
+    house.path.write_bytes(saved)
+    house.open()
+
+
+# Addresses
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_plain_http_on_loopback(host: str) -> None:
+    app.check_address(settings.load(host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "vault.example", ""])
+def test_plain_http_elsewhere_is_refused(host: str) -> None:
+    with pytest.raises(InvalidSettings, match="KEYVAULT_ALLOW_PLAIN_HTTP"):
+        app.check_address(settings.load(host=host))
+    app.check_address(settings.load(host=host, allow_plain_http=True))
+
+
+def test_tls_needs_both_files(tmp_path: Path) -> None:
+    for half in ("tls_cert", "tls_key"):
+        with pytest.raises(InvalidSettings, match="go together"):
+            app.check_address(settings.load(**{half: tmp_path / "x"}))
+    with pytest.raises(InvalidSettings, match="TLS"):
+        app.check_address(settings.load(host="0.0.0.0", tls_cert=tmp_path / "x", tls_key=tmp_path / "y"))
+    for name in ("x", "y"):
+        (tmp_path / name).touch()
+    app.check_address(settings.load(host="0.0.0.0", tls_cert=tmp_path / "x", tls_key=tmp_path / "y"))
+
+
+def test_what_keeps_a_server_from_starting_is_told_before(house: House, tmp_path: Path) -> None:
+    _, other = MasterKey.generate()
+    with pytest.raises(app.CANNOT_START):
+        app.serve(chosen(house.path.parent, other))
+    with pytest.raises(app.CANNOT_START):
+        app.serve(settings.load(host="0.0.0.0"))
+    assert issubclass(KeyVaultError, app.CANNOT_START)

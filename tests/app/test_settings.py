@@ -1,0 +1,106 @@
+"""Settings: where they come from, which wins, and what is said of wrong ones."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from keyvault_lite import settings
+from keyvault_lite.observe import configure_logs, logger
+from keyvault_lite.observe.logs import ROOT
+from keyvault_lite.settings import InvalidSettings, Settings
+
+
+@pytest.fixture(autouse=True)
+def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("KEYVAULT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults() -> None:
+    found = settings.load()
+    assert (found.host, found.port, found.database_url) == ("127.0.0.1", 8000, "sqlite:///keyvault.db")
+    assert (found.master_key, found.master_key_file, found.allow_plain_http) == (None, None, False)
+    assert (found.anchor, found.anchor_sync, found.log_level) == (None, "second", "info")
+
+
+def test_the_command_line_wins_then_the_environment_then_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("keyvault.toml").write_text('port = 1\nhost = "file"\nlog_level = "debug"\n')
+    assert settings.load().port == 1
+    monkeypatch.setenv("KEYVAULT_PORT", "2")
+    monkeypatch.setenv("KEYVAULT_HOST", "")
+    found = settings.load(log_level="error")
+    assert (found.port, found.host, found.log_level) == (2, "file", "error")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "many"), ("PORT", "70000"), ("LOG_LEVEL", "loud"), ("ALLOW_PLAIN_HTTP", "perhaps"), ("ANCHOR_SYNC", "x")],
+)
+def test_a_wrong_setting_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"KEYVAULT_{name}", value)
+    with pytest.raises(InvalidSettings) as refused:
+        settings.load()
+    assert f"KEYVAULT_{name}" in str(refused.value)
+    assert value not in str(refused.value)
+    assert refused.value.__suppress_context__, "the library's message holds the value"
+
+
+@pytest.mark.parametrize("text", ["not toml", "port = [", "\xff"])
+def test_a_file_that_is_no_settings(text: str) -> None:
+    Path("keyvault.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InvalidSettings, match=r"keyvault\.toml"):
+        settings.load()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_cannot_be_read() -> None:  # pragma: no cover
+    Path("keyvault.toml").write_text("port = 1")
+    Path("keyvault.toml").chmod(0)
+    with pytest.raises(InvalidSettings):
+        settings.load()
+
+
+def test_the_master_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYVAULT_MASTER_KEY", "c2VjcmV0")
+    found = settings.load()
+    assert "c2VjcmV0" not in repr(found)
+    assert "c2VjcmV0" not in str(found)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        settings.load().port = 1
+
+
+def test_every_setting_has_its_name() -> None:
+    assert {"master_key", "master_key_file", "database_url", "anchor", "anchor_sync", "host", "port"} <= set(
+        Settings.model_fields
+    )
+
+
+def test_logs_are_lines_of_json_without_messages_of_exceptions(capsys: pytest.CaptureFixture[str]) -> None:
+    names = (ROOT, "uvicorn.error")
+    before = {name: (logging.getLogger(name).handlers[:], logging.getLogger(name).propagate) for name in names}
+    try:
+        configure_logs("debug")
+        log = logger("test")
+        try:
+            raise ValueError("a secret")
+        except ValueError:
+            log.exception("it failed", extra={"operation": "encrypt", "other": "a secret"})
+        log.debug("a line\nbreak %d", 1)
+        first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    finally:
+        for name, (handlers, propagate) in before.items():
+            logging.getLogger(name).handlers[:] = handlers
+            logging.getLogger(name).propagate = propagate
+            logging.getLogger(name).setLevel(logging.NOTSET)
+    assert (first["message"], first["exception"], first["operation"]) == ("it failed", "ValueError", "encrypt")
+    assert "a secret" not in json.dumps(first)
+    assert first["at"][-1].startswith(__file__)
+    assert (second["level"], second["message"]) == ("debug", "a line\nbreak 1")

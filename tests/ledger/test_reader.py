@@ -1,0 +1,156 @@
+"""Pages of the log: every filter, both orders, cursors, times, and filters that match little."""
+
+import random
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keyvault_lite.ledger import driver, reader
+from keyvault_lite.ledger.reader import Filter, read_page
+from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest, NotFound
+from keyvault_lite.model.evidence import Action, Entry, Result
+from keyvault_lite.model.identity import Role
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import Encrypt, ListKeys, ReadKey
+from tests.house import House, grant
+
+
+@pytest.fixture
+def busy(house: House) -> House:
+    """A vault with a log of two services, several keys and all results."""
+    chance = random.Random(5)
+    keys = [KeyRef(house.key().id) for _ in range(3)]
+    _, token = house.service("worker", grant(keys[0], "encrypt"))
+    house.service("idle", role=Role.AUDITOR)
+    for _ in range(60):
+        key = chance.choice(keys)
+        request = chance.choice([Encrypt(key, plaintext=b"x"), ReadKey(key), ReadKey(KeyRef("absent"))])
+        caller = chance.choice([house.admin, token])
+        house.together(house.perform(request, caller))
+        if chance.random() < 0.2:
+            time.sleep(0.001)
+    return house
+
+
+def matching(entries: list[Entry], wanted: Filter) -> list[Entry]:
+    """What a page has to be, said in one expression."""
+    found = [
+        one
+        for one in entries
+        if (wanted.service_id in {None, one.draft.service_id})
+        and (wanted.key_id in {None, one.draft.key_id})
+        and (wanted.action in {None, one.draft.action})
+        and (wanted.result in {None, one.draft.result})
+        and (wanted.since is None or one.timestamp >= wanted.since)
+        and (wanted.until is None or one.timestamp < wanted.until)
+    ]
+    return found if wanted.ascending else found[::-1]
+
+
+def walk(house: House, wanted: Filter) -> list[Entry]:
+    """Every page, from the first to the last."""
+    found: list[Entry] = []
+    after = None
+    for _ in range(500):
+        with house.ledger._reading() as connection:
+            page = read_page(
+                connection,
+                Filter(
+                    wanted.limit,
+                    after,
+                    wanted.service_id,
+                    wanted.key_id,
+                    wanted.action,
+                    wanted.result,
+                    wanted.since,
+                    wanted.until,
+                    wanted.ascending,
+                ),
+            )
+        assert len(page.items) <= wanted.limit
+        found += page.items
+        if page.next is None:
+            return found
+        assert page.next != after
+        after = page.next
+    raise AssertionError("pages without end")
+
+
+def test_every_filter_in_every_order(busy: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = busy.log()
+    services = [None, "nobody", *sorted({one.draft.service_id for one in entries if one.draft.service_id})]
+    keys = [None, "nothing", *sorted({one.draft.key_id for one in entries if one.draft.key_id})]
+    stamps = sorted({one.timestamp for one in entries})
+    times = st.sampled_from([None, 0, 2**62, *stamps, *(stamp + 1 for stamp in stamps)])
+    scans = st.sampled_from([(20_000, 1_000_000), (7, 20), (1, 1), (3, 1_000_000)])
+
+    @settings(max_examples=150, deadline=None)
+    @given(
+        st.builds(
+            Filter,
+            limit=st.sampled_from([1, 2, 7, 100, 1000]),
+            service_id=st.sampled_from(services),
+            key_id=st.sampled_from(keys),
+            action=st.sampled_from([None, Action.ENCRYPT, Action.KEY_READ, Action.REVOKE]),
+            result=st.sampled_from([None, *Result]),
+            since=times,
+            until=times,
+            ascending=st.booleans(),
+        ),
+        scans,
+    )
+    def check(wanted: Filter, scan: tuple[int, int]) -> None:
+        monkeypatch.setattr(reader, "_CHUNK", scan[0])
+        monkeypatch.setattr(reader, "_SCAN", scan[1])
+        assert walk(busy, wanted) == matching(entries, wanted)
+
+    check()
+
+
+def test_a_sparse_filter_looks_through_a_part_and_goes_on(busy: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_CHUNK", 5)
+    monkeypatch.setattr(reader, "_SCAN", 10)
+    with busy.ledger._reading() as connection:
+        page = read_page(connection, Filter(10, action=Action.REVOKE))
+        assert page.items == ()
+        assert page.next is not None
+        page = read_page(connection, Filter(10, action=Action.REVOKE, ascending=True))
+        assert page.next == "10"
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "-1", "1.0", "٣", "9" * 19, "1 "])
+def test_cursors_that_are_none(house: House, cursor: str) -> None:
+    with pytest.raises(InvalidRequest):
+        house.ledger.entries(Filter(10, after=cursor))
+
+
+@pytest.mark.parametrize("cursor", ["0", "1", "999999"])
+def test_cursors_beyond_the_ends(house: House, cursor: str) -> None:
+    ids = [one.id for one in house.ledger.entries(Filter(10, after=cursor)).items]
+    assert ids == ([house.size] if cursor == "999999" else [])
+
+
+def test_an_edited_entry_is_not_served(house: House) -> None:
+    house.refusal(ReadKey(KeyRef("absent")), NotFound)
+    connection = driver.connect(str(house.path), isolation_level=None)
+    connection.execute("DROP TRIGGER audit_logs_no_update")
+    connection.execute("UPDATE audit_logs SET result = 'success' WHERE id = ?", (house.ledger._journal.head.size,))
+    connection.close()
+    for _ in range(2):
+        with pytest.raises(IntegrityViolation):
+            house.ledger.entries(Filter(10))
+    assert house.ledger.entry(1) is not None
+    assert house.ledger.entry(10**6) is None
+
+
+def test_a_gap_is_not_passed_over(house: House) -> None:
+    for _ in range(8):
+        house.ask(ListKeys())
+    connection = driver.connect(str(house.path), isolation_level=None)
+    connection.execute("DROP TRIGGER audit_logs_no_delete")
+    connection.execute("DELETE FROM audit_logs WHERE id = 5")
+    connection.close()
+    with pytest.raises(IntegrityViolation, match="gap"):
+        house.ledger.entries(Filter(10, since=time.time_ns() // 1000))

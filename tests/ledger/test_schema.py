@@ -1,0 +1,191 @@
+"""The schema: what migrations make is what the tables say, and what does not belong is found."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from keyvault_lite import app
+from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.catalogue import check_schema, expected_schema
+from keyvault_lite.ledger.ledger import DamagedVault, open_database, prepare
+from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, TRIGGERS, metadata
+from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.upgrade import REVISION, revision_of
+from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidRequest, KeyVaultError, NotFound
+from tests.house import House, chosen
+
+
+def edit(path: Path, *statements: str) -> None:
+    connection = driver.connect(str(path), isolation_level=None)
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
+    database = SqliteDatabase(tmp_path / "v.db")
+    assert prepare(database) == ()
+    connection = database.writer()
+    assert revision_of(connection) == REVISION
+    assert check_schema(connection) == []
+    connection.close()
+    # SQLAlchemy's own comparison sees the same: nothing to migrate.
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    engine = sa.create_engine("sqlite://", module=driver.dbapi, creator=database.writer, poolclass=sa.NullPool)
+    with engine.connect() as handed:
+        assert compare_metadata(MigrationContext.configure(handed), metadata) == []
+    engine.dispose()
+    assert prepare(database) == (), "a second time there is nothing to do"
+
+
+def test_the_tables_of_the_specification() -> None:
+    named = {
+        "keys": {"id", "type", "purpose", "status", "created_at"},
+        "key_versions": {"id", "key_id", "version", "encrypted_key", "status", "created_at"},
+        "services": {"id", "name", "role", "active"},
+        "audit_logs": {
+            "id",
+            "service_id",
+            "action",
+            "key_id",
+            "key_version",
+            "timestamp",
+            "result",
+            "prev_hash",
+            "hash",
+        },
+    }
+    for table, columns in named.items():
+        assert columns <= set(metadata.tables[table].columns.keys())
+    assert all(form.key_of(form.columns) == form.key for form in FORMATS.values()), "key columns come first"
+    assert set(IN_ROOT) < set(FORMATS)
+    assert expected_schema()
+
+
+PLANTED = [
+    "CREATE TRIGGER evil AFTER INSERT ON audit_logs BEGIN UPDATE services SET role = 'ADMIN'; END",
+    "CREATE TRIGGER evil AFTER INSERT ON alembic_version BEGIN UPDATE services SET role = 'ADMIN'; END",
+    "CREATE VIEW evil AS SELECT 1",
+    "CREATE TABLE evil (a)",
+    "CREATE INDEX evil ON keys (name)",
+    "CREATE UNIQUE INDEX evil ON audit_logs (result)",
+    "DROP INDEX ix_key_versions_one_active",
+    "DROP INDEX ix_audit_logs_key_id",
+    "DROP TRIGGER audit_logs_no_update",
+    "DROP TRIGGER keys_no_delete",
+    "ALTER TABLE keys ADD COLUMN evil",
+    "ALTER TABLE keys ADD COLUMN evil GENERATED ALWAYS AS (1) VIRTUAL",
+    "ALTER TABLE keys RENAME COLUMN description TO evil",
+    "ALTER TABLE tiles RENAME TO evil",
+]
+
+
+@pytest.mark.parametrize("statement", PLANTED)
+def test_what_was_planted_or_taken_away_is_found(house: House, statement: str) -> None:
+    house.vault.close()
+    edit(house.path, statement)
+    with pytest.raises(KeyVaultError) as refused:
+        house.open()
+    assert refused.value.code in {"integrity_violation", "audit_unavailable"}
+
+
+def test_the_definition_of_a_trigger_and_of_an_index_counts(house: House) -> None:
+    house.vault.close()
+    edit(
+        house.path,
+        "DROP TRIGGER audit_logs_no_update",
+        "CREATE TRIGGER audit_logs_no_update BEFORE UPDATE ON audit_logs BEGIN SELECT 1; END",
+        "DROP INDEX ix_key_versions_one_active",
+        "CREATE UNIQUE INDEX ix_key_versions_one_active ON key_versions (key_id) WHERE status = 'NONE'",
+    )
+    with pytest.raises(DamagedVault) as refused:
+        house.open()
+    assert {one.table for one in refused.value.findings} == {"audit_logs", "key_versions"}
+    edit(
+        house.path,
+        "DROP TRIGGER audit_logs_no_update",
+        TRIGGERS["audit_logs_no_update"].replace(" ON ", "\n  ON "),
+        "DROP INDEX ix_key_versions_one_active",
+        "CREATE UNIQUE INDEX ix_key_versions_one_active ON key_versions (key_id) WHERE  status='ACTIVE'".replace(
+            "status='ACTIVE'", "status = 'ACTIVE'"
+        ),
+    )
+    house.open()
+
+
+def test_honest_mistakes_are_stopped_by_triggers(house: House) -> None:
+    house.key("orders")
+    connection = driver.connect(str(house.path), isolation_level=None)
+    for statement in (
+        "DELETE FROM audit_logs WHERE id = 1",
+        "UPDATE audit_logs SET result = 'denied' WHERE id = 1",
+        *(f"DELETE FROM {table}" for table in IN_ROOT if table not in {"key_names", "settings"}),
+    ):
+        with pytest.raises(driver.IntegrityError):
+            connection.execute(statement)
+    connection.close()
+
+
+def test_the_statistics_of_the_database_may_be_there(house: House) -> None:
+    house.vault.close()
+    edit(house.path, "ANALYZE")
+    house.open()
+
+
+# Databases that are not ours, or not there
+
+
+def test_a_database_of_something_else_is_left_alone(house: House, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "vault.db"
+    other.parent.mkdir()
+    edit(other, "CREATE TABLE notes (a)")
+    with pytest.raises(Conflict, match="something else"):
+        app.initialise(chosen(other.parent, house.chosen.master_key.get_secret_value()))  # type: ignore[union-attr]
+    connection = driver.connect(str(other))
+    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
+    connection.close()
+
+
+def test_a_newer_schema_is_not_touched(house: House) -> None:
+    house.vault.close()
+    edit(house.path, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Conflict, match="another version"):
+        house.open()
+    edit(house.path, f"UPDATE alembic_version SET version_num = '{REVISION}'")
+    house.open()
+
+
+def test_what_is_no_database_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "v.db").write_bytes(b"not a database at all, but long enough to be looked at" * 100)
+    with pytest.raises(AuditUnavailable, match=r"v\.db"):
+        prepare(SqliteDatabase(tmp_path / "v.db"))
+    with pytest.raises(AuditUnavailable):
+        prepare(SqliteDatabase(tmp_path / "absent" / "v.db"))
+
+
+def test_looking_for_a_vault_makes_none(house: House, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(NotFound):
+        app.open_vault(chosen(empty, house.chosen.master_key.get_secret_value()))  # type: ignore[union-attr]
+    assert not (empty / "vault.db").exists()
+
+
+@pytest.mark.parametrize("url", ["", "v.db", "sqlite://", "sqlite:///", "sqlite://host/v.db", "mysql:///v.db"])
+def test_urls_that_name_no_database(url: str) -> None:
+    with pytest.raises(InvalidRequest):
+        open_database(url)
+
+
+def test_urls_that_name_one() -> None:
+    assert open_database("sqlite:////tmp/a%20b.db").path == Path("/tmp/a b.db")
+    assert open_database("sqlite:///v.db").path == Path.cwd() / "v.db"
+
+
+def test_files_are_for_their_owner_alone(house: House) -> None:
+    house.key()
+    modes = {file.name: file.stat().st_mode & 0o777 for file in house.path.parent.iterdir()}
+    assert set(modes.values()) == {0o600}, modes

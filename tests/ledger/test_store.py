@@ -1,0 +1,147 @@
+"""Stores that are full, read-only or used by readers; and the write-ahead log, which must not grow without end."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.reader import Filter
+from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, OutcomeUnknown
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import CreateKey, Encrypt, ReadKey, VerifyAudit
+from tests.house import AES, House
+from tests.ledger.faults import FaultyConnection, failing
+
+
+def test_a_full_store_is_a_refusal_and_service_comes_back(house: House) -> None:
+    name = KeyRef(house.key().id)
+    connection = house.ledger._journal._connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    before = house.log()
+    refused = 0
+    for _ in range(40):
+        try:
+            house.ask(CreateKey(AES, description="x" * 4000))
+        except KeyVaultError as error:
+            assert isinstance(error, (AuditUnavailable, OutcomeUnknown))
+            assert error.audit_id is None
+            refused += 1
+            break
+    assert refused, "the store was never full"
+    house.ledger._journal._connection.execute("PRAGMA max_page_count = 1000000")
+    deadline = time.monotonic() + 5
+    while house.ledger.fault is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    house.ask(Encrypt(name, plaintext=b"x"))
+    assert house.log()[: len(before)] == before
+    assert house.ask(VerifyAudit()).findings == ()
+    house.reopen()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_database_does_not_start(house: House) -> None:  # pragma: no cover
+    house.vault.close()
+    house.path.chmod(0o400)
+    with pytest.raises(KeyVaultError):
+        house.open()
+    house.path.chmod(0o600)
+    house.open()
+
+
+def test_a_store_that_turns_read_only_refuses_and_comes_back(house: House) -> None:
+    name = KeyRef(house.key().id)
+    journal = house.ledger._journal
+    journal._connection.execute("PRAGMA query_only = ON")
+    house.refusal(Encrypt(name, plaintext=b"x"), AuditUnavailable)
+    # The connection is replaced before the next transaction.
+    house.ask(Encrypt(name, plaintext=b"x"))
+    assert house.ask(VerifyAudit()).valid
+
+
+def test_the_write_ahead_log_stays_bounded(house: House) -> None:
+    name = KeyRef(house.key().id)
+    wal = house.path.with_name(house.path.name + "-wal")
+    sizes = []
+    for _ in range(8):
+        house.together(
+            *(house.perform(Encrypt(name, plaintext=b"x")) for _ in range(400)),
+            *(house.perform(ReadKey(name)) for _ in range(10)),
+        )
+        house.ledger.entries(Filter(1000))
+        house.ledger.verify()
+        sizes.append(wal.stat().st_size)
+    assert max(sizes) < 16 * 1024 * 1024
+
+
+def test_descriptors_do_not_leak(house: House) -> None:
+    name = KeyRef(house.key().id)
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    def use() -> None:
+        threads = [threading.Thread(target=lambda: house.ledger.entries(Filter(5))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        house.ask(CreateKey(AES))
+        house.ask(Encrypt(name, plaintext=b"x"))
+        house.ask(VerifyAudit())
+
+    use()
+    house.reopen()
+    opened = descriptors()
+    for _ in range(5):
+        use()
+        house.reopen()
+    assert descriptors() <= opened + 2
+
+
+def test_threads_that_are_gone_leave_no_connection(house: House) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(60):
+        thread = threading.Thread(target=lambda: house.ledger.entries(Filter(5)))
+        thread.start()
+        thread.join()
+    assert len(os.listdir("/proc/self/fd")) <= before + 6
+
+
+def test_a_library_that_corrupts_is_refused(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "is_safe", False)
+    with pytest.raises(AuditUnavailable, match="pysqlite3"):
+        SqliteDatabase(house.path)
+
+
+def test_a_lock_that_cannot_be_had_is_told(house: House) -> None:
+    database = SqliteDatabase(house.path.parent / "absent" / "vault.db")
+    with pytest.raises(AuditUnavailable), database.lock():
+        pass
+    # And the next one is not held up by it.
+    with pytest.raises(AuditUnavailable), database.lock():
+        pass
+
+
+def test_a_fault_while_recovering_is_not_the_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = KeyRef(house.key().id)
+    journal = house.ledger._journal
+    journal._connection = FaultyConnection(journal._connection)  # type: ignore[assignment]
+    journal._connection.before = lambda sql: failing() if sql.startswith("INSERT INTO audit") else None
+    house.refusal(Encrypt(name, plaintext=b"x"), AuditUnavailable)
+    errors = [AuditUnavailable("still gone"), ValueError("a defect")]
+    probe = journal.probe
+
+    def failing_probe() -> None:
+        if errors:
+            raise errors.pop()
+        probe()
+
+    monkeypatch.setattr(journal, "probe", failing_probe)
+    for _ in range(len(errors)):
+        house.refusal(Encrypt(name, plaintext=b"x"), AuditUnavailable)
+    house.ask(Encrypt(name, plaintext=b"x"))

@@ -1,0 +1,143 @@
+"""A sample of what a writer of the database can do, each found by a check and by a start. (The campaign is elsewhere.)"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from keyvault_lite.ledger import driver
+from keyvault_lite.model.errors import KeyVaultError
+from keyvault_lite.model.identity import Role
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import Encrypt, RevokeKey, UpdateService, VerifyAudit
+from tests.house import House, grant
+
+EDITS = {
+    "a revoked key is ACTIVE again": "UPDATE keys SET status = 'ACTIVE' WHERE name = 'revoked'",
+    "a revoked version is ACTIVE again": "UPDATE key_versions SET status = 'ACTIVE' WHERE status = 'REVOKED'",
+    "a worker is ADMIN": "UPDATE services SET role = 'ADMIN' WHERE name = 'worker'",
+    "a worker's grants are wider": "UPDATE services SET grants = '[[\"*\",[\"decrypt\"]]]' WHERE name = 'worker'",
+    "an ended service acts again": "UPDATE services SET active = 1 WHERE name = 'worker'",
+    "a token is another service's": "UPDATE tokens SET service_id = (SELECT id FROM services WHERE name = 'admin')",
+    "a token has another digest": "UPDATE tokens SET digest = zeroblob(32)",
+    "an expiry is lifted": "UPDATE services SET expires_at = NULL, created_at = created_at + 1 WHERE name = 'worker'",
+    "material is exchanged": (
+        "UPDATE key_versions SET encrypted_key = (SELECT encrypted_key FROM key_versions ORDER BY id DESC LIMIT 1)"
+    ),
+    "a key is gone": (
+        "DELETE FROM key_versions WHERE key_id = (SELECT id FROM keys WHERE name = 'revoked')",
+        "DELETE FROM keys WHERE name = 'revoked'",
+    ),
+    "a service is gone": (
+        "DELETE FROM tokens WHERE service_id = (SELECT id FROM services WHERE name = 'worker')",
+        "DELETE FROM services WHERE name = 'worker'",
+    ),
+    "a slot is gone": "DELETE FROM keyring_slots",
+    "an entry tells otherwise": "UPDATE audit_logs SET result = 'denied' WHERE id = 3",
+    "an entry has another author": "UPDATE audit_logs SET service_id = NULL WHERE id = 3",
+    "an entry is gone": "DELETE FROM audit_logs WHERE id = 3",
+    "the newest entry is gone": "DELETE FROM audit_logs WHERE id = (SELECT max(id) FROM audit_logs)",
+    "an entry is added": (
+        "INSERT INTO audit_logs SELECT id + 1, epoch, timestamp, state_seq, state_root, service_id, action, key_id, "
+        "key_version, result, reason, request_id, client_request_id, source, context_digest, bytes_in, bytes_out, "
+        "key_ref, subject, operation, comment, count, hash, hash FROM audit_logs ORDER BY id DESC LIMIT 1"
+    ),
+    "the log is empty": "DELETE FROM audit_logs",
+    "the head is gone": "DELETE FROM ledger_head",
+    "the head is smaller": "UPDATE ledger_head SET size = size - 1",
+    "everything is gone": (
+        "DELETE FROM audit_logs",
+        "DELETE FROM ledger_head",
+        "DELETE FROM key_versions",
+        "DELETE FROM keys",
+        "DELETE FROM tokens",
+        "DELETE FROM services",
+    ),
+    "a value has another type": "UPDATE keys SET created_at = CAST(created_at AS TEXT) || 'x'",
+    "a text is no text": "UPDATE keys SET description = x'ff'",
+}
+
+
+@pytest.fixture
+def lived_in(house: House) -> House:
+    """A vault with a bit of everything in it."""
+    house.key("orders")
+    house.service("worker", grant("orders", "encrypt"))
+    house.key("revoked")
+    house.ask(RevokeKey(KeyRef("revoked")))
+    house.ask(UpdateService("worker", active=False))
+    house.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
+    return house
+
+
+def tamper(path: Path, *statements: str) -> None:
+    connection = driver.connect(str(path), isolation_level=None)
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("BEGIN")
+    triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    for name, _ in triggers:
+        connection.execute(f"DROP TRIGGER {name}")
+    for statement in statements:
+        changed = connection.execute(statement).rowcount
+        assert changed, statement
+    for _, sql in triggers:
+        connection.execute(sql)
+    connection.execute("COMMIT")
+    connection.close()
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edit_is_found_at_the_start(lived_in: House, what: str) -> None:
+    edits = EDITS[what]
+    lived_in.vault.close()
+    tamper(lived_in.path, *([edits] if isinstance(edits, str) else edits))
+    with pytest.raises(Exception) as refused:
+        lived_in.open()
+    assert isinstance(refused.value, KeyVaultError) or "master key" in str(refused.value).lower(), refused.value
+
+
+@pytest.mark.parametrize("what", [what for what in EDITS if what not in {"a slot is gone"}])
+def test_an_edit_is_found_by_a_check_beside_the_service(lived_in: House, what: str) -> None:
+    edits = EDITS[what]
+    tamper(lived_in.path, *([edits] if isinstance(edits, str) else edits))
+    found = lived_in.ledger.verify()
+    assert not found.valid
+    assert found.reason
+    if what in {"an entry tells otherwise", "an entry has another author", "an entry is gone"}:
+        assert found.first_invalid == 3
+    assert all(one.table and one.problem for one in found.findings)
+
+
+
+@pytest.mark.parametrize("with_log", [True, False])
+def test_an_older_copy_is_found(lived_in: House, tmp_path: Path, *, with_log: bool) -> None:
+    lived_in.ledger.empty_write_ahead_log()
+    lived_in.vault.close()
+    older = tmp_path / "older.db"
+    shutil.copy(lived_in.path, older)
+    lived_in.open()
+    key = lived_in.key("later")
+    lived_in.ask(RevokeKey(KeyRef("orders")))
+    lived_in.vault.close()
+    if with_log:
+        shutil.copy(older, lived_in.path)
+    else:
+        # Only the rows of one key go back to what they were; each of them is genuine.
+        connection = driver.connect(str(lived_in.path), isolation_level=None)
+        connection.execute(f"ATTACH '{older}' AS older")
+        for table in ("keys", "key_versions"):
+            connection.execute(f"REPLACE INTO {table} SELECT * FROM older.{table}")
+        connection.close()
+    with pytest.raises(KeyVaultError) as refused:
+        lived_in.open()
+    assert refused.value.code == "integrity_violation"
+    assert key.name == "later"
+
+
+def test_a_clean_vault_has_no_findings(lived_in: House) -> None:
+    found = lived_in.ask(VerifyAudit())
+    assert (found.valid, found.findings, found.first_invalid, found.reason) == (True, (), None, None)
+    assert found.entries >= lived_in.size - 1
+    _, token = lived_in.service("eye", role=Role.AUDITOR)
+    assert lived_in.ask(VerifyAudit(), token).valid
