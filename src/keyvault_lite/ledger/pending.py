@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final
 
 from keyvault_lite.audit.entry import encode_draft, entry_hash, entry_row
@@ -176,16 +177,22 @@ class Pending:
         kept = self._replies.get((service_id, key_digest))
         return self._stored_reply(service_id, key_digest) if kept is None else kept
 
+    def _append(self, connection: driver.Connection) -> None:
+        place = 0
+        for size in statements.CHUNKS:
+            while len(self._entries) - place >= size:
+                values = list(chain.from_iterable(self._entries[place : place + size]))
+                if connection.execute(statements.APPEND_MANY[size], values).rowcount != size:
+                    raise IntegrityViolation("the log did not take every entry")
+                place += size
+
     def store(self, connection: driver.Connection, after: Known) -> None:
         """Write it all into the open transaction, and read back that it was taken."""
         for table, row in self._rows:
             connection.execute(statements.UPSERT[table], row)
         for change in self._changes:
             connection.executemany(statements.LOSE_REPLY, [(lost,) for lost in change.lost_replies])
-        if self._entries:
-            written = connection.executemany(statements.APPEND, self._entries).rowcount
-            if written != len(self._entries):
-                raise IntegrityViolation("the log did not take every entry")
+        self._append(connection)
         if self._full_tiles:
             connection.executemany(statements.PUT_TILE, self._full_tiles)
         values = (*after.head.values(), after.mac)

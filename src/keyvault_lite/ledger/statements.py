@@ -22,6 +22,10 @@ def _select(form: RowFormat) -> str:
 
 
 APPEND: Final = _insert("audit_logs", ENTRY_COLUMNS)
+CHUNKS: Final = (64, 32, 16, 8, 4, 2, 1)
+"""Entries a statement appends, the largest first: the driver lets go of the interpreter at each statement."""
+_APPEND_INTO, _, _APPEND_ONE = APPEND.partition(" VALUES ")
+APPEND_MANY: Final = {size: f"{_APPEND_INTO} VALUES {', '.join([_APPEND_ONE] * size)}" for size in CHUNKS}
 ENTRIES: Final = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM audit_logs"  # noqa: S608
 LAST_ENTRY: Final = "SELECT id, hash FROM audit_logs ORDER BY id DESC LIMIT 1"
 READ_HEAD: Final = f"SELECT {', '.join(HEAD_COLUMNS)}, mac FROM ledger_head WHERE id = 1"  # noqa: S608
