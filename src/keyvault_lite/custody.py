@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from keyvault_lite.app import (
@@ -28,6 +29,7 @@ from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.replies import Finding, Verification
 from keyvault_lite.model.requests import TrustAnchor
 from keyvault_lite.settings import Settings
+from keyvault_lite.witness.anchor import SharedAnchor
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ def show_anchor(chosen: Settings) -> AnchorView:
     database = open_database(chosen.database_url)
     if is_shared(chosen.anchor):
         slots = read_offline(database.path, stored_slots) if database.exists() else ()
-        anchor = open_anchor(chosen, database, Keyring.open(slots, master_key(chosen)))
-        mark = None if anchor is None else anchor.read()
+        keyring = Keyring.open(slots, master_key(chosen))
+        with closing(shared_anchor(chosen, keyring.instance_id, keyring.log_public_key)) as anchor:
+            mark = anchor.read()
         return AnchorView(str(chosen.anchor), where_it_stands(anchor, database.path), mark)
     file = file_anchor(chosen, database)
     if file is None:
@@ -58,10 +61,11 @@ def trust_anchor(chosen: Settings, accepted: Accepted | None = None) -> Trusted:
     found = verify(chosen)
     # Nothing but the anchor is left out when the vault is opened.
     vault = open_vault(chosen, anchored=False)
-    try:
+    with closing(vault), ExitStack() as opened:
         anchor = open_anchor(chosen, vault.database, vault.keyring)
         if anchor is None:
             raise Conflict("KEYVAULT_ANCHOR is off: there is no anchor to trust")
+        opened.callback(anchor.close)
         try:
             mark = anchor.read()
         except DamagedAnchor:
@@ -71,16 +75,15 @@ def trust_anchor(chosen: Settings, accepted: Accepted | None = None) -> Trusted:
         if accepted is not None:
             check_accepted(accepted, before.size, before.root)
         lost = None if mark is None else describe_loss(mark, before.size)
+        if isinstance(anchor, SharedAnchor):
+            anchor.check_trusted(before.epoch if lost is None else before.epoch + 1)
         # The entry first: an anchor that was replaced without one would be a rollback that nobody has on record.
         asyncio.run(perform(vault, TrustAnchor(before.size, lost)))
         kept = anchor.keep_aside() if isinstance(anchor, FileAnchor) else None
         after = vault.ledger.mark()
         anchor.replace(after)
-        anchor.close()
         place = None if kept is None else str(kept)
         return Trusted(before.size, before.root, after.epoch, after.size, lost, place)
-    finally:
-        vault.close()
 
 
 def verify(
@@ -104,7 +107,11 @@ def verify(
     def anchor(identity: Identity | None) -> AnyAnchor | None:
         if not is_shared(chosen.anchor):
             return file_anchor(chosen, database)
-        return None if identity is None else shared_anchor(chosen, identity.instance_id, identity.log_public_key)
+        if identity is None:
+            return None
+        made = shared_anchor(chosen, identity.instance_id, identity.log_public_key)
+        opened.callback(made.close)
+        return made
 
     def unlock(slots: Sequence[Slot]) -> Keyring | None:
         try:
@@ -119,4 +126,5 @@ def verify(
         raise NotFound(f"the database {database.path} is empty; run `kvl init`")
     unlocking = None if public else unlock
     means = Means(anchor, verify_ed25519, unlock=unlocking, key=key, against=against, progress=progress)
-    return check(database.path, means)
+    with ExitStack() as opened:
+        return check(database.path, means)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,13 +12,15 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from keyvault_lite import app
+from keyvault_lite import app, custody
 from keyvault_lite.app import Vault
 from keyvault_lite.audit.checkpoint import verify_cosignature, verify_note
 from keyvault_lite.audit.receipt import parse_receipt, verify_receipt
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger.anchor import FileAnchor, Mark
 from keyvault_lite.ledger.outcome import Outcome
+from keyvault_lite.ledger.trust import Accepted
+from keyvault_lite.model.encoding import decode_base64
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.settings import InvalidSettings, Settings
@@ -70,10 +73,10 @@ class Site:
             }
         )
 
-    def witness(self, name: str = "w") -> Register:
+    def witness(self, name: str = "w", *, logs: tuple[str, ...] = ()) -> Register:
         """Start the witness (again, on the same port), with the memory in the folder of that name."""
         self.stop.close()
-        made = register(self.folder / name, self.first.verifier_key)
+        made = register(self.folder / name, *(logs or (self.first.verifier_key,)))
         port = int(self.url.rsplit(":", 1)[1]) if self.url else 0
         self.url = self.stop.enter_context(served(made, port=port))
         return made
@@ -256,6 +259,35 @@ def test_a_vault_moves_to_a_shared_anchor_once_it_was_trusted(site: Site) -> Non
     assert vault.ledger.verify().valid
     vault.close()
     assert record(site.open(**shared)) == last + 1
+
+
+def test_the_first_mark_and_a_new_epoch_are_the_operators_word(site: Site, tmp_path: Path) -> None:
+    """`kvl anchor trust` with a witness: accepted once, and after a restore only under a name that it was told."""
+    shared = site.settings("a", anchor=site.url)
+    assert custody.trust_anchor(shared).epoch == 0
+    site.copy("a", "old")
+    vault = site.open(anchor=site.url)
+    record(vault)
+    vault.close()
+    site.copy("old", "a")
+    with pytest.raises(IntegrityViolation, match="--acknowledge-rollback --size") as raised:
+        site.open(anchor=site.url)
+    found = re.search(r"--size (\d+) --root (\S+?)`", str(raised.value))
+    assert found is not None
+    accepted = Accepted(int(found[1]), decode_base64(found[2]))
+    with pytest.raises(Conflict, match="give it the key") as refused:
+        custody.trust_anchor(shared, accepted)
+    later = re.search(r"the key (\S+) first", str(refused.value))
+    assert later is not None
+    site.witness(logs=(site.first.verifier_key, later[1]))
+    assert custody.trust_anchor(shared, accepted).epoch == 1
+    vault = site.open(anchor=site.url)
+    assert record(vault) == accepted.size + 2
+    assert vault.ledger.log_key().verifier_key == later[1]
+    vault.close()
+    site.copy("old", "a")
+    with pytest.raises(IntegrityViolation, match="it was put back or replaced"):
+        site.open(anchor=site.url)
 
 
 def test_a_rollback_is_refused_although_every_file_of_the_host_went_back(site: Site) -> None:
