@@ -10,33 +10,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import uvicorn
-from uvicorn.supervisors import Multiprocess
-
-from keyvault_lite import observe, settings
+from keyvault_lite import observe
 from keyvault_lite.audit.checkpoint import COSIGNATURE, verifier_key
 from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, WrongMasterKey, read_master_key
+from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, read_master_key
 from keyvault_lite.crypto.witness import WitnessKey, verify_ed25519
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.check import Identity, Means, check, verification_of
-from keyvault_lite.ledger.inspection import Progress
+from keyvault_lite.ledger.anchor import SAME_DIRECTORY, FileAnchor, where_it_stands
 from keyvault_lite.ledger.ledger import Ledger, open_database, prepare
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, NotFound
 from keyvault_lite.model.identity import SystemCredential
-from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.names import new_id
-from keyvault_lite.model.replies import Finding, NewService, Verification
-from keyvault_lite.model.requests import AddSlot, Initialise, Origin, RecoverAdmin, RemoveSlots, Repair, Request
+from keyvault_lite.model.replies import Finding, NewService
+from keyvault_lite.model.requests import (
+    AddSlot,
+    Initialise,
+    Origin,
+    RecoverAdmin,
+    RemoveSlots,
+    Repair,
+    Request,
+)
 from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.wire import native
 from keyvault_lite.wire.aws import Aws
 from keyvault_lite.wire.aws import belongs as aws_belongs
 from keyvault_lite.wire.http import Dispatcher
+from keyvault_lite.wire.server import Server
 from keyvault_lite.wire.server import serve as server_config
 from keyvault_lite.wire.vault import VaultDialect
 from keyvault_lite.wire.witness import WitnessApplication
@@ -47,6 +50,10 @@ from keyvault_lite.witness.watch import Watch
 
 AnyAnchor = FileAnchor | SharedAnchor
 
+_ANCHOR_ADVICE: Final = {
+    SAME_DIRECTORY: "it goes back together with the database; let KEYVAULT_ANCHOR name a file elsewhere",
+    "off": "a database that is put back will not be found out",
+}
 CANNOT_START: Final = (InvalidMasterKey, InvalidSettings, KeyVaultError)
 """What keeps a command or server from starting; each says in one sentence why."""
 
@@ -80,7 +87,8 @@ class Vault:
         self.engine.close()
 
 
-def _master_key(chosen: Settings) -> MasterKey:
+def master_key(chosen: Settings) -> MasterKey:
+    """The key that the settings name. Raises InvalidMasterKey."""
     text = None if chosen.master_key is None else chosen.master_key.get_secret_value()
     return read_master_key(text=text, path=chosen.master_key_file)
 
@@ -89,12 +97,13 @@ def _origin() -> Origin:
     return Origin(request_id=os.urandom(16))
 
 
-def open_vault(chosen: Settings, *, quarantine: bool = False) -> Vault:
+def open_vault(chosen: Settings, *, quarantine: bool = False, anchored: bool = True) -> Vault:
     """Open an initialised vault, every check included. Raises one of CANNOT_START.
 
-    With `quarantine`, what does not verify is set aside where that is possible.
+    With `quarantine`, what does not verify is set aside where that is possible. Without `anchored`, the anchor is
+    neither compared nor written: for `trust_anchor` alone.
     """
-    master = _master_key(chosen)
+    master = master_key(chosen)
     database = open_database(chosen.database_url)
     # Looking at a vault that is not there must not make one.
     slots = prepare(database) if database.exists() else ()
@@ -102,21 +111,23 @@ def open_vault(chosen: Settings, *, quarantine: bool = False) -> Vault:
         _refuse_emptied(chosen, database)
         raise NotFound("the vault is not initialised; run `kvl init`")
     keyring = Keyring.open(slots, master)
-    return _compose(chosen, database, master, keyring, quarantine=quarantine)
+    return _compose(chosen, database, master, keyring, quarantine=quarantine, anchored=anchored)
 
 
-def _is_shared(anchor: str | None) -> bool:
+def is_shared(anchor: str | None) -> bool:
+    """Whether KEYVAULT_ANCHOR names a shared anchor."""
     return anchor is not None and anchor.startswith(("https://", "http://"))
 
 
 def open_anchor(chosen: Settings, database: SqliteDatabase, keyring: Keyring) -> AnyAnchor | None:
     """The anchor that KEYVAULT_ANCHOR names, by default a file beside the database."""
-    if _is_shared(chosen.anchor):
-        return _shared_anchor(chosen, keyring.instance_id, keyring.log_public_key)
-    return _file_anchor(chosen, database)
+    if is_shared(chosen.anchor):
+        return shared_anchor(chosen, keyring.instance_id, keyring.log_public_key)
+    return file_anchor(chosen, database)
 
 
-def _shared_anchor(chosen: Settings, instance_id: bytes, public_key: bytes) -> SharedAnchor:
+def shared_anchor(chosen: Settings, instance_id: bytes, public_key: bytes) -> SharedAnchor:
+    """The shared anchor that KEYVAULT_ANCHOR names, of the log with that key."""
     client = _witness_client(chosen, str(chosen.anchor))
     return SharedAnchor(client, instance_id=instance_id, public_key=public_key, verify=verify_ed25519)
 
@@ -131,7 +142,8 @@ def _witness_client(chosen: Settings, url: str) -> WitnessClient:
         raise InvalidSettings("KEYVAULT_WITNESS_CACERT is not a readable file of certificates.") from error
 
 
-def _file_anchor(chosen: Settings, database: SqliteDatabase) -> FileAnchor | None:
+def file_anchor(chosen: Settings, database: SqliteDatabase) -> FileAnchor | None:
+    """The anchor's file, whether there is one or not; None if the anchor is off."""
     if chosen.anchor == "off":
         return None
     path = database.path.with_name(database.path.name + ".anchor") if chosen.anchor is None else Path(chosen.anchor)
@@ -140,12 +152,12 @@ def _file_anchor(chosen: Settings, database: SqliteDatabase) -> FileAnchor | Non
 
 def _refuse_emptied(chosen: Settings, database: SqliteDatabase) -> None:
     """Raise IntegrityViolation for an empty database beside an anchor that remembers a vault."""
-    if _is_shared(chosen.anchor):
+    if is_shared(chosen.anchor):
         raise IntegrityViolation(
             "the database is empty, and a vault does not begin with a shared anchor. If there was a vault, its "
             "database was replaced or removed: restore it. A new one begins with a file as anchor (docs/witness.md)."
         )
-    anchor = _file_anchor(chosen, database)
+    anchor = file_anchor(chosen, database)
     if anchor is not None and anchor.exists():
         raise IntegrityViolation(
             f"the database is empty, but the anchor {anchor.place} remembers a vault: the database was replaced or "
@@ -154,10 +166,16 @@ def _refuse_emptied(chosen: Settings, database: SqliteDatabase) -> None:
 
 
 def _compose(
-    chosen: Settings, database: SqliteDatabase, master: MasterKey, keyring: Keyring, *, quarantine: bool = False
+    chosen: Settings,
+    database: SqliteDatabase,
+    master: MasterKey,
+    keyring: Keyring,
+    *,
+    quarantine: bool = False,
+    anchored: bool = True,
 ) -> Vault:
-    client = None if chosen.witness is None else _witness_client(chosen, chosen.witness)
-    anchor = open_anchor(chosen, database, keyring)
+    client = None if chosen.witness is None or not anchored else _witness_client(chosen, chosen.witness)
+    anchor = open_anchor(chosen, database, keyring) if anchored else None
     ledger = Ledger.open(database, keyring, anchor, quarantine=quarantine)
     watch = None if client is None else Watch(ledger, client, max_age=chosen.witness_max_age)
     vault = Vault(database, master, keyring, anchor, ledger, Engine(ledger, keyring), watch)
@@ -171,7 +189,8 @@ def _compose(
     return vault
 
 
-async def _perform(vault: Vault, request: Request) -> object:
+async def perform(vault: Vault, request: Request) -> object:
+    """Have the vault itself do something, and return the result."""
     return (await vault.engine.perform(request, SystemCredential(), _origin())).result
 
 
@@ -179,7 +198,7 @@ async def _initialise(
     chosen: Settings, name: str = "admin", *, quarantine: bool = False
 ) -> tuple[Vault, NewService | None]:
     """Open the vault; if it is empty, begin it and return its first ADMIN. Exactly one process does."""
-    master = _master_key(chosen)
+    master = master_key(chosen)
     database = open_database(chosen.database_url)
     with database.beginning():
         if database.exists() and prepare(database):
@@ -190,7 +209,7 @@ async def _initialise(
         vault = _compose(chosen, database, master, keyring)
         try:
             slot = keyring.seal(master, slot_id=new_id(), created_at=vault.ledger.now())
-            made = await _perform(vault, Initialise(slot, name))
+            made = await perform(vault, Initialise(slot, name))
         except BaseException:
             vault.close()
             raise
@@ -218,7 +237,7 @@ def recover_admin(chosen: Settings) -> NewVault:
     async def run() -> NewVault:
         vault = open_vault(chosen)
         try:
-            made = await _perform(vault, RecoverAdmin())
+            made = await perform(vault, RecoverAdmin())
         finally:
             vault.close()
         if not isinstance(made, NewService):
@@ -244,11 +263,11 @@ def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False)
             keep = [slot.id for slot in slots if vault.keyring.opens(slot, new_master)]
             if not keep:
                 slot = vault.keyring.seal(new_master, slot_id=new_id(), created_at=vault.ledger.now())
-                await _perform(vault, AddSlot(slot))
+                await perform(vault, AddSlot(slot))
                 keep = [slot.id]
             old = tuple(slot.id for slot in slots if slot.id not in keep)
             if old and not keep_old:
-                await _perform(vault, RemoveSlots(old))
+                await perform(vault, RemoveSlots(old))
                 vault.ledger.empty_write_ahead_log()  # what the old master key opens is in no file of ours any more
         finally:
             vault.close()
@@ -271,51 +290,12 @@ def repair(chosen: Settings) -> tuple[Finding, ...]:
                 slot = None
                 if one.table == "keyring_slots":
                     slot = vault.keyring.seal(vault.master, slot_id=one.row, created_at=vault.ledger.now())
-                await _perform(vault, Repair(one, slot))
+                await perform(vault, Repair(one, slot))
             return vault.ledger.lost
         finally:
             vault.close()
 
     return asyncio.run(run())
-
-
-def verify(
-    chosen: Settings,
-    *,
-    public: bool = False,
-    key: str | None = None,
-    against: str | None = None,
-    progress: Progress | None = None,
-) -> Verification:
-    """Check the whole vault offline, beside a running server too. Writes nothing, and takes no lock.
-
-    `public` needs no master key, but the log's verifier key: the anchor's, or `key`. `against` is a checkpoint that
-    somebody has kept. Raises one of CANNOT_START if nothing can be judged.
-    """
-    database = open_database(chosen.database_url)
-    master = None if public else _master_key(chosen)
-    if not database.path.exists():
-        raise NotFound(f"there is no database {database.path}")
-
-    def anchor(identity: Identity | None) -> AnyAnchor | None:
-        if not _is_shared(chosen.anchor):
-            return _file_anchor(chosen, database)
-        return None if identity is None else _shared_anchor(chosen, identity.instance_id, identity.log_public_key)
-
-    def unlock(slots: Sequence[Slot]) -> Keyring | None:
-        try:
-            return None if master is None else Keyring.open(slots, master)
-        except WrongMasterKey:
-            return None
-
-    if not database.exists():
-        remembered = anchor(None)
-        if isinstance(remembered, FileAnchor) and remembered.exists():
-            return verification_of([Finding("database", database.path.name, f"is empty; {remembered.place} is not")])
-        raise NotFound(f"the database {database.path} is empty; run `kvl init`")
-    unlocking = None if public else unlock
-    means = Means(anchor, verify_ed25519, unlock=unlocking, key=key, against=against, progress=progress)
-    return check(database.path, means)
 
 
 # Serving
@@ -358,14 +338,22 @@ def build(chosen: Settings, *, vault: Vault | None = None, loopback_only: bool =
             aws.engine = transit.engine = engine
             yield engine
 
-    return native.build(lifespan=serving, mounts=[(aws_belongs, aws), (transit.belongs, transit)], loopback_only=loopback_only)
+    mounts = [(aws_belongs, aws), (transit.belongs, transit)]
+    return native.build(lifespan=serving, mounts=mounts, loopback_only=loopback_only)
 
 
-def create_app() -> Dispatcher:
-    """The application of one worker process of `kvl serve`."""
-    chosen = settings.load()
-    observe.configure_logs(chosen.log_level)
-    return build(chosen)
+def open_to_serve(chosen: Settings, *, quarantine: bool = False, begin: bool = True) -> Vault:
+    """Open the vault; with `begin`, make an empty database one and print its first token on standard error."""
+    if not begin:
+        vault, made = open_vault(chosen, quarantine=quarantine), None
+    else:
+        vault, made = asyncio.run(_initialise(chosen, quarantine=quarantine))
+    if made is not None:
+        _announce(made)
+    stands = where_it_stands(vault.anchor, vault.database.path)
+    if stands in _ANCHOR_ADVICE:
+        print(f"KeyVault Lite: anchor: {stands}: {_ANCHOR_ADVICE[stands]}", file=sys.stderr, flush=True)
+    return vault
 
 
 def check_address(chosen: Settings) -> None:
@@ -386,36 +374,6 @@ def check_address(chosen: Settings) -> None:
             "Plain HTTP is served on loopback addresses only: set KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY, "
             "or KEYVAULT_ALLOW_PLAIN_HTTP=1 behind something that ends TLS."
         )
-
-
-def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False) -> None:
-    """Serve until stopped. The checks run here, in the parent: what they find is raised as one of CANNOT_START."""
-    check_address(chosen)
-    observe.configure_logs(chosen.log_level)
-    if quarantine and workers > 1:
-        raise InvalidSettings("A vault in quarantine is served by one process.")
-    vault, made = asyncio.run(_initialise(chosen, quarantine=quarantine))
-    if made is not None:
-        _announce(made)
-    app: Dispatcher | str = build(chosen, vault=vault)
-    if workers > 1:
-        vault.close()
-        app = "keyvault_lite.app:create_app"
-    config = server_config(
-        app,
-        host=chosen.host,
-        port=chosen.port,
-        workers=workers,
-        tls_cert=None if chosen.tls_cert is None else str(chosen.tls_cert),
-        tls_key=None if chosen.tls_key is None else str(chosen.tls_key),
-    )
-    scheme = "http" if chosen.tls_cert is None else "https"
-    print(f"KeyVault Lite listens on {scheme}://{chosen.host}:{chosen.port}", file=sys.stderr, flush=True)
-    if workers > 1:
-        config.factory = True
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
-    else:
-        uvicorn.Server(config).run()
 
 
 # The witness, another process on another machine
@@ -465,4 +423,4 @@ def serve_witness(chosen: Settings, folder: Path, logs: Sequence[str]) -> None:
         )
         scheme = "http" if chosen.tls_cert is None else "https"
         print(f"The witness listens on {scheme}://{chosen.host}:{chosen.port}", file=sys.stderr, flush=True)
-        uvicorn.Server(config).run()
+        Server(config).run()

@@ -9,7 +9,19 @@ import typer
 from typer.core import TyperGroup
 
 from keyvault_lite import __version__
-from keyvault_lite.cli import audit, cipher, key, master_key, quickstart, service, signature, status, vault, witness
+from keyvault_lite.cli import (
+    anchor,
+    audit,
+    cipher,
+    key,
+    master_key,
+    quickstart,
+    service,
+    signature,
+    status,
+    vault,
+    witness,
+)
 from keyvault_lite.cli.failure import Failure
 from keyvault_lite.cli.output import note
 from keyvault_lite.model.errors import KeyVaultError
@@ -22,14 +34,14 @@ SETTINGS = """
 - `KEYVAULT_CACERT`: certificates (PEM) to trust instead of the system's
 - `KEYVAULT_ALLOW_PLAIN_HTTP`: `1` allows plain http on an address that is not loopback
 
-**init, serve, verify and master-key** work on the vault itself and read, also from `keyvault.toml`,
+**init, serve, verify, anchor and master-key** work on the vault itself and read, also from `keyvault.toml`,
 
 - `KEYVAULT_MASTER_KEY_FILE` (preferred) or `KEYVAULT_MASTER_KEY` (base64, 32 bytes)
 - `KEYVAULT_DATABASE_URL` (default `sqlite:///keyvault.db`)
 - `KEYVAULT_ANCHOR`, `KEYVAULT_ANCHOR_SYNC`
 - `KEYVAULT_WITNESS`, `KEYVAULT_WITNESS_KEY`, `KEYVAULT_WITNESS_MAX_AGE`, `KEYVAULT_WITNESS_CACERT`
 - `KEYVAULT_HOST`, `KEYVAULT_PORT`, `KEYVAULT_TLS_CERT`, `KEYVAULT_TLS_KEY`, `KEYVAULT_ALLOW_PLAIN_HTTP`
-- `KEYVAULT_LOG_LEVEL`
+- `KEYVAULT_LOG_LEVEL`, `KEYVAULT_MAX_CONNECTIONS`
 
 **Exit codes:** 0 done, 1 refused or does not verify, 2 could not run, 130 interrupted.
 """
@@ -89,6 +101,7 @@ for module in (vault, status, cipher, signature):
 app.add_typer(key.app, name="key")
 app.add_typer(service.app, name="service")
 app.add_typer(audit.app, name="audit")
+app.add_typer(anchor.app, name="anchor")
 app.add_typer(master_key.app, name="master-key")
 app.add_typer(witness.app, name="witness")
 

@@ -76,16 +76,20 @@ def serve(
         bool,
         typer.Option("--quarantine", help="Start without the objects that do not verify; see `kvl repair`."),
     ] = False,
+    begin: Annotated[
+        bool,
+        typer.Option("--init/--no-init", help="Make an empty database a vault and print the token of its first ADMIN."),
+    ] = True,
 ) -> None:
     """Serve the vault over HTTP until it is stopped. It is checked before; what is found ends it with one sentence."""
-    from keyvault_lite import app as composition
-    from keyvault_lite import settings
+    from keyvault_lite import serving, settings
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    # The server has its own way to stop and ends with the signal, as service managers expect of it.
+    # Until the server takes it over: what has not begun to serve has nothing to finish.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with starting():
-        composition.serve(settings.load(**given), workers=workers, quarantine=quarantine)
+        code = serving.serve(settings.load(**given), workers=workers, quarantine=quarantine, begin=begin)
+    raise typer.Exit(code)
 
 
 @app.command("repair")
@@ -122,14 +126,13 @@ def verify(
 
     Exit code 0 clean, 1 tampered with (one line a finding), 2 could not run.
     """
-    from keyvault_lite import app as composition
-    from keyvault_lite import settings
+    from keyvault_lite import custody, settings
 
     if key is not None and not public:
         raise CannotRun("--key goes with --public: with the master key the vault knows its own")
     kept = None if against is None else against.read_bytes().decode("utf-8", "replace")
     with starting(), counting("entries") as progress:
-        found = composition.verify(settings.load(), public=public, key=key, against=kept, progress=progress)
+        found = custody.verify(settings.load(), public=public, key=key, against=kept, progress=progress)
     if output is Format.JSON:
         typer.echo(json.dumps(_as_json(found), ensure_ascii=False))
     else:

@@ -91,13 +91,14 @@ def read_master_key(*, text: str | None, path: str | None) -> MasterKey:
     if text and path:
         raise InvalidMasterKey(f"Both {_BOTH} are set; set one of them, preferably the file.")
     if path:
-        return MasterKey.parse(_read(path))
+        return MasterKey.parse(read_text(path))
     if text:
         return MasterKey.parse(text)
     raise InvalidMasterKey(f"No master key: neither of {_BOTH} is set.")
 
 
-def _read(path: str) -> str:
+def read_text(path: str) -> str:
+    """What a master key file holds, not yet judged. Raises InvalidMasterKey if it cannot be read."""
     try:
         with Path(path).open("rb") as file:
             _check_mode(path, file.fileno())

@@ -65,13 +65,18 @@ class Jobs:
         """Do what is due now."""
         # What another process has done is not due here any more.
         await self._engine.in_background(self._ledger.refresh)
+        if self._ledger.leads:
+            await self._lead()
+        await self._forget_erased()
+
+    async def _lead(self) -> None:
+        """What one process does for all."""
         await self._scrub()
         now = time.time_ns() // 1000
         keys = list(self._ledger.snapshot().keys_after(None))
         await self._perform_each(_rotation(key) for key in keys if _rotation_due(key, now))
         if self._clock_is_steady():
             await self._perform_each(EraseDueKey(KeyRef(key.id)) for key in keys if _erasure_due(key, now))
-        await self._forget_erased()
         await self._engine.in_background(self._ledger.forget_replies)
 
     async def _forget_erased(self) -> None:

@@ -47,6 +47,8 @@ class SqliteDatabase:
         self._reserve = path.with_name(path.name + ".reserve")
         self._looked, self._low = 0.0, False
         self._beginning = _FileLock(path.with_name(path.name + ".init"))
+        self._leading = _FileLock(path.with_name(path.name + ".jobs"))
+        self._leads = False
 
     def exists(self) -> bool:
         """Whether there is a file that is not empty."""
@@ -126,6 +128,17 @@ class SqliteDatabase:
         with self._beginning.held():
             yield
 
+    def leads(self) -> bool:
+        """Whether this process is the one that does the timed work: the first that asks, until it ends."""
+        self._leads = self._leads or self._leading.try_acquire()
+        return self._leads
+
+    def stop_leading(self) -> None:
+        """Let another process do it."""
+        if self._leads:
+            self._leads = False
+            self._leading.release()
+
     def check_same_file(self) -> None:
         """Raise IntegrityViolation if the path no longer leads to the open file (renamed over, unlinked).
 
@@ -164,6 +177,19 @@ class _FileLock:
         except OSError as error:
             self._threads.release()
             raise AuditUnavailable("the lock file beside the database cannot be used") from error
+
+    def try_acquire(self) -> bool:
+        """Take it, if nobody has it."""
+        if not self._threads.acquire(blocking=False):
+            return False
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._threads.release()
+            return False
+        return True
 
     def release(self) -> None:
         if self._descriptor is not None:

@@ -1,22 +1,54 @@
-"""How the application is run: uvicorn, with what it leaves open closed."""
+"""How the application is run: uvicorn, with what it leaves open closed.
 
-from collections.abc import Callable
+Whoever connects has a bounded time for each thing that is awaited of him, and a bounded number of others beside him;
+what is awaited of the server at its end is that it answers who has asked.
+"""
+
+import math
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
 from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from keyvault_lite.observe.metrics import METRICS
+
 MAX_HEAD: Final = 64 * 1024
 BACKLOG: Final = 2048
 KEEP_ALIVE: Final = 75
 """Seconds an idle connection stays open: longer than the usual pools of clients keep theirs."""
+HEAD_SECONDS: Final = 10.0
+"""How long a head may take, from the connection or the first byte on."""
+BODY_SECONDS: Final = 30.0
+"""How long a body may take, from the end of its head on."""
+WRITE_SECONDS: Final = 30.0
+"""How long a client may leave what it was sent unread."""
+GRACE_SECONDS: Final = 8
+"""How long requests under way have when the server ends: less than `docker stop` waits."""
+MAX_CONNECTIONS: Final = 1_000
+OVERFLOW: Final = 64
+"""Connections beyond the limit that are told so; those beyond are closed without a word."""
+FRESH_SECONDS: Final = 1.0
+"""How long a new connection is left alone although it has sent nothing yet."""
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-
-_LIST: Final = b"LIST "
-_STAND_IN: Final = b"LINK "
-"""The Vault dialect has a method that the parser does not know. It reads one of the same length, and the application
-sees the right one; a real LINK stays what it is."""
+_NOTHING, _A_HEAD, _A_BODY = 0, 1, 2
+_ALLOWED: Final = (math.inf, HEAD_SECONDS, BODY_SECONDS)
+_FULL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 22\r\n"
+    b"retry-after: 1\r\ncache-control: no-store\r\nconnection: close\r\n\r\nToo many connections.\n"
+)
+_SLOW: Final = (
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 27\r\n"
+    b"cache-control: no-store\r\nconnection: close\r\n\r\nThe request took too long.\n"
+)
 
 
 class RefusedHeadError(Exception):
@@ -24,7 +56,7 @@ class RefusedHeadError(Exception):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Bounds request line and headers, which uvicorn does not.
+    """Bounds request line and headers, connections, and the time that clients take, which uvicorn does not.
 
     That a message has one framing only (RFC 9112, 6.3: Content-Length beside Transfer-Encoding is how requests are
     smuggled past proxies) is its parser's work; tests/wire/test_server.py holds it to that.
@@ -32,44 +64,185 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _head = 0
     _in_head = False
-    _between = True
-    """Whether the next byte begins a message."""
-    _lists = False
+    _awaited = _A_HEAD
+    """What the client is still to send."""
+    _timed = _NOTHING
+    """What `deadline` is for."""
+    _asked = False
+    """Whether any request was complete in its head."""
+    _turned_away = False
+    deadline = math.inf
+    """Until when it has to come (time of the loop)."""
+    unread_until = math.inf
+    """Until when the client has to read what it was sent."""
+
+    def __init__(self, *arguments: Any, limit: int = MAX_CONNECTIONS, **more: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **more)
+        self._limit = limit
+
+    def connection_made(self, transport: Any) -> None:  # noqa: ANN401
+        """Take the connection in, if there is room or room can be made."""
+        super().connection_made(transport)
+        self._time()
+        beyond = len(self.connections) - self._limit
+        if beyond > 0 and not self._make_room():
+            METRICS.count_connection("full")
+            self._turned_away = True
+            if beyond > OVERFLOW:
+                transport.abort()
+
+    def _make_room(self) -> bool:
+        """Close the connection that needs its place least: one that never asked anything, else the longest idle."""
+        now = self.loop.time()
+        silent = [one for one in self.connections if one._is_silent(now)]  # type: ignore[union-attr]  # noqa: SLF001
+        idle = [] if silent else [one for one in self.connections if one._is_idle()]  # type: ignore[union-attr]  # noqa: SLF001
+        if silent:
+            least = min(silent, key=lambda one: one.deadline)  # type: ignore[union-attr]
+        elif idle:
+            least = min(idle, key=lambda one: one.timeout_keep_alive_task.when())  # type: ignore[union-attr]
+        else:
+            return False
+        METRICS.count_connection("idle")
+        least.transport.close()
+        self.connections.discard(least)
+        return True
+
+    def _is_silent(self, now: float) -> bool:
+        return not (self._asked or self._turned_away) and self.deadline - HEAD_SECONDS < now - FRESH_SECONDS
+
+    def _is_idle(self) -> bool:
+        # Set when an answer is complete, until something comes in again.
+        return self.timeout_keep_alive_task is not None
 
     def on_message_begin(self) -> None:
         """Begin to count."""
         super().on_message_begin()
         self._head = 0
         self._in_head = True
-        self._between = False
-
-    def on_message_complete(self) -> None:
-        """Note that the next message may begin."""
-        self._between = True
-        super().on_message_complete()
+        self._awaited = _A_HEAD
 
     def on_headers_complete(self) -> None:
         """Judge the whole head, before the application sees any of it."""
         self._in_head = False
+        self._awaited = _A_BODY
+        self._asked = True
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > MAX_HEAD:
             raise RefusedHeadError
         super().on_headers_complete()
-        if self._lists:
-            self._lists = False
-            self.scope["method"] = "LIST"
+
+    def on_message_complete(self) -> None:
+        """Await nothing more."""
+        self._awaited = _NOTHING
+        super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a head that does not end is cut off. The read in which it begins is not counted."""
+        if self._turned_away:
+            self.transport.write(_FULL)
+            self.transport.close()
+            return
         unfinished = self._in_head
-        if self._between and data.startswith(_LIST):
-            self._lists = True
-            data = _STAND_IN + data[len(_LIST) :]
         super().data_received(data)
+        if self._awaited != self._timed:
+            self._time()
         if unfinished and self._in_head:
             self._head += len(data)
             if self._head > MAX_HEAD and not self.transport.is_closing():
                 self.send_400_response("Request head too large.")
+
+    def _time(self) -> None:
+        self._timed = self._awaited
+        self.deadline = self.loop.time() + _ALLOWED[self._awaited]
+
+    def pause_writing(self) -> None:
+        """Note since when the client does not read."""
+        super().pause_writing()
+        self.unread_until = self.loop.time() + WRITE_SECONDS
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        self.unread_until = math.inf
+
+    def close_if_late(self, now: float) -> None:
+        """Close the connection on a client that takes too long."""
+        if now >= self.unread_until:
+            METRICS.count_connection("unread")
+            self.transport.abort()
+        elif now >= self.deadline:
+            METRICS.count_connection("slow")
+            self.deadline = now + HEAD_SECONDS  # should the farewell not be read either
+            if self.transport.is_closing() or (self._asked and self.cycle.response_started):
+                self.transport.abort()
+                return
+            self.transport.write(_SLOW)
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Sees to late clients, and ends with a clean exit when it is told to."""
+
+    def __init__(self, config: uvicorn.Config, *, on_start: Callable[[], None] | None = None) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+        self.interrupted = False
+        """Whether it was stopped from the keyboard."""
+        METRICS.gauge("keyvault_connections", "Open connections.", lambda: len(self.server_state.connections))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell when requests are taken."""
+        await super().startup(sockets=sockets)
+        if self.started and self._on_start is not None:
+            self._on_start()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Once a second look for clients that are late."""
+        if counter % 10 == 0:
+            for connection in tuple(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.close_if_late(connection.loop.time())
+        return await super().on_tick(counter)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As in uvicorn, but the signal that ended it is not raised again: what was asked is done."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in STOPPING}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; the second interrupt waits for nobody."""
+        self.interrupted = self.interrupted or sig == signal.SIGINT
+        super().handle_exit(sig, frame)
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Take an address, on which nothing is answered before the server starts. Raises OSError."""
+    sockets: list[socket.socket] = []
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        try:
+            one = socket.socket(family, kind, protocol)
+        except OSError:
+            continue  # a family that this machine does not have
+        sockets.append(one)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            one.bind(address)
+        except OSError:
+            for made in sockets:
+                made.close()
+            raise
+    return sockets
 
 
 def serve(
@@ -77,21 +250,21 @@ def serve(
     *,
     host: str,
     port: int,
-    workers: int = 1,
     tls_cert: str | None = None,
     tls_key: str | None = None,
+    max_connections: int = MAX_CONNECTIONS,
 ) -> uvicorn.Config:
-    """How to run `app` on an address. With several workers it must be an import path."""
+    """How to run `app` on an address, in one process."""
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        workers=workers,
-        http=BoundedProtocol,
+        http=partial(BoundedProtocol, limit=max_connections),  # type: ignore[arg-type]  # called like a class
         ws="none",
         lifespan="on",
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE_SECONDS,
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,
         proxy_headers=False,  # X-Forwarded-For would let a caller write another's address into the audit log

@@ -1,0 +1,120 @@
+"""`kvl serve`: the vault is checked, then served by this process or by several under its supervision."""
+
+import os
+import resource
+import sys
+import tempfile
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pydantic import SecretStr
+
+from keyvault_lite import __version__, observe
+from keyvault_lite.app import CANNOT_START, build, check_address, open_to_serve, open_vault
+from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
+from keyvault_lite.crypto.root import read_text
+from keyvault_lite.observe.metrics import METRICS
+from keyvault_lite.settings import InvalidSettings, Settings
+from keyvault_lite.wire.http import Dispatcher
+from keyvault_lite.wire.server import Server, listen
+from keyvault_lite.wire.server import serve as server_config
+from keyvault_lite.wire.workers import CANNOT_START as NO_WORKER
+from keyvault_lite.wire.workers import Supervisor
+
+if TYPE_CHECKING:
+    import socket
+
+    import uvicorn
+
+SPARE_FILES: Final = 256
+"""Descriptors beside those of connections: database, log, lanes."""
+INTERRUPTED: Final = 130
+_DESCRIPTORS: Final = ("/dev/fd/", "/dev/stdin", "/proc/")
+_log: Final = observe.logger("serving")
+
+
+def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin: bool = True) -> int:
+    """Serve until stopped; the exit code. What the checks find before that is raised as one of CANNOT_START.
+
+    Without `begin` an empty database is refused and not made a vault.
+    """
+    check_address(chosen)
+    observe.configure_logs(chosen.log_level)
+    if quarantine and workers > 1:
+        raise InvalidSettings("A vault in quarantine is served by one process.")
+    if workers > 1:
+        chosen = _with_key_at_hand(chosen)
+    METRICS.gauge("keyvault_build_info", "Which version this is.", lambda: {__version__: 1.0}, label="version")
+    sockets = _listen(chosen)
+    vault = open_to_serve(chosen, quarantine=quarantine, begin=begin)
+    _allow_files(chosen.max_connections + SPARE_FILES)
+    scheme = "http" if chosen.tls_cert is None else "https"
+    port = sockets[0].getsockname()[1]
+    print(f"KeyVault Lite listens on {scheme}://{chosen.host}:{port}", file=sys.stderr, flush=True)
+    if workers == 1:
+        server = Server(_config(build(chosen, vault=vault), chosen))
+        server.run(sockets=sockets)
+        return INTERRUPTED if server.interrupted else 0
+    vault.close()
+    # The supervisor has no need of the key but to hand it on; it is not left where /proc shows it.
+    forget_environment_key()
+    protect_process()
+    with tempfile.TemporaryDirectory(prefix="keyvault-") as folder:
+        supervisor = Supervisor(partial(_worker, chosen, folder), sockets, workers)
+        code = supervisor.run()
+    return INTERRUPTED if supervisor.interrupted and code == 0 else code
+
+
+def _worker(chosen: Settings, folder: str, number: int) -> "uvicorn.Config":
+    """What one worker serves. Ends the process if the vault cannot be opened any more."""
+    observe.configure_logs(chosen.log_level)
+    METRICS.share(Path(folder), str(number))
+    METRICS.gauge("keyvault_build_info", "Which version this is.", lambda: {__version__: 1.0}, label="version")
+    try:
+        vault = open_vault(chosen)
+    except CANNOT_START as error:
+        _log.error("the vault cannot be opened: %s", error, extra={"worker": number})
+        sys.exit(NO_WORKER)
+    return _config(build(chosen, vault=vault), chosen)
+
+
+def _config(app: Dispatcher, chosen: Settings) -> "uvicorn.Config":
+    return server_config(
+        app,
+        host=chosen.host,
+        port=chosen.port,
+        tls_cert=None if chosen.tls_cert is None else str(chosen.tls_cert),
+        tls_key=None if chosen.tls_key is None else str(chosen.tls_key),
+        max_connections=chosen.max_connections,
+    )
+
+
+def _listen(chosen: Settings) -> "list[socket.socket]":
+    try:
+        return listen(chosen.host, chosen.port)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise InvalidSettings(f"Cannot listen on {chosen.host}, port {chosen.port}: {reason}.") from None
+
+
+def _with_key_at_hand(chosen: Settings) -> Settings:
+    """Settings that workers can open the vault with at any time.
+
+    A file is read anew by each, so that those that come after a change of master key have the new one. A descriptor can
+    be read once and is not theirs: what it holds goes to them through a pipe, as KEYVAULT_MASTER_KEY does.
+    """
+    path = chosen.master_key_file
+    if path is None or (not path.startswith(_DESCRIPTORS) and Path(path).is_file()):
+        return chosen
+    return chosen.model_copy(update={"master_key": SecretStr(read_text(path)), "master_key_file": None})
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the soft limit of open files, as far as the hard one allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
