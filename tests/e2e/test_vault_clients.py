@@ -4,11 +4,7 @@ import base64
 import io
 import itertools
 import json
-import os
-import shutil
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,42 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Served, free_port
+from tests.e2e.openbao import clean_environment, stop, tool, wait_for
 
 _count = itertools.count()
-
-
-def clean_environment(**more: str) -> dict[str, str]:
-    """This process's environment without what would lead a client elsewhere."""
-    unwanted = ("KEYVAULT_", "VAULT_", "BAO_", "SOPS_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)} | more
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("nothing listens")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(30)
-
-
-def tool(name: str) -> str:
-    """A program that a test-only package of this environment brings, or one of the system's."""
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 def run(

@@ -5,6 +5,7 @@ padding (RFC 5649; PKCS #11's CKM_RSA_AES_KEY_WRAP). Every failure is one Invali
 parsed and validated in full before anything is kept: it is the one input that becomes a key.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,7 +18,13 @@ from keyvault_lite.crypto.material import CURVES, Material, adopt, parse_pair
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.keys import KeySpec, KeyType
 
-HASHES: Final = {"SHA1": hashes.SHA1(), "SHA256": hashes.SHA256()}  # noqa: S303  (in OAEP, where clients still name it)
+HASHES: Final[Mapping[str, hashes.HashAlgorithm]] = {
+    "SHA1": hashes.SHA1(),  # noqa: S303  (in OAEP, where clients still name it)
+    "SHA224": hashes.SHA224(),
+    "SHA256": hashes.SHA256(),
+    "SHA384": hashes.SHA384(),
+    "SHA512": hashes.SHA512(),
+}
 _AES_KEYS: Final = frozenset({16, 24, 32})
 
 

@@ -27,7 +27,7 @@ from keyvault_lite.crypto.importing import imported, open_oaep, open_wrapped
 from keyvault_lite.crypto.material import Material, generate, load_rsa
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.crypto.sigv4 import AccessKeys
-from keyvault_lite.crypto.transit import TransitVersion, generate_transit
+from keyvault_lite.crypto.transit import TransitVersion, generate_transit, with_mac_key
 from keyvault_lite.model.encoding import (
     NO_CONTEXT_DIGEST,
     Context,
@@ -412,7 +412,8 @@ class Keyring(Secret):
 
     def read_import(self, spec: KeySpec, raw: bytes) -> Material:
         """The unwrapped bytes as material of that kind, validated. Raises InvalidRequest."""
-        return imported(spec, raw)
+        material = imported(spec, raw)
+        return with_mac_key(spec, material, self._rng) if spec.purpose is Purpose.TRANSIT else material
 
     def material_digest(self, key_id: KeyId, raw: bytes) -> bytes:
         """Keyed digest that tells whether two imports under a key are the same material; 32 bytes."""

@@ -35,6 +35,7 @@ from keyvault_lite.crypto.container import (
 )
 from keyvault_lite.crypto.foreign import open_foreign
 from keyvault_lite.crypto.material import Material, generate, load
+from keyvault_lite.crypto.transit_certificate import signing_request
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.keys import KeySpec, KeyType
@@ -175,10 +176,11 @@ class TransitVersion(Secret):
         """HMAC with the version's own HMAC key."""
         return hmac.digest(self._mac_key, data, _DIGESTS[name])
 
-    @property
-    def pair(self) -> Any:  # noqa: ANN401
-        """The private key, for the certificates of this package."""
-        return self._pair
+    # Certificates
+
+    def signing_request(self, template: str | None) -> str:
+        """A certificate signing request in PEM. Raises InvalidRequest."""
+        return signing_request(self._pair, template)
 
 
 def derive(key: bytes, context: bytes, size: int) -> bytes:

@@ -6,6 +6,7 @@ from typing import Final
 from keyvault_lite.engine import (
     transit_approle,
     transit_cipher,
+    transit_import,
     transit_keys,
     transit_mounts,
     transit_policies,
@@ -35,6 +36,7 @@ from keyvault_lite.model.transit import (
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     **transit_approle.HANDLERS,
     **transit_cipher.HANDLERS,
+    **transit_import.HANDLERS,
     **transit_keys.HANDLERS,
     **transit_mounts.HANDLERS,
     **transit_policies.HANDLERS,

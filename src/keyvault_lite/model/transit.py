@@ -25,6 +25,9 @@ MAX_TRANSIT_RANDOM: Final = 128 * 1024
 MIN_ROTATION_SECONDS: Final = 3600
 MAX_ROTATION_SECONDS: Final = 3650 * 24 * 3600
 MAX_CHAIN: Final = 64 * 1024
+CERTIFICATES: Final = "vault.certificates"
+"""Under which a version's certificate chain stands in its attributes."""
+IMPORT_DIGESTS: Final = ("SHA1", "SHA224", "SHA256", "SHA384", "SHA512")
 SPECS: Final[Mapping[str, KeySpec]] = {
     **{word: KeySpec(*kind) for kind, word in WORDS.items() if kind[2] is Purpose.TRANSIT and word != HMAC_WORD},
     **{f"ml-dsa-{size}": KeySpec(KeyType.ML_DSA, size, Purpose.TRANSIT) for size in (44, 65, 87)},
@@ -262,9 +265,9 @@ class RestoreTransitKey(KeyRequest):
 
 @dataclass(frozen=True, slots=True)
 class ImportTransitKey(MountRequest):
-    """Make a key of wrapped material, or a further version of an imported key. Answers Key."""
+    """Make a key of wrapped material, or a further version of an imported key. Answers TransitKey."""
 
-    action = Action.GENERATE
+    action = Action.IMPORT
     name: str
     wrapped: bytes = field(default=b"", repr=False)
     digest: str = "SHA256"
@@ -275,13 +278,15 @@ class ImportTransitKey(MountRequest):
 
     def __post_init__(self) -> None:
         check_rules(self.spec, self.rules)
+        if self.digest not in IMPORT_DIGESTS:
+            raise InvalidRequest(f"hash_function is one of {', '.join(IMPORT_DIGESTS)}")
 
 
 @dataclass(frozen=True, slots=True)
 class ReadWrappingKey(MountRequest):
-    """The public key that material to be imported is wrapped with. Answers PEM text."""
+    """The public key that material to be imported is wrapped with, made when first asked for. Answers PEM text."""
 
-    action = Action.LOG_KEY_READ
+    action = Action.IMPORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +308,7 @@ class RefuseExport(KeyRequest):
 
 @dataclass(frozen=True, slots=True)
 class RequestCertificate(KeyRequest):
-    """A certificate signing request with the key, from a template if one is given. Answers PEM text."""
+    """A certificate signing request signed by the key, after a template if one is given. Answers PEM text."""
 
     action = Action.SIGN
     template: str | None = None

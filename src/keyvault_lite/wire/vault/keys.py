@@ -1,6 +1,7 @@
 """Keys: bodies to requests, and the key object."""
 
 import base64
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from keyvault_lite.model.keys import KeySpec, KeyStatus, KeyType, KeyVersion
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit import (
     AEAD,
+    CERTIFICATES,
     DERIVING,
     ENCRYPTING,
     SIGNING,
@@ -17,13 +19,17 @@ from keyvault_lite.model.transit import (
     CreateTransitKey,
     DeleteTransitKey,
     ExportPublicKeys,
+    ImportTransitKey,
     ListTransitKeys,
     ReadTransitKey,
     ReadUpsert,
+    ReadWrappingKey,
     RefuseExport,
+    RequestCertificate,
     RestoreTransitKey,
     RotateTransitKey,
     Rules,
+    SetCertificate,
     SetUpsert,
     TransitKey,
     TrimTransitKey,
@@ -31,6 +37,7 @@ from keyvault_lite.model.transit import (
 from keyvault_lite.wire.vault.kinds import read_spec
 from keyvault_lite.wire.vault.route import NO_CONTENT, NOT_FOUND, Call, Route, Written
 from keyvault_lite.wire.vault.values import (
+    data,
     flag,
     number,
     optional_data,
@@ -42,7 +49,6 @@ from keyvault_lite.wire.vault.values import (
 
 _CURVES: Final = {256: "P-256", 384: "P-384", 521: "P-521"}
 _NO_KEY: Final = (400, "key not found")
-CERTIFICATES: Final = "vault.certificates"
 
 
 def _pair_name(spec: KeySpec) -> str:
@@ -262,6 +268,71 @@ BACKUP: Final = _manage(
     Action.KEY_READ,
     lambda call: RefuseExport(key=call.key, detail="exporting is disallowed: keys never leave this vault"),
 )
+
+
+# Keys from outside, and certificates
+
+
+def _import(call: Call) -> Request:
+    fields = call.fields
+    if text(fields, "public_key"):
+        raise InvalidRequest("a public key alone is not imported: this vault verifies with keys it can sign with")
+    wrapped = data(fields, "ciphertext")
+    if not wrapped:
+        raise InvalidRequest("the ciphertext is missing: the wrapped material")
+    chosen = rules(call)
+    return ImportTransitKey(
+        mount=call.mount,
+        name=call.path["name"],
+        wrapped=wrapped,
+        digest=(text(fields, "hash_function") or "SHA256").upper().replace("-", ""),
+        spec=read_spec(fields),
+        rules=replace(chosen, imported_rotation=flag(fields, "allow_rotation")),
+        further="import_version" in call.path,
+    )
+
+
+def _import_version(call: Call) -> Request:
+    return _import(Call(call.mount, {**call.path, "import_version": ""}, call.fields, call.token))
+
+
+_IMPORTED: Final = _NEW | {"allow_rotation", "ciphertext", "hash_function", "public_key"}
+IMPORT: Final = _manage("import", Action.IMPORT, _import, fields=_IMPORTED, render=lambda *_: NO_CONTENT)
+IMPORT_VERSION: Final = _manage(
+    "import_version", Action.IMPORT, _import_version, fields=_IMPORTED | {"version"}, render=lambda *_: NO_CONTENT
+)
+WRAPPING_KEY: Final = Route(
+    operation="transit.wrapping_key",
+    action=Action.IMPORT,
+    build=lambda call: ReadWrappingKey(mount=call.mount),
+    render=lambda result, _, __: Written({"public_key": result}),
+)
+
+
+def _csr(call: Call) -> Request:
+    return RequestCertificate(
+        key=call.key, template=text(call.fields, "csr") or None, version=number(call.fields, "version")
+    )
+
+
+def _requested(result: str, _: Request, call: Call) -> Written:
+    return Written({"name": call.path["name"], "csr": result})
+
+
+def _set_certificate(call: Call) -> Request:
+    return SetCertificate(
+        key=call.key, chain=text(call.fields, "certificate_chain"), version=number(call.fields, "version")
+    )
+
+
+CSR: Final = _manage("csr", Action.SIGN, _csr, fields=frozenset({"csr", "version"}), render=_requested)
+SET_CERTIFICATE: Final = _manage(
+    "set-certificate", Action.KEY_UPDATE, _set_certificate, fields=frozenset({"certificate_chain", "version"})
+)
+
+
+# The mount's own switch
+
 READ_UPSERT: Final = Route(
     operation="transit.config.keys.read",
     action=Action.SETTING_READ,

@@ -1,0 +1,59 @@
+"""Certificates for keys of the Vault dialect: requests that the key signs, and chains that others issued for it.
+
+A request takes subject and extensions from a template, itself a request; what the template says of a key is not looked
+at, and it proves nothing. A chain is kept only if its first certificate is for the very public key and every next one
+has signed the one before.
+"""
+
+import re
+from itertools import pairwise
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from keyvault_lite.model.errors import InvalidRequest
+
+MAX_LENGTH: Final = 10
+_CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def signing_request(private: Any, template: str | None) -> str:  # noqa: ANN401
+    """A certificate signing request in PEM (PKCS #10, RFC 2986). Raises InvalidRequest for a template that is none."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    if template:
+        try:
+            found = x509.load_pem_x509_csr(template.encode())
+            builder = x509.CertificateSigningRequestBuilder().subject_name(found.subject)
+            for extension in found.extensions:
+                builder = builder.add_extension(extension.value, extension.critical)
+        except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
+            raise InvalidRequest("the template is not a certificate signing request in PEM") from None
+    hashed = isinstance(private, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+    try:
+        request = builder.sign(private, hashes.SHA256() if hashed else None)
+    except (TypeError, UnsupportedAlgorithm):
+        raise InvalidRequest("keys of this type make no certificate requests here") from None
+    return request.public_bytes(Encoding.PEM).decode()
+
+
+def check_chain(chain: str, public_key: bytes) -> str:
+    """The chain in normal form, leaf first. Raises InvalidRequest unless it is for this public key (DER) and holds."""
+    blocks = _CERTIFICATE.findall(chain)
+    if not 0 < len(blocks) <= MAX_LENGTH:
+        raise InvalidRequest("provided certificate chain did not contain any valid PEM encoded certificate")
+    try:
+        certificates = [x509.load_pem_x509_certificate(block.encode()) for block in blocks]
+        leaf = certificates[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        if leaf != public_key:
+            raise InvalidRequest("the first certificate is for another public key")
+        for one, issuer in pairwise(certificates):
+            one.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise InvalidRequest("the certificate chain does not parse") from None
+    except InvalidSignature:
+        raise InvalidRequest("a certificate of the chain is not signed by the next one") from None
+    return "".join(one.public_bytes(Encoding.PEM).decode() for one in certificates)

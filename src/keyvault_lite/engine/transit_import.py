@@ -1,0 +1,133 @@
+"""Keys of the Vault dialect that come from outside, and certificates for keys.
+
+Material is wrapped for an RSA-4096 key of the mount: RSA-OAEP of an AES-256 key, then the material under AES key wrap
+with padding. An imported version opens what its former owner encrypted with it, and is marked so in its container.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from keyvault_lite.crypto.keyring import IMPORTED
+from keyvault_lite.crypto.transit import public_text
+from keyvault_lite.crypto.transit_certificate import check_chain
+from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.transit_cipher import ORIGIN
+from keyvault_lite.engine.transit_keys import begin, extended, shown, taken_name
+from keyvault_lite.engine.transit_mounts import require_mount
+from keyvault_lite.engine.transit_rules import protecting, usable
+from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.model.encoding import decode_base64, encode_base64
+from keyvault_lite.model.errors import InvalidRequest, NotFound
+from keyvault_lite.model.identity import Setting
+from keyvault_lite.model.keys import Key, KeyName, KeySpec, KeyType, KeyVersion, Purpose
+from keyvault_lite.model.names import KeyId, new_id
+from keyvault_lite.model.requests import Request
+from keyvault_lite.model.transit import (
+    CERTIFICATES,
+    SIGNING,
+    ImportTransitKey,
+    ReadWrappingKey,
+    RequestCertificate,
+    Rules,
+    SetCertificate,
+    namespace,
+)
+
+WRAPPING: Final = "vault/wrapping/"
+NOTE: Final = "vault wrapping key"
+_KIND: Final = KeySpec(KeyType.RSA, 4096, Purpose.ENCRYPT)
+
+
+def wrapping_key(request: ReadWrappingKey, scene: Scene) -> Done:
+    """The mount's public wrapping key; its private half is kept sealed."""
+    require_mount(scene.state, request.mount)
+    found = scene.state.setting(WRAPPING + request.mount)
+    if found is not None and found.value is not None:
+        return Done(public_text(decode_base64(found.value["public"])))
+    private, public = scene.once("pair", (), lambda: scene.keyring.import_pair(_KIND))
+    kept = {
+        "private": encode_base64(scene.keyring.seal_note(NOTE, private)),
+        "public": encode_base64(public),
+    }
+    return Done(public_text(public), Change(settings=(Setting(WRAPPING + request.mount, kept),)))
+
+
+def _unwrap(request: ImportTransitKey, scene: Scene) -> bytes:
+    found = scene.state.setting(WRAPPING + request.mount)
+    if found is None or found.value is None:
+        raise InvalidRequest("the mount has no wrapping key yet: read it first")
+    private = scene.keyring.open_note(NOTE, decode_base64(found.value["private"]))
+    return scene.keyring.open_import(private, request.wrapped, digest=request.digest, key_wrap=True)
+
+
+def _version(request: ImportTransitKey, scene: Scene, key_id: KeyId, number: int, spec: KeySpec) -> KeyVersion:
+    material = scene.once("material", (), lambda: scene.keyring.read_import(spec, _unwrap(request, scene)))
+    return scene.keyring.wrap(
+        material,
+        spec,
+        key_id=key_id,
+        version=number,
+        created_at=scene.now,
+        attributes={ORIGIN: IMPORTED},
+    )
+
+
+def bring_in(request: ImportTransitKey, scene: Scene) -> Done:
+    """A new key, or one more version of an imported one, of material that was wrapped for the mount."""
+    found, losing = taken_name(scene, request.mount, request.name)
+    if request.further:
+        return _further(request, scene, found)
+    if found is not None:
+        raise InvalidRequest("a key of this name exists; a further version is brought in by import_version")
+    key_id = scene.once("id", (), lambda: KeyId(new_id()))
+    rules = replace(request.rules, imported=True)
+    first = _version(request, scene, key_id, 1, request.spec)
+    name = KeyName(namespace(request.mount), request.name, scene.now, scene.now)
+    key = begin(scene, name, request.spec, rules, first)
+    return Done(shown(key, rules), Change(keys=(*losing, key)), key_id=key_id, key_version=1)
+
+
+def _further(request: ImportTransitKey, scene: Scene, found: Key | None) -> Done:
+    if found is None:
+        raise NotFound("no such key")
+    key, rules = usable(replace(scene, named_key=found))
+    if not rules.imported:
+        raise InvalidRequest("only an imported key takes imported versions")
+    number = len(key.versions) + 1
+    after = extended(key, rules, _version(request, scene, key.id, number, key.spec), scene)
+    return Done(shown(after, rules), Change(keys=(after,)), key_id=key.id, key_version=number)
+
+
+def signing_request(request: RequestCertificate, scene: Scene) -> Done:
+    """A certificate signing request, signed by the newest version or the one named."""
+    key, rules = usable(scene)
+    version = _certified(key, rules, request.version)
+    text = scene.once(
+        "csr", (version,), lambda: scene.keyring.transit(key.spec, version).signing_request(request.template)
+    )
+    return Done(text, key_version=version.version)
+
+
+def set_certificate(request: SetCertificate, scene: Scene) -> Done:
+    """Keep a chain with the version whose key it is for."""
+    key, rules = usable(scene)
+    version = _certified(key, rules, request.version)
+    chain = check_chain(request.chain, version.public_key or b"")
+    changed = replace(version, attributes={**version.attributes, CERTIFICATES: chain})
+    after = replace(key, versions=tuple(changed if one is version else one for one in key.versions))
+    return Done(shown(after, rules), Change(keys=(after,)), key_version=version.version)
+
+
+def _certified(key: Key, rules: Rules, number: int) -> KeyVersion:
+    if key.spec.type not in SIGNING or rules.derived:
+        raise InvalidRequest("certificates are for signing keys that are not derived")
+    return protecting(key, rules, number, what="certificates")
+
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    ImportTransitKey: bring_in,
+    ReadWrappingKey: wrapping_key,
+    RequestCertificate: signing_request,
+    SetCertificate: set_certificate,
+}
