@@ -93,9 +93,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "KEYVAULT_DATABASE_URL": "sqlite:///vault.db",
     }
     command = [sys.executable, "-m", "keyvault_lite"]
-    run = {"cwd": folder, "env": environment, "check": True, "capture_output": True, "timeout": 60}
-    subprocess.run([*command, "master-key", "generate", "--out", "master.key"], **run)  # type: ignore[call-overload]
-    made = subprocess.run([*command, "init", "-o", "json"], **run)  # type: ignore[call-overload]
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [*command, *arguments], cwd=folder, env=environment, check=True, capture_output=True, text=True, timeout=60
+        )
+        return done.stdout
+
+    run("master-key", "generate", "--out", "master.key")
+    made = json.loads(run("init", "-o", "json"))
     with (folder / "serve.log").open("wb") as log:
         server = subprocess.Popen(
             [*command, "serve", "--port", str(port)],
@@ -107,7 +113,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         )
     try:
         _wait(server, port, folder / "serve.log")
-        yield Served(f"http://127.0.0.1:{port}", json.loads(made.stdout)["token"], folder, environment)
+        yield Served(f"http://127.0.0.1:{port}", made["token"], folder, environment)
     finally:
         server.terminate()
         server.wait(30)

@@ -363,14 +363,16 @@ def test_rsa_encryption(kms: Kms, size: int, sha1: int, sha256: int) -> None:
         opened = kms.decrypt(KeyId=key, CiphertextBlob=sealed["CiphertextBlob"], EncryptionAlgorithm=algorithm)
         assert opened["Plaintext"] == plain
         assert "KeyMaterialId" not in opened
-        outside = public.encrypt(b"made outside", padding.OAEP(padding.MGF1(digest), digest, None))
+        foreign = public.encrypt(b"made outside", padding.OAEP(padding.MGF1(digest), digest, None))
         assert (
-            kms.decrypt(KeyId=key, CiphertextBlob=outside, EncryptionAlgorithm=algorithm)["Plaintext"]
+            kms.decrypt(KeyId=key, CiphertextBlob=foreign, EncryptionAlgorithm=algorithm)["Plaintext"]
             == b"made outside"
         )
         refused = error(kms.encrypt, KeyId=key, Plaintext=plain + b"x", EncryptionAlgorithm=algorithm)
         assert refused[0] == "ValidationException"
         assert f"cannot encrypt data larger than {largest} bytes" in refused[1]
+    oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
+    outside = public.encrypt(b"x", oaep)
     assert code(kms.encrypt, KeyId=key, Plaintext=b"x") == "InvalidKeyUsageException"
     assert code(kms.decrypt, KeyId=key, CiphertextBlob=outside) == "InvalidKeyUsageException"
     wrong = {"KeyId": key, "CiphertextBlob": outside, "EncryptionAlgorithm": "RSAES_OAEP_SHA_1"}
@@ -491,7 +493,7 @@ def test_an_enclave_is_refused(kms: Kms, aes: str) -> None:
 HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
 
 
-def outside(public: Any, algorithm: str, message: bytes, signature: bytes) -> None:  # noqa: ANN401
+def verify_outside(public: Any, algorithm: str, message: bytes, signature: bytes) -> None:  # noqa: ANN401
     """Verify with the library what the service signed. Raises InvalidSignature."""
     digest = HASHES.get(algorithm[-3:], hashes.SHA256())
     if algorithm.startswith("RSASSA_PSS"):
@@ -530,7 +532,7 @@ def test_signatures_hold_outside(kms: Kms, spec: str) -> None:
         message = os.urandom(100)
         made = kms.sign(KeyId=key, Message=message, SigningAlgorithm=algorithm)
         assert (made["KeyId"], made["SigningAlgorithm"]) == (arn(key), algorithm)
-        outside(public, algorithm, message, made["Signature"])
+        verify_outside(public, algorithm, message, made["Signature"])
         asked = {"KeyId": key, "SigningAlgorithm": algorithm, "Signature": made["Signature"]}
         assert kms.verify(Message=message, **asked)["SignatureValid"] is True
         assert error(kms.verify, Message=b"other", **asked) == ("KMSInvalidSignatureException", "", 400)
@@ -538,7 +540,7 @@ def test_signatures_hold_outside(kms: Kms, spec: str) -> None:
             digest = hashlib.new(f"sha{algorithm[-3:]}", message).digest()
             assert kms.verify(Message=digest, MessageType="DIGEST", **asked)["SignatureValid"]
             again = kms.sign(KeyId=key, Message=digest, MessageType="DIGEST", SigningAlgorithm=algorithm)["Signature"]
-            outside(public, algorithm, message, again)
+            verify_outside(public, algorithm, message, again)
             short = {"Message": digest[:-1], "MessageType": "DIGEST"}
             assert code(kms.sign, KeyId=key, SigningAlgorithm=algorithm, **short) == "ValidationException"
     other = "ECDSA_SHA_256" if spec not in {"ECC_NIST_P256", "ECC_SECG_P256K1"} else "ECDSA_SHA_384"

@@ -77,6 +77,7 @@ ERRORS: Final[Mapping[type[errors.KeyVaultError], Written]] = {
     aws.InvalidImportToken: Written("InvalidImportTokenException"),
     aws.ExpiredImportToken: Written("ExpiredImportTokenException"),
     aws.DryRun: Written("DryRunOperationException"),
+    errors.Overloaded: Written("ThrottlingException", message="Rate exceeded"),
     errors.AuditUnavailable: Written("DependencyTimeoutException", status=BROKEN),
     errors.IntegrityViolation: Written("KMSInternalException", status=BROKEN),
     errors.InternalError: Written("KMSInternalException", status=BROKEN),

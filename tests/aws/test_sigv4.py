@@ -1,0 +1,242 @@
+"""Signature Version 4: what botocore signs is accepted, and nothing else; the time, the scope, what must be signed."""
+
+import hashlib
+import os
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from botocore.auth import SigV4Auth, SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyvault_lite.crypto.sigv4 import REMEMBERED, AccessKeys, new_access_key
+from keyvault_lite.model.errors import InvalidCiphertext
+from keyvault_lite.model.identity import AwsCredential, SignatureFault
+from keyvault_lite.model.names import ServiceId, TokenId
+from keyvault_lite.wire.aws.application import belongs
+from keyvault_lite.wire.aws.sigv4 import read_credential
+from tests.aws.arrived import exchange
+
+SERVICE = ServiceId("0f8fad5b-d9cb-469f-a165-70867728950e")
+KEYS = AccessKeys(os.urandom(32), os.urandom(16), os.urandom)
+KEY_ID, SECRET = new_access_key()
+SEALED = KEYS.seal(KEY_ID, SERVICE, SECRET)
+TEXT = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20)
+NAMES = st.from_regex(r"x-(custom|amz)-[a-z0-9-]{1,8}", fullmatch=True).filter(
+    lambda name: name not in {"x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}
+)
+EXTRA = st.dictionaries(NAMES, st.lists(TEXT, min_size=1, max_size=3).map(" ".join), max_size=3)
+REGIONS = st.sampled_from(["eu-central-1", "us-gov-west-1", "xx-any-9"])
+
+
+def headers_of(request: AWSRequest) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
+
+
+def signed(
+    body: bytes = b"{}",
+    *,
+    region: str = "eu-central-1",
+    service: str = "kms",
+    extra: dict[str, str] | None = None,
+    query: dict[str, str] | None = None,
+    presign: int | None = None,
+) -> AWSRequest:
+    text = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in (query or {}).items())
+    request = AWSRequest(
+        method="POST",
+        url="http://127.0.0.1:8000/" + (f"?{text}" if text else ""),
+        data=body,
+        headers={"host": "127.0.0.1:8000", "x-amz-target": "TrentService.ListKeys", **(extra or {})},
+    )
+    key = Credentials(KEY_ID, SECRET)
+    signer: Any = (
+        SigV4Auth(key, service, region) if presign is None else SigV4QueryAuth(key, service, region, expires=presign)
+    )
+    signer.add_auth(request)
+    return request
+
+
+def read(request: AWSRequest, body: bytes = b"{}") -> AwsCredential:
+    query = request.url.partition("?")[2].encode()
+    return read_credential(exchange(headers_of(request), query=query), body)
+
+
+def holds(credential: AwsCredential) -> bool:
+    return credential.fault is None and KEYS.holds(credential, SERVICE, SEALED)
+
+
+@given(
+    body=st.binary(max_size=200),
+    region=REGIONS,
+    extra=EXTRA,
+    query=st.dictionaries(TEXT.filter(bool), TEXT, max_size=3),
+)
+def test_what_botocore_signs_holds(body: bytes, region: str, extra: dict[str, str], query: dict[str, str]) -> None:
+    credential = read(signed(body, region=region, extra=extra, query=query), body)
+    assert holds(credential)
+    assert (credential.access_key_id, credential.region, credential.service) == (KEY_ID, region, "kms")
+
+
+@given(region=REGIONS, extra=EXTRA, seconds=st.integers(1, 604800))
+def test_what_botocore_presigns_holds(region: str, extra: dict[str, str], seconds: int) -> None:
+    credential = read(signed(b"", region=region, extra=extra, presign=seconds), b"")
+    assert holds(credential)
+    assert credential.lifetime == seconds
+
+
+@given(data=st.data())
+def test_nothing_that_was_changed_holds(data: st.DataObject) -> None:
+    body = data.draw(st.binary(min_size=1, max_size=50))
+    request = signed(body, extra={"x-custom-a": "one two"})
+    headers = headers_of(request)
+    part = data.draw(st.sampled_from(["body", "header", "query", "method", "path"]))
+    if part == "body":
+        place = data.draw(st.integers(0, len(body) - 1))
+        changed = bytearray(body)
+        changed[place] ^= data.draw(st.integers(1, 255))
+        credential = read_credential(exchange(headers), bytes(changed))
+    elif part == "header":
+        number = data.draw(st.integers(0, len(headers) - 1))
+        name, value = headers[number]
+        place = data.draw(st.integers(0, len(value) - 1))
+        other = data.draw(st.integers(33, 126).filter(lambda one: one != value[place] and not chr(one).isspace()))
+        headers[number] = (name, value[:place] + bytes([other]) + value[place + 1 :])
+        credential = read_credential(exchange(headers), body)
+        if name == b"authorization" and credential.access_key_id != KEY_ID:
+            return  # another access key: judged by its own secret
+    elif part == "query":
+        credential = read_credential(exchange(headers, query=b"a=b"), body)
+    elif part == "method":
+        credential = read_credential(exchange(headers, method="PUT"), body)
+    else:
+        credential = read_credential(exchange(headers, path=b"/x"), body)
+    assert not holds(credential)
+
+
+def fault(headers: list[tuple[bytes, bytes]], *, query: bytes = b"", body: bytes = b"{}") -> SignatureFault | None:
+    return read_credential(exchange(headers, query=query), body).fault
+
+
+def without(name: bytes) -> list[tuple[bytes, bytes]]:
+    return [pair for pair in headers_of(signed()) if pair[0] != name]
+
+
+def test_what_must_be_there() -> None:
+    assert fault([]) is SignatureFault.MISSING
+    assert fault([(b"authorization", b"Bearer kvl_x")]) is SignatureFault.INCOMPLETE
+    assert fault([(b"authorization", b"AWS4-HMAC-SHA256 nonsense")]) is SignatureFault.INCOMPLETE
+    assert fault([(b"authorization", b"AWS4-HMAC-SHA256 " + b"x" * 5000)]) is SignatureFault.INCOMPLETE
+    for name in (b"x-amz-date", b"host", b"x-amz-target"):
+        assert fault(without(name)) is SignatureFault.INCOMPLETE
+    good = headers_of(signed())
+    assert fault([*good, (b"x-amz-more", b"unsigned")]) is SignatureFault.INCOMPLETE
+    assert fault([*good, (b"x-amz-target", b"TrentService.CreateKey")]) is SignatureFault.INCOMPLETE
+    assert fault([*good, (b"host", b"other")]) is SignatureFault.INCOMPLETE
+    assert fault([*good, (b"user-agent", b"unsigned and free")]) is None
+
+
+def altered(find: bytes, other: bytes) -> list[tuple[bytes, bytes]]:
+    return [(name, value.replace(find, other)) for name, value in headers_of(signed())]
+
+
+@pytest.mark.parametrize(
+    ("find", "other"),
+    [
+        (b"aws4_request", b"aws4_reply"),
+        (b"SignedHeaders=host", b"SignedHeaders=HOST"),
+        (b"host;x-amz-date", b"x-amz-date;host"),
+        (b"host;", b""),
+        (b"x-amz-date;", b""),
+        (b"/20", b"/19"),
+        (b"T", b"X"),
+    ],
+)
+def test_what_is_out_of_form(find: bytes, other: bytes) -> None:
+    assert fault(altered(find, other)) is SignatureFault.INCOMPLETE
+
+
+def test_scope_and_sessions() -> None:
+    assert read(signed(service="s3")).fault is SignatureFault.OTHER_SERVICE
+    assert read(signed(extra={"x-amz-security-token": "session"})).fault is SignatureFault.SESSION
+    assert read(signed(extra={"x-amz-content-sha256": "UNSIGNED-PAYLOAD"})).fault is SignatureFault.INCOMPLETE
+    right = hashlib.sha256(b"{}").hexdigest()
+    assert holds(read(signed(extra={"x-amz-content-sha256": right})))
+
+
+@pytest.mark.parametrize(
+    ("find", "other"),
+    [
+        ("X-Amz-Expires=60", "X-Amz-Expires=0"),
+        ("X-Amz-Expires=60", "X-Amz-Expires=604801"),
+        ("X-Amz-Expires=60", "X-Amz-Expires=-1"),
+        ("X-Amz-Expires=60", "X-Amz-Expires=60&X-Amz-Expires=600"),
+        ("X-Amz-Algorithm=AWS4-HMAC-SHA256", "X-Amz-Algorithm=AWS4-ECDSA-P256-SHA256"),
+        ("X-Amz-Signature=", "X-Amz-Signature=z"),
+        ("X-Amz-SignedHeaders=host", "X-Amz-SignedHeaders=hosts"),
+        ("X-Amz-Date=2", "X-Amz-Date=x"),
+        ("X-Amz-Date=20", "X-Amz-Date=2099&was=20"),
+    ],
+)
+def test_presigned_requests_out_of_form(find: str, other: str) -> None:
+    request = signed(presign=60)
+    assert find in request.url
+    query = request.url.partition("?")[2].replace(find, other).encode()
+    assert fault(headers_of(request), query=query) is SignatureFault.INCOMPLETE
+
+
+def test_an_impossible_date_is_refused() -> None:
+    impossible = [
+        (name, b"20261345T010101Z" if name == b"x-amz-date" else value) for name, value in headers_of(signed())
+    ]
+    assert fault(impossible) is SignatureFault.INCOMPLETE
+
+
+def test_what_belongs_to_the_dialect() -> None:
+    def scope(
+        method: str = "POST", path: str = "/", query: bytes = b"", *headers: tuple[bytes, bytes]
+    ) -> dict[str, Any]:
+        return {"method": method, "path": path, "query_string": query, "headers": list(headers)}
+
+    target, token = (b"x-amz-target", b"TrentService.Encrypt"), (b"authorization", b"Bearer kvl_x")
+    assert belongs(scope("POST", "/", b"", target))
+    assert belongs(scope("POST", "/", b"", (b"authorization", b"AWS4-HMAC-SHA256 x")))
+    assert belongs(scope("POST", "/", b"X-Amz-Algorithm=AWS4-HMAC-SHA256"))
+    assert not belongs(scope("POST", "/", b"", token))
+    assert not belongs(scope("GET", "/", b"", target))
+    assert not belongs(scope("POST", "/keys", b"", target))
+
+
+class TestAccessKeys:
+    def test_ids_and_secrets(self) -> None:
+        made = {new_access_key() for _ in range(50)}
+        assert len(made) == 50
+        assert all(len(key_id) == 20 and key_id.startswith("AKIA") and len(secret) == 40 for key_id, secret in made)
+
+    def test_a_sealed_secret_is_bound_to_its_place(self) -> None:
+        credential = read(signed())
+        other = ServiceId("00000000-0000-0000-0000-000000000001")
+        fresh = AccessKeys(os.urandom(32), os.urandom(16), os.urandom)
+        with pytest.raises(InvalidCiphertext):
+            KEYS.holds(credential, other, KEYS.seal(TokenId("AKIAOTHER"), other, SECRET))
+        with pytest.raises(InvalidCiphertext):
+            fresh.holds(credential, SERVICE, SEALED)
+
+    def test_a_replaced_secret_is_not_remembered(self) -> None:
+        credential = read(signed())
+        assert KEYS.holds(credential, SERVICE, SEALED)
+        assert not KEYS.holds(credential, SERVICE, KEYS.seal(KEY_ID, SERVICE, "x" * 40))
+
+    def test_memory_is_bounded(self) -> None:
+        keys = AccessKeys(os.urandom(32), os.urandom(16), os.urandom)
+        sealed = keys.seal(KEY_ID, SERVICE, SECRET)
+        for number in range(REMEMBERED + 10):
+            credential = AwsCredential(KEY_ID, "20260101", f"r-{number}", "kms", b"text", "0" * 64, 0)
+            assert not keys.holds(credential, SERVICE, sealed)
+        assert len(keys._derived) == REMEMBERED
+
+    def test_nobody_costs_the_same_work(self) -> None:
+        KEYS.refuse(read(signed()))
