@@ -38,7 +38,7 @@ from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.wire import native
 from keyvault_lite.wire.aws import Aws
 from keyvault_lite.wire.aws import belongs as aws_belongs
-from keyvault_lite.wire.http import Dispatcher
+from keyvault_lite.wire.http import Dispatcher, Mount
 from keyvault_lite.wire.server import Server
 from keyvault_lite.wire.server import serve as server_config
 from keyvault_lite.wire.vault import VaultDialect
@@ -338,7 +338,7 @@ def build(chosen: Settings, *, vault: Vault | None = None, loopback_only: bool =
             aws.engine = transit.engine = engine
             yield engine
 
-    mounts = [(aws_belongs, aws), (transit.belongs, transit)]
+    mounts: list[Mount] = [(aws_belongs, aws), (transit.belongs, transit)]
     return native.build(lifespan=serving, mounts=mounts, loopback_only=loopback_only)
 
 

@@ -146,7 +146,8 @@ class Attempt:
             return Outcome((self._refused(principal, key, error),), error)
         except Exception:
             # The entry says that something failed, the log where; neither says with which data.
-            log.exception("a handler failed", extra={"operation": self._action.value})
+            request_id = self._origin.request_id.hex()
+            log.exception("a handler failed", extra={"operation": self._action.value, "request_id": request_id})
             defect = InternalError("an internal error occurred")
             return Outcome((self._refused(principal, key, defect),), defect)
 

@@ -77,3 +77,5 @@ def configure_logs(level: str) -> None:
         target.handlers[:] = [handler]
         target.setLevel(level.upper())
         target.propagate = False
+    # Of starting and stopping the server tells itself.
+    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger(ROOT).level))

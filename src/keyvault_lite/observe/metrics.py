@@ -76,7 +76,8 @@ class Metrics:
         self._gauges: dict[str, tuple[str, str | None, Read]] = {}
         self._started = time.time()
         self._folder: Path | None = None
-        self._worker = ""
+        self.worker = ""
+        """Which of several processes this is; empty for the only one."""
 
     def count_request(self, action: str, result: str, seconds: float) -> None:
         """Count a request that is on record."""
@@ -99,16 +100,16 @@ class Metrics:
 
     def share(self, folder: Path, worker: str) -> None:
         """Be one of several processes whose numbers meet in a folder."""
-        self._folder, self._worker = folder, worker
+        self._folder, self.worker = folder, worker
 
     def publish(self) -> None:
         """Leave this process's numbers for its fellows. Without effect where there are none."""
         if self._folder is None:
             return
         written = {name: [one.kind, one.about, one.samples] for name, one in self._families().items()}
-        draft = self._folder / f".{self._worker}"
+        draft = self._folder / f".{self.worker}"
         draft.write_text(json.dumps(written), encoding="ascii")
-        draft.replace(self._folder / self._worker)
+        draft.replace(self._folder / self.worker)
 
     def page(self) -> str:
         """Everything, as text."""
@@ -123,7 +124,7 @@ class Metrics:
 
     def _others(self) -> Iterable[dict[str, tuple[str, str, list[Sample]]]]:
         for file in () if self._folder is None else sorted(self._folder.iterdir()):
-            if file.name != self._worker and not file.name.startswith("."):
+            if file.name != self.worker and not file.name.startswith("."):
                 with suppress(OSError, ValueError):
                     yield json.loads(file.read_bytes())
 
@@ -154,8 +155,8 @@ class Metrics:
             value = read()
             samples = _by(label or "", value) if isinstance(value, Mapping) else [_one(value)]
             found[name] = Family("gauge", about, samples)
-        if self._worker:
-            mark = ("worker", self._worker)
+        if self.worker:
+            mark = ("worker", self.worker)
             for one in found.values():
                 one.samples = [(suffix, (*labels, mark), value) for suffix, labels, value in one.samples]
         return found

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any, Final
@@ -18,6 +18,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from keyvault_lite import __version__
+from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
 
 MAX_HEAD: Final = 64 * 1024
@@ -39,6 +41,7 @@ FRESH_SECONDS: Final = 1.0
 """How long a new connection is left alone although it has sent nothing yet."""
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+_log: Final = logger("server")
 _NOTHING, _A_HEAD, _A_BODY = 0, 1, 2
 _ALLOWED: Final = (math.inf, HEAD_SECONDS, BODY_SECONDS)
 _FULL: Final = (
@@ -186,6 +189,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, *, on_start: Callable[[], None] | None = None) -> None:
         super().__init__(config)
         self._on_start = on_start
+        self._about = {"version": __version__, "worker": METRICS.worker or None}
         self.interrupted = False
         """Whether it was stopped from the keyboard."""
         METRICS.gauge("keyvault_connections", "Open connections.", lambda: len(self.server_state.connections))
@@ -193,8 +197,16 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell when requests are taken."""
         await super().startup(sockets=sockets)
-        if self.started and self._on_start is not None:
-            self._on_start()
+        if self.started:
+            _log.info("requests are answered", extra=self._about)
+            if self._on_start is not None:
+                self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell of the end, and of how it went."""
+        _log.info("stopping: what is under way is finished", extra=self._about)
+        await super().shutdown(sockets=sockets)
+        _log.info("stopped", extra=self._about)
 
     async def on_tick(self, counter: int) -> bool:
         """Once a second look for clients that are late."""
@@ -202,6 +214,8 @@ class Server(uvicorn.Server):
             for connection in tuple(self.server_state.connections):
                 if isinstance(connection, BoundedProtocol):
                     connection.close_if_late(connection.loop.time())
+            with suppress(OSError):
+                METRICS.publish()
         return await super().on_tick(counter)
 
     @contextmanager
