@@ -5,7 +5,7 @@ import ipaddress
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -329,7 +329,7 @@ def _announce(made: NewService) -> None:
 
 def build(chosen: Settings, *, vault: Vault | None = None, loopback_only: bool = False) -> Dispatcher:
     """The ASGI application; it opens the vault, and begins an empty one, when it is started."""
-    aws = Aws(chosen.aws_account)
+    aws = Aws(chosen.aws_account_id)
     transit = VaultDialect()
 
     @asynccontextmanager
@@ -412,8 +412,7 @@ def serve_witness(chosen: Settings, folder: Path, logs: Sequence[str]) -> None:
     check_address(chosen)
     observe.configure_logs(chosen.log_level)
     key = _read_witness_key(folder)
-    with FolderLock(folder):
-        register = Register(folder, key, logs, verify=verify_ed25519)
+    with FolderLock(folder), closing(Register(folder, key, logs, verify=verify_ed25519)) as register:
         config = server_config(
             WitnessApplication(register),
             host=chosen.host,

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     allow_plain_http: bool = False
     """Serve plain HTTP on an address that is not loopback: only behind something that ends TLS."""
-    aws_account: str = Field(default="000000000000", pattern=r"^[0-9]{12}$")
+    aws_account_id: str = Field(default="000000000000", pattern=r"^[0-9]{12}$")
     """The account id in the ARNs of the AWS dialect."""
     max_connections: int = Field(default=1000, ge=1, le=100_000)
     """Open connections a process; beyond it the longest idle are closed, then new ones are refused (503)."""
