@@ -1,5 +1,6 @@
 """C2SP tlog-witness as it goes over the wire."""
 
+import asyncio
 import base64
 import http.client
 from collections.abc import Iterator
@@ -7,10 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.types import Message
 
 from keyvault_lite.audit.checkpoint import verify_cosignature
 from keyvault_lite.crypto.witness import verify_ed25519
-from keyvault_lite.wire.witness import MAX_SUBMISSION, STATUS
+from keyvault_lite.wire.witness import MAX_SUBMISSION, STATUS, WitnessApplication
 from keyvault_lite.witness.register import Refused, Register, Submission
 from tests.vectors.make_receipts import INSTANCE
 from tests.witness.support import KEY, LATER, ORIGIN, VKEY, Tree, body, register, served, vkey
@@ -171,6 +173,26 @@ def test_a_new_epoch_closes_the_older(wire: Wire) -> None:
     assert wire.ask("POST", "/add-checkpoint", body(0, [], TREE.note(12, epoch=1)))[0] == 200
     assert wire.add(30, 40)[0] == 403
     assert wire.ask("GET", f"/checkpoint/{ORIGIN}")[2].decode().startswith(f"keyvault-lite/{INSTANCE.hex()}/1\n12\n")
+
+
+def test_a_defect_is_told_without_its_message(wire: Wire, server: tuple[Replaceable, Wire]) -> None:
+    del server[0].made
+    status, kind, text = wire.ask("GET", f"/checkpoint/{ORIGIN}")
+    assert (status, kind) == (500, "application/problem+json")
+    assert b"made" not in text
+
+
+def test_there_are_no_websockets() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    asyncio.run(WitnessApplication(Replaceable())({"type": "websocket"}, receive, send))
+    assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
 def test_every_refusal_has_a_status() -> None:

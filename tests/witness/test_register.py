@@ -8,7 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keyvault_lite.audit.checkpoint import InvalidNote, checkpoint_body, parse_checkpoint, parse_note, sign_note
+from keyvault_lite.audit.checkpoint import (
+    InvalidNote,
+    checkpoint_body,
+    parse_checkpoint,
+    parse_note,
+    sign_note,
+    verifier_key,
+)
 from keyvault_lite.audit.merkle import ROOT_OF_EMPTY
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.model.errors import IntegrityViolation
@@ -63,7 +70,9 @@ def test_only_what_extends_the_last_is_ever_confirmed(
         if isinstance(told, OtherSize):
             assert told.size == confirmed[1]
         if restart == 0:
+            witness.close()
             witness = register(folder)
+    witness.close()
 
 
 @given(flip=st.integers(0, 10_000), old=st.integers(1, SIZE - 1))
@@ -169,6 +178,8 @@ def test_logs_are_named_by_their_keys(tmp_path: Path) -> None:
         with pytest.raises(InvalidNote):
             Register(tmp_path, KEY, logs, verify=verify_ed25519)
     Register(tmp_path, KEY, [VKEY, VKEY], verify=verify_ed25519)
+    with pytest.raises(IntegrityViolation, match="named twice, with different keys"):
+        Register(tmp_path, KEY, [VKEY, verifier_key(ORIGIN, KEY.public_key)], verify=verify_ed25519)
 
 
 def test_evidence_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

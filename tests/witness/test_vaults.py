@@ -25,6 +25,7 @@ from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViol
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.witness.anchor import SharedAnchor
+from keyvault_lite.witness.client import Confirmed, Prove, WitnessClient
 from keyvault_lite.witness.register import Register
 from tests.witness.support import KEY, client, register, served, vkey
 
@@ -373,15 +374,14 @@ def test_a_lost_answer_is_an_unknown_outcome(site: Site, monkeypatch: pytest.Mon
     shared = site.share()
     vault = site.open(**shared)
     last = record(vault)
-    submit = SharedAnchor._submit
+    submit = WitnessClient.submit
 
-    def lost(anchor: SharedAnchor, mark: Mark, old: int, prove: object) -> None:
+    def lost(witness: WitnessClient, note: str, *, size: int, old: int, prove: Prove) -> Confirmed:
         if reached:
-            submit(anchor, mark, old, prove)  # type: ignore[arg-type]
-            anchor._seen = None
-        raise OutcomeUnknown("the answer was lost")
+            submit(witness, note, size=size, old=old, prove=prove)
+        raise AuditUnavailable("the witness does not answer")
 
-    monkeypatch.setattr(SharedAnchor, "_submit", lost)
+    monkeypatch.setattr(WitnessClient, "submit", lost)
     assert isinstance(refusal(vault), OutcomeUnknown)
     monkeypatch.undo()
     assert record(vault) == last + 2

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from keyvault_lite.model.errors import InternalError, MalformedRequest, MethodNotAllowed, NotFound, TooLarge
+from keyvault_lite.model.errors import MalformedRequest, MethodNotAllowed, NotFound, TooLarge
 from keyvault_lite.wire.http import Exchange, Reply
 from keyvault_lite.witness.register import (
     Inconsistent,
@@ -104,9 +104,7 @@ def _text(raw: bytes) -> str:
 
 
 def _refusal(exchange: Exchange, refusal: Refused) -> Reply:
-    status = STATUS.get(type(refusal))
-    if status is None:
-        return exchange.problem(InternalError())
+    status = STATUS[type(refusal)]
     if isinstance(refusal, OtherSize):
         return exchange.reply(status, b"%d\n" % refusal.size, content_type=SIZE)
     return exchange.reply(status, f"{refusal.detail}\n".encode(), content_type=TEXT)

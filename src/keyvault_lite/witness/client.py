@@ -20,11 +20,11 @@ from keyvault_lite.audit.checkpoint import (
     signed_by,
     verify_cosignature,
 )
-from keyvault_lite.audit.merkle import ROOT_OF_EMPTY, InvalidProof
+from keyvault_lite.audit.merkle import ROOT_OF_EMPTY
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest
 from keyvault_lite.observe import logger
-from keyvault_lite.witness.register import MAX_PROOF, format_submission
+from keyvault_lite.witness.register import format_submission
 
 TIMEOUT_SECONDS: Final = 3.0
 MAX_ANSWER: Final = 64 * 1024
@@ -150,8 +150,6 @@ class WitnessClient:
         log.error("the witness %s knew %d entries and now knows %d: it was put back", self.url, knew, knows)
 
     def _add(self, note: str, old: int, proof: Sequence[bytes]) -> Confirmed:
-        if len(proof) > MAX_PROOF:
-            raise InvalidProof("the consistency proof is too long")
         body = format_submission(old, [encode_base64(hash) for hash in proof], note)
         status, answer = self._ask("POST", "/add-checkpoint", body.encode())
         if status == http.HTTPStatus.CONFLICT:
