@@ -169,10 +169,12 @@ class Sandbox:
     @staticmethod
     def _run(number: int, commands: str, status: int) -> list[str]:
         return [
+            "failed=0",
             "{",
             commands or ":",
             f'}} >"$OUT/{number}" 2>&1',
-            f'status=$?; echo $status >"$OUT/{number}.status"',
+            "status=$?; [ $status != 0 ] || status=$failed",
+            f'echo $status >"$OUT/{number}.status"',
             f"[ $status = {status} ] || {{ stop; exit; }}",
         ]
 
@@ -195,6 +197,8 @@ class Sandbox:
 
 
 _FUNCTIONS = """
+set -o pipefail
+trap 'failed=$?' ERR  # of any command, not only the last
 stop() {
     [ -s "$OUT/pid" ] || return 0
     kill "$(cat "$OUT/pid")" 2>/dev/null
