@@ -423,7 +423,7 @@ def test_algorithm_before_state(house: House) -> None:
 def test_version_before_state(house: House) -> None:
     key = house.key(spec=ED25519)
     bring(house, key, KeyStatus.DISABLED)
-    house.refusal(Verify(ref(key), b"x", b"s", key_version=9), NotFound)
+    house.refusal(Verify(ref(key), b"x", b"s", key_version=9), InvalidCiphertext)
     house.refusal(ReadPublicKey(ref(key), version=9), NotFound)
     bring(house, key, KeyStatus.REVOKED)
     house.refusal(RevokeKey(ref(key), version=9), NotFound)

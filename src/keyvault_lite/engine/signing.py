@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from keyvault_lite.engine.cipher import protecting
-from keyvault_lite.engine.keys import require_active, version_of
+from keyvault_lite.engine.keys import require_active
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.model.errors import InvalidRequest, InvalidState
+from keyvault_lite.model.errors import InvalidCiphertext, InvalidRequest, InvalidState
 from keyvault_lite.model.keys import DIGEST_SIZES, MAY_PROCESS, Algorithm, Key, KeyVersion, Purpose
 from keyvault_lite.model.replies import Signed, Verified
 from keyvault_lite.model.requests import GenerateRandom, Request, Sign, Verify
@@ -73,7 +73,9 @@ def verify(request: Verify, scene: Scene) -> Done:
 def _candidates(key: Key, number: int | None) -> tuple[KeyVersion, ...]:
     if number is None:
         return tuple(version for version in reversed(key.versions) if version.status in MAY_PROCESS)
-    version = version_of(key, number)
+    version = key.version(number)
+    if version is None:  # As in decrypt: a version that does not exist is one that does not match, not a missing object.
+        raise InvalidCiphertext("the key has no such version")
     if version.status not in MAY_PROCESS:
         raise InvalidState(f"the version is {version.status}")
     return (version,)
