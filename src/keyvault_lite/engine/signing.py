@@ -74,7 +74,7 @@ def _candidates(key: Key, number: int | None) -> tuple[KeyVersion, ...]:
     if number is None:
         return tuple(version for version in reversed(key.versions) if version.status in MAY_PROCESS)
     version = key.version(number)
-    if version is None:  # As in decrypt: a version that does not exist is one that does not match, not a missing object.
+    if version is None:  # As in decrypt: one that does not exist is one that does not match, not a missing object.
         raise InvalidCiphertext("the key has no such version")
     if version.status not in MAY_PROCESS:
         raise InvalidState(f"the version is {version.status}")
