@@ -7,6 +7,7 @@ is part of the measurement: a client near 100 % measures itself.
 """
 
 import json
+import os
 import select
 import socket
 import subprocess
@@ -27,6 +28,7 @@ _READ: Final = 1 << 18
 _OK: Final = b"HTTP/1.1 200"
 _END: Final = b"\r\n\r\n"
 _LENGTH: Final = b"content-length:"
+_CLOSE: Final = b"connection: close"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,14 @@ class WrongAnswerError(Exception):
 
 
 class _Connection:
-    """One keep-alive connection and the request in flight on it."""
+    """One connection and the request in flight on it; kept alive, unless the server says that it closes."""
 
-    __slots__ = ("_buffer", "_due", "sent_at", "socket")
+    __slots__ = ("_buffer", "_due", "_port", "closing", "sent_at", "socket")
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = _connected(port)
+        self.closing = False
+        self._port = port
         self.sent_at = 0.0
         self._buffer = b""
         self._due = 0
@@ -97,11 +100,27 @@ class _Connection:
                 raise WrongAnswerError(data[:500].decode("latin-1"))
             at = data.lower().index(_LENGTH) + len(_LENGTH)
             self._due = end + len(_END) + int(data[at : data.index(b"\r", at)])
+            self.closing = _CLOSE in data[:end].lower()
         if len(data) < self._due:
             self._buffer = data
             return False
         self._buffer, self._due = b"", 0
         return True
+
+    def renew(self, poll: select.epoll) -> None:
+        """Connect anew, under the same descriptor: to a server that closes after each answer."""
+        descriptor = self.socket.fileno()
+        poll.unregister(descriptor)
+        with _connected(self._port) as fresh:
+            os.dup2(fresh.fileno(), descriptor)
+        poll.register(descriptor, select.EPOLLIN)
+        self.closing = False
+
+
+def _connected(port: int) -> socket.socket:
+    made = socket.create_connection(("127.0.0.1", port))
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
 
 
 def run(load: Load) -> Measured:
@@ -146,6 +165,8 @@ def _exchange(
             one = connections[descriptor]
             if one.receive():
                 latencies.append(clock() - one.sent_at)
+                if one.closing:
+                    one.renew(poll)
                 one.send(request)
         now = clock()
     if not latencies:

@@ -10,11 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from benchmarks import ledger
+from benchmarks import aws, ledger
 from benchmarks.load import Client, Load
 from benchmarks.report import HEADINGS, Samples, document, line, table
-from benchmarks.servers import FLOOR, ROWS, Row, Server
+from benchmarks.servers import FLOOR, Row, Server
+from benchmarks.servers import ROWS as OWN_ROWS
 
+ROWS: Final = (*OWN_ROWS, *aws.ROWS)
 QUICK: Final = (2, 0.7)
 FULL: Final = (5, 2.0)
 """Rounds, and seconds a measurement."""

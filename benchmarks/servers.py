@@ -136,7 +136,7 @@ class Vault(Server):
             "KEYVAULT_DATABASE_URL": f"sqlite:///{home / 'keyvault.db'}",
         }
         self.token = ""
-        self._admin = ""
+        self.admin = ""
 
     def start(self) -> Self:
         """Initialise, serve, and make two keys and a caller who may use them."""
@@ -150,17 +150,17 @@ class Vault(Server):
         )
         if made.returncode:
             raise RuntimeError(f"kvl init failed: {made.stderr.decode(errors='replace')[-500:]}")
-        self._admin = json.loads(made.stdout)["token"]
+        self.admin = json.loads(made.stdout)["token"]
         self._spawn(
             *("-m", self.module, "serve", "--host", "127.0.0.1"),
             *("--port", str(self.port), "--workers", str(self.workers)),
             settings=self._settings,
         )
-        self.call("/keys", {"name": "bench-aes", "type": "AES", "purpose": "ENCRYPT"}, self._admin)
-        self.call("/keys", {"name": "bench-ed25519", "type": "ED25519", "purpose": "SIGN"}, self._admin)
+        self.call("/keys", {"name": "bench-aes", "type": "AES", "purpose": "ENCRYPT"}, self.admin)
+        self.call("/keys", {"name": "bench-ed25519", "type": "ED25519", "purpose": "SIGN"}, self.admin)
         grants = [{"key": "bench-*", "actions": ["encrypt", "decrypt", "sign", "verify"]}]
         service = {"name": "bench", "role": "SERVICE", "grants": grants}
-        self.token = self.call("/services", service, self._admin)["token"]
+        self.token = self.call("/services", service, self.admin)["token"]
         return self
 
     def call(self, path: str, body: object, token: str) -> dict[str, str]:
