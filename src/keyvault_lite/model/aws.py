@@ -6,6 +6,7 @@ Facts and tables only. Names of specs, usages and algorithms are the service's o
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from keyvault_lite.model.aws_errors import InvalidArn, KeyNotFound, UnsupportedOperation, Validation
@@ -83,6 +84,7 @@ class Named:
     alias: bool = False
 
 
+@lru_cache(maxsize=4096)
 def parse_name(text: str, place: Place) -> Named:
     """Read a key id, key ARN, alias name or alias ARN. Raises KeyNotFound or InvalidArn for anything else."""
     found = _ARN.fullmatch(text)

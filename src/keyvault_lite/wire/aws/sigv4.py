@@ -30,7 +30,7 @@ _HEADER: Final = re.compile(
 _SCOPE: Final = re.compile(r"([A-Za-z0-9]{16,128})/(\d{8})/([a-z0-9-]{1,32})/([a-z0-9-]{1,32})/aws4_request", re.ASCII)
 _NAMES: Final = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+(?:;[a-z0-9!#$%&'*+.^_`|~-]+)*")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_DAY: Final = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
+_TIME: Final = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z", re.ASCII)
 _SPACES: Final = re.compile(rb" +")
 _SAFE: Final = "-_.~"
 
@@ -165,10 +165,12 @@ def _text(raw: bytes) -> str:
 
 
 def _moment(time: str) -> int | None:
-    if _DAY.fullmatch(time) is None:
+    found = _TIME.fullmatch(time)
+    if found is None:
         return None
+    year, month, day, hour, minute, second = map(int, found.groups())
     try:
-        moment = datetime.strptime(time, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError:
         return None
     return int(moment.timestamp()) * 1_000_000
