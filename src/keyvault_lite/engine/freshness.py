@@ -31,10 +31,16 @@ class Freshness:
         if self._next is None:
             self._next = asyncio.create_task(self._soon(self._running))
             self._next.add_done_callback(_heard)
+        shared = self._next
         try:
-            await asyncio.wait_for(asyncio.shield(self._next), PATIENCE_SECONDS)
+            await asyncio.wait_for(asyncio.shield(shared), PATIENCE_SECONDS)
         except TimeoutError:
             raise AuditUnavailable("the database is locked by someone else") from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if shared.cancelled() and task is not None and not task.cancelling():
+                raise AuditUnavailable("the server is shutting down") from None
+            raise
         except KeyVaultError as error:
             raise error.again() from None
 
@@ -47,7 +53,11 @@ class Freshness:
             # Whoever comes from here on may ask for something newer than this one sees.
             self._running, self._next = self._next, None
         self._began = time.monotonic()
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._refresh)
+        try:
+            work = asyncio.get_running_loop().run_in_executor(self._pool, self._refresh)
+        except RuntimeError:
+            raise AuditUnavailable("the server is shutting down") from None
+        await work
 
     def close(self) -> None:
         """Wait for the one under way."""

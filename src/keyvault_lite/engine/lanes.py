@@ -65,6 +65,12 @@ _READING: Final[frozenset[type[Request]]] = frozenset({ListAudit, ReadConsistenc
 _QUICK_TYPES: Final = SYMMETRIC | {KeyType.ED25519}
 
 
+def _is_leaving() -> bool:
+    """Whether it is the caller who was cancelled, and not only the work."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class Lane:
     """A few threads and the queue before them. Belongs to one event loop."""
 
@@ -87,7 +93,12 @@ class Lane:
         self._count(1)
         # In it until the thread is done, even if its caller has gone by then.
         future.add_done_callback(lambda _: self._count(-1))
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if future.cancelled() and not _is_leaving():
+                raise AuditUnavailable("the server is shutting down") from None
+            raise
 
     def _count(self, change: int) -> None:
         with self._counting:
