@@ -48,7 +48,12 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
         chosen = _with_key_at_hand(chosen)
     METRICS.gauge("keyvault_build_info", "Which version this is.", lambda: {__version__: 1.0}, label="version")
     sockets = _listen(chosen)
-    vault = open_to_serve(chosen, quarantine=quarantine, begin=begin)
+    try:
+        vault = open_to_serve(chosen, quarantine=quarantine, begin=begin)
+    except BaseException:
+        for one in sockets:
+            one.close()
+        raise
     _allow_files(chosen.max_connections + SPARE_FILES)
     scheme = "http" if chosen.tls_cert is None else "https"
     port = sockets[0].getsockname()[1]

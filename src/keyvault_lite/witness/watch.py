@@ -85,6 +85,7 @@ class Watch:
             try:
                 self.round()
             except Exception:
+                # A defect in one round must not end all later ones: who watches the witness has to go on.
                 log.exception("the witness could not be asked")
 
     def round(self) -> None:
