@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 from keyvault_lite import app, settings
 from keyvault_lite.crypto.root import MasterKey
@@ -16,7 +18,15 @@ from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.evidence import Entry
-from keyvault_lite.model.identity import BearerCredential, Credential, Grant, Permission, Role, Service, SystemCredential
+from keyvault_lite.model.identity import (
+    BearerCredential,
+    Credential,
+    Grant,
+    Permission,
+    Role,
+    Service,
+    SystemCredential,
+)
 from keyvault_lite.model.keys import Key, KeySpec, KeyType, Purpose
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Answer, NewService
@@ -98,10 +108,10 @@ class House:
         credential: Credential | None = None,
         source: str | None = None,
         idempotency: Idempotency | None = None,
-    ) -> Awaitable[Answer]:
+    ) -> Coroutine[Any, Any, Answer]:
         """The coroutine of one request; an empty token is the first ADMIN's, None is no token."""
         origin = Origin(os.urandom(16), source, idempotency=idempotency)
-        who = credential or BearerCredential(self.admin if token == "" else token)  # noqa: PLC1901
+        who = credential or BearerCredential(self.admin if token == "" else token)
         return self.engine.perform(request, who, origin)
 
     def answer(self, request: Request, token: str | None = "", **how: Any) -> Answer:  # noqa: ANN401
@@ -121,13 +131,12 @@ class House:
 
     def refusal(self, request: Request, kind: type[E], token: str | None = "", **how: Any) -> E:  # noqa: ANN401
         """The error that refuses the request: of exactly that kind."""
-        try:
-            result = self.ask(request, token, **how)
-        except KeyVaultError as error:
-            assert error.code == kind.code, (error.code, error.detail)
-            assert isinstance(error, kind)
-            return error
-        raise AssertionError(f"allowed: {result!r}")
+        with pytest.raises(KeyVaultError) as refused:
+            self.ask(request, token, **how)
+        error = refused.value
+        assert error.code == kind.code, (error.code, error.detail)
+        assert isinstance(error, kind)
+        return error
 
     def system(self, request: Request) -> Any:  # noqa: ANN401
         return self.ask(request, credential=SystemCredential())

@@ -18,7 +18,15 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Grant, Permission, Principal, Role
 from keyvault_lite.model.keys import Key, KeyName, KeyStatus
 from keyvault_lite.model.names import SYSTEM, KeyId, ServiceId, new_id
-from keyvault_lite.model.requests import EraseDueKey, Initialise, RecoverAdmin, Rejected, RenewToken, RotateDueKey
+from keyvault_lite.model.requests import (
+    EraseDueKey,
+    Initialise,
+    RecoverAdmin,
+    Rejected,
+    RenewToken,
+    Request,
+    RotateDueKey,
+)
 from tests.house import AES, grant
 
 SERVICE_USES = {
@@ -75,10 +83,10 @@ def test_no_action_of_the_native_api_is_missing_from_the_table() -> None:
     assert set(ROLES).isdisjoint(NOBODYS)
 
 
-@pytest.mark.parametrize("kind", sorted(SYSTEM_ONLY, key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(SYSTEM_ONLY, key=repr))
 @pytest.mark.parametrize("role", Role)
-def test_what_the_vault_does_by_itself_is_nobodys(kind: type, role: Role) -> None:
-    request = object.__new__(kind)
+def test_what_the_vault_does_by_itself_is_nobodys(kind: type[Request], role: Role) -> None:
+    request: Request = object.__new__(kind)
     with pytest.raises(Forbidden):
         check_role(principal(role), request, kind.action)
     check_role(principal(None), request, kind.action)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import keyvault_lite
-from keyvault_lite import app, settings
+from keyvault_lite import app, custody, serving, settings
 from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, Unauthenticated
@@ -156,7 +156,7 @@ def test_a_master_key_is_replaced_while_the_server_runs(house: House) -> None:
 
 def test_the_check_beside_the_server(house: House) -> None:
     house.key()
-    found = app.verify(house.chosen)
+    found = custody.verify(house.chosen)
     assert (found.valid, found.findings) == (True, ())
     assert found.entries == house.size
 
@@ -219,7 +219,7 @@ def test_tls_needs_both_files(tmp_path: Path) -> None:
 def test_what_keeps_a_server_from_starting_is_told_before(house: House, tmp_path: Path) -> None:
     _, other = MasterKey.generate()
     with pytest.raises(app.CANNOT_START):
-        app.serve(chosen(house.path.parent, other))
+        serving.serve(chosen(house.path.parent, other))
     with pytest.raises(app.CANNOT_START):
-        app.serve(settings.load(host="0.0.0.0"))
+        serving.serve(settings.load(host="0.0.0.0"))
     assert issubclass(KeyVaultError, app.CANNOT_START)

@@ -1,17 +1,17 @@
 """Many at once: one chain without a gap, and the order in the log is the order in which things took effect."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.engine import engine as engine_module
 from keyvault_lite.engine.freshness import Freshness
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidState, KeyVaultError, LimitExceeded
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.keys import KeySpec, KeyType, Purpose, VersionStatus
-from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.names import KeyId, KeyRef
 from keyvault_lite.model.replies import Answer, Verification
 from keyvault_lite.model.requests import (
     CreateKey,
@@ -138,7 +138,7 @@ def test_a_caller_who_goes_away_leaves_an_entry(house: House) -> None:
     before = house.size
 
     async def leave() -> None:
-        tasks = [asyncio.create_task(house.perform(Encrypt(name, plaintext=b"x"))) for _ in range(20)]  # type: ignore[arg-type]
+        tasks = [asyncio.create_task(house.perform(Encrypt(name, plaintext=b"x"))) for _ in range(20)]
         await asyncio.sleep(0)
         for task in tasks[::2]:
             task.cancel()
@@ -164,16 +164,15 @@ def test_checks_of_the_log_are_shared_and_keep_nobody_waiting(house: House, monk
 
     run = house.ledger._verification.run
     monkeypatch.setattr(house.ledger._verification, "run", lambda _: run(slow))
-    _, token = house.service("worker")
 
     async def many() -> list[Any]:
         loop.append(asyncio.get_running_loop())
         release.clear()
-        asked = [asyncio.create_task(house.perform(VerifyAudit())) for _ in range(12)]  # type: ignore[arg-type]
+        asked = [asyncio.create_task(house.perform(VerifyAudit())) for _ in range(12)]
         await asyncio.sleep(0.1)
         # Each of these needs a thread of its own.
         for number in range(3):
-            await asyncio.wait_for(house.perform(CreateKey(AES, f"meanwhile-{len(checks)}-{number}")), 2)  # type: ignore[arg-type]
+            await asyncio.wait_for(house.perform(CreateKey(AES, f"meanwhile-{len(checks)}-{number}")), 2)
         await asyncio.gather(*(house.perform(ListKeys(), None) for _ in range(3)), return_exceptions=True)
         release.set()
         return await asyncio.gather(*asked, return_exceptions=True)
@@ -200,12 +199,12 @@ def test_evidence_through_the_one_door(house: House) -> None:
     assert house.ask(ReadCheckpoint()).startswith("keyvault-lite/")
     assert house.ask(ReadConsistency(1, own)).new == own
     house.refusal(ReadConsistency(1, 10**9), InvalidRequest)
-    page = house.ask(ListAudit(service_id="worker", key_id=name, limit=5))
+    page = house.ask(ListAudit(service_id="worker", key_id=KeyId(name), limit=5))
     assert [one.id for one in page.items] == [own]
     assert house.ask(ListAudit(service_id="nobody")).items == ()
     house.ledger.snapshot().quarantine(name)
-    assert house.ask(ListAudit(service_id=service.id, key_id=name)).items[0].id == own
-    assert house.ask(ListAudit(key_id=KeyRef("absent"))).items == ()
+    assert house.ask(ListAudit(service_id=service.id, key_id=KeyId(name))).items[0].id == own
+    assert house.ask(ListAudit(key_id=KeyId("absent"))).items == ()
 
 
 def test_what_the_vault_is_told_of_its_health(house: House) -> None:
@@ -247,8 +246,8 @@ def test_who_asks_during_a_refresh_gets_the_next_one() -> None:
 
         fresh = Freshness(refresh)
         first = asyncio.create_task(fresh.renew())
-        while not count:
-            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        assert count == 1
         second = asyncio.create_task(fresh.renew())
         await asyncio.sleep(0.08)
         assert count == 1
@@ -287,8 +286,6 @@ def test_a_refresh_that_fails_or_takes_too_long_is_told(monkeypatch: pytest.Monk
 
 
 def test_costly_primitives_leave_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     where: list[tuple[str, bool]] = []
     sign, encrypt = Keyring.sign, Keyring.encrypt
 
@@ -312,4 +309,35 @@ def test_costly_primitives_leave_the_loop(house: House, monkeypatch: pytest.Monk
     from keyvault_lite.model.errors import IntegrityViolation
 
     house.refusal(Sign(KeyRef("p256"), b"x"), IntegrityViolation)
-    assert engine_module._LONG == {VerifyAudit}
+
+
+def test_who_waits_when_the_vault_closes_is_told(house: House) -> None:
+    from keyvault_lite.engine.lanes import Lane
+
+    async def close_on() -> list[Any]:
+        gate = threading.Event()
+        lane = Lane("test", threads=1, waiting=8)
+        fresh = Freshness(lambda: gate.wait(5) and None)
+        work = [asyncio.create_task(lane.run(lambda: gate.wait(5))) for _ in range(4)]
+        leaving = asyncio.create_task(lane.run(lambda: gate.wait(5)))
+        asked = [asyncio.create_task(fresh.renew())]
+        await asyncio.sleep(0.05)
+        asked.append(asyncio.create_task(fresh.renew()))
+        await asyncio.sleep(0.1)
+        leaving.cancel()
+        closing = [asyncio.get_running_loop().run_in_executor(None, one.close) for one in (lane, fresh)]
+        await asyncio.sleep(0.05)
+        gate.set()
+        results = await asyncio.wait_for(asyncio.gather(*work, *asked, leaving, return_exceptions=True), 3)
+        await asyncio.gather(*closing)
+        with pytest.raises(AuditUnavailable):
+            await lane.run(lambda: None)
+        return results
+
+    *results, left = house.run(close_on())
+    assert isinstance(left, asyncio.CancelledError)
+    kinds = [type(one) for one in results]
+    assert kinds[0] is bool
+    assert kinds[1:4] == [AuditUnavailable] * 3
+    assert kinds[4] is type(None)
+    assert kinds[5] is AuditUnavailable

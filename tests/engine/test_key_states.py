@@ -69,7 +69,7 @@ def erase(house: House, key: Key) -> Key:
     try:
         return house.system(EraseDueKey(ref(key)))  # type: ignore[no-any-return]
     finally:
-        del house.ledger.now  # type: ignore[method-assign]
+        del house.ledger.now
 
 
 ALLOWED: dict[type[KeyRequest], dict[KeyStatus, KeyStatus]] = {
@@ -132,9 +132,11 @@ def use(house: House, key: Key, action: str) -> KeyRequest:
     if action == "verify":
         signed: Signed = house.ask(Sign(name, b"text"))
         return Verify(name, b"text", signed.signature)
-    return {"encrypt": Encrypt(name, plaintext=b"text"), "data_key": GenerateDataKey(name), "sign": Sign(name, b"text")}[
-        action
-    ]
+    return {
+        "encrypt": Encrypt(name, plaintext=b"text"),
+        "data_key": GenerateDataKey(name),
+        "sign": Sign(name, b"text"),
+    }[action]
 
 
 @pytest.mark.parametrize("status", KeyStatus)
@@ -306,9 +308,7 @@ def test_a_named_version_must_be_the_one_of_the_ciphertext(house: House, named: 
     request = use(house, key, "decrypt")
     house.rotated(key)
     assert isinstance(request, Decrypt)
-    wrong = Decrypt(
-        ref(key), ciphertext=request.ciphertext, encrypted_dek=request.encrypted_dek, key_version=named
-    )
+    wrong = Decrypt(ref(key), ciphertext=request.ciphertext, encrypted_dek=request.encrypted_dek, key_version=named)
     house.refusal(wrong, InvalidCiphertext)
     right = Decrypt(ref(key), ciphertext=request.ciphertext, encrypted_dek=request.encrypted_dek, key_version=1)
     assert house.ask(right).plaintext == b"text"
@@ -340,7 +340,9 @@ def test_bytes_that_are_no_text_are_refused_as_text(house: House) -> None:
     asked = Decrypt(ref(key), ciphertext=made.ciphertext, encrypted_dek=made.encrypted_dek, as_text=True)
     assert "base64" in house.refusal(asked, InvalidRequest).detail
     made = house.ask(Encrypt(ref(key), plaintext="ä".encode()))
-    assert house.ask(Decrypt(ref(key), None, made.ciphertext, made.encrypted_dek, as_text=True)).plaintext == "ä".encode()
+    assert (
+        house.ask(Decrypt(ref(key), None, made.ciphertext, made.encrypted_dek, as_text=True)).plaintext == "ä".encode()
+    )
 
 
 def test_data_keys(house: House) -> None:
@@ -505,7 +507,7 @@ def test_batches_answer_item_by_item(house: House) -> None:
     before = house.size
     broken = InvalidRequest("plaintext is not base64")
     items = (made, broken, Decrypt(ref(key), ciphertext=b"x", encrypted_dek=b"y"))
-    answer = house.answer(Batch(ref(key), Action.DECRYPT, items))  # type: ignore[arg-type]
+    answer = house.answer(Batch(ref(key), Action.DECRYPT, items))
     reply = answer.result
     assert reply.items[0].plaintext == b"text"  # type: ignore[attr-defined]
     assert reply.error(1) is broken  # type: ignore[attr-defined]

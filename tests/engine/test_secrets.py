@@ -3,6 +3,7 @@
 import io
 import logging
 import traceback
+from collections.abc import Iterator
 
 import pytest
 
@@ -65,7 +66,7 @@ def everything(house: House) -> list[Request]:
 
 
 @pytest.fixture
-def lines() -> io.StringIO:
+def lines() -> Iterator[io.StringIO]:
     """What the log of the process would say, at its most talkative."""
     out = io.StringIO()
     handler = logging.StreamHandler(out)

@@ -1,4 +1,4 @@
-"""Services and tokens through the one door: making, changing, renewing, and that somebody can always manage the vault."""
+"""Services and tokens through the one door, and that somebody can always manage the vault."""
 
 from collections.abc import Callable
 

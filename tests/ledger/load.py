@@ -13,15 +13,20 @@ from keyvault_lite.model.requests import CreateKey, Encrypt, Origin, Request, Ro
 from tests.house import AES
 
 
+def say(*words: object) -> None:
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
 async def load(vault: app.Vault, token: str, name: str, rounds: int, callers: int) -> None:
     async def ask(request: Request) -> None:
         try:
             answer = await vault.engine.perform(request, BearerCredential(token), Origin(os.urandom(16)))
         except KeyVaultError as error:
-            print("refused", error.code, error.audit_id, flush=True)
+            say("refused", error.code, error.audit_id)
         else:
             made = getattr(answer.result, "id", "-")
-            print("done", request.action.value, answer.audit_id, made, flush=True)
+            say("done", request.action.value, answer.audit_id, made)
 
     async def caller(first: int) -> None:
         for number in itertools.count(first) if rounds == 0 else range(first, first + rounds):
@@ -32,7 +37,7 @@ async def load(vault: app.Vault, token: str, name: str, rounds: int, callers: in
             else:
                 await ask(Encrypt(KeyRef(name), plaintext=b"x"))
 
-    print("ready", flush=True)
+    say("ready")
     await asyncio.gather(*map(caller, range(callers)))
 
 

@@ -21,7 +21,6 @@ from keyvault_lite.model.errors import (
     IntegrityViolation,
     KeyVaultError,
     OutcomeUnknown,
-    Unauthenticated,
 )
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Role, Service
@@ -89,9 +88,7 @@ def test_an_error_at_any_statement_leaves_everything_as_it_was(house: House, fau
 
 
 @pytest.mark.parametrize("committed", [False, True])
-def test_an_error_at_commit_is_an_unknown_outcome(
-    house: House, faulty: FaultyConnection, *, committed: bool
-) -> None:
+def test_an_error_at_commit_is_an_unknown_outcome(house: House, faulty: FaultyConnection, *, committed: bool) -> None:
     key = house.key()
     errors = [failing()]
     fault = lambda sql: errors.pop() if sql == "COMMIT" and errors else None  # noqa: E731
@@ -131,9 +128,7 @@ def test_service_comes_back_under_load_after_a_broken_transaction(house: House, 
     check_sound(house)
 
 
-def test_service_comes_back_by_itself(
-    house: House, faulty: FaultyConnection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_service_comes_back_by_itself(house: House, faulty: FaultyConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer_module, "RETRY_SECONDS", 0.02)
     faulty.before = lambda sql: failing() if sql.startswith("INSERT INTO audit_logs") else None
     house.refusal(CreateKey(AES), AuditUnavailable)
@@ -289,17 +284,17 @@ def test_closing_answers_everyone(house: House) -> None:
 
     async def storm() -> list[Any]:
         tasks = [
-            asyncio.create_task(house.perform(request))  # type: ignore[arg-type]
+            asyncio.create_task(house.perform(request))
             for _ in range(60)
             for request in (Encrypt(name, plaintext=b"x"), RotateKey(name), ReadKey(name))
         ]
-        tasks += [asyncio.create_task(house.perform(ReadKey(name), None)) for _ in range(5)]  # type: ignore[arg-type]
+        tasks += [asyncio.create_task(house.perform(ReadKey(name), None)) for _ in range(5)]
         await asyncio.sleep(0.01)
         closing = asyncio.get_running_loop().run_in_executor(None, house.vault.close)
-        tasks += [asyncio.create_task(house.perform(RotateKey(name))) for _ in range(20)]  # type: ignore[arg-type]
+        tasks += [asyncio.create_task(house.perform(RotateKey(name))) for _ in range(20)]
         answered = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 8)
         await closing
-        tasks = [asyncio.create_task(house.perform(RotateKey(name))) for _ in range(2)]  # type: ignore[arg-type]
+        tasks = [asyncio.create_task(house.perform(RotateKey(name))) for _ in range(2)]
         return answered + await asyncio.gather(*tasks, return_exceptions=True)
 
     answered = house.run(storm())

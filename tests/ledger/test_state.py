@@ -61,8 +61,8 @@ def nothing(_: ServiceId, __: bytes) -> StoredReply | None:
     return None
 
 
-def key(name: str | None, created_at: int = 0, **more: object) -> Key:
-    return replace(Key(KeyId(new_id()), name, AES, KeyStatus.ACTIVE, created_at), **more)
+def key(name: str | None, created_at: int = 0, names: tuple[KeyName, ...] = ()) -> Key:
+    return Key(KeyId(new_id()), name, AES, KeyStatus.ACTIVE, created_at, names=names)
 
 
 def service(name: str, created_at: int = 0) -> Service:

@@ -1,11 +1,11 @@
-"""A sample of what a writer of the database can do, each found by a check and by a start. (The campaign is elsewhere.)"""
+"""A sample of what a writer of the database can do, each found by a check and by a start."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from keyvault_lite.crypto.root import InvalidMasterKey
 from keyvault_lite.ledger import driver
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.identity import Role
@@ -92,12 +92,11 @@ def test_an_edit_is_found_at_the_start(lived_in: House, what: str) -> None:
     edits = EDITS[what]
     lived_in.vault.close()
     tamper(lived_in.path, *([edits] if isinstance(edits, str) else edits))
-    with pytest.raises(Exception) as refused:
+    with pytest.raises((KeyVaultError, InvalidMasterKey)):
         lived_in.open()
-    assert isinstance(refused.value, KeyVaultError) or "master key" in str(refused.value).lower(), refused.value
 
 
-@pytest.mark.parametrize("what", [what for what in EDITS if what not in {"a slot is gone"}])
+@pytest.mark.parametrize("what", [what for what in EDITS if what != "a slot is gone"])
 def test_an_edit_is_found_by_a_check_beside_the_service(lived_in: House, what: str) -> None:
     edits = EDITS[what]
     tamper(lived_in.path, *([edits] if isinstance(edits, str) else edits))
@@ -107,7 +106,6 @@ def test_an_edit_is_found_by_a_check_beside_the_service(lived_in: House, what: s
     if what in {"an entry tells otherwise", "an entry has another author", "an entry is gone"}:
         assert found.first_invalid == 3
     assert all(one.table and one.problem for one in found.findings)
-
 
 
 @pytest.mark.parametrize("with_log", [True, False])

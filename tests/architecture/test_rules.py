@@ -1,0 +1,155 @@
+"""Rules of the house that a reader would otherwise have to remember. Each names what breaks it."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import keyvault_lite.engine.attempt as attempt_module
+from keyvault_lite.model import errors
+from keyvault_lite.model.requests import Batch, Rejected, Request
+from keyvault_lite.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "keyvault_lite"
+SOURCES = {file.relative_to(PACKAGE).as_posix(): file.read_text() for file in sorted(PACKAGE.rglob("*.py"))}
+TREES = {path: ast.parse(text) for path, text in SOURCES.items()}
+MAX_LINES = 400
+CLIENTS = {"KEYVAULT_ADDR", "KEYVAULT_CACERT", "KEYVAULT_TOKEN", "KEYVAULT_TOKEN_FILE"}
+"""Settings of `kvl` as a client."""
+LONG = {
+    # Tables of words: one class or route after the other.
+    "model/aws_requests.py",
+    "model/requests.py",
+    "model/transit.py",
+    "wire/native/routes.py",
+    # To be divided.
+    "app.py",
+    "crypto/keyring.py",
+    "ledger/journal.py",
+    "ledger/ledger.py",
+}
+
+
+def calls(name: str) -> set[str]:
+    """The modules that call something of this name."""
+    return {
+        path
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+    }
+
+
+def children(root: type[Any]) -> list[type[Any]]:
+    """The classes of the product directly under another; not those that a dataclass with slots was made from."""
+    return [
+        child
+        for child in root.__subclasses__()
+        if child.__module__.startswith("keyvault_lite.")
+        and vars(sys.modules[child.__module__]).get(child.__name__) is child
+    ]
+
+
+def concrete(root: type[Request]) -> Iterator[type[Request]]:
+    """What a caller can ask for: the requests with an action that are no base of others."""
+    for child in children(root):
+        yield from concrete(child)
+        if hasattr(child, "action") and not children(child):
+            yield child
+
+
+def test_every_request_has_exactly_one_handler() -> None:
+    asked = {one for one in concrete(Request) if not issubclass(one, (Batch, Rejected))}
+    assert asked - set(attempt_module.HANDLERS) == set(), "no handler"
+    assert set(attempt_module.HANDLERS) - asked == set(), "no such request"
+    # One mapping would hide another's handler of the same request: each is named once in the engine's tables.
+    tables = [
+        vars(module)["HANDLERS"]
+        for name, module in vars(attempt_module).items()
+        if name != "HANDLERS" and getattr(module, "__name__", "").startswith("keyvault_lite.engine.")
+        if "HANDLERS" in vars(module)
+    ]
+    assert sum(map(len, tables)) == len(attempt_module.HANDLERS)
+
+
+def test_only_access_makes_a_principal() -> None:
+    assert calls("Principal")
+    assert {path for path in calls("Principal") if not path.startswith("access/")} == set()
+
+
+def test_only_the_composition_root_and_the_jobs_have_the_vaults_own_authority() -> None:
+    assert calls("SystemCredential") == {"app.py", "engine/jobs.py"}
+
+
+def test_key_bytes_are_opened_in_crypto_only() -> None:
+    # What makes wrapped material plain: the containers, and the records of the keyring.
+    for name in ("KeyBox", "Bundle", "Cipher", "Signer"):
+        assert {path for path in calls(name) if not path.startswith("crypto/")} == set()
+    private = re.compile(r"\b_bundle\b|\b_loaded\b|\bprivate_bytes|\bfrom_private_bytes\b|\bload_der_private_key\b")
+    assert {path for path, text in SOURCES.items() if private.search(text) and not path.startswith("crypto/")} == set()
+
+
+def handlers_of_everything() -> Iterator[tuple[str, int, str, str]]:
+    """Every `except Exception` and the like: module, line, the line itself and the one after it."""
+    for path, tree in TREES.items():
+        lines = SOURCES[path].splitlines()
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            caught = node.type.id if isinstance(node.type, ast.Name) else None
+            if node.type is None or caught in {"Exception", "BaseException"}:
+                yield path, node.lineno, lines[node.lineno - 1], lines[node.lineno]
+
+
+def test_whoever_catches_everything_says_why_or_raises_it_again() -> None:
+    nameless = []
+    for path, line, text, after in handlers_of_everything():
+        reason = re.search(r"#.*\(.{8,}\)|# (?!noqa).{8,}", text) or after.strip().startswith("# ")
+        tree = next(
+            node for node in ast.walk(TREES[path]) if isinstance(node, ast.ExceptHandler) and node.lineno == line
+        )
+        again = any(isinstance(node, ast.Raise) and node.exc is None for node in ast.walk(tree))
+        if not (reason or again):
+            nameless.append(f"{path}:{line}")
+    assert nameless == []
+
+
+def test_modules_are_of_a_size_to_be_read() -> None:
+    long = {path for path, text in SOURCES.items() if text.count("\n") > MAX_LINES}
+    assert long - LONG == set(), "divide it"
+    assert LONG - long == set(), "take it off the list"
+
+
+def test_no_module_is_a_drawer() -> None:
+    drawers = {"utils", "util", "helpers", "helper", "manager", "managers", "base", "common", "misc"}
+    assert {path for path in SOURCES if drawers & set(Path(path).with_suffix("").parts)} == set()
+
+
+def test_the_first_line_of_a_module_says_why_it_exists() -> None:
+    silent = {
+        path for path, tree in TREES.items() if not (ast.get_docstring(tree) or "").strip() and SOURCES[path].strip()
+    }
+    assert silent == set()
+
+
+@pytest.mark.skipif(not (ROOT / "docs" / "errors.md").exists(), reason="the page is not written yet")
+def test_every_error_code_is_documented() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    rows = {line.split("|")[1].strip().strip("`") for line in page.splitlines() if line.startswith("| `")}
+    # Dialects have their own words, in their own documentation.
+    codes = {one.code for one in vars(errors).values() if isinstance(one, type) and hasattr(one, "code")}
+    assert codes - rows == set()
+
+
+@pytest.mark.skipif(not (ROOT / "docs" / "configuration.md").exists(), reason="the page is not written yet")
+def test_every_setting_is_documented() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    names = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    assert {name for name in names if f"`{name}`" not in page} == set()
+    told = set(re.findall(rf"`({PREFIX}[A-Z_]+)`", page)) - names
+    assert {name for name in told if name not in CLIENTS} == set()
