@@ -102,7 +102,7 @@ def _public(native: Native) -> dict[str, Callable[[Exchange], Reply]]:
 
     def health(exchange: Exchange) -> Reply:
         found = native.engine.health()
-        body = {**found.details, "status": found.status, "sealed": found.sealed, "version": found.version}
+        body = {"status": found.status, "sealed": found.sealed, "version": found.version, **found.details}
         return exchange.reply(200 if found.serving else 503, msgspec.json.encode(body))
 
     def asset(name: str, exchange: Exchange) -> Reply:
