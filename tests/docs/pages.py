@@ -6,8 +6,8 @@ A fenced block under one of these comments is run, those of one name in one shel
     <!-- serve NAME -->    a server, in place of the one before; it runs until the session ends
     <!-- stop NAME -->     stops the server; no block
 
-A line `# → TEXT` says what the output of the commands above it must contain, `…` standing for anything; `# → exit N` says
-with which status they end.
+A line `# → TEXT` says what the output of the commands above it must contain, `…` standing for anything; `# → exit N`
+says with which status they end.
 """
 
 import contextlib
@@ -150,7 +150,7 @@ class Sandbox:
             script += self._serve(number, commands) if step.kind != "run" else self._run(number, commands, step.status)
         script.append("stop")
         whole = _FUNCTIONS + "\n".join(script)
-        shell = subprocess.Popen(  # noqa: S603,S607  (commands of our own pages)
+        shell = subprocess.Popen(
             ["bash", "-c", whole],
             cwd=self.folder / "work",
             env=self.environment(),

@@ -1,10 +1,11 @@
 """What the documentation tells people to type is typed here, and does what the page says it does."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, TOOLS, Sandbox, Step, holds, pages, sessions, shutil
+from tests.docs.pages import ROOT, TOOLS, Sandbox, Step, holds, pages, sessions
 
 SESSIONS = [
     pytest.param(name, steps, id=f"{page.relative_to(ROOT)}{'#' * bool(name)}{name}")

@@ -140,9 +140,7 @@ def test_every_golden_message_opens_as_the_page_says(secret: bytes) -> None:
     for row in mine:
         pairs = [text for pair in sorted((row["context"] or {}).items()) for text in pair]
         digest = sha256(pae("context", *pairs))
-        dek = opened(
-            bytes.fromhex(row["encrypted_dek"]), layer="dek", key=secret, purpose="ENCRYPT", context=digest
-        )
+        dek = opened(bytes.fromhex(row["encrypted_dek"]), layer="dek", key=secret, purpose="ENCRYPT", context=digest)
         found = opened(bytes.fromhex(row["ciphertext"]), layer="data", key=dek, purpose="ENCRYPT", context=digest)
         assert found.hex() == row["plaintext"]
 
