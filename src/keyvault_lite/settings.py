@@ -71,7 +71,7 @@ class Settings(BaseSettings):
         )
 
 
-def load(**given: Any) -> Settings:
+def load(**given: Any) -> Settings:  # noqa: ANN401  (judged by the fields they are for)
     """The settings, with what the command line gives instead. Raises InvalidSettings in one sentence."""
     try:
         return Settings(**given)

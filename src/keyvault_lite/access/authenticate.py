@@ -86,7 +86,7 @@ class Authenticator:
     def authenticate(self, credential: Credential, directory: Directory, now: int) -> Principal:
         """The principal behind a credential at time `now` (microseconds).
 
-        Raises Refused, which knows the service of a genuine token that is expired or whose service may not act any more.
+        Raises Refused, which knows the service of a genuine token that is expired or whose service may no longer act.
         """
         if isinstance(credential, SystemCredential):
             return Principal(SYSTEM, "system", None)

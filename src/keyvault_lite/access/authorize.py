@@ -71,7 +71,7 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
     Action.TOKEN_RENEW: _ALL,  # of others than ADMIN only their own: `may_renew`
     Action.VERIFY: _USERS,
 }
-"""Which roles may attempt an action at all. Those that the vault itself does (INITIALISE, ANCHOR_TRUST…) are nobody's."""
+"""Which roles may attempt an action at all. What only the vault itself does (INITIALISE, ANCHOR_TRUST…) is nobody's."""
 
 SYSTEM_ONLY: Final[frozenset[type[Request]]] = frozenset(
     {

@@ -78,8 +78,8 @@ class FloodGate:
     async def counted(self, source: str | None) -> None:
         """Add one to the shared entry of this second, and wait until it is recorded.
 
-        Raises what recording raises, LimitExceeded in a flood that does not end, and Overloaded, having counted nothing,
-        if too many wait already.
+        Raises what recording raises, LimitExceeded in a flood that does not end, and Overloaded, having counted
+        nothing, if too many wait already.
         """
         if self._waiting >= MAX_WAITING:
             raise Overloaded("too many failed logins are waiting to be recorded")

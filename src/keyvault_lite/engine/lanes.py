@@ -1,4 +1,4 @@
-"""Where work goes that would hold the event loop up: a lane for each kind of cost, with few threads and a bounded queue.
+"""Where work goes that would hold the event loop up: a lane for each kind of cost, few threads and a bounded queue.
 
 What is slow has to wait for what is slow alike: a batch of RSA keys being made keeps nobody from signing, a check of
 the whole log keeps nobody from revoking. A lane that is full turns away at once, before anything was done.

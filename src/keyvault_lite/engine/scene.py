@@ -1,4 +1,4 @@
-"""What a handler is given and what it gives back. A handler is load, check, act, return: no logging, no HTTP, no try."""
+"""What a handler is given and gives back. A handler is load, check, act, return: no logging, no HTTP, no try."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

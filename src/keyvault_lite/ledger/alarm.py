@@ -1,7 +1,8 @@
 """Live edits: what another connection has changed in the stored rows is found before any of it can be used.
 
-Memory is the authority while the vault runs, and every commit looks whether somebody else has written to the file. If so,
-all rows are read again and compared with memory, row by row, which names every row that was edited, put back or removed.
+Memory is the authority while the vault runs, and every commit looks whether somebody else has written to the file. If
+so, all rows are read again and compared with memory, row by row, which names every row that was edited, put back or
+removed.
 """
 
 from collections.abc import Iterable, Sequence

@@ -241,7 +241,7 @@ class Committer:
         return refusal
 
     def _recover(self) -> bool:
-        """After a fault: a fresh connection, the whole catch-up against memory, and a flushed write; whether it is over."""
+        """After a fault: a fresh connection, the catch-up against memory, and a flushed write; whether it is over."""
         if self.halted:
             return False
         try:

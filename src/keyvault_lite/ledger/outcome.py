@@ -1,4 +1,4 @@
-"""What one run of an operation hands to the ledger: the entries to append, the rows to change, the result to release."""
+"""What one run of an operation hands to the ledger: entries to append, rows to change, the result to release."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

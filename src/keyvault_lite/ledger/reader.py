@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from keyvault_lite.audit.entry import row_entry, row_hash
+from keyvault_lite.audit.entry import Row, row_entry, row_hash
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.model.evidence import Action, Entry, Result
@@ -11,6 +11,8 @@ from keyvault_lite.model.replies import Page
 
 _CHUNK: Final = 20_000
 """Entries read in one statement: no snapshot stays open long enough to hold up the write-ahead log."""
+_DIGITS: Final = 18
+"""Of a cursor, at most: it fits the integers of the database."""
 _SCAN: Final = 1_000_000
 """Entries one request looks through for a filter without an index; the cursor then goes on from there."""
 
@@ -59,7 +61,7 @@ def read_page(connection: driver.Connection, wanted: Filter) -> Page[Entry]:
             if low >= end if wanted.ascending else high <= end:
                 beyond = str(low - 1 if wanted.ascending else high + 1)
                 break
-            first, last = (low, min(high, low + _CHUNK - 1)) if wanted.ascending else (max(low, high - _CHUNK + 1), high)
+            first, last = _chunk(low, high, ascending=wanted.ascending)
         order = "" if wanted.ascending else " DESC"
         sql = " AND ".join(("id BETWEEN ? AND ?", *conditions))
         rows += connection.execute(
@@ -73,7 +75,12 @@ def read_page(connection: driver.Connection, wanted: Filter) -> Page[Entry]:
     return Page(tuple(map(_entry, page)), str(page[-1][0]) if len(rows) > wanted.limit else beyond)
 
 
-def _entry(row: Any) -> Entry:
+def _chunk(low: int, high: int, *, ascending: bool) -> tuple[int, int]:
+    """The part of a range that is read first."""
+    return (low, min(high, low + _CHUNK - 1)) if ascending else (max(low, high - _CHUNK + 1), high)
+
+
+def _entry(row: Row) -> Entry:
     try:
         if row_hash(row) == row[-1]:
             return row_entry(row)
@@ -89,7 +96,7 @@ def read_entry(connection: driver.Connection, entry_id: int) -> Entry | None:
 
 
 def _cursor(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
         raise InvalidRequest("after is not a cursor of this list")
     return int(text)
 

@@ -1,7 +1,8 @@
 """What is particular to SQLite: connections, the lock between processes, and the file's identity.
 
-Writers of all processes pass a blocking file lock before `BEGIN IMMEDIATE`. It is a turnstile of two locks (take `next`,
-take `main`, release `next`): whoever waits longest is next, which a single flock and SQLite's own busy handler do not give.
+Writers of all processes pass a blocking file lock before `BEGIN IMMEDIATE`. It is a turnstile of two locks (take
+`next`, take `main`, release `next`): whoever waits longest is next, which a single flock and SQLite's own busy handler
+do not give.
 """
 
 import fcntl
@@ -148,13 +149,13 @@ class SqliteDatabase:
             raise IntegrityViolation("the database file was replaced under the running server")
 
     def close(self) -> None:
-        """Let go of the lock files. The connections are their users' to close; who begins a vault still holds its lock."""
+        """Let go of the lock files. Connections are their users' to close; who begins a vault still holds its lock."""
         for lock in (self._turnstile, self._main):
             lock.close()
 
     def _stat(self) -> tuple[int, int] | None:
         try:
-            found = os.stat(self.path)
+            found = self.path.stat()
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino

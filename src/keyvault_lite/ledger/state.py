@@ -1,4 +1,4 @@
-"""The verified snapshot: every record that carries authority or keys, in memory, and the root that commits to all of them.
+"""The verified snapshot: every record that carries authority or keys, in memory, and the root that commits to all.
 
 One shared map. A change replaces whole records and never copies the map; readers see a record before or after a change,
 never half of one. A reader notes `sequence` *before* it reads: if anything it saw is newer than that, the ledger sees a
@@ -144,17 +144,7 @@ class State:
     def apply(self, change: Change) -> None:
         """Put the records of a change in place, each whole, each before the name that leads to it."""
         for key in change.keys:
-            old = self._keys.get(key.id)
-            self._keys[key.id] = key
-            if key.name is not None:
-                self._key_names[key.name] = key.id
-            for lost in () if old is None else old.names:
-                if lost not in key.names and self._key_names.get(lost.text) == key.id:
-                    self._key_names[lost.text] = None
-            for name in key.names:
-                self._key_names[name.text] = key.id
-            if old is None:
-                insort(self._key_order, (key.created_at, key.id))
+            self._put_key(key)
         for service in change.services:
             known = service.id in self._services
             self._services[service.id] = service
@@ -169,6 +159,19 @@ class State:
             self._slots[slot.id] = slot
         for setting in change.settings:
             self._settings[setting.name] = setting
+
+    def _put_key(self, key: Key) -> None:
+        old = self._keys.get(key.id)
+        self._keys[key.id] = key
+        if key.name is not None:
+            self._key_names[key.name] = key.id
+        for lost in () if old is None else old.names:
+            if lost not in key.names and self._key_names.get(lost.text) == key.id:
+                self._key_names[lost.text] = None
+        for name in key.names:
+            self._key_names[name.text] = key.id
+        if old is None:
+            insort(self._key_order, (key.created_at, key.id))
 
 
 class Overlay(State):
@@ -207,7 +210,8 @@ class StateTree:
     """The root over all row MACs: 4 096 buckets by hashed row key, then one hash. Belongs to the committer thread.
 
     root = SHA-256(PAE("state", row count, b₀ … b₄₀₉₅)), bᵢ = SHA-256(PAE of the sorted (row key, row MAC) whose
-    SHA-256(row key) begins with the 12 bits i), row key = PAE(table, primary key…). Only touched buckets are hashed again.
+    SHA-256(row key) begins with the 12 bits i), row key = PAE(table, primary key…). Only touched buckets are hashed
+    again.
     """
 
     __slots__ = ("_buckets", "_digests", "_undo", "count")

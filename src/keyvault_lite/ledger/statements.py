@@ -1,4 +1,4 @@
-"""The SQL of the hot path, written out once from the schema: raw statements, because the driver's fast path is the point."""
+"""The SQL of the hot path, written out once from the schema: raw, because the driver's fast path is the point."""
 
 from typing import Final
 
