@@ -317,7 +317,11 @@ def test_who_waits_when_the_vault_closes_is_told(house: House) -> None:
     async def close_on() -> list[Any]:
         gate = threading.Event()
         lane = Lane("test", threads=1, waiting=8)
-        fresh = Freshness(lambda: gate.wait(5) and None)
+
+        def refresh() -> None:
+            gate.wait(5)
+
+        fresh = Freshness(refresh)
         work = [asyncio.create_task(lane.run(lambda: gate.wait(5))) for _ in range(4)]
         leaving = asyncio.create_task(lane.run(lambda: gate.wait(5)))
         asked = [asyncio.create_task(fresh.renew())]

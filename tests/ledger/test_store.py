@@ -23,9 +23,13 @@ def test_a_full_store_is_a_refusal_and_service_comes_back(house: House) -> None:
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages}")
     before = house.log()
-    with pytest.raises((AuditUnavailable, OutcomeUnknown)) as refused:
+
+    def fill() -> None:
         for _ in range(40):
             house.ask(CreateKey(AES, description="x" * 4000))
+
+    with pytest.raises((AuditUnavailable, OutcomeUnknown)) as refused:
+        fill()
     assert refused.value.audit_id is None
     house.ledger._journal._connection.execute("PRAGMA max_page_count = 1000000")
     deadline = time.monotonic() + 5
