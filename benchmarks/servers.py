@@ -22,6 +22,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PLAINTEXT: Final = base64.b64encode(bytes(range(64))).decode()
 CONTEXT: Final = {"tenant": "acme"}
 BATCH: Final = 100
+TRANSIT_KEY: Final = "bench"
+SAME_TOKEN: Final = "same.token"  # noqa: S105  (the name of a file)
 _START: Final = 30.0
 _STOP: Final = 10.0
 
@@ -74,11 +76,26 @@ class Server:
             process.kill()
             process.wait()
 
-    def _spawn(self, *arguments: str, settings: Mapping[str, str] | None = None) -> None:
+    def call(self, path: str, body: object, token: str) -> dict[str, Any]:
+        """One request outside the measurement."""
+        request = Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+        )
+        try:
+            with urlopen(request, timeout=_START) as answer:  # noqa: S310
+                text = answer.read()
+        except HTTPError as error:
+            raise RuntimeError(f"{path}: {error.code} {error.read(500).decode()}") from None
+        found: dict[str, Any] = json.loads(text) if text else {}
+        return found
+
+    def _spawn(self, *arguments: str, settings: Mapping[str, str] | None = None, program: str = sys.executable) -> None:
         log = self.folder / f"{type(self).__name__}.log"
         with log.open("wb") as stream:
-            self._process = subprocess.Popen(  # noqa: S603  (our own interpreter and modules)
-                [sys.executable, *arguments],
+            self._process = subprocess.Popen(  # noqa: S603  (our own modules, and the programs of the dev extra)
+                [program, *arguments],
                 cwd=ROOT,
                 env=_environment(settings or {}),
                 stdin=subprocess.DEVNULL,
@@ -163,19 +180,47 @@ class Vault(Server):
         self.token = self.call("/services", service, self.admin)["token"]
         return self
 
-    def call(self, path: str, body: object, token: str) -> dict[str, str]:
-        """One request outside the measurement."""
-        request = Request(
-            f"http://127.0.0.1:{self.port}{path}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+
+class Transit(Vault):
+    """The product through its Vault dialect, a SERVICE as caller."""
+
+    def start(self) -> Self:
+        """As Vault, with a key of that dialect. Its token is left for who shall send the very same requests."""
+        super().start()
+        self.call(f"/v1/transit/keys/{TRANSIT_KEY}", {}, self._admin)
+        grants = [{"key": f"vault:transit/{TRANSIT_KEY}", "actions": ["encrypt", "decrypt"]}]
+        service = {"name": "transit", "role": "SERVICE", "grants": grants}
+        self.token = self.call("/services", service, self._admin)["token"]
+        (self.folder / SAME_TOKEN).write_text(self.token)
+        return self
+
+
+class OpenBao(Server):
+    """OpenBao as it comes, in memory, with its file audit device. Its root token has the text of our SERVICE's token.
+
+    So both servers get the same bytes. Everything is in its favour: no storage, no policy to judge, no fsync.
+    """
+
+    def start(self) -> Self:
+        """Start it with its audit log, mount transit, and make the key."""
+        token = (self.folder / SAME_TOKEN).read_text()
+        home = self.folder / "openbao"
+        home.mkdir()
+        configuration = home / "audit.hcl"
+        configuration.write_text(
+            f'audit "file" "file" {{\n  options {{\n    file_path = "{home / "audit.log"}"\n  }}\n}}\n'
         )
-        try:
-            with urlopen(request, timeout=_START) as answer:  # noqa: S310
-                found: dict[str, str] = json.load(answer)
-                return found
-        except HTTPError as error:
-            raise RuntimeError(f"{path}: {error.code} {error.read(500).decode()}") from None
+        self._spawn(
+            *("server", "-dev", "-dev-no-store-token", f"-dev-root-token-id={token}"),
+            *(f"-dev-listen-address=127.0.0.1:{self.port}", f"-config={configuration}"),
+            settings={"HOME": str(home)},
+            program=str(Path(sys.executable).with_name("bao")),
+        )
+        time.sleep(1)  # it listens before it is unsealed
+        self.call("/v1/sys/mounts/transit", {"type": "transit"}, token)
+        self.call(f"/v1/transit/keys/{TRANSIT_KEY}", {}, token)
+        self.token = token
+        return self
 
 
 class Unrecorded(Vault):
@@ -219,6 +264,16 @@ def _batch(vault: Vault) -> str:
     return http_request("/keys/bench-aes/batch/encrypt", {"items": [_ENCRYPT] * BATCH}, token=vault.token)
 
 
+def _transit_encrypt(server: Transit | OpenBao) -> str:
+    return http_request(f"/v1/transit/encrypt/{TRANSIT_KEY}", {"plaintext": PLAINTEXT}, token=server.token)
+
+
+def _transit_decrypt(server: Transit | OpenBao) -> str:
+    sealed = server.call(f"/v1/transit/encrypt/{TRANSIT_KEY}", {"plaintext": PLAINTEXT}, server.token)
+    body = {"ciphertext": sealed["data"]["ciphertext"]}
+    return http_request(f"/v1/transit/decrypt/{TRANSIT_KEY}", body, token=server.token)
+
+
 _ENCRYPT: Final = {"plaintext": PLAINTEXT, "encoding": "base64", "context": CONTEXT}
 FLOOR: Final = Row("floor", "floor: raw ASGI echo", Floor, _echo)
 ROWS: Final[Sequence[Row]] = (
@@ -228,5 +283,9 @@ ROWS: Final[Sequence[Row]] = (
     Row("decrypt", "decrypt", Vault, _decrypt),
     Row("sign", "sign, Ed25519", Vault, _sign),
     Row("batch", f"encrypt, batch of {BATCH}", Vault, _batch, items=BATCH),
+    Row("transit", "transit encrypt (Vault dialect)", Transit, _transit_encrypt),
+    Row("openbao", "the same at OpenBao, file audit", OpenBao, _transit_encrypt),
+    Row("transit-decrypt", "transit decrypt (Vault dialect)", Transit, _transit_decrypt),
+    Row("openbao-decrypt", "the same at OpenBao, file audit", OpenBao, _transit_decrypt),
     Row("unrecorded", "(encrypt without any record)", Unrecorded, _encrypt),
 )

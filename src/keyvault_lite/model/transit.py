@@ -98,11 +98,25 @@ class Rules:
     @classmethod
     def of(cls, key: Key) -> Self:
         """The rules of a key."""
-        return cls(**key.attributes[ATTRIBUTE])
+        kept = key.attributes[ATTRIBUTE]
+        known = _READ.get(id(kept))
+        if known is not None and known[0] is kept:
+            return known[1]  # type: ignore[return-value]
+        rules = cls(**{**kept, "deleted": Deleted(kept["deleted"])})
+        if len(_READ) >= MAX_READ:
+            _READ.clear()
+        # The map itself is kept beside what was read from it, so that no other can get its id meanwhile.
+        _READ[id(kept)] = (kept, rules)
+        return rules
 
     def attributes(self) -> Mapping[str, Any]:
         """As they stand in the key."""
         return {ATTRIBUTE: asdict(self)}
+
+
+MAX_READ: Final = 4096
+_READ: Final[dict[int, tuple[Mapping[str, Any], Rules]]] = {}
+"""What was read last: attributes are immutable, so the same map is the same rules."""
 
 
 class Marshaling(StrEnum):

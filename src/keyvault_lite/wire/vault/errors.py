@@ -22,6 +22,7 @@ from keyvault_lite.model.errors import (
     MethodNotAllowed,
     NotFound,
     OutcomeUnknown,
+    Overloaded,
     Sealed,
     TooLarge,
     Unauthenticated,
@@ -49,6 +50,7 @@ ERRORS: Final[Mapping[type[KeyVaultError], tuple[int, str | None]]] = {
     AuditUnavailable: (503, "the attempt could not be recorded, so there is no result"),
     IntegrityViolation: (503, "stored data does not verify"),
     OutcomeUnknown: (503, "the store failed while committing: the change may or may not have happened"),
+    Overloaded: (503, None),
     Sealed: (503, "Vault is sealed"),
 }
 """Every class of the error tree, with its status and message. None is the error's own detail, "" no message at all."""

@@ -137,6 +137,10 @@ class Table:
     def __contains__(self, first: str) -> bool:
         return first in self._templates
 
+    def routes(self) -> list[Route]:
+        """Every route there is."""
+        return [route for group in self._templates.values() for one in group for route in one.methods.values()]
+
 
 def resolver(system: Table, transit: Table, check_name: Callable[[str], bool]) -> Callable[[bytes], Place | None]:
     """How paths (from behind `/v1/`) find their routes.

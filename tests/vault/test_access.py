@@ -1,0 +1,366 @@
+"""Tokens, logins and policies: whose they are, when they end, and what they come to."""
+
+import string
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from keyvault_lite.engine.transit_policies import compile_rules
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import Permission, Role
+from keyvault_lite.model.requests import RenewToken, UpdateService
+from keyvault_lite.model.transit_tokens import PolicyRule
+from keyvault_lite.wire.vault.policies import read_policy
+from tests.house import House
+from tests.vault.asking import Asker, b64
+
+DAY = 24 * 3600
+
+
+def child(ask: Asker, token: str = "", **how: object) -> str:
+    text: str = ask.post("auth/token/create", how, token=token).json["auth"]["client_token"]
+    return text
+
+
+def alive(ask: Asker, token: str) -> bool:
+    return ask("GET", "auth/token/lookup-self", token=token).status == 200
+
+
+# Tokens
+
+
+def test_a_look_at_the_own_token(ask: Asker) -> None:
+    shown = ask("GET", "auth/token/lookup-self").data
+    assert (shown["policies"], shown["ttl"], shown["renewable"], shown["orphan"]) == (["root"], 0, False, True)
+    assert shown["id"] == ask.house.admin
+    assert ask.last.draft.action is Action.TOKEN_READ
+    assert ask.post("auth/token/lookup", {"token": ask.house.admin}).data == shown
+    by_accessor = ask.post("auth/token/lookup-accessor", {"accessor": shown["accessor"]}).data
+    assert (by_accessor["id"], by_accessor["accessor"]) == ("", shown["accessor"])
+
+
+def test_a_lease_ends_and_is_renewed_within_its_bounds(ask: Asker, house: House) -> None:
+    token = child(ask, ttl="1h", explicit_max_ttl="3h")
+    assert ask("GET", "auth/token/lookup-self", token=token).data["ttl"] in range(3590, 3601)
+    assert ask.post("auth/token/renew-self", {"increment": "2h"}, token=token).json["auth"]["lease_duration"] == 7200
+    late = ask.post("auth/token/renew-self", {"increment": "99h"}, token=token).json
+    assert late["auth"]["lease_duration"] in range(10790, 10801)
+    assert late["warnings"]
+    real = house.ledger.now
+    house.ledger.now = lambda: real() + 4 * 3600 * 1_000_000  # type: ignore[method-assign]
+    assert not alive(ask, token)
+    del house.ledger.now  # type: ignore[method-assign]
+    assert ask.post("auth/token/create", {"ttl": "9999h"}).json["auth"]["lease_duration"] == 32 * DAY
+    assert ask.post("auth/token/renew-self").error == "lease is not renewable"
+    fixed = child(ask, renewable=False)
+    assert ask.post("auth/token/renew-self", token=fixed).status == 400
+
+
+def test_a_periodic_token_is_renewed_without_end(ask: Asker) -> None:
+    token = child(ask, period="24h")
+    assert ask.post("auth/token/renew-self", token=token).json["auth"]["lease_duration"] == DAY
+    assert ask("GET", "auth/token/lookup-self", token=token).data["period"] == DAY
+    service = ask.service("app")
+    assert ask.post("auth/token/create", {"period": "24h"}, token=service).status == 400
+    assert ask.post("auth/token/create-orphan", token=service).status == 403
+
+
+@pytest.mark.parametrize("end", ["revoke parent", "revoke by accessor", "renew service", "deactivate", "expire"])
+def test_children_end_with_their_parent(ask: Asker, house: House, end: str) -> None:
+    service = ask.service("app")
+    first = child(ask, service, ttl="2h")
+    second = child(ask, first)
+    third = child(ask, second)
+    stranger = child(ask)
+    assert all(alive(ask, one) for one in (first, second, third))
+    if end == "revoke parent":
+        assert ask.post("auth/token/revoke", {"token": first}).status == 204
+    elif end == "revoke by accessor":
+        accessor = ask("GET", "auth/token/lookup-self", token=first).data["accessor"]
+        assert ask.post("auth/token/revoke-accessor", {"accessor": accessor}).status == 204
+    elif end == "renew service":
+        house.ask(RenewToken("app"))
+    elif end == "deactivate":
+        house.ask(UpdateService("app", active=False))
+    else:
+        real = house.ledger.now
+        house.ledger.now = lambda: real() + 3 * 3600 * 1_000_000  # type: ignore[method-assign]
+    assert [alive(ask, one) for one in (first, second, third)] == [False] * 3
+    assert alive(ask, stranger)
+
+
+def test_an_orphan_outlives_its_maker(ask: Asker) -> None:
+    maker = child(ask)
+    orphan = ask.post("auth/token/create-orphan", token=maker).json["auth"]
+    assert orphan["orphan"] is True
+    ask.post("auth/token/revoke-self", token=maker)
+    assert alive(ask, orphan["client_token"])
+
+
+def test_others_tokens_are_none_of_a_services_business(ask: Asker) -> None:
+    one, other = ask.service("one"), ask.service("other")
+    theirs = child(ask, other)
+    accessor = ask("GET", "auth/token/lookup-self", token=theirs).data["accessor"]
+    for operation in ("lookup", "renew", "revoke"):
+        assert ask.post(f"auth/token/{operation}", {"token": theirs}, token=one).status == 403
+        assert ask.post(f"auth/token/{operation}-accessor", {"accessor": accessor}, token=one).status == 403
+    sibling = child(ask, one)
+    assert ask.post("auth/token/revoke", {"token": child(ask, one)}, token=sibling).status == 403
+    assert ask.post("auth/token/revoke", {"token": sibling}, token=one).status == 204
+    assert ask.post("auth/token/revoke-self", token=one).status == 400  # a service's own token ends natively
+    for bad in ("hvs.x", "kvl_" + "0" * 16 + "_" + "0" * 43, ""):
+        assert ask.post("auth/token/lookup", {"token": bad}).status == 400
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"num_uses": 3}, {"id": "chosen"}, {"type": "batch"}, {"policies": ["unknown"]}, {"ttl": "11y"}, {"ttl": -1}],
+)
+def test_what_a_token_is_not(ask: Asker, how: dict[str, object]) -> None:
+    assert ask.post("auth/token/create", how).status == 400
+
+
+# Policies
+
+
+def write(ask: Asker, name: str, rules: str) -> int:
+    return ask.post(f"sys/policies/acl/{name}", {"policy": rules}).status
+
+
+def test_a_token_is_held_to_its_policies(ask: Asker) -> None:
+    for key in ("a", "b"):
+        ask.key(key)
+    assert write(ask, "p", 'path "transit/encrypt/a" { capabilities = ["update"] }') == 204
+    token = child(ask, policies=["p"])
+    plain = {"plaintext": b64("x")}
+    assert ask.post("transit/encrypt/a", plain, token=token).status == 200
+    assert ask.post("transit/encrypt/b", plain, token=token).status == 403
+    assert ask.post("transit/encrypt/missing", plain, token=token).status == 403
+    for path in ("transit/keys/new", "sys/mounts/x", "sys/policies/acl/q", "auth/approle/role/r"):
+        assert ask.post(path, {"type": "transit", "policy": "x"}, token=token).status == 403
+    narrower = child(ask, token)  # children are held to the same
+    assert ask.post("transit/encrypt/b", plain, token=narrower).status == 403
+    assert ask.post("auth/token/create", {"policies": ["root"]}, token=token).status == 400
+    assert ask.post("auth/token/create", {"no_parent": True}, token=token).status == 403
+    assert write(ask, "p", 'path "transit/encrypt/b" { capabilities = ["update"] }') == 204
+    assert ask.post("transit/encrypt/b", plain, token=token).status == 200  # a policy is read at each use
+    assert ask("DELETE", "sys/policies/acl/p").status == 204
+    assert ask.post("transit/encrypt/b", plain, token=token).status == 403
+
+
+def test_policies_are_kept_listed_and_guarded(ask: Asker) -> None:
+    rules = 'path "transit/sign/k" { capabilities = ["update"] } # why'
+    assert write(ask, "p", rules) == 204
+    assert ask("GET", "sys/policies/acl/p").data == {"name": "p", "policy": rules}
+    assert ask("GET", "sys/policy/p").json["rules"] == rules
+    assert ask("LIST", "sys/policies/acl").data["keys"] == ["default", "p", "root"]
+    assert ask("GET", "sys/policies/acl/none").status == 404
+    for name in ("root", "default"):
+        assert write(ask, name, rules) == 400
+        assert ask("DELETE", f"sys/policies/acl/{name}").status == 400
+    token = ask.service("app")
+    assert ask.post("sys/policies/acl/q", {"policy": rules}, token=token).status == 403
+
+
+GOOD = {
+    'path "transit/encrypt/a" { capabilities = ["update"] }': {"vault:transit/a": {"encrypt"}},
+    'path "team/x/decrypt/app-*" { capabilities = ["update"] }': {"vault:team/x/app-*": {"decrypt"}},
+    'path "transit/sign/a/*" { capabilities = ["update"] }': {"vault:transit/a": {"sign"}},
+    'path "auth/token/renew-self" { capabilities = ["update"] }': {},
+    '{"path": {"transit/verify/a": {"capabilities": ["update"]}}}': {"vault:transit/a": {"verify"}},
+    """
+    path "transit/encrypt/a" { capabilities = ["update"] }   // both, so that
+    path "transit/decrypt/a" { capabilities = ["update",] }  /* rewrap follows */
+    path "transit/rewrap/a" { capabilities = ["update"] }
+    path "transit/datakey/wrapped/a" { capabilities = ["update"] }
+    path "transit/keys/a" { capabilities = ["read"] }
+    """: {"vault:transit/a": {"encrypt", "decrypt"}},
+}
+BAD = [
+    'path "transit/*" { capabilities = ["update"] }',
+    'path "*" { capabilities = ["update"] }',
+    'path "transit/encrypt/a" { capabilities = ["create", "update"] }',
+    'path "transit/encrypt/a" { capabilities = ["deny"] }',
+    'path "transit/encrypt/a" { capabilities = ["fly"] }',
+    'path "+/encrypt/a" { capabilities = ["update"] }',
+    'path "transit/encrypt/+" { capabilities = ["update"] }',
+    'path "transit/encrypt/a*b" { capabilities = ["update"] }',
+    'path "transit/rewrap/a" { capabilities = ["update"] }',
+    'path "transit/hmac/a" { capabilities = ["update"] }',
+    'path "transit/keys/a" { capabilities = ["read"] }',
+    'path "transit/keys/a" { capabilities = ["update"] }',
+    'path "transit/keys/a/rotate" { capabilities = ["update"] }',
+    'path "transit/keys" { capabilities = ["list"] }',
+    'path "sys/mounts" { capabilities = ["read"] }',
+    'path "secret/data/x" { capabilities = ["read"] }',
+]
+
+
+@pytest.mark.parametrize("source", GOOD)
+def test_policies_that_are_grants(source: str) -> None:
+    expected = {key: frozenset(map(Permission, held)) for key, held in GOOD[source].items()}
+    assert compile_rules(read_policy(source)) == expected
+
+
+@pytest.mark.parametrize("source", BAD)
+def test_policies_that_are_none_name_the_rule(source: str) -> None:
+    path = source.split('"')[1]
+    with pytest.raises(InvalidRequest) as refused:
+        compile_rules(read_policy(source))
+    assert f'"{path}"' in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "path",
+        'path "a"',
+        'path "a" {',
+        'path "a" { capabilities = "update" }',
+        'path "a" { capabilities = ["update"] min_wrapping_ttl = "1s" }',
+        'path "a" { policy = "write" }',
+        'path a { capabilities = ["update"] }',
+        'name = "x"',
+        '{"path": {"a": {"capabilities": ["update"], "denied_parameters": {}}}}',
+        '{"path": []}',
+        "{",
+        "@",
+    ],
+)
+def test_what_is_no_policy(source: str) -> None:
+    with pytest.raises(InvalidRequest):
+        compile_rules(read_policy(source))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.text(string.ascii_letters + "/*+-_.", max_size=20), st.sampled_from(["update", "read"]))))
+def test_no_policy_gives_more_than_it_says(rules: list[tuple[str, str]]) -> None:
+    given_rules = tuple(PolicyRule(path, frozenset({capability})) for path, capability in rules)
+    try:
+        grants = compile_rules(given_rules)
+    except InvalidRequest:
+        return
+    for pattern, held in grants.items():
+        mount, _, name = pattern.removeprefix("vault:").rpartition("/")
+        for permission in held:
+            assert any(path.removesuffix("/*") == f"{mount}/{permission}/{name}" for path, _ in rules)
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_read_or_refused(source: str) -> None:
+    try:
+        read_policy(source)
+    except InvalidRequest:
+        return
+
+
+def test_capabilities(ask: Asker) -> None:
+    ask.key("a")
+    token = ask.service("app", ("vault:transit/a", "encrypt sign"))
+    asked = {
+        "transit/encrypt/a": ["update"],
+        "transit/decrypt/a": ["deny"],
+        "transit/rewrap/a": ["deny"],
+        "transit/datakey/wrapped/a": ["update"],
+        "transit/hmac/a": ["update"],
+        "transit/encrypt/none": ["deny"],
+        "transit/keys/a": ["read"],
+        "transit/keys": ["list"],
+        "sys/mounts": ["deny"],
+        "auth/token/lookup-self": ["read", "update"],
+    }
+    answer = ask.post("sys/capabilities-self", {"paths": list(asked)}, token=token)
+    assert answer.data == asked
+    assert ask.post("sys/capabilities-self", {"path": "sys/mounts"}).data["capabilities"] == ["root"]
+    assert ask.post("sys/capabilities-self", {}).status == 400
+
+
+# AppRole
+
+
+def role(ask: Asker, name: str = "web", **how: object) -> tuple[str, str]:
+    assert ask.post(f"auth/approle/role/{name}", how).status == 204
+    role_id = ask("GET", f"auth/approle/role/{name}/role-id").data["role_id"]
+    return role_id, ask.post(f"auth/approle/role/{name}/secret-id").data["secret_id"]
+
+
+def login(ask: Asker, role_id: str, secret_id: str) -> tuple[int, str]:
+    answer = ask.post("auth/approle/login", {"role_id": role_id, "secret_id": secret_id}, token=None)
+    return answer.status, answer.json["auth"]["client_token"] if answer.status == 200 else answer.error
+
+
+def test_a_login_is_a_service_with_its_policies(ask: Asker, house: House) -> None:
+    ask.key("a")
+    ask.key("b")
+    write(ask, "p", 'path "transit/encrypt/a" { capabilities = ["update"] }')
+    role_id, secret_id = role(ask, token_policies=["p"], token_ttl="10m")
+    status, token = login(ask, role_id, secret_id)
+    assert status == 200
+    assert house.last.draft.action is Action.LOGIN
+    plain = {"plaintext": b64("x")}
+    assert ask.post("transit/encrypt/a", plain, token=token).status == 200
+    assert ask.post("transit/encrypt/b", plain, token=token).status == 403
+    shown = ask("GET", "auth/token/lookup-self", token=token).data
+    assert (shown["path"], shown["meta"]) == ("auth/approle/login", {"role_name": "web"})
+    found = house.vault.ledger.snapshot().find_service("approle-web")
+    assert found is not None
+    assert found.role is Role.SERVICE
+    house.ask(UpdateService("approle-web", active=False))
+    assert not alive(ask, token)
+    assert login(ask, role_id, secret_id)[0] == 400
+
+
+def test_credentials_that_are_wrong_are_one_answer(ask: Asker) -> None:
+    role_id, secret_id = role(ask)
+    accessor, _, secret = secret_id.partition(".")
+    answers = {
+        login(ask, role_id, "wrong"),
+        login(ask, role_id, ""),
+        login(ask, role_id, accessor + "." + secret[::-1]),
+        login(ask, role_id, "." + secret),
+        login(ask, "wrong", secret_id),
+        login(ask, "", ""),
+        login(ask, role(ask, "other")[0], secret_id),
+    }
+    assert answers == {(400, "invalid role or secret ID")}
+    assert ask.last.draft.action is not Action.LOGIN
+
+
+def test_secrets_are_counted_and_end(ask: Asker, house: House) -> None:
+    role_id, secret_id = role(ask, secret_id_num_uses=2, secret_id_ttl="1h")
+    assert [login(ask, role_id, secret_id)[0] for _ in range(3)] == [200, 200, 400]
+    made = ask.post("auth/approle/role/web/secret-id").data
+    assert ask("LIST", "auth/approle/role/web/secret-id").data["keys"] == [made["secret_id_accessor"]]
+    real = house.ledger.now
+    house.ledger.now = lambda: real() + 2 * 3600 * 1_000_000  # type: ignore[method-assign]
+    assert login(ask, role_id, made["secret_id"])[0] == 400
+    del house.ledger.now  # type: ignore[method-assign]
+    destroy = "auth/approle/role/web/secret-id-accessor/destroy"
+    assert ask.post(destroy, {"secret_id_accessor": made["secret_id_accessor"]}).status == 204
+    assert login(ask, role_id, made["secret_id"])[0] == 400
+    assert ask.post(destroy, {"secret_id_accessor": made["secret_id_accessor"]}).status == 404
+
+
+def test_the_life_of_a_role(ask: Asker) -> None:
+    role_id, secret_id = role(ask)
+    assert ask("GET", "auth/approle/role/web").data["token_policies"] == []
+    assert ask.post("auth/approle/role/web", {"token_ttl": "5m"}).status == 204
+    assert ask("GET", "auth/approle/role/web").data["token_ttl"] == 300
+    assert ask.post("auth/approle/role/web/role-id", {"role_id": "chosen"}).status == 204
+    assert login(ask, role_id, secret_id)[0] == 400
+    status, token = login(ask, "chosen", secret_id)
+    assert status == 200
+    assert ask("LIST", "auth/approle/role").data["keys"] == ["web"]
+    assert ask("DELETE", "auth/approle/role/web").status == ask("DELETE", "auth/approle/role/web").status == 204
+    assert not alive(ask, token)
+    assert ask("LIST", "auth/approle/role").status == 404
+    for bad in ({"bind_secret_id": False}, {"token_bound_cidrs": ["10.0.0.0/8"]}, {"token_policies": ["none"]}):
+        assert ask.post("auth/approle/role/other", bad).status == 400
+    assert {one.rstrip("/") for one in ask("GET", "sys/auth").data} == {"approle", "token"}
+    assert ask.post("sys/auth/approle", {"type": "approle"}).status == 204
+    assert ask.post("sys/auth/userpass", {"type": "userpass"}).status == 400
+    service = ask.service("app")
+    for path in ("role/x", "role/web/secret-id", "role/web/role-id"):
+        assert ask.post(f"auth/approle/{path}", {}, token=service).status == 403

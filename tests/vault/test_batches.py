@@ -1,0 +1,80 @@
+"""Batches: each item decided and recorded by itself, in order, with its reference."""
+
+import pytest
+
+from keyvault_lite.model.evidence import Action, Result
+from tests.vault.asking import Asker, b64
+
+
+def test_encrypt_and_decrypt_keep_order_and_references(ask: Asker) -> None:
+    ask.key("one")
+    items = [{"plaintext": b64(str(n)), "reference": f"r{n}"} for n in range(20)]
+    before = ask.house.size
+    sealed = ask.post("transit/encrypt/one", {"batch_input": items}).data["batch_results"]
+    assert [one["reference"] for one in sealed] == [f"r{n}" for n in range(20)]
+    entries = ask.house.log(before)
+    assert [(one.draft.action, one.draft.result) for one in entries] == [(Action.ENCRYPT, Result.SUCCESS)] * 20
+    opened = ask.post("transit/decrypt/one", {"batch_input": [{"ciphertext": one["ciphertext"]} for one in sealed]})
+    assert [one["plaintext"] for one in opened.data["batch_results"]] == [b64(str(n)) for n in range(20)]
+
+
+def test_a_failure_shows_in_the_status_with_all_results(ask: Asker) -> None:
+    ask.key("one")
+    mixed = [{"plaintext": b64("a")}, {"plaintext": "!!"}, {}]
+    answer = ask.post("transit/encrypt/one", {"batch_input": mixed})
+    assert answer.status == 400
+    good, bad, empty = answer.json["data"]["batch_results"]
+    assert good["ciphertext"].startswith("vault:v1:")
+    assert (bad["error"], empty["error"]) == ("plaintext: illegal base64 data", "missing plaintext to encrypt")
+    sealed = {"ciphertext": good["ciphertext"]}
+    for code, items, status in (
+        (207, [sealed, {"ciphertext": "bad"}], 207),
+        (207, [{"ciphertext": "bad"}], 400),
+        ("250", [sealed, {"ciphertext": "bad"}], 250),
+        (999, [sealed, {"ciphertext": "bad"}], 400),
+        (207, [sealed], 200),
+    ):
+        body = {"batch_input": items, "partial_failure_response_code": code}
+        answer = ask.post("transit/decrypt/one", body)
+        assert answer.status == status
+        assert all("plaintext" in one for one in answer.json["data"]["batch_results"])
+
+
+@pytest.mark.parametrize("operation", ["encrypt", "decrypt", "rewrap", "sign", "verify", "hmac"])
+def test_no_items_and_odd_items(ask: Asker, operation: str) -> None:
+    ask.key("one")
+    odds: list[object] = [[], {}, "x", [1], [[]], 5]
+    for odd in odds:
+        assert ask.post(f"transit/{operation}/one", {"batch_input": odd}).status == 400
+
+
+def test_context_is_in_all_items_or_none(ask: Asker) -> None:
+    ask.key("one", derived=True)
+    items = [{"plaintext": b64("a"), "context": b64("c")}, {"plaintext": b64("a")}]
+    assert ask.post("transit/encrypt/one", {"batch_input": items}).status == 400
+    assert ask.post("transit/encrypt/one", {"batch_input": items[:1]}).status == 200
+
+
+def test_the_others_stay_200(ask: Asker) -> None:
+    ask.key("one")
+    ask.key("signs", type="ed25519")
+    sealed = ask.encrypt("one")
+    answer = ask.post("transit/rewrap/one", {"batch_input": [{"ciphertext": sealed}, {"ciphertext": "bad"}]})
+    assert "error" in answer.data["batch_results"][1]
+    answer = ask.post("transit/sign/signs", {"batch_input": [{"input": b64("x"), "reference": "q"}, {"input": "!"}]})
+    good, bad = answer.data["batch_results"]
+    assert (good["reference"], bad["key_version"]) == ("q", 0)
+    checks = [{"input": b64("x"), "signature": good["signature"]}, {"input": b64("y"), "signature": good["signature"]}]
+    answer = ask.post("transit/verify/signs", {"batch_input": checks})
+    assert [one["valid"] for one in answer.data["batch_results"]] == [True, False]
+    assert ask.post("transit/verify/signs", {"batch_input": [checks[0], {"input": b64("x")}]}).status == 400
+    answer = ask.post("transit/hmac/one", {"batch_input": [{"input": b64("x")}, {}]})
+    assert answer.data["batch_results"][1]["error"] == "missing input for HMAC"
+
+
+def test_a_batch_makes_a_missing_key_once(ask: Asker) -> None:
+    items = [{"plaintext": b64("a")}] * 3
+    assert ask.post("transit/encrypt/new", {"batch_input": items}).status == 200
+    assert ask.read("new")["latest_version"] == 1
+    token = ask.service("app", ("vault:transit/*", "encrypt"))
+    assert ask.post("transit/encrypt/typo", {"batch_input": items}, token=token).status == 403
