@@ -10,9 +10,18 @@ from starlette.types import ASGIApp, Message
 
 from keyvault_lite.model.errors import Conflict, Forbidden, InvalidCiphertext, KeyVaultError, NotFound, Unauthenticated
 from keyvault_lite.model.evidence import Action, Draft, Entry, Result
-from keyvault_lite.model.identity import BearerCredential, Credential, Grant, Permission, Role, Service
+from keyvault_lite.model.identity import (
+    BearerCredential,
+    Credential,
+    Grant,
+    Permission,
+    Role,
+    Service,
+    Token,
+    TokenKind,
+)
 from keyvault_lite.model.keys import Algorithm, Key, KeySpec, KeyStatus, KeyType, KeyVersion, Purpose, VersionStatus
-from keyvault_lite.model.names import KeyId, ServiceId, is_id, is_name
+from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id, is_name
 from keyvault_lite.model.replies import (
     Answer,
     BatchReply,
@@ -22,6 +31,7 @@ from keyvault_lite.model.replies import (
     Encrypted,
     Health,
     LogKey,
+    NewAccessKey,
     NewService,
     Page,
     PublicKey,
@@ -33,6 +43,7 @@ from keyvault_lite.model.replies import (
 )
 from keyvault_lite.model.requests import (
     Batch,
+    CreateAccessKey,
     CreateKey,
     CreateService,
     Decrypt,
@@ -42,6 +53,7 @@ from keyvault_lite.model.requests import (
     Encrypt,
     GenerateDataKey,
     GenerateRandom,
+    ListAccessKeys,
     ListAudit,
     ListKeys,
     ListServices,
@@ -60,6 +72,7 @@ from keyvault_lite.model.requests import (
     RenewToken,
     Request,
     RestoreKey,
+    RevokeAccessKey,
     RevokeKey,
     Rewrap,
     RotateKey,
@@ -96,6 +109,7 @@ SERVICE = Service(
     created_at=NOW,
     grants=(Grant("orders-*", frozenset({Permission.ENCRYPT, Permission.DECRYPT})),),
 )
+ACCESS_KEY = Token(TokenId("AKIAQWERTZUIOPASDFGH"), SERVICE.id, TokenKind.AWS, b"sealed", 1_700_000_000_000_000)
 ENTRY = Entry(
     id=7,
     epoch=0,
@@ -162,6 +176,9 @@ HANDLERS: dict[type, Callable[[Any], object]] = {
     GenerateRandom: lambda request: b"\x04" * request.count,
     CreateService: lambda _: NewService(SERVICE, TOKEN),
     RenewToken: lambda _: NewService(SERVICE, TOKEN),
+    CreateAccessKey: lambda _: NewAccessKey(ACCESS_KEY.id, "x" * 40),
+    ListAccessKeys: lambda _: Page((ACCESS_KEY,), None),
+    RevokeAccessKey: lambda _: Page((ACCESS_KEY,), None),
     ListServices: lambda _: Page((SERVICE,), None),
     ReadService: lambda _: SERVICE,
     UpdateService: lambda _: SERVICE,
