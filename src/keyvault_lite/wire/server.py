@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from keyvault_lite import __version__
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
+from keyvault_lite.wire.writing import OneWrite
 
 MAX_HEAD: Final = 64 * 1024
 BACKLOG: Final = 2048
@@ -85,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401
         """Take the connection in, if there is room or room can be made."""
-        super().connection_made(transport)
+        super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]
         self._time()
         beyond = len(self.connections) - self._limit
         if beyond > 0 and not self._make_room():
