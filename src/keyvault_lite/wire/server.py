@@ -177,11 +177,17 @@ class BoundedProtocol(HttpToolsProtocol):
         elif now >= self.deadline:
             METRICS.count_connection("slow")
             self.deadline = now + HEAD_SECONDS  # should the farewell not be read either
-            if self.transport.is_closing() or (self._asked and self.cycle.response_started):
+            if self.transport.is_closing() or self._is_answering():
                 self.transport.abort()
                 return
             self.transport.write(_SLOW)
             self.transport.close()
+
+    def _is_answering(self) -> bool:
+        """Whether what is sent now would be taken for the answer to another request, or for a part of one."""
+        if not self._asked or self.cycle.response_complete:
+            return False
+        return self.cycle.response_started or bool(self.pipeline) or self._awaited == _A_HEAD
 
 
 class Server(uvicorn.Server):

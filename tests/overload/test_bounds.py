@@ -1,0 +1,216 @@
+"""Queues have an end: beyond it one is turned away at once, having changed nothing, and what is quick stays quick."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from keyvault_lite.engine import floods, lanes
+from keyvault_lite.engine.floods import FloodGate
+from keyvault_lite.engine.lanes import Lane, Lanes
+from keyvault_lite.ledger import committer
+from keyvault_lite.model.errors import AuditUnavailable, LimitExceeded, Overloaded, Unauthenticated
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.keys import KeySpec, KeyType, Purpose
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import Answer
+from keyvault_lite.model.requests import (
+    Batch,
+    CreateKey,
+    Encrypt,
+    ListAudit,
+    ListKeys,
+    Request,
+    RevokeKey,
+    Sign,
+    VerifyAudit,
+)
+from tests.house import AES, House
+
+RSA = KeySpec(KeyType.RSA, 4096, Purpose.SIGN)
+
+
+def test_a_lane_turns_away_beyond_its_end_and_takes_again_when_it_moves() -> None:
+    release = threading.Event()
+
+    async def run() -> None:
+        lane = Lane("narrow", threads=1, waiting=2)
+        waiting = [asyncio.create_task(lane.run(release.wait)) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await lane.run(release.wait)
+        waiting[0].cancel()
+        await asyncio.sleep(0.01)
+        with pytest.raises(Overloaded, match="nothing was done"):
+            await lane.run(release.wait)  # its caller has gone, the thread works on
+        release.set()
+        assert await asyncio.gather(*waiting[1:]) == [True, True]
+        assert await lane.run(lambda: "again") == "again"
+        assert lane.busy == 0
+        lane.close()
+        with pytest.raises(AuditUnavailable):
+            await lane.run(release.wait)
+
+    asyncio.run(run())
+
+
+def test_each_kind_of_work_has_its_lane(house: House) -> None:
+    key, rsa = KeyRef(house.key().id), KeyRef(house.key("rsa", RSA).id)
+    all_lanes = house.engine._lanes
+    chosen: list[tuple[Request, Lane | None]] = [
+        (Encrypt(key, plaintext=b"x"), None),
+        (Encrypt(KeyRef("absent"), plaintext=b"x"), None),
+        (ListKeys(), None),
+        (Sign(rsa), all_lanes.costly),
+        (Batch(rsa, Action.SIGN, (Sign(rsa),)), all_lanes.costly),
+        (Batch(key, Action.ENCRYPT, (Encrypt(key, plaintext=b"x"),)), all_lanes.bulk),
+        (CreateKey(RSA), all_lanes.making),
+        (RevokeKey(key), all_lanes.changing),
+        (ListAudit(), all_lanes.reading),
+        (VerifyAudit(), all_lanes.checking),
+    ]
+    for request, lane in chosen:
+        assert all_lanes.choose(request, house.engine._named_key) is lane, request
+
+
+def test_costly_work_keeps_nobody_from_quick_work_or_from_revoking(house: House) -> None:
+    """With both threads of the costly lane and the one that makes keys taken, the rest goes on."""
+    key, rsa = KeyRef(house.key().id), KeyRef(house.key("rsa", RSA).id)
+    release = threading.Event()
+
+    async def run() -> None:
+        own = house.engine._lanes
+        holding = [asyncio.create_task(one.run(release.wait)) for one in (own.costly, own.costly, own.making, own.bulk)]
+        signing = asyncio.ensure_future(house.perform(Sign(rsa, message=b"x")))
+        making = asyncio.ensure_future(house.perform(CreateKey(RSA)))
+        began = time.monotonic()
+        for _ in range(20):
+            await house.perform(Encrypt(key, plaintext=b"x"))
+        await house.perform(RevokeKey(rsa))
+        assert time.monotonic() - began < 5
+        assert not signing.done()
+        release.set()
+        await asyncio.gather(*holding, making)
+        with pytest.raises(Exception, match="REVOKED"):
+            await signing  # judged on the state of its commit, not on that of its arrival
+
+    house.run(run())
+
+
+def test_a_full_queue_of_the_log_turns_away_without_an_entry(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = KeyRef(house.key().id)
+    monkeypatch.setattr(committer, "MAX_WAITING", 40)
+    before = house.size
+    results = house.together(*(house.perform(Encrypt(key, plaintext=b"x")) for _ in range(200)))
+    done = [one for one in results if isinstance(one, Answer)]
+    turned_away = [one for one in results if isinstance(one, Overloaded)]
+    assert len(done) + len(turned_away) == 200
+    assert turned_away
+    assert len(done) >= 40
+    assert all(one.audit_id is None for one in turned_away)
+    assert house.size == before + len(done)
+    assert house.ledger._committer.waiting == 0
+    assert isinstance(house.answer(Encrypt(key, plaintext=b"x")), Answer)
+
+
+def test_a_transaction_has_an_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = KeyRef(house.key().id)
+    monkeypatch.setattr(committer, "MAX_ENTRIES", 100)
+    sizes: list[int] = []
+    take = house.ledger._committer._take
+
+    def taken() -> object:
+        batch, entries = take()
+        sizes.append(entries)
+        return batch, entries
+
+    monkeypatch.setattr(house.ledger._committer, "_take", taken)
+    batch = Batch(key, Action.ENCRYPT, (Encrypt(key, plaintext=b"x"),) * 60)
+    house.together(*(house.perform(batch) for _ in range(10)))
+    assert sum(sizes) == 600
+    assert max(sizes) < 160
+
+
+def test_a_flood_that_does_not_end_is_told_to_go_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floods, "WINDOW", 0.02)
+    monkeypatch.setattr(floods, "STRIKES", 3)
+    monkeypatch.setattr(floods, "PAUSE", 0.0)
+    counted: list[int] = []
+
+    async def record(_: str | None, count: int) -> None:
+        counted.append(count)
+
+    async def fail(gate: FloodGate, source: str) -> str:
+        if gate.admit(source):
+            return "own"
+        try:
+            await gate.counted(source)
+        except LimitExceeded:
+            return "away"
+        return "counted"
+
+    async def second(gate: FloodGate, number: int, source: str = "a") -> set[str]:
+        return set(await asyncio.gather(*(fail(gate, source) for _ in range(number))))
+
+    async def run() -> None:
+        gate = FloodGate(record)
+        assert [await second(gate, 60) for _ in range(4)] == [{"own", "counted"}] * 2 + [{"own", "away"}] * 2
+        assert await second(gate, 20) == {"own", "counted"}, "not a flood any more"
+        assert await second(gate, 60) == {"own", "counted"}
+        assert sum(counted) == 5 * 50 + 10, "those who are sent away are on record too"
+        for _ in range(4):
+            await second(gate, 60)
+        assert await second(gate, 60, "b") == {"own", "counted"}, "another address"
+        await asyncio.sleep(0.1)
+        assert await second(gate, 60) == {"own", "counted"}, "after a pause it begins anew"
+
+    asyncio.run(run())
+
+
+def test_only_so_many_wait_for_their_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floods, "MAX_WAITING", 5)
+    monkeypatch.setattr(floods, "WINDOW", 0.05)
+    counted: list[int] = []
+
+    async def record(_: str | None, count: int) -> None:
+        counted.append(count)
+
+    async def run() -> None:
+        gate = FloodGate(record)
+        refused = 0
+        waiting = [asyncio.create_task(gate.counted("a")) for _ in range(30) if not gate.admit("a")]
+        for one in asyncio.as_completed(waiting):
+            try:
+                await one
+            except Overloaded:
+                refused += 1
+        assert (counted, refused) == ([5], 15)
+
+    asyncio.run(run())
+
+
+def test_floods_leave_the_loop_to_others(house: House) -> None:
+    """While hundreds wait to be refused, what a good caller waits for stays small, also when they are answered."""
+    key = KeyRef(house.key().id)
+
+    async def run() -> float:
+        flood = [asyncio.ensure_future(house.perform(ListKeys(), None, source="10.0.0.9")) for _ in range(400)]
+        waits: list[float] = []
+        while not all(one.done() for one in flood):
+            began = time.perf_counter()
+            await house.perform(Encrypt(key, plaintext=b"x"), source="10.0.0.9")
+            waits.append(time.perf_counter() - began)
+        results = await asyncio.gather(*flood, return_exceptions=True)
+        assert all(isinstance(one, Unauthenticated) for one in results)
+        return sorted(waits)[len(waits) * 9 // 10]
+
+    assert house.run(run()) < 0.25
+
+
+def test_lanes_cover_what_they_say() -> None:
+    assert not lanes._QUICK & lanes._MAKING
+    assert not lanes._READING & lanes._MAKING
+    assert AES.type in lanes._QUICK_TYPES
+    names = [one.name for one in Lanes()._all()]
+    assert len(names) == len(set(names))
