@@ -53,9 +53,9 @@ class Survey:
             self._held.append(leaves.pop())
         return leaves, findings
 
-    def finish(self) -> list[bytes]:
-        """The leaves held back, when there are no more rows."""
-        return self._held
+    def finish(self, head: bytes | None) -> list[bytes]:
+        """The leaves held back, when there are no more rows; `head` is the hash that the last entry should have."""
+        return [head] if head is not None and self._held and self.ends_in(head) else self._held
 
     def _one(self, row: Row, leaves: list[bytes], findings: list[BrokenChain]) -> None:
         if row[0] > self.position.size + 1:
@@ -84,9 +84,12 @@ class Survey:
         return BrokenChain(first, "is missing" if first == last else f"is missing, and all after it up to {last}")
 
     def _pick_up(self, row: Row, leaves: list[bytes]) -> None:
-        """The row's own hash covers its link and its `state_seq`: if both can be, they are what the bad entry left."""
+        """The row's own hash covers its link and its `state_seq`: they are what the bad entry before it left.
+
+        Whether that is believed decides over one more finding only: the bad entry is one, the head has the last word.
+        """
         here = self.position
-        if row[_PREV_HASH] in (self._doubtful or ()):
+        if row[_PREV_HASH] in (self._doubtful or ()) or row[_HASH] == _computed(row):
             here = replace(here, head=row[_PREV_HASH])
             if leaves:
                 leaves[-1] = here.head
@@ -97,11 +100,15 @@ class Survey:
 
 def _hashes(row: Row) -> tuple[bytes, ...]:
     """What may be the genuine hash of a bad row: what stands there, what its columns give."""
-    stored = row[_HASH] if _is_hash(row[_HASH]) else bytes(HASH_BYTES)
+    stored, computed = row[_HASH] if _is_hash(row[_HASH]) else bytes(HASH_BYTES), _computed(row)
+    return (stored,) if computed is None else (stored, computed)
+
+
+def _computed(row: Row) -> bytes | None:
     try:
-        return stored, row_hash(row)
+        return row_hash(row)
     except MALFORMED:
-        return (stored,)
+        return None
 
 
 def _is_hash(value: object) -> bool:

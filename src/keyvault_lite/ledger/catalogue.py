@@ -60,7 +60,8 @@ def _facts(connection: Any) -> Iterator[Fact]:  # noqa: ANN401  (a connection of
         elif kind == "index" and sql is not None:
             where = re.search(r"\bWHERE\b(.*)$", sql, re.IGNORECASE | re.DOTALL)
             yield f"condition of {name}", table, _normal(where.group(1)) if where else ""
-        elif kind in {"trigger", "view"}:
+        elif kind != "table":
+            # Triggers and views, indexes that SQLite makes for constraints, and whatever else stands there.
             yield f"{kind} {name}", table, _normal(str(sql))
 
 

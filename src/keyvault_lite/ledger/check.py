@@ -58,7 +58,7 @@ def check(path: Path, means: Means) -> Verification:
     """Check the database at `path`. Raises NothingOpens, InvalidRequest, AuditUnavailable if it cannot be judged."""
     try:
         return read_offline(path, lambda connection: _Check(connection, means).run())
-    except driver.Error as error:
+    except driver.Damaged as error:
         finding = Finding("database", path.name, f"is damaged, or no database: {error}")
         return verification_of([finding])
 
@@ -133,7 +133,8 @@ class _Check:
         if mark is None and not self._findings and not isinstance(anchor, FileAnchor):
             mark = self._mark(anchor)
         claims: list[Claim] = []
-        if mark is not None and anchor is not None:
+        ours = verifier_key(origin(identity.instance_id, 0 if mark is None else mark.epoch), identity.log_public_key)
+        if mark is not None and anchor is not None and mark.verifier_key == ours:
             self._check_note(mark.checkpoint, identity, Finding("anchor", anchor.place, "its checkpoint is not signed"))
         if self._means.against is not None:
             kept = Finding("checkpoint", "", "is not one that the key of this log has signed")

@@ -34,12 +34,15 @@ def is_full(error: Exception) -> bool:
     """Whether the store had no space left."""
     return "full" in str(error)
 
+Damaged = (Error, UnicodeDecodeError)
+"""What reading a damaged database raises: SQLite's own message may name something that is no text."""
+
 
 def fetch(connection: Connection, sql: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
     """All rows of a query, those with damaged text included (see `any_text`)."""
     try:
         return connection.execute(sql, values).fetchall()
-    except Error as error:
+    except Damaged as error:
         if not is_text_error(error):
             raise
         with any_text(connection):

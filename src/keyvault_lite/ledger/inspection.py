@@ -109,8 +109,9 @@ def inspect(
             claims = [*claims, *_claim_of_head(head, findings)]
             log = _Log(connection, authority, seen, log_from, attribution)
             log.read(progress, claims)
-            if isinstance(authority, PublicAuthority):
-                findings += attribution.check_slots(rows.change.slots)
+            if seen.state_is_other or isinstance(authority, PublicAuthority):
+                named = {one.row for one in rows.findings if one.table == "keyring_slots"}
+                findings += [one for one in attribution.check_slots(rows.change.slots) if one.row not in named]
         if seen.state_is_other:
             findings += attribution.explain(rows) or _unexplained(rows)
         if pages:
@@ -143,14 +144,17 @@ def _claim_of_head(head: Head | None, findings: list[Finding]) -> list[Claim]:
 def _unexplained(rows: VerifiedRows) -> list[Finding]:
     if rows.findings:
         return []  # they explain it
-    return [Finding("ledger_head", "1", "the rows are not the state that the log commits to: old or missing rows")]
+    problem = (
+        "the rows are not the state that the log commits to: in key_names, settings or tokens one is missing or old"
+    )
+    return [Finding("ledger_head", "1", problem)]
 
 
 def _check_schema(connection: driver.Connection) -> list[Finding]:
     findings = check_schema(connection)
     try:
         revisions = driver.fetch(connection, "SELECT version_num FROM alembic_version")
-    except driver.Error:
+    except driver.Damaged:
         return findings  # the table is missing, which is found above
     if revisions != [(REVISION,)]:
         findings.append(
@@ -170,7 +174,7 @@ def _read_head(
     try:
         last = (driver.fetch(connection, statements.LAST_ENTRY) or [(0, None)])[0]
         rows = driver.fetch(connection, statements.ALL_HEADS)
-    except driver.Error as error:
+    except driver.Damaged as error:
         findings.append(Finding("ledger_head", "1", f"cannot be read: {error}"))
         return b"", None
     if not rows or rows[0][0] != 1:
@@ -245,9 +249,9 @@ class _Log:
         self._wanted = sorted({claim.size for claim in claims})
         try:
             self._read_entries(survey, progress, 0 if head is None else head.size)
-            self._grow(survey.finish())
+            self._grow(survey.finish(None if head is None else head.hash))
             self._compare(survey)
-        except driver.Error as error:
+        except driver.Damaged as error:
             place = survey.position.size + 1
             seen.findings.append(Finding("audit_logs", str(place), f"cannot be read, nor what follows: {error}"))
             return
@@ -261,7 +265,7 @@ class _Log:
     def _read_entries(self, survey: Survey, progress: Progress | None, total: int) -> None:
         try:
             self._read_from(survey, progress, total)
-        except driver.Error as error:
+        except driver.Damaged as error:
             if not driver.is_text_error(error):
                 raise
             with driver.any_text(self._connection):
@@ -272,7 +276,8 @@ class _Log:
         while chunk := rows.fetchmany(CHUNK):
             leaves, broken = survey.feed(chunk)
             self._note(broken)
-            self._managed([row for row in chunk if row[_ROOT] is not None])
+            bad = {error.id for error in broken}
+            self._managed([row for row in chunk if row[_ROOT] is not None and row[0] not in bad])
             if survey.gap:
                 self._tiles = None
             self._grow(leaves)

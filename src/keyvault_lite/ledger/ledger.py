@@ -73,7 +73,7 @@ def prepare(database: SqliteDatabase) -> tuple[Slot, ...]:
                 return stored_slots(connection)
             finally:
                 connection.close()
-    except driver.Error as error:
+    except driver.Damaged as error:
         raise AuditUnavailable(
             f"the database cannot be opened: {database.path.name} is locked, read-only or damaged"
         ) from error
@@ -457,7 +457,7 @@ class Ledger:
                 connection.close()
             else:
                 self._readers.append(connection)
-        except driver.Error as error:
+        except driver.Damaged as error:
             raise AuditUnavailable("the database cannot be read") from error
 
 

@@ -39,7 +39,7 @@ def read_offline(path: Path, work: Callable[[driver.Connection], T]) -> T:
         try:
             with _opened(path) as (connection, steady):
                 result = work(connection)
-        except driver.Error as error:
+        except driver.Damaged as error:
             if _look(path) == before:
                 raise _judged(error, path) from error
             continue  # read while it changed: whatever was wrong need not be there
@@ -50,7 +50,7 @@ def read_offline(path: Path, work: Callable[[driver.Connection], T]) -> T:
     raise AuditUnavailable(f"{path.name} keeps changing while it is read, and not as a server would change it")
 
 
-def _judged(error: driver.Error, path: Path) -> Exception:
+def _judged(error: Exception, path: Path) -> Exception:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _OCCUPIED:
         return AuditUnavailable(f"{path.name} is locked by someone else")

@@ -201,6 +201,7 @@ def read_slot(row: Row) -> Slot:
     # Nothing has verified the row when the keyring is opened with it.
     if tuple(map(type, row[:6])) != (str, int, bytes, str, bytes, int) or type(removed) not in {int, type(None)}:
         raise TypeError("a slot has columns of other types")
+    (slot_id + kdf).encode()  # raises ValueError for text that was not UTF-8
     return Slot(slot_id, generation, instance_id, kdf, sealed, created, removed)
 
 

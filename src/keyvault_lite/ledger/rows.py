@@ -116,7 +116,7 @@ def _genuine(
     sql, name = statements.SELECT[form.name], form.name
     try:
         rows = driver.fetch(connection, *((f"{sql} WHERE row_seq > ?", (newer_than,)) if newer_than else (sql,)))
-    except driver.Error as error:
+    except driver.Damaged as error:
         _note(found, name, "", f"cannot be read: {error}")
         return
     width = len(form.key)
@@ -160,11 +160,12 @@ def check_replies(connection: driver.Connection, authority: Authority, entries: 
     form = FORMATS["idempotency_replies"]
     try:
         rows = driver.fetch(connection, statements.SELECT[form.name])
-    except driver.Error as error:
+    except driver.Damaged as error:
         return [Finding(form.name, "", f"cannot be read: {error}")]
     for row in rows:
         service_id, digest = row[0], row[1]
-        label = f"{service_id}/{(digest if isinstance(digest, bytes) else str(digest).encode()).hex()}"
+        raw = digest if isinstance(digest, bytes) else str(digest).encode(errors="surrogateescape")
+        label = f"{service_id}/{raw.hex()}"
         if not row_is_genuine(authority, form, row):
             _note(found, form.name, label, "row does not verify")
         elif row[-2] > entries:

@@ -34,7 +34,7 @@ def check_anchor(
     head: Head | None,
 ) -> list[Finding]:
     """What is wrong between an anchor and a database read after it; each says what was seen and what to do."""
-    size = int((connection.execute(statements.LAST_ENTRY).fetchone() or (0,))[0])
+    size = _size(connection)
     if mark is None:
         problem = (
             f"is missing beside a vault of {size} entries: put it back, "
@@ -46,6 +46,13 @@ def check_anchor(
         return [Finding(TABLE, anchor.place, problem)]
     seen = _contradiction(connection, mark, size, 0 if head is None else head.epoch)
     return [] if seen is None else [Finding(TABLE, anchor.place, f"{seen}; {_way_out(head)}")]
+
+
+def _size(connection: driver.Connection) -> int:
+    try:
+        return int((connection.execute(statements.LAST_ENTRY).fetchone() or (0,))[0])
+    except driver.Damaged:
+        return 0  # there is no log that could be read
 
 
 def _contradiction(connection: driver.Connection, mark: Mark, size: int, epoch: int) -> str | None:

@@ -45,15 +45,11 @@ def judge(findings: Sequence[Finding], mark: Mark | None, accepted: Accepted | N
         raise DamagedVault(others)
     if not findings:
         raise Conflict("the anchor confirms this database: there is nothing to trust")
-    seen = findings[0].problem
-    if FOREIGN in seen:
-        raise IntegrityViolation(f"the anchor {findings[0].row} {seen}")
-    if mark is not None and accepted is None:
-        raise IntegrityViolation(f"the anchor {findings[0].row} {seen}")
+    seen = next((one for one in findings if FOREIGN in one.problem), findings[0])
+    if FOREIGN in seen.problem or (mark is not None and accepted is None):
+        raise IntegrityViolation(f"the anchor {seen.row} {seen.problem}")
     if mark is None and accepted is not None:
-        raise Conflict(
-            f"the anchor {findings[0].row} remembers nothing that could be lost: run `kvl anchor trust` alone"
-        )
+        raise Conflict(f"the anchor {seen.row} remembers nothing that could be lost: run `kvl anchor trust` alone")
 
 
 def check_accepted(accepted: Accepted, size: int, root: bytes) -> None:

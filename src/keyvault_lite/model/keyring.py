@@ -26,7 +26,5 @@ class Slot:
     @property
     def on_record(self) -> str:
         """How the log names it: a slot is read before any MAC can be checked, its digest in the log stands for it."""
-        if self.removed_at is not None:
-            return f"slot {self.id} removed"
-        form = pae("slot-record", self.id, self.generation, self.instance_id, self.kdf, self.sealed, self.created_at)
-        return f"slot {self.id} {hashlib.sha256(form).hexdigest()}"
+        fields = self.id, self.generation, self.instance_id, self.kdf, self.sealed, self.created_at, self.removed_at
+        return f"slot {self.id} {hashlib.sha256(pae('slot-record', *fields)).hexdigest()}"

@@ -1,0 +1,91 @@
+"""A damaged log surveyed: one finding for each bad entry, none for its neighbours, the tree as far as it is known."""
+
+import pytest
+
+from keyvault_lite.audit.chain import Position
+from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row, encode_draft, entry_hash, entry_row
+from keyvault_lite.audit.survey import Survey
+from keyvault_lite.model.evidence import Action, Draft, Result
+
+GENESIS = bytes(range(32))
+SIZE = 40
+AT = {name: place for place, name in enumerate(ENTRY_COLUMNS)}
+
+
+def log() -> list[Row]:
+    rows, head, state_seq = list[Row](), GENESIS, 0
+    for number in range(1, SIZE + 1):
+        root = number.to_bytes(32, "big") if number % 5 == 1 else None
+        state_seq = state_seq if root is None else number
+        draft = Draft(Action.ENCRYPT, Result.SUCCESS, number.to_bytes(16, "big"), count=1)
+        digest = entry_hash(number, 0, number, state_seq, root, encode_draft(draft), head)
+        rows.append(entry_row(number, 0, number, state_seq, root, draft, head, digest))
+        head = digest
+    return rows
+
+
+def changed(row: Row, column: str, value: object) -> Row:
+    return tuple(value if place == AT[column] else old for place, old in enumerate(row))
+
+
+LEAVES = [row[AT["hash"]] for row in log()]
+
+
+def survey(rows: list[Row], chunk: int) -> tuple[list[int], list[bytes], Survey]:
+    judge = Survey(Position.start(GENESIS))
+    found, leaves = list[int](), list[bytes]()
+    for start in range(0, len(rows), chunk):
+        more, broken = judge.feed(rows[start : start + chunk])
+        leaves += more
+        found += [error.id for error in broken]
+    return found, leaves + judge.finish(LEAVES[-1]), judge
+
+
+CHUNKS = [1, 2, 7, SIZE]
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_a_whole_log(chunk: int) -> None:
+    found, leaves, judge = survey(log(), chunk)
+    assert (found, leaves, judge.gap) == ([], LEAVES, False)
+    assert judge.ends_in(LEAVES[-1])
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("column", ENTRY_COLUMNS[1:])
+def test_each_bad_entry_is_one_finding(column: str, chunk: int) -> None:
+    rows, bad = log(), [1, 6, 7, 20, 31, SIZE]
+    for number in bad:
+        old = rows[number - 1][AT[column]]
+        value = {int: 77, str: "x", bytes: b"\xff" * 32}.get(type(old), "unheard of")
+        rows[number - 1] = changed(rows[number - 1], column, value)
+    found, leaves, judge = survey(rows, chunk)
+    assert found == bad
+    assert not judge.gap
+    assert leaves == LEAVES
+    assert judge.ends_in(LEAVES[-1])
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_missing_entries(chunk: int) -> None:
+    rows = log()
+    found, leaves, judge = survey(rows[:9] + rows[10:], chunk)
+    assert (found, leaves, judge.gap) == ([10], LEAVES, False)
+    found, _, judge = survey(rows[:9] + rows[15:20] + rows[21:], chunk)
+    assert (found, judge.gap) == ([10, 21], True)
+    found, _, judge = survey(rows[1:], chunk)
+    assert found == [1]
+
+
+def test_what_cannot_be_hashed_is_bad_too() -> None:
+    rows = log()
+    rows[4] = changed(changed(rows[4], "bytes_in", 1.5), "hash", None)
+    found, leaves, _ = survey(rows, SIZE)
+    assert found == [5]
+    assert leaves[:4] + leaves[5:] == LEAVES[:4] + LEAVES[5:]
+
+
+def test_two_entries_exchanged() -> None:
+    rows = log()
+    rows[10], rows[11] = (changed(rows[11], "id", 11), changed(rows[10], "id", 12))
+    assert survey(rows, SIZE)[0] == [11, 12]

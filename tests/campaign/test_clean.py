@@ -1,0 +1,140 @@
+"""No false alarm, and not a byte written: closed, killed, beside a server under load, with whatever lies there."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyvault_lite.ledger.offline import read_offline
+from keyvault_lite.model.errors import AuditUnavailable
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import Encrypt, RotateKey
+from tests.campaign.furnished import Furnished, Scene
+from tests.house import House, chosen
+
+
+def listing(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+def nothing(_: Path) -> None: ...
+
+
+def lose(*suffixes: str) -> Callable[[Path], None]:
+    def remove(folder: Path) -> None:
+        for suffix in suffixes:
+            (folder / f"vault.db{suffix}").unlink()
+
+    return remove
+
+
+def empty_wal(folder: Path) -> None:
+    (folder / "vault.db-wal").touch()
+
+
+def stale_shm(folder: Path) -> None:
+    (folder / "vault.db-shm").write_bytes(os.urandom(32768))
+
+
+def read_only(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.chmod(0o400)
+    folder.chmod(0o500)
+
+
+@pytest.mark.parametrize(
+    ("source", "prepare"),
+    [
+        ("folder", nothing),
+        ("folder", empty_wal),
+        ("folder", stale_shm),
+        ("folder", read_only),
+        ("killed", nothing),
+        ("killed", lose("-shm")),
+        ("killed", stale_shm),
+        ("killed", read_only),
+    ],
+)
+@pytest.mark.parametrize("public", [False, True])
+def test_nothing_is_written(
+    vault: Furnished, tmp_path: Path, source: str, prepare: Callable[[Path], None], public: bool
+) -> None:
+    shutil.copytree(getattr(vault, source), tmp_path / "scene")
+    scene = Scene(tmp_path / "scene", vault.master)
+    prepare(scene.folder)
+    before = listing(scene.folder)
+    found = scene.verify(public=public)
+    assert found.valid, found.findings
+    assert found.entries > 300
+    assert listing(scene.folder) == before
+    scene.folder.chmod(0o700)
+
+
+def test_fresh_and_restarted_vaults_are_clean(vault: Furnished, tmp_path: Path) -> None:
+    shutil.copytree(vault.killed, tmp_path / "scene")
+    scene = Scene(tmp_path / "scene", vault.master)
+    assert scene.starts()
+    assert scene.verify().valid
+    older = Scene(vault.older[0].parent, vault.former)
+    assert older.verify().valid
+
+
+def test_beside_a_server_under_load(vault: Furnished, tmp_path: Path) -> None:
+    """In a process of its own, as `kvl verify` is: no check sees half of what is being written."""
+    scene = vault.copy(tmp_path / "scene")
+    house = House(chosen(scene.folder, scene.master), vault.token)
+    done = threading.Event()
+
+    def load() -> None:
+        while not done.is_set():
+            house.together(*(house.perform(Encrypt(KeyRef("orders"), None, b"text")) for _ in range(20)))
+            house.ask(RotateKey(KeyRef("kept")))
+
+    worker = threading.Thread(target=load)
+    worker.start()
+    try:
+        reports = [run_verify(scene, *how) for how in ([], ["--public"], [], ["--public"])]
+    finally:
+        done.set()
+        worker.join()
+        house.close()
+    assert [report["findings"] for report in reports] == [[], [], [], []]
+    assert reports[0]["entries"] < reports[2]["entries"], "the server went on meanwhile"
+
+
+def run_verify(scene: Scene, *options: str) -> dict[str, Any]:
+    environment = os.environ | {
+        "KEYVAULT_MASTER_KEY": scene.master,
+        "KEYVAULT_DATABASE_URL": f"sqlite:///{scene.database}",
+    }
+    command = [sys.executable, "-m", "keyvault_lite", "verify", "-o", "json", *options]
+    ran = subprocess.run(command, env=environment, cwd=scene.folder, capture_output=True, check=False, timeout=60)
+    report: dict[str, Any] = json.loads(ran.stdout)
+    return report
+
+
+def test_what_changes_meanwhile_is_read_again(vault: Furnished, tmp_path: Path) -> None:
+    scene = vault.copy(tmp_path / "scene")
+    calls = 0
+
+    def once_disturbed(connection: object) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            os.utime(scene.database)
+        return calls
+
+    assert read_offline(scene.database, once_disturbed) == 2
+    with pytest.raises(AuditUnavailable, match="keeps changing"):
+        read_offline(scene.database, lambda _: os.utime(scene.database, ns=(calls, next(ticks))))
+
+
+ticks = iter(range(10**9, 10**10))

@@ -1,0 +1,69 @@
+"""Found without the master key: log, order, tree, signatures, rows put back or removed. Not edits of columns."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.check import NothingOpens
+from keyvault_lite.model.errors import InvalidRequest
+from tests.campaign import mutations
+from tests.campaign.furnished import Furnished, Scene
+from tests.campaign.mutations import Impossible, Mutation
+
+SOME = 25
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [mutations.delete_row, mutations.replay_row, mutations.replay_table, mutations.cut_tail, mutations.plant],
+)
+def test_without_the_master_key(vault: Furnished, tmp_path: Path, mutate: Mutation) -> None:
+    untouched = vault.copy(tmp_path / "untouched").content()
+    for seed in range(SOME):
+        scene = vault.copy(tmp_path / f"scene-{seed}")
+        try:
+            done = mutate(vault, scene, random.Random(seed))
+        except Impossible:
+            continue
+        assert scene.content() == untouched or not scene.verify(public=True).valid, done.what
+
+
+def test_a_log_is_judged_by_a_key_kept_elsewhere(vault: Furnished, tmp_path: Path) -> None:
+    scene = vault.copy(tmp_path / "scene")
+    mark = FileAnchor(scene.anchor).peek()
+    assert mark is not None
+    assert scene.verify(public=True, key=mark.verifier_key).valid
+    stranger = FileAnchor(vault.copy(tmp_path / "copy").anchor)
+    with pytest.raises(InvalidRequest):
+        scene.verify(public=True, key="witness.example/w1+e81c5069+BHEmUfRQugW2OJi5nvX3ukVjLo4lJ/f3Fc1nHsQCTMUe")
+    assert stranger.peek() == mark
+
+
+def test_a_kept_checkpoint_has_to_be_extended(vault: Furnished, tmp_path: Path) -> None:
+    scene = vault.copy(tmp_path / "scene")
+    older = [FileAnchor(path.with_name("vault.db.anchor")).peek() for path in vault.older]
+    for mark in older:
+        assert mark is not None
+        for public in (False, True):
+            assert scene.verify(public=public, against=mark.checkpoint).valid
+    newest = FileAnchor(scene.anchor).peek()
+    assert newest is not None
+    back = Scene(vault.older[2].parent, vault.master)
+    found = back.verify(against=newest.checkpoint)
+    assert [(one.table, one.problem) for one in found.findings] == [
+        ("checkpoint", f"is of {newest.size} entries which this log does not extend")
+    ]
+    assert not scene.verify(against=newest.checkpoint.replace(str(newest.size), "5")).valid
+    assert not scene.verify(against="no checkpoint").valid
+
+
+def test_a_slot_that_was_changed_is_told_from_another_master_key(vault: Furnished, tmp_path: Path) -> None:
+    scene = vault.copy(tmp_path / "scene")
+    with pytest.raises(NothingOpens):
+        Scene(scene.folder, vault.former).verify()
+    forge = "UPDATE keyring_slots SET sealed = randomblob(length(sealed)) WHERE removed_at IS NULL"
+    scene.write(lambda connection: connection.execute(forge))
+    found = scene.verify()
+    assert {one.table for one in found.findings} == {"keyring_slots"}
