@@ -366,6 +366,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(200, {"verifier_key": "keyvault-lite/00+11223344+AQ==", "public_key": ""})
         elif seen.path.endswith("/receipt"):
             self.text(200, "receipt of an entry\n")
+        elif seen.path == "/audit/checkpoint":
+            self.text(200, "the checkpoint\n")
         else:
             self.reply(*vault.answer(seen))
 

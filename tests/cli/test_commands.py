@@ -281,6 +281,38 @@ def test_audit_receipt(kvl: Kvl, vault: FakeVault, tmp_path: Path) -> None:
     assert (tmp_path / "r").read_text() == "receipt of an entry\n"
 
 
+def test_audit_export_leaves_out_its_own_reading(kvl: Kvl, vault: FakeVault, tmp_path: Path) -> None:
+    vault.entries.append(entry(5000, action="audit_read"))
+    folder = tmp_path / "evidence"
+    ran = kvl("audit", "export", str(folder), "--action", "encrypt", "--since", "2026-01-01T00:00:00Z")
+    assert ran.code == 0, ran.err
+    kept = [one for one in vault.entries if one["action"] == "encrypt"]
+    assert kept
+    assert f"evidence of {len(kept)} entries" in ran.err
+    written = {path.stem: json.loads(path.read_text()) for path in (folder / "entries").iterdir()}
+    assert written == {str(one["id"]): one for one in kept}
+    assert {path.stem for path in (folder / "receipts").iterdir()} == set(written)
+    assert (folder / "receipts" / f"{kept[0]['id']}.txt").read_text() == "receipt of an entry\n"
+    assert (folder / "checkpoint.txt").read_text() == "the checkpoint\n"
+    assert (folder / "log.vkey").read_text() == "keyvault-lite/00+11223344+AQ==\n"
+    tool = Path(__file__).parents[2] / "tools" / "verify_receipt.py"
+    assert (folder / "verify_receipt.py").read_text() == tool.read_text()
+    assert "verify_receipt.py --key" in (folder / "README.txt").read_text()
+    kvl("audit", "export", str(tmp_path / "all"))
+    assert not (tmp_path / "all" / "entries" / "5000.json").exists()
+
+
+def test_audit_export_appears_whole_or_not_at_all(kvl: Kvl, vault: FakeVault, tmp_path: Path) -> None:
+    folder = tmp_path / "evidence"
+    assert kvl("audit", "export", str(folder), "--service", "nobody").code == 1
+    assert list(tmp_path.iterdir()) == []
+    folder.mkdir()
+    ran = kvl("audit", "export", str(folder))
+    assert ran.code == 2
+    assert "exists already" in ran.err
+    assert list(folder.iterdir()) == []
+
+
 def test_audit_public_key(kvl: Kvl, vault: FakeVault) -> None:
     assert kvl("audit", "public-key").out == "keyvault-lite/00+11223344+AQ==\n"
     assert json.loads(kvl("audit", "public-key", "-o", "json").out)["public_key"] == ""

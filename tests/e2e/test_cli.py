@@ -257,6 +257,25 @@ def test_the_record(vault: Vault) -> None:
     assert len(numbers) == 5
 
 
+def test_evidence_convinces_a_stranger(vault: Vault) -> None:
+    key = json.loads(vault.kvl("key", "create", "evident", "-o", "json").stdout)["id"]
+    vault.kvl("key", "rotate", "evident")
+    vault.kvl("audit", "export", "evidence", "--key", "evident")
+    folder = vault.folder / "evidence"
+    entries = [json.loads(path.read_text()) for path in (folder / "entries").iterdir()]
+    assert {one["action"] for one in entries} >= {"generate", "rotate"}
+    assert {one["key_id"] for one in entries} == {key}
+    lines = (folder / "README.txt").read_text().splitlines()
+    script = "\n".join(line for line in lines if line.startswith("    "))
+    done = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.count("valid: ") == len(entries)
+    forged = folder / "entries" / f"{entries[0]['id']}.json"
+    forged.write_text(forged.read_text().replace(key, key[::-1]))
+    receipt, vkey = folder / "receipts" / f"{forged.stem}.txt", (folder / "log.vkey").read_text().strip()
+    command = [sys.executable, "verify_receipt.py", "--key", vkey, receipt, "--entry", forged]
+    assert subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 1
+
+
 def test_the_vault_itself(vault: Vault) -> None:
     assert vault.json("verify")["ok"] is True
     assert b"admin.token exists" in vault.kvl("init", "--token-out", "admin.token", code=2).stderr

@@ -2,10 +2,12 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from keyvault_lite.cli import evidence
 from keyvault_lite.cli.arguments import moment
 from keyvault_lite.cli.client import Client, Json, connect
 from keyvault_lite.cli.failure import Refused
@@ -21,6 +23,7 @@ from keyvault_lite.cli.output import (
     show_list,
     when,
 )
+from keyvault_lite.cli.progress import counting
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.names import is_id
 
@@ -37,6 +40,8 @@ ActionFilter = Annotated[
     typer.Option("--action", metavar="ACTION", show_choices=False, help="encrypt, rotate, authenticate, …"),
 ]
 ResultFilter = Annotated[Result | None, typer.Option("--result", help="How it ended.")]
+SinceFilter = Annotated[str | None, typer.Option("--since", metavar="TIME", help="From then on; 2h: two hours ago.")]
+UntilFilter = Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before then.")]
 
 
 def _row(entry: Json) -> tuple[Cell, ...]:
@@ -59,10 +64,8 @@ def ls(
     key: KeyFilter = None,
     action: ActionFilter = None,
     result: ResultFilter = None,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="From then on; 2h: two hours ago.")
-    ] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before then.")] = None,
+    since: SinceFilter = None,
+    until: UntilFilter = None,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Instead of newest first.")] = False,
     limit: LimitOption = 100,
     output: OutputOption = Format.TABLE,
@@ -71,8 +74,7 @@ def ls(
     with connect() as client:
         parameters = {
             **_filters(client, service, key, action, result),
-            "since": None if since is None else moment(since, "--since", ago=True),
-            "until": None if until is None else moment(until, "--until", ago=True),
+            **_span(since, until),
             "order": "asc" if oldest_first else None,
         }
         listing = client.collect("/audit", parameters, limit=limit or None)
@@ -171,6 +173,27 @@ def receipt(
     note(f"receipt of entry {entry}")
 
 
+@app.command("export")
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that does not exist yet.")],
+    *,
+    service: ServiceFilter = None,
+    key: KeyFilter = None,
+    action: ActionFilter = None,
+    result: ResultFilter = None,
+    since: SinceFilter = None,
+    until: UntilFilter = None,
+) -> None:
+    """Write evidence: entries, a proof for each, the checkpoint, and the program that checks them.
+
+    Whoever gets the folder needs nothing but Python and the log's verifier key. Each proof is a call of its own.
+    """
+    with connect() as client, counting("entries") as advance:
+        parameters = {**_filters(client, service, key, action, result), **_span(since, until)}
+        count = evidence.export(client, folder, parameters, advance=advance)
+    note(f"evidence of {count} {'entry' if count == 1 else 'entries'} in {printable(folder)}")
+
+
 @app.command("public-key")
 def public_key(*, output: OutputOption = Format.TABLE) -> None:
     """Print the verifier key of the log: for a witness, for verifiers of receipts. It changes with the log's epoch."""
@@ -191,6 +214,13 @@ def _filters(
         "key_id": _id(client, "keys", key),
         "action": action,
         "result": result,
+    }
+
+
+def _span(since: str | None, until: str | None) -> Json:
+    return {
+        "since": None if since is None else moment(since, "--since", ago=True),
+        "until": None if until is None else moment(until, "--until", ago=True),
     }
 
 

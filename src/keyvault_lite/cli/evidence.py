@@ -1,0 +1,95 @@
+"""`kvl audit export`: a folder that proves what it says to somebody who has neither the vault nor this program."""
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from keyvault_lite.cli.client import Client, Json, Parameters
+from keyvault_lite.cli.failure import CannotRun
+
+VERIFIER: Final = "verify_receipt.py"
+
+README: Final = """\
+Evidence from the audit log of a KeyVault Lite vault.
+
+entries/ID.json     an entry, as GET /audit shows it
+receipts/ID.txt     the proof that it is in the signed log (C2SP tlog-proof)
+checkpoint.txt      the newest signed checkpoint when this was made
+log.vkey            the key that verifies the signatures
+verify_receipt.py   checks a receipt: Python alone, no installation, no network
+
+A key that comes with the evidence proves nothing by itself: compare log.vkey with what you kept from before, or got
+from somebody else. Then, in this folder:
+
+    for entry in entries/*.json; do
+        receipt="receipts/$(basename "$entry" .json).txt"
+        python3 verify_receipt.py --key "$(cat log.vkey)" "$receipt" --entry "$entry" || break
+    done
+"""
+
+
+def export(
+    client: Client, folder: Path, filters: Parameters, *, advance: Callable[[int, int], None] | None = None
+) -> int:
+    """Write the entries that the filters let through, and what proves them, into a new folder. How many they are.
+
+    The reading is in the log too; its own entries are left out. The folder appears whole or not at all.
+    """
+    with _appearing(folder) as place:
+        opening = client.get("/audit/public-key")
+        _write(place / "log.vkey", f"{opening.json()['verifier_key']}\n")
+        _write(place / "README.txt", README)
+        _write(place / VERIFIER, _verifier())
+        for name in ("entries", "receipts"):
+            (place / name).mkdir()
+        entries = list(_entries(client, filters, before=opening.audit_id))
+        for done, entry in enumerate(entries, 1):
+            number = int(entry["id"])
+            _write(place / "entries" / f"{number}.json", f"{json.dumps(entry, ensure_ascii=False, indent=1)}\n")
+            _write(place / "receipts" / f"{number}.txt", client.get(f"/audit/{number}/receipt").text)
+            if advance is not None:
+                advance(done, len(entries))
+        _write(place / "checkpoint.txt", client.get("/audit/checkpoint").text)
+    return len(entries)
+
+
+def _entries(client: Client, filters: Parameters, *, before: int | None) -> Iterator[Json]:
+    for page in client.pages("/audit", {**filters, "order": "asc"}):
+        for entry in page.items:
+            if before is not None and entry["id"] >= before:
+                return
+            yield entry
+
+
+def _verifier() -> str:
+    """The stand-alone verifier: installed with the program, or in the checkout that it runs from."""
+    places = (resources.files("keyvault_lite"), Path(__file__).parents[3] / "tools")
+    for place in places:
+        if (found := place / VERIFIER).is_file():
+            return found.read_text(encoding="utf-8")
+    raise CannotRun(f"{VERIFIER} is missing from this installation")
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A folder beside the place, renamed into it when the block has ended without an error."""
+    if folder.exists() or folder.is_symlink():
+        raise CannotRun(f"{folder} exists already and is left as it is")
+    folder = folder.absolute()
+    part = folder.with_name(f".{folder.name[:200]}.{secrets.token_hex(8)}.part")
+    part.mkdir()
+    try:
+        yield part
+        part.rename(folder)
+    except BaseException:  # also Ctrl-C: a part must not stay
+        shutil.rmtree(part, ignore_errors=True)
+        raise
