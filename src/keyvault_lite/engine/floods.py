@@ -27,7 +27,6 @@ SLICE: Final = 8
 """How many of them are answered at a time, ..."""
 PAUSE: Final = 0.01
 """... and how many seconds apart."""
-MAX_ADDRESSES: Final = 10_000
 
 
 class _Window:
@@ -51,6 +50,7 @@ class FloodGate:
         self._windows: dict[str | None, _Window] = {}
         self._last: dict[str | None, tuple[float, int]] = {}
         """When the last shared second of an address ended, and with how many strikes."""
+        self._swept = float("-inf")
         self._waiting = 0
         self._leaving: deque[asyncio.Future[None]] = deque()
         self._usher: asyncio.Task[None] | None = None
@@ -70,9 +70,10 @@ class FloodGate:
         return window.singles <= OWN_ENTRIES
 
     def _forget_old(self, now: float) -> None:
-        if len(self._windows) > MAX_ADDRESSES:
+        """Once a second, so that a flood from everywhere costs one look at each of its addresses."""
+        if now - self._swept >= WINDOW:
+            self._swept = now
             self._windows = {key: one for key, one in self._windows.items() if one.recorded or now - one.began < WINDOW}
-        if len(self._last) > MAX_ADDRESSES:
             self._last = {key: one for key, one in self._last.items() if now - one[0] < WINDOW}
 
     async def counted(self, source: str | None) -> None:

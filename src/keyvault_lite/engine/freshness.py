@@ -31,16 +31,10 @@ class Freshness:
         if self._next is None:
             self._next = asyncio.create_task(self._soon(self._running))
             self._next.add_done_callback(_heard)
-        shared = self._next
         try:
-            await asyncio.wait_for(asyncio.shield(shared), PATIENCE_SECONDS)
+            await asyncio.wait_for(asyncio.shield(self._next), PATIENCE_SECONDS)
         except TimeoutError:
             raise AuditUnavailable("the database is locked by someone else") from None
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if shared.cancelled() and task is not None and not task.cancelling():
-                raise AuditUnavailable("the server is shutting down") from None
-            raise
         except KeyVaultError as error:
             raise error.again() from None
 
@@ -61,7 +55,7 @@ class Freshness:
 
     def close(self) -> None:
         """Wait for the one under way."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=True)
 
 
 def _heard(task: asyncio.Task[None]) -> None:
