@@ -38,12 +38,12 @@ def test_n_attempts_are_n_entries(house: House) -> None:
     before = house.size
     requests = [
         request
-        for number in range(60)
+        for number in range(30)
         for request in (
             Encrypt(name, plaintext=b"x"),
             Encrypt(KeyRef("absent"), plaintext=b"x"),
             ReadKey(name),
-            CreateKey(AES, f"name-{number % 40}"),
+            CreateKey(AES, f"name-{number % 20}"),
             Decrypt(name, None, b"x", b"y"),
         )
     ]
@@ -55,7 +55,7 @@ def test_n_attempts_are_n_entries(house: House) -> None:
         draft = entries[result.audit_id]
         assert draft.action is request.action
         assert (draft.result is Result.SUCCESS) is isinstance(result, Answer)
-    assert sum(isinstance(one, Conflict) for one in results) == 20, "one name is given once"
+    assert sum(isinstance(one, Conflict) for one in results) == 10, "one name is given once"
     assert house.ask(VerifyAudit()).valid
 
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from keyvault_lite.engine import floods
 from keyvault_lite.engine.floods import OWN_ENTRIES, FloodGate
-from keyvault_lite.model.errors import AuditUnavailable, Unauthenticated
+from keyvault_lite.model.errors import AuditUnavailable, Overloaded, Unauthenticated
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Answer
@@ -89,3 +90,63 @@ def test_who_is_counted_waits_for_the_record_and_hears_of_its_failure(monkeypatc
     errors = asyncio.run(flood())
     assert [type(one) for one in errors] == [AuditUnavailable] * 4
     assert len(set(map(id, errors))) == 4, "an error is raised in one task only"
+
+
+def test_a_flood_from_everywhere_does_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(floods, "time", SimpleNamespace(monotonic=lambda: now))
+
+    async def record(_: str | None, __: int) -> None:
+        """Nothing."""
+
+    async def everywhere() -> int:
+        nonlocal now
+        gate = FloodGate(record)
+        for address in range(60_000):
+            now = address / 10_000
+            gate.admit(str(address))
+        return len(gate._windows)
+
+    assert asyncio.run(everywhere()) <= 20_000, "two seconds of them at most"
+
+
+def test_a_flood_that_does_not_end_is_told_to_go_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floods, "WINDOW", 0.05)
+    monkeypatch.setattr(floods, "STRIKES", 2)
+    monkeypatch.setattr(floods, "PAUSE", 0)
+    recorded: list[int] = []
+
+    async def record(_: str | None, count: int) -> None:
+        recorded.append(count)
+
+    async def flood() -> list[set[str]]:
+        gate = FloodGate(record)
+        told = []
+        for size in (60, 60, 20, 60):
+            counted = [gate.counted("a") for _ in range(size) if not gate.admit("a")]
+            told.append({getattr(one, "code", "-") for one in await asyncio.gather(*counted, return_exceptions=True)})
+        return told
+
+    assert asyncio.run(flood()) == [{"-"}, {"limit_exceeded"}, {"-"}, {"-"}]
+    assert recorded == [50, 50, 10, 50], "each of them is on record"
+
+
+def test_no_more_wait_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floods, "WINDOW", 0.02)
+    monkeypatch.setattr(floods, "MAX_WAITING", 3)
+    recorded: list[int] = []
+
+    async def record(_: str | None, count: int) -> None:
+        recorded.append(count)
+
+    async def flood() -> list[Any]:
+        gate = FloodGate(record)
+        counted = [asyncio.create_task(gate.counted("a")) for _ in range(30) if not gate.admit("a")]
+        await asyncio.sleep(0)
+        counted[0].cancel()
+        return await asyncio.gather(*counted, return_exceptions=True)
+
+    results = asyncio.run(flood())
+    assert [type(one) for one in results[:3]] == [asyncio.CancelledError, type(None), type(None)]
+    assert {type(one) for one in results[3:]} == {Overloaded}
+    assert recorded == [3], "who was turned away was not counted"

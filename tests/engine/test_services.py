@@ -197,3 +197,12 @@ def test_nothing_changes_while_the_state_is_incomplete(house: House) -> None:
     house.refusal(CreateService("worker", Role.SERVICE), IntegrityViolation)
     house.ask(Encrypt(key, plaintext=b"x"))
     house.ledger._journal.frozen = False
+
+
+def test_what_waits_too_long_in_a_lane_is_turned_away_undone(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    from keyvault_lite.model.errors import Overloaded
+
+    before = house.size
+    monkeypatch.setattr(house.engine._lanes.changing, "_limit", 0)
+    house.refusal(CreateService("worker", Role.SERVICE), Overloaded)
+    assert house.size == before
