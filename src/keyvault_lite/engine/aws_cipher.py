@@ -6,7 +6,7 @@ from typing import Final
 
 from keyvault_lite.crypto import blob
 from keyvault_lite.engine.aws_guard import check, guarded, other_key, refuse_recipient
-from keyvault_lite.engine.aws_view import View, is_present, material_id, view
+from keyvault_lite.engine.aws_view import View, material_id, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import ENCRYPTION, PURPOSES, SPECS, SYMMETRIC, USAGE_OF, encryption_algorithms
@@ -86,8 +86,6 @@ def _open(
     version = seen.key.version(head.version)
     if version is None:
         raise InvalidCiphertext
-    if not is_present(version, scene.now):
-        raise KeyUnavailable(f"{seen.arn} is pending import.")
     if version.status not in MAY_PROCESS:
         raise KeyUnavailable(f"{seen.arn} is unavailable.")
 

@@ -105,10 +105,8 @@ def open_token(token: str, scene: Scene) -> tuple[Key, Mapping[str, Any], Place]
         key_id, region, grant_id = json.loads(scene.keyring.open_note(_NOTE, decode_base64(token)))
     except (InvalidCiphertext, InvalidRequest):
         raise InvalidGrantToken from None
-    key = scene.state.find_key(key_id)
-    if key is not None:
-        place = Place("", region)
-        for grant in view(key, place, scene.now).facet.get("grants", ()):
-            if grant["id"] == grant_id:
-                return key, grant, place
+    key, place = scene.state.find_key(key_id), Place("", region)
+    for grant in () if key is None else view(key, place, scene.now).facet.get("grants", ()):
+        if key is not None and grant["id"] == grant_id:
+            return key, grant, place
     raise InvalidGrantToken

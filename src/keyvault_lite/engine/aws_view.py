@@ -152,9 +152,7 @@ class View:
     def protecting(self) -> KeyVersion:
         """The version that protects now. Raises Disabled or KeyUnavailable."""
         self.require_usable()
-        if self.active is None:
-            raise KeyUnavailable(f"{self.arn} {_SAYS[KeyState.UNAVAILABLE]}")
-        return self.active
+        return self.key.versions[-1]  # the newest: of a key that is Enabled it is ACTIVE, and there
 
     def with_facts(self, **changes: Any) -> Key:  # noqa: ANN401  (JSON)
         """The record with other facts of the whole key; None takes one away."""

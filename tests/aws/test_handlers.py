@@ -1,0 +1,352 @@
+"""Corners of the operations of the AWS dialect, on a vault in this process; and what only time brings."""
+
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from keyvault_lite.crypto import blob
+from keyvault_lite.engine import access_keys, aws_grants
+from keyvault_lite.engine.aws_view import View
+from keyvault_lite.ledger.ledger import Ledger
+from keyvault_lite.model import aws_errors as errors
+from keyvault_lite.model import aws_requests as words
+from keyvault_lite.model.aws import Place
+from keyvault_lite.model.errors import Forbidden, Hidden, InvalidCiphertext, KeyVaultError, LimitExceeded, NotFound
+from keyvault_lite.model.evidence import Result
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import (
+    CreateAccessKey,
+    EraseDueKey,
+    ListAccessKeys,
+    ReadKey,
+    RevokeAccessKey,
+    RevokeKey,
+    RotateDueKey,
+    RotateKey,
+    UpdateKey,
+)
+from tests.house import DAY, House, grant
+
+HERE = Place("000000000000", "eu-central-1")
+THERE = Place("000000000000", "us-east-1")
+DOES_NOT_EXPIRE = "KEY_MATERIAL_DOES_NOT_EXPIRE"
+
+
+def refused(house: House, request: Any, kind: type[KeyVaultError], token: str | None = "") -> KeyVaultError:  # noqa: ANN401
+    with pytest.raises(kind) as caught:
+        house.ask(request, token)
+    assert type(caught.value) is kind
+    return caught.value
+
+
+def made(house: House, spec: str = "SYMMETRIC_DEFAULT", usage: str = "ENCRYPT_DECRYPT", **more: object) -> View:
+    view: View = house.ask(words.CreateKey(HERE, key_spec=spec, key_usage=usage, **more))  # type: ignore[arg-type]
+    return view
+
+
+def sealed(house: House, key: str, **more: object) -> bytes:
+    reply: bytes = house.ask(words.Encrypt(KeyRef(key), HERE, plaintext=b"x", **more)).ciphertext_blob  # type: ignore[arg-type]
+    return reply
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the vault believe that days have passed."""
+    now = Ledger.now
+
+    def shift(days: int) -> None:
+        monkeypatch.setattr(Ledger, "now", lambda ledger: now(ledger) + days * DAY)
+
+    return shift
+
+
+def bring(house: House, key: str, raw: bytes, **more: Any) -> Any:  # noqa: ANN401
+    asked = words.GetParametersForImport(
+        KeyRef(key), HERE, wrapping_algorithm="RSAES_OAEP_SHA_256", wrapping_key_spec="RSA_2048"
+    )
+    parameters = house.ask(asked)
+    return house.ask(imported(key, parameters, raw, **more))
+
+
+def imported(key: str, parameters: Any, raw: bytes, **more: Any) -> words.ImportKeyMaterial:  # noqa: ANN401
+    public = load_der_public_key(parameters.public_key)
+    assert isinstance(public, rsa.RSAPublicKey)
+    digest = hashes.SHA256()
+    wrapped = public.encrypt(raw, padding.OAEP(padding.MGF1(digest), digest, None))
+    more = {"expiration_model": DOES_NOT_EXPIRE, **more}
+    return words.ImportKeyMaterial(
+        KeyRef(key), HERE, import_token=parameters.import_token, encrypted_key_material=wrapped, **more
+    )
+
+
+# Ciphertexts
+
+
+def test_a_version_that_is_not_there(house: House) -> None:
+    key = made(house)
+    encrypted_dek, ciphertext = blob.split(sealed(house, key.id))
+    forged = encrypted_dek[:22] + (99).to_bytes(4, "big") + encrypted_dek[26:]
+    refused(house, words.Decrypt(KeyRef(""), HERE, ciphertext_blob=blob.join(forged, ciphertext)), InvalidCiphertext)
+
+
+def test_a_version_revoked_natively(house: House) -> None:
+    key = made(house)
+    old = sealed(house, key.id)
+    house.ask(RotateKey(KeyRef(key.id)))
+    house.ask(RevokeKey(KeyRef(key.id), version=1))
+    refused(house, words.Decrypt(KeyRef(""), HERE, ciphertext_blob=old), errors.KeyUnavailable)
+    house.ask(RevokeKey(KeyRef(key.id)))
+    assert (
+        "is unavailable"
+        in refused(house, words.Encrypt(KeyRef(key.id), HERE, plaintext=b"x"), errors.KeyUnavailable).detail
+    )
+
+
+def test_modifiers_of_a_dry_run(house: House) -> None:
+    key = made(house)
+    ignoring = words.Decrypt(KeyRef(key.id), HERE, dry_run_modifiers=("IGNORE_CIPHERTEXT",))
+    refused(house, ignoring, errors.Validation)
+    request = words.Decrypt(
+        KeyRef(""), HERE, ciphertext_blob=sealed(house, key.id), dry_run=True, dry_run_modifiers=("IGNORE_CIPHERTEXT",)
+    )
+    refused(house, request, errors.Validation)
+    refused(house, words.Decrypt(KeyRef(""), HERE), InvalidCiphertext)
+
+
+def test_message_types_of_curves(house: House) -> None:
+    key = made(house, "ECC_NIST_P256", "SIGN_VERIFY")
+    request = words.Sign(
+        KeyRef(key.id), HERE, message=bytes(64), message_type="EXTERNAL_MU", signing_algorithm="ECDSA_SHA_256"
+    )
+    refused(house, request, errors.Validation)
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["arn:aws:kms:eu-central-1:000000000000:thing/x", "arn:nonsense"])
+def test_arns_that_are_none(house: House, name: str) -> None:
+    refused(house, words.DescribeKey(KeyRef(name), HERE), errors.InvalidArn)
+    _, token = house.service("nobody")
+    refused(house, words.DescribeKey(KeyRef(name), HERE), Hidden, token)
+    _, token = house.service("all", grant("*"))
+    refused(house, words.DescribeKey(KeyRef(name), HERE), errors.InvalidArn, token)
+
+
+def test_an_alias_moves_to_where_it_is(house: House) -> None:
+    key = made(house)
+    house.ask(words.CreateAlias(KeyRef(key.id), HERE, alias_name="alias/a"))
+    house.ask(words.UpdateAlias(KeyRef(key.id), HERE, alias_name="alias/a"))
+    assert house.ask(ReadKey(KeyRef("aws:eu-central-1/alias/a"))).aliases == ("aws:eu-central-1/alias/a",)
+    refused(house, words.DeleteAlias(KeyRef(key.id), HERE), errors.InvalidAliasName)
+    refused(house, words.UntagResource(KeyRef(key.id), HERE, tag_keys=("a", "a")), errors.InvalidTag)
+
+
+def test_a_policy_about_an_alias(house: House) -> None:
+    policy = (
+        '{"Statement":[{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"},'
+        '{"Effect":"Deny","Principal":"*","Action":"kms:Encrypt","Resource":"*",'
+        '"Condition":{"StringNotEquals":{"kms:RequestAlias":"alias/only"}}}]}'
+    )
+    key = made(house, policy=policy)
+    house.ask(words.CreateAlias(KeyRef(key.id), HERE, alias_name="alias/only"))
+    refused(house, words.Encrypt(KeyRef(key.id), HERE, plaintext=b"x"), Forbidden)
+    sealed(house, "alias/only")
+
+
+def test_aliases_go_with_their_key(house: House, later: Callable[[int], None]) -> None:
+    key = made(house)
+    house.ask(words.CreateAlias(KeyRef(key.id), HERE, alias_name="alias/gone"))
+    house.ask(words.ScheduleKeyDeletion(KeyRef(key.id), HERE, pending_window_in_days=7))
+    later(8)
+    refused(house, words.DescribeKey(KeyRef(key.id), HERE), errors.KeyNotFound)
+    house.system(EraseDueKey(KeyRef(key.key.id)))
+    refused(house, words.DescribeKey(KeyRef("alias/gone"), HERE), errors.KeyNotFound)
+    house.ask(words.CreateAlias(KeyRef(made(house).id), HERE, alias_name="alias/gone"))
+    assert house.ledger.verify().valid
+
+
+# Grants
+
+
+def test_grants_that_cannot_be(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = made(house)
+    someone = "arn:aws:iam::000000000000:user/someone"
+    both = words.CreateGrant(
+        KeyRef(key.id),
+        HERE,
+        grantee_principal=someone,
+        grantee_service_principal="s3.amazonaws.com",
+        operations=("Encrypt",),
+    )
+    refused(house, both, errors.Validation)
+    refused(house, words.CreateGrant(KeyRef(key.id), HERE, operations=("Encrypt",)), errors.Validation)
+    refused(house, words.CreateGrant(KeyRef(key.id), HERE, grantee_principal=someone), errors.Validation)
+    monkeypatch.setattr(aws_grants, "MAX_GRANTS", 1)
+    good = words.CreateGrant(KeyRef(key.id), HERE, grantee_principal=someone, operations=("Encrypt",))
+    made_grant = house.ask(good)
+    refused(house, good, LimitExceeded)
+    assert house.ask(words.ListGrants(KeyRef(key.id), HERE, grant_id=made_grant.grant_id)).items
+    refused(house, words.ListRetirableGrants(HERE), errors.Validation)
+    refused(house, words.RetireGrant(HERE, grant_token=made_grant.grant_token, key=key.id), errors.Validation)
+    refused(house, words.RetireGrant(HERE, key=key.id, grant_id="none"), errors.InvalidGrantId)
+    _, token = house.service("bystander", grant(key.id))
+    refused(house, words.RetireGrant(HERE, key=key.id, grant_id=made_grant.grant_id), Forbidden, token)
+    _, token = house.service("outsider")
+    refused(house, words.RetireGrant(HERE, key=key.id, grant_id=made_grant.grant_id), Hidden, token)
+
+
+def test_a_grant_for_a_source_applies_to_nobody_here(house: House) -> None:
+    key = made(house)
+    _, token = house.service("app", grant(key.id))
+    house.ask(
+        words.CreateGrant(
+            KeyRef(key.id),
+            HERE,
+            grantee_principal=HERE.principal_arn("app"),
+            operations=("Encrypt",),
+            constraints={"SourceArn": "arn:aws:s3:eu-central-1:000000000000:bucket"},
+        )
+    )
+    refused(house, words.Encrypt(KeyRef(key.id), HERE, plaintext=b"x"), Forbidden, token)
+
+
+def test_a_token_of_a_grant_that_never_was(house: House) -> None:
+    note = house.vault.keyring.seal_note("GRANT", b'["0f8fad5b-d9cb-469f-a165-70867728950e","eu-central-1","x"]')
+    token = b64encode(note).decode()
+    refused(house, words.RetireGrant(HERE, grant_token=token), errors.InvalidGrantToken)
+
+
+# Imported material
+
+
+def test_wrappings_that_are_not_offered(house: House) -> None:
+    key = made(house, origin="EXTERNAL")
+    for algorithm, size in (("RSAES_PKCS1_V1_5", "RSA_2048"), ("RSAES_OAEP_SHA_256", "SM2")):
+        asked = words.GetParametersForImport(KeyRef(key.id), HERE, wrapping_algorithm=algorithm, wrapping_key_spec=size)
+        refused(house, asked, errors.UnsupportedOperation)
+    big = made(house, "RSA_2048", "SIGN_VERIFY", origin="EXTERNAL")
+    asked = words.GetParametersForImport(
+        KeyRef(big.id), HERE, wrapping_algorithm="RSAES_OAEP_SHA_256", wrapping_key_spec="RSA_2048"
+    )
+    refused(house, asked, errors.UnsupportedOperation)
+
+
+def test_parameters_are_good_for_a_day(house: House, later: Callable[[int], None]) -> None:
+    key = made(house, origin="EXTERNAL")
+    asked = words.GetParametersForImport(
+        KeyRef(key.id), HERE, wrapping_algorithm="RSAES_OAEP_SHA_256", wrapping_key_spec="RSA_2048"
+    )
+    parameters = house.ask(asked)
+    later(2)
+    refused(house, imported(key.id, parameters, bytes(range(32))), errors.ExpiredImportToken)
+
+
+def test_times_of_material(house: House, later: Callable[[int], None]) -> None:
+    key = made(house, origin="EXTERNAL")
+    expiring = {"expiration_model": "KEY_MATERIAL_EXPIRES"}
+    for valid_to in (1, house.ledger.now() + 366 * DAY):
+        with pytest.raises(errors.Validation):
+            bring(house, key.id, bytes(range(32)), valid_to=valid_to, **expiring)
+    with pytest.raises(errors.Validation):
+        bring(house, key.id, bytes(range(32)), valid_to=house.ledger.now() + DAY)
+    bring(house, key.id, bytes(range(32)), valid_to=house.ledger.now() + DAY, **expiring)
+    old = sealed(house, key.id)
+    later(2)
+    refused(house, words.Decrypt(KeyRef(""), HERE, ciphertext_blob=old), errors.KeyUnavailable)
+    assert house.ask(words.DescribeKey(KeyRef(key.id), HERE)).state == "PendingImport"
+    bring(house, key.id, bytes(range(32)))
+    assert house.ask(words.Decrypt(KeyRef(""), HERE, ciphertext_blob=old)).plaintext == b"x"
+
+
+def test_material_that_is_another(house: House) -> None:
+    key = made(house, origin="EXTERNAL")
+    with pytest.raises(errors.IncorrectKeyMaterial):
+        bring(house, key.id, bytes(range(32)), key_material_id="0" * 64)
+    first = bring(house, key.id, bytes(range(32)))
+    with pytest.raises(errors.IncorrectKeyMaterial):
+        bring(house, key.id, bytes(range(32)), import_type="NEW_KEY_MATERIAL")
+    refused(
+        house,
+        words.DeleteImportedKeyMaterial(KeyRef(key.id), HERE, key_material_id="0" * 64),
+        errors.IncorrectKeyMaterial,
+    )
+    second = bring(house, key.id, bytes(range(1, 33)), import_type="NEW_KEY_MATERIAL")
+    assert second.key_material_id != first.key_material_id
+    bring(house, key.id, bytes(range(1, 33)))  # what waits, again
+    waiting = words.DeleteImportedKeyMaterial(KeyRef(key.id), HERE, key_material_id=second.key_material_id)
+    assert house.ask(waiting).key_material_id == second.key_material_id
+    refused(house, words.RotateKeyOnDemand(KeyRef(key.id), HERE), errors.KeyUnavailable)
+    for _ in range(2):
+        house.ask(words.DeleteImportedKeyMaterial(KeyRef(key.id), HERE))
+    mac = made(house, "HMAC_256", "GENERATE_VERIFY_MAC", origin="EXTERNAL")
+    bring(house, mac.id, bytes(range(32)))
+    with pytest.raises(errors.UnsupportedOperation):
+        bring(house, mac.id, bytes(range(1, 33)), import_type="NEW_KEY_MATERIAL")
+
+
+def test_the_native_api_makes_no_material_for_it(house: House) -> None:
+    key = made(house, origin="EXTERNAL")
+    for request in (RotateKey(KeyRef(key.id)), UpdateKey(KeyRef(key.id), rotation_days=90)):
+        with pytest.raises(KeyVaultError, match="imported"):
+            house.ask(request)
+
+
+# Rotation and Regions
+
+
+def test_automatic_rotation(house: House, later: Callable[[int], None]) -> None:
+    key = made(house)
+    for _ in range(2):
+        house.ask(words.EnableKeyRotation(KeyRef(key.id), HERE, rotation_period_in_days=90))
+    later(91)
+    house.system(RotateDueKey(KeyRef(key.id)))
+    (rotation,) = house.ask(words.ListKeyRotations(KeyRef(key.id), HERE)).items
+    assert rotation.rotation_type == "AUTOMATIC"
+
+
+def test_regions(house: House, later: Callable[[int], None]) -> None:
+    key = made(house, multi_region=True)
+    policy = '{"Statement":{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}}'
+    refused(house, words.UpdatePrimaryRegion(KeyRef(key.id), HERE, primary_region="us-east-1"), errors.KeyNotFound)
+    replica = house.ask(words.ReplicateKey(KeyRef(key.id), HERE, replica_region="us-east-1", policy=policy))
+    assert replica.facet["policy"] == policy
+    house.ask(words.CreateAlias(KeyRef(key.id), THERE, alias_name="alias/there"))
+    house.ask(words.ScheduleKeyDeletion(KeyRef(key.id), HERE, pending_window_in_days=7))
+    house.ask(words.ScheduleKeyDeletion(KeyRef(key.id), THERE, pending_window_in_days=7))
+    house.ask(words.CancelKeyDeletion(KeyRef(key.id), THERE))
+    assert house.ask(words.DescribeKey(KeyRef(key.id), HERE)).state == "PendingReplicaDeletion"
+    house.ask(words.ScheduleKeyDeletion(KeyRef(key.id), THERE, pending_window_in_days=7))
+    later(8)
+    refused(house, words.DescribeKey(KeyRef(key.id), THERE), errors.KeyNotFound)
+    assert house.ask(words.DescribeKey(KeyRef(key.id), HERE)).state == "PendingDeletion"
+    house.ask(words.CreateAlias(KeyRef(house.key().id), THERE, alias_name="alias/there"))
+    later(16)
+    house.system(EraseDueKey(KeyRef(key.key.id)))
+    refused(house, words.DescribeKey(KeyRef(key.id), HERE), errors.KeyNotFound)
+
+
+# Access keys
+
+
+def test_access_keys(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_keys, "MAX_ACCESS_KEYS", 2)
+    house.service("app")
+    first, second = (house.ask(CreateAccessKey("app")) for _ in range(2))
+    refused(house, CreateAccessKey("app"), LimitExceeded)
+    refused(house, CreateAccessKey("nobody"), NotFound)
+    refused(house, RevokeAccessKey("app", "AKIANOBODYNOBODYNOBO"), NotFound)
+    assert [one.id for one in house.ask(ListAccessKeys("app")).items] == [first.access_key_id, second.access_key_id]
+    (left,) = house.ask(RevokeAccessKey("app", first.access_key_id)).items
+    assert left.id == second.access_key_id
+    assert first.secret_access_key.encode() not in house.files()
+    assert house.last.draft.result is Result.SUCCESS
+    assert "secret" not in repr(replace(first))
+    house.reopen()
+    assert [one.id for one in house.ask(ListAccessKeys("app")).items] == [second.access_key_id]
