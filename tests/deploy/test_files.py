@@ -1,0 +1,175 @@
+"""What `deploy/` has to say. Nothing of it is run here: there is no engine for it."""
+
+import configparser
+import http.server
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # comes with the tests of the OpenAPI document
+
+from keyvault_lite.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+UNITS = ("keyvault-lite.service", "keyvault-lite-init.service")
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+KNOWN = {PREFIX + name.upper() for name in Settings.model_fields}
+
+
+class Repeating(dict[str, Any]):
+    """A section whose directives may stand several times."""
+
+    def __setitem__(self, name: str, value: object) -> None:
+        if isinstance(value, list) and name in self:
+            self[name].extend(value)
+        else:
+            super().__setitem__(name, value)
+
+
+def unit(name: str) -> Mapping[str, list[str]]:
+    parser = configparser.RawConfigParser(dict_type=Repeating, strict=False, delimiters=("=",), interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(DEPLOY / name, encoding="utf-8")
+    return {key: value.split("\n") for key, value in parser["Service"].items()}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_confines_what_it_runs(name: str) -> None:
+    service = unit(name)
+    for directive in (
+        "NoNewPrivileges", "MemoryDenyWriteExecute", "PrivateTmp", "PrivateDevices", "PrivateUsers", "ProtectHome",
+        "ProtectKernelTunables", "ProtectKernelModules", "ProtectControlGroups", "RestrictNamespaces",
+        "LockPersonality",
+    ):  # fmt: skip
+        assert service[directive] == ["yes"], directive
+    assert service["ProtectSystem"] == ["strict"]
+    assert service["LimitCORE"] == ["0"]
+    assert service["CapabilityBoundingSet"] == [""]
+    assert service["User"] == ["keyvault"]
+    assert {"keyvault", "keyvault-anchor"} <= set(service["StateDirectory"][0].split())
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_the_master_key_is_a_credential_and_the_anchor_stands_apart(name: str) -> None:
+    service = unit(name)
+    environment = dict(one.split("=", 1) for one in service["Environment"])
+    assert environment.keys() <= KNOWN
+    assert service["LoadCredential"] == ["master.key:/etc/keyvault/master.key"]
+    assert environment["KEYVAULT_MASTER_KEY_FILE"] == "%d/master.key"
+    database = Path(environment["KEYVAULT_DATABASE_URL"].removeprefix("sqlite:///"))
+    assert database.parent != Path(environment["KEYVAULT_ANCHOR"]).parent
+
+
+def test_no_token_reaches_the_journal() -> None:
+    serving, making = (unit(name)["ExecStart"][0] for name in UNITS)
+    assert serving.endswith("kvl serve --no-init")
+    assert "kvl init --token-out /var/lib/keyvault-token/" in making
+    assert "keyvault-token" in unit(UNITS[1])["StateDirectory"][0]
+    assert unit(UNITS[0])["RestartPreventExitStatus"] == ["2"]
+
+
+def test_both_units_are_confined_alike() -> None:
+    one, other = (
+        {k: v for k, v in unit(name).items() if re.match("Pro|Pri|Res|Sys|Cap|Mem|Limit", k)} for name in UNITS
+    )
+    assert {k: v for k, v in one.items() if not k.startswith("Restart")} == other
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    for name in UNITS:
+        text = (DEPLOY / name).read_text(encoding="utf-8").replace("/opt/keyvault/bin/kvl", sys.executable)
+        (tmp_path / name).write_text(re.sub("(?m)^(User|Group)=.*", r"\1=daemon", text), encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / name) for name in UNITS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert not [line for line in done.stderr.splitlines() if str(tmp_path) in line], done.stderr
+    level = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--threshold=20", "--no-pager", str(tmp_path / UNITS[0])],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert level.returncode == 0, level.stdout[-400:]
+
+
+def test_the_image_is_run_by_nobody_special() -> None:
+    assert re.findall(r"(?m)^FROM python:3\.\d+-slim-\w+( AS build)?$", DOCKERFILE) == [" AS build", ""]
+    final = DOCKERFILE.rpartition("\nFROM ")[2]
+    instructions = dict(line.split(" ", 1) for line in final.splitlines() if re.match("[A-Z]+ ", line))
+    assert instructions["USER"] == "10001:10001"
+    assert instructions["ENTRYPOINT"] == '["kvl"]'
+    assert instructions["CMD"] == '["serve", "--no-init"]'
+    assert instructions["STOPSIGNAL"] == "SIGTERM"
+    assert "HEALTHCHECK" in final
+    assert set(re.findall(r"KEYVAULT_\w+", DOCKERFILE)) <= KNOWN
+    assert not re.search(r"KEYVAULT_MASTER_KEY=|kvl_|TOKEN=", DOCKERFILE)
+    for source in re.findall(r"(?m)^COPY (?!--from)(.+) \S+$", DOCKERFILE):
+        assert all((ROOT / one).exists() for one in source.split())
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    assert ignored[1] == "*", "what is not named does not get in"
+
+
+def test_the_health_check() -> None:
+    statuses = iter((200, 503))
+
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/health"
+            assert self.headers["Authorization"] is None
+            self.send_response(next(statuses))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        script = [sys.executable, str(DEPLOY / "healthcheck.py")]
+        environment = {"KEYVAULT_PORT": str(server.server_port)}
+        codes = [subprocess.run(script, env=environment, timeout=30, check=False).returncode for _ in range(2)]
+        server.shutdown()
+    assert codes == [0, 1]
+    closed = subprocess.run(script, env=environment, timeout=30, check=False)
+    assert closed.returncode == 1
+
+
+def test_the_composition() -> None:
+    composed = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    vault, postgres = composed["services"]["vault"], composed["services"]["postgres"]
+    assert vault["read_only"] is True
+    assert vault["cap_drop"] == ["ALL"]
+    assert vault["ulimits"]["core"] == 0
+    assert "no-new-privileges:true" in vault["security_opt"]
+    assert vault["command"] == ["serve", "--no-init"]
+    assert all(port.startswith("127.0.0.1:") for port in vault["ports"])
+    assert {name for name in vault["environment"] if name.startswith(PREFIX)} <= KNOWN
+    assert vault["environment"]["KEYVAULT_DATABASE_URL"].startswith("postgresql://keyvault@")
+    volumes = {one.split(":")[1]: one.split(":")[0] for one in vault["volumes"]}
+    assert Path(vault["environment"]["KEYVAULT_ANCHOR"]).parent == Path("/var/lib/keyvault-anchor")
+    assert volumes["/var/lib/keyvault-anchor"] not in {one.split(":")[0] for one in postgres["volumes"]}
+    assert composed["networks"]["store"]["internal"] is True
+    assert postgres["networks"] == ["store"]
+    assert "ports" not in postgres
+    secrets = set(vault["secrets"]) | set(postgres["secrets"])
+    assert secrets == composed["secrets"].keys()
+    for name, value in (vault["environment"] | postgres["environment"]).items():
+        if name.endswith(("_FILE", "_CERT", "_KEY")) or name == "PGPASSFILE":
+            assert value.removeprefix("/run/secrets/") in secrets
+    assert not {"KEYVAULT_MASTER_KEY", "POSTGRES_PASSWORD", "PGPASSWORD"} & (
+        vault["environment"].keys() | postgres["environment"].keys()
+    )
+
+
+def test_the_page_names_every_metric_and_bound() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
+    names = set(re.findall(r'"(keyvault_[a-z_]+|process_start_time_seconds)"', sources)) - {"keyvault_lite"}
+    assert names
+    assert [name for name in sorted(names) if name not in page] == []
