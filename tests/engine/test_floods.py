@@ -40,18 +40,23 @@ def test_addresses_are_counted_apart(house: House) -> None:
 def test_a_flood_slows_nobody_else(house: House) -> None:
     name = KeyRef(house.key().id)
 
-    async def everything() -> tuple[list[Any], float]:
-        flood = [asyncio.ensure_future(house.perform(ListKeys(), None, source="10.0.0.1")) for _ in range(500)]
-        await asyncio.sleep(0)
+    async def serve() -> tuple[list[Any], float]:
         began = time.monotonic()
         served = [await house.perform(Encrypt(name, plaintext=b"x"), source="10.0.0.1") for _ in range(20)]
-        taken = time.monotonic() - began
-        await asyncio.gather(*flood, return_exceptions=True)
-        return served, taken
+        return served, time.monotonic() - began
 
-    served, taken = house.run(everything())
+    async def everything() -> tuple[list[Any], float, float]:
+        _, alone = await serve()
+        flood = [asyncio.ensure_future(house.perform(ListKeys(), None, source="10.0.0.1")) for _ in range(500)]
+        await asyncio.sleep(0)
+        served, beside = await serve()
+        await asyncio.gather(*flood, return_exceptions=True)
+        return served, alone, beside
+
+    served, alone, beside = house.run(everything())
     assert all(isinstance(one, Answer) for one in served)
-    assert taken < 0.9, "good callers do not wait for the entry that counts the bad ones"
+    # Each of the twenty would else wait for the end of a second.
+    assert beside < 10 * alone + 2
 
 
 def test_the_next_second_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +116,7 @@ def test_a_flood_from_everywhere_does_not_fill_memory(monkeypatch: pytest.Monkey
 
 
 def test_a_flood_that_does_not_end_is_told_to_go_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(floods, "WINDOW", 0.05)
+    monkeypatch.setattr(floods, "WINDOW", 0.3)
     monkeypatch.setattr(floods, "STRIKES", 2)
     monkeypatch.setattr(floods, "PAUSE", 0)
     recorded: list[int] = []
