@@ -3,6 +3,9 @@
 from keyvault_lite import observe, settings
 from keyvault_lite.app import build
 
-_settings = settings.load()
+try:
+    _settings = settings.load()
+except settings.InvalidSettings as error:
+    raise SystemExit(f"KeyVault Lite does not start: {error}") from None
 observe.configure_logs(_settings.log_level)
 app = build(_settings, loopback_only=not _settings.allow_plain_http)

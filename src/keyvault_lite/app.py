@@ -38,7 +38,7 @@ from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.wire import native
 from keyvault_lite.wire.aws import Aws
 from keyvault_lite.wire.aws import belongs as aws_belongs
-from keyvault_lite.wire.http import Dispatcher, Mount
+from keyvault_lite.wire.http import CannotStart, Dispatcher, Mount
 from keyvault_lite.wire.server import Server
 from keyvault_lite.wire.server import serve as server_config
 from keyvault_lite.wire.vault import VaultDialect
@@ -304,7 +304,10 @@ def repair(chosen: Settings) -> tuple[Finding, ...]:
 @asynccontextmanager
 async def _serving(chosen: Settings, vault: Vault | None) -> AsyncIterator[Engine]:
     if vault is None:
-        vault, made = await _initialise(chosen)
+        try:
+            vault, made = await _initialise(chosen)
+        except CANNOT_START as error:
+            raise CannotStart(error) from None
         if made is not None:
             _announce(made)
     forget_environment_key()

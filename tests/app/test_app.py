@@ -108,6 +108,25 @@ def test_several_servers_started_at_once_begin_one_vault(tmp_path: Path) -> None
     house.close()
 
 
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({}, "No master key: neither of KEYVAULT_MASTER_KEY and KEYVAULT_MASTER_KEY_FILE is set."),
+        ({"KEYVAULT_ALLOW_PLAIN_HTTP": "maybe"}, "These settings are not valid: KEYVAULT_ALLOW_PLAIN_HTTP."),
+    ],
+)
+def test_what_keeps_uvicorn_from_starting_is_told_in_a_sentence(
+    tmp_path: Path, environment: dict[str, str], sentence: str
+) -> None:
+    process = start(tmp_path, **environment)
+    out, errors = process.communicate(timeout=50)
+    assert process.returncode != 0
+    told = [line for line in (out + errors).splitlines() if sentence in line and "Traceback" not in line]
+    assert f"KeyVault Lite does not start: {sentence}" in told[0]
+    assert "Traceback" not in out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_wrong_master_key_is_told_in_a_sentence(house: House) -> None:
     _, other = MasterKey.generate()
     with pytest.raises(InvalidMasterKey) as refused:

@@ -107,7 +107,9 @@ def quickstart() -> None:
     screen.print(
         f"[bold green]All shown[/bold green] in {time.monotonic() - started:.1f} s; the demo vault is removed."
     )
-    screen.print("Your own vault:  kvl master-key generate --out master.key   kvl init   kvl serve   kvl --help")
+    screen.print("Your own vault, in an empty folder:")
+    for command in OWN_VAULT:
+        screen.print(f"   {command}", highlight=False)
 
 
 def _start(tour: Tour) -> None:
@@ -290,6 +292,13 @@ def _plain(text: str) -> str:
 
     return escape(printable(text))
 
+
+OWN_VAULT: Final = (
+    "kvl master-key generate --out master.key",
+    "export KEYVAULT_MASTER_KEY_FILE=master.key",
+    "kvl init --token-out admin.token",
+    "kvl serve",
+)
 
 STEPS: Final[tuple[tuple[str, Callable[[Tour], None]], ...]] = (
     ("A new vault", _start),

@@ -6,6 +6,7 @@ one of our paths is not one of our paths.
 
 import ipaddress
 import re
+import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
@@ -227,6 +228,10 @@ def _is_exposed(scope: Scope) -> bool:
     return scope.get("scheme") != "https" and not all(end is None or _is_loopback(end[0]) for end in ends)
 
 
+class CannotStart(Exception):
+    """The application cannot be started; the message is one sentence for the operator, shown without a traceback."""
+
+
 class Dispatcher:
     """The ASGI application: hot routes by one dictionary lookup, dialects by their predicate, the rest by `app`.
 
@@ -299,7 +304,13 @@ class Dispatcher:
                 await refusal.send(send)
 
     async def _answer_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def tell(message: Message) -> None:
+            error = sys.exception()
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, CannotStart):
+                message = {**message, "message": f"KeyVault Lite does not start: {error}"}
+            await send(message)
+
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, tell)
         else:
             await send({"type": "websocket.close", "code": 1008})
