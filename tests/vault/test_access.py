@@ -51,7 +51,7 @@ def test_a_lease_ends_and_is_renewed_within_its_bounds(ask: Asker, house: House)
     real = house.ledger.now
     house.ledger.now = lambda: real() + 4 * 3600 * 1_000_000  # type: ignore[method-assign]
     assert not alive(ask, token)
-    del house.ledger.now  # type: ignore[method-assign]
+    del house.ledger.now
     assert ask.post("auth/token/create", {"ttl": "9999h"}).json["auth"]["lease_duration"] == 32 * DAY
     assert ask.post("auth/token/renew-self").error == "lease is not renewable"
     fixed = child(ask, renewable=False)
@@ -336,7 +336,7 @@ def test_secrets_are_counted_and_end(ask: Asker, house: House) -> None:
     real = house.ledger.now
     house.ledger.now = lambda: real() + 2 * 3600 * 1_000_000  # type: ignore[method-assign]
     assert login(ask, role_id, made["secret_id"])[0] == 400
-    del house.ledger.now  # type: ignore[method-assign]
+    del house.ledger.now
     destroy = "auth/approle/role/web/secret-id-accessor/destroy"
     assert ask.post(destroy, {"secret_id_accessor": made["secret_id_accessor"]}).status == 204
     assert login(ask, role_id, made["secret_id"])[0] == 400

@@ -174,6 +174,7 @@ def test_derived_ed25519_is_one_key_a_context(ask: Asker) -> None:
     ("kind", "options"),
     [
         ("ecdsa-p256", {"hash_algorithm": "none"}),
+        ("ecdsa-p256", {"hash_algorithm": "none", "prehashed": True, "signature_algorithm": "pkcs1v15"}),
         ("ecdsa-p256", {"hash_algorithm": "md5"}),
         ("ecdsa-p256", {"marshaling_algorithm": "xml"}),
         ("ecdsa-p256", {"prehashed": True}),

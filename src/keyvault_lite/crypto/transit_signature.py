@@ -63,6 +63,8 @@ def verify(public: Any, message: bytes, signature: bytes, scheme: Scheme) -> boo
 
 
 def _hash(message: bytes, scheme: Scheme) -> hashes.HashAlgorithm | utils.Prehashed:
+    if scheme.digest == NO_HASH:
+        raise InvalidRequest("hash_algorithm=none is for RSA keys")
     algorithm = HASHES[scheme.digest]
     if not scheme.prehashed:
         return algorithm

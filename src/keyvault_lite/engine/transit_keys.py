@@ -8,10 +8,10 @@ from keyvault_lite.access.authorize import may_know
 from keyvault_lite.crypto.transit import public_text
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_mounts import deleted, require_mount, upserts
-from keyvault_lite.engine.transit_rules import derivation, is_absent, present, usable
+from keyvault_lite.engine.transit_rules import is_absent, present, usable
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, InvalidState, NotFound
-from keyvault_lite.model.keys import MAY_PUBLISH, Key, KeyName, KeySpec, KeyStatus, KeyType, KeyVersion, VersionStatus
+from keyvault_lite.model.keys import MAY_PROCESS, Key, KeyName, KeySpec, KeyStatus, KeyType, KeyVersion, VersionStatus
 from keyvault_lite.model.names import KeyId, new_id
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit import (
@@ -37,10 +37,14 @@ _SECOND: Final = 1_000_000
 
 
 def shown(key: Key, rules: Rules, warning: str | None = None) -> TransitKey:
-    """The key as the dialect shows it: versions below the minimum are not there."""
+    """The key as the dialect shows it: no versions below the minimum, and no own public key of a derived one."""
     versions = tuple(one for one in key.versions if one.version >= max(rules.min_decryption, rules.min_available, 1))
-    public = {one.version: public_text(one.public_key) for one in versions if one.public_key is not None}
+    public = dict.fromkeys((one.version for one in versions), "") if rules.derived else _public_texts(versions)
     return TransitKey(key, versions, public, warning)
+
+
+def _public_texts(versions: tuple[KeyVersion, ...]) -> dict[int, str]:
+    return {one.version: public_text(one.public_key) for one in versions if one.public_key is not None}
 
 
 def replaced(key: Key, rules: Rules, **changes: object) -> Key:
@@ -98,17 +102,15 @@ def read(request: ReadTransitKey, scene: Scene) -> Done:
     """The key as it is; of a derived Ed25519 key the public keys for the context."""
     key, rules = present(scene)
     found = shown(key, rules)
-    if rules.derived and key.spec.type is KeyType.ED25519:
-        context = derivation(rules, request.context) if request.context else None
-        public = {one.version: _derived(scene, one, context) for one in found.versions}
-        found = replace(found, public_keys=public)
+    if request.context and rules.derived and key.spec.type is KeyType.ED25519:
+        context = request.context
+        public = {
+            one.version: scene.keyring.transit(key.spec, one).derived_public_text(context)
+            for one in found.versions
+            if one.status in MAY_PROCESS
+        }
+        found = replace(found, public_keys={**found.public_keys, **public})
     return Done(found)
-
-
-def _derived(scene: Scene, version: KeyVersion, context: bytes | None) -> str:
-    if context is None or version.status not in MAY_PUBLISH:
-        return ""
-    return scene.keyring.transit(scene.key.spec, version).derived_public_text(context)
 
 
 def page(request: ListTransitKeys, scene: Scene) -> Done:
@@ -266,6 +268,7 @@ def export(request: ExportPublicKeys, scene: Scene) -> Done:
     if not key.spec.asymmetric:
         raise InvalidRequest(f"unknown key type {key.spec.word} for export type public-key")
     found = shown(key, rules)
+    found = replace(found, public_keys=_public_texts(found.versions))
     if request.version is not None:
         number = request.version or len(key.versions)
         if number not in found.public_keys:

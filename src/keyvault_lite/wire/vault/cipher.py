@@ -17,7 +17,7 @@ from keyvault_lite.model.transit import (
     TransitEncrypt,
     TransitRewrap,
 )
-from keyvault_lite.wire.vault.batch import BATCH, REFERENCE, build_batch, outcome
+from keyvault_lite.wire.vault.batch import BATCH, PARTIAL, REFERENCE, build_batch, outcome
 from keyvault_lite.wire.vault.kinds import read_spec
 from keyvault_lite.wire.vault.route import Call, Route, Written
 from keyvault_lite.wire.vault.values import (
@@ -169,7 +169,7 @@ def _route(
     )
 
 
-_CONTEXT: Final = frozenset({"context", "associated_data", "partial_failure_response_code", REFERENCE})
+_CONTEXT: Final = frozenset({"context", "associated_data", PARTIAL, REFERENCE})
 ENCRYPT: Final = _route(
     "encrypt",
     Action.ENCRYPT,
@@ -193,7 +193,7 @@ REWRAP: Final = _route(
     Action.REWRAP,
     _rewrap,
     _encrypted,
-    fields=_CONTEXT | {"ciphertext", "key_version"},
+    fields=(_CONTEXT - {PARTIAL}) | {"ciphertext", "key_version"},
     failed={},
     strict=False,
 )

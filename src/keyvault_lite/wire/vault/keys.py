@@ -10,7 +10,6 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import KeySpec, KeyStatus, KeyType, KeyVersion
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit import (
-    AEAD,
     CERTIFICATES,
     DERIVING,
     ENCRYPTING,
@@ -102,8 +101,7 @@ def key_object(found: TransitKey, name: str) -> dict[str, object]:
         written["imported_key_allow_rotation"] = rules.imported_rotation
     if rules.derived:
         written["kdf"] = "hkdf_sha256"
-        if kind in AEAD:
-            written["convergent_encryption"] = rules.convergent
+        written["convergent_encryption"] = rules.convergent
         if rules.convergent:
             written["convergent_encryption_version"] = -1
     if kind is KeyType.HMAC:

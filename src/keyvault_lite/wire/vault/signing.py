@@ -251,6 +251,13 @@ def build_random(call: Call) -> Request:
     return TransitRandom(count=number(given, "bytes", 32))
 
 
+def _random(result: bytes, _: Request, call: Call) -> Written:
+    source = call.path.get("source") or text(call.fields, "source")
+    warnings = (_PLATFORM,) if source in {"seal", "all"} else ()
+    return Written({"random_bytes": _formatted(result, _format(call.fields, "base64"))}, warnings=warnings)
+
+
+_PLATFORM: Final = "no entropy source of a seal is available, using the platform's"
 _OPTIONS: Final = frozenset(
     {
         "algorithm",
@@ -300,6 +307,6 @@ RANDOM: Final = Route(
     operation="transit.random",
     action=Action.RANDOM,
     build=build_random,
-    render=lambda result, _, call: Written({"random_bytes": _formatted(result, _format(call.fields, "base64"))}),
+    render=_random,
     fields=frozenset({"bytes", "format", "source"}),
 )

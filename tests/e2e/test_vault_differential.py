@@ -1,0 +1,53 @@
+"""OpenBao and we, asked the same: every answer is the same in form, or differs as it is meant to."""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Served
+from tests.e2e.openbao import running
+from tests.vault.differential import INTENDED, Asked, Difference, Generator, Side, compare, prepare
+
+SEEDS = (1, 2, 3)
+REQUESTS = 500
+
+
+@pytest.fixture(scope="module")
+def sides(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side]]:
+    with running(tmp_path_factory.mktemp("openbao")) as openbao:
+        pair = (Side(openbao.url, openbao.token, "diff"), Side(served.url, served.admin, "diff"))
+        for side in pair:
+            assert side.ask(Asked("POST", "sys/mounts/diff", {"type": "transit"})).status == 204
+        for asked in prepare():
+            answers = [side.ask(asked) for side in pair]
+            assert [one.status for one in answers] == [200, 200], (asked, answers)
+        yield pair
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_generated_requests(sides: tuple[Side, Side], seed: int) -> None:
+    theirs, ours = sides
+    found: Counter[str | None] = Counter()
+    failures = []
+    for asked in islice(Generator(seed), REQUESTS):
+        try:
+            found[compare(asked, theirs.ask(asked), ours.ask(asked))] += 1
+        except AssertionError as difference:
+            failures.append(str(difference))
+    assert not failures, f"{len(failures)} differences that nobody means:\n" + "\n".join(failures[:40])
+    assert found[None] > REQUESTS * 0.8
+
+
+@pytest.mark.parametrize("meant", INTENDED, ids=lambda one: one.name)
+def test_every_difference_that_is_meant_is_real(sides: tuple[Side, Side], meant: Difference) -> None:
+    """One that OpenBao no longer shows has to go, from the table and from docs/vault.md."""
+    theirs, ours = sides
+    assert compare(meant.example, theirs.ask(meant.example), ours.ask(meant.example)) == meant.name
+
+
+def test_every_difference_that_is_meant_is_told() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "vault.md").read_text()
+    assert [one.name for one in INTENDED if one.name not in text] == []
