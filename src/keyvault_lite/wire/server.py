@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from keyvault_lite import __version__
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
+from keyvault_lite.wire.methods import ListProtocol
 from keyvault_lite.wire.writing import OneWrite
 
 MAX_HEAD: Final = 64 * 1024
@@ -59,7 +59,7 @@ class RefusedHeadError(Exception):
     """A head beyond the bound. Raised inside the parser, which makes it a plain 400 and a closed connection."""
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(ListProtocol):
     """Bounds request line and headers, connections, and the time that clients take, which uvicorn does not.
 
     That a message has one framing only (RFC 9112, 6.3: Content-Length beside Transfer-Encoding is how requests are
