@@ -336,6 +336,8 @@ def test_damaged_and_foreign_ciphertexts(kms: Kms, aes: str) -> None:
 
 
 def test_limits(kms: Kms, aes: str) -> None:
+    kms.encrypt(KeyId=aes, Plaintext=b"x", EncryptionContext={"a": "x" * 8191})
+    assert code(kms.encrypt, KeyId=aes, Plaintext=b"x", EncryptionContext={"a": "x" * 8192}) == "ValidationException"
     largest = os.urandom(4096)
     assert (
         kms.decrypt(CiphertextBlob=kms.encrypt(KeyId=aes, Plaintext=largest)["CiphertextBlob"])["Plaintext"] == largest

@@ -1,4 +1,4 @@
-"""All handlers of the AWS dialect, and which of its operations are as quick as their key's primitive."""
+"""All handlers of the AWS dialect, and what its operations cost."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -44,3 +44,21 @@ CIPHERS: Final[frozenset[type[Request]]] = frozenset(
     }
 )
 """Requests whose cost is that of their key's primitive."""
+MAKING: Final[frozenset[type[Request]]] = frozenset(
+    {
+        words.CreateKey,
+        words.GenerateDataKeyPair,
+        words.GenerateDataKeyPairWithoutPlaintext,
+        words.GetParametersForImport,
+    }
+)
+"""Requests that make key material."""
+
+
+def makes_rsa(request: Request) -> bool:
+    """Whether one of MAKING makes an RSA pair, which is what takes long."""
+    if isinstance(request, words.CreateKey):
+        return request.key_spec.startswith("RSA")
+    if isinstance(request, (words.GenerateDataKeyPair, words.GenerateDataKeyPairWithoutPlaintext)):
+        return request.key_pair_spec.startswith("RSA")
+    return isinstance(request, words.GetParametersForImport)

@@ -25,6 +25,7 @@ from keyvault_lite.model.keys import MAY_PROCESS, KeySpec, KeyType, KeyVersion, 
 from keyvault_lite.model.requests import Request
 
 IGNORE_CIPHERTEXT: Final = "IGNORE_CIPHERTEXT"
+MAX_CONTEXT: Final = 8192
 _DATA_KEYS: Final = {"AES_256": 32, "AES_128": 16}
 
 
@@ -38,6 +39,8 @@ def require_usage(seen: View, purpose: Purpose, operation: str) -> None:
 def _require_algorithm(seen: View, algorithm: str, context: Context | None) -> None:
     if algorithm not in encryption_algorithms(seen.key.spec):
         raise InvalidKeyUsage(f"Algorithm {algorithm} is incompatible with key spec {seen.spec}.")
+    if context and sum(len(name) + len(value) for name, value in context.items()) > MAX_CONTEXT:
+        raise Validation(f"EncryptionContext has more than {MAX_CONTEXT} characters.")
     if context and algorithm != SYMMETRIC:
         raise Validation("EncryptionContext is not supported with asymmetric KMS keys.")
 

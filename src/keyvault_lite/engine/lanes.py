@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from keyvault_lite.engine import aws, transit
-from keyvault_lite.model.aws_requests import CreateKey as CreateAwsKey
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, Overloaded
 from keyvault_lite.model.keys import SYMMETRIC, Key, KeySpec, KeyType
 from keyvault_lite.model.requests import (
@@ -58,9 +57,9 @@ _CIPHERS: Final[frozenset[type[Request]]] = frozenset(
 )
 """Requests whose cost is that of their key's primitive."""
 _MAKING: Final[frozenset[type[Request]]] = frozenset(
-    {CreateAwsKey, CreateKey, CreateTransitKey, RotateDueKey, RotateDueTransitKey, RotateKey}
+    {CreateKey, CreateTransitKey, RotateDueKey, RotateDueTransitKey, RotateKey} | aws.MAKING
 )
-"""Requests that make key material: an RSA-4096 key takes a second and more."""
+"""Requests that make key material: an RSA-4096 key takes a second and more, all others less than a millisecond."""
 _READING: Final[frozenset[type[Request]]] = frozenset({ListAudit, ReadConsistency, ReadReceipt})
 _QUICK_TYPES: Final = SYMMETRIC | {KeyType.ED25519}
 
@@ -115,8 +114,8 @@ class Lanes:
     def __init__(self) -> None:
         self.costly = Lane("costly", threads=2, waiting=512)
         """RSA, ML-DSA, large curves: milliseconds each."""
-        self.making = Lane("making", threads=1, waiting=32)
-        """New key material. One at a time: each takes a core for as long as it lasts."""
+        self.making = Lane("making", threads=1, waiting=256)
+        """New RSA keys. One at a time: each takes a core for as long as it lasts."""
         self.bulk = Lane("bulk", threads=2, waiting=256)
         """Batches under quick keys."""
         self.reading = Lane("reading", threads=2, waiting=256)
@@ -144,7 +143,7 @@ class Lanes:
             return None
         if isinstance(request, Batch):
             return self.costly if _is_costly(request, find_key) else self.bulk
-        if kind in _MAKING:
+        if kind in _MAKING and _makes_rsa(request, find_key):
             return self.making
         if kind in _READING:
             return self.reading
@@ -163,6 +162,18 @@ def _is_costly(request: KeyRequest, find_key: Callable[[KeyRequest], Key | None]
     except IntegrityViolation:
         return False
     return key is not None and not _is_quick(key.spec)
+
+
+def _makes_rsa(request: Request, find_key: Callable[[KeyRequest], Key | None]) -> bool:
+    if type(request) in aws.MAKING:
+        return aws.makes_rsa(request)
+    if isinstance(request, (CreateKey, CreateTransitKey)):
+        return request.spec.type is KeyType.RSA
+    try:
+        key = find_key(request) if isinstance(request, KeyRequest) else None
+    except IntegrityViolation:
+        return False
+    return key is not None and key.spec.type is KeyType.RSA
 
 
 def _is_quick(spec: KeySpec) -> bool:

@@ -211,31 +211,6 @@ EXTERNAL_MU: Final = "EXTERNAL_MU"
 MU_BYTES: Final = 64
 ED25519PH_DIGEST: Final = 64
 
-GRANT_OPERATIONS: Final = frozenset(
-    {
-        "CreateGrant",
-        "Decapsulate",
-        "Decrypt",
-        "DeriveSharedSecret",
-        "DescribeKey",
-        "Encapsulate",
-        "Encrypt",
-        "GenerateDataKey",
-        "GenerateDataKeyPair",
-        "GenerateDataKeyPairWithoutPlaintext",
-        "GenerateDataKeyWithoutPlaintext",
-        "GenerateMac",
-        "GetPublicKey",
-        "ReEncryptFrom",
-        "ReEncryptTo",
-        "RetireGrant",
-        "Sign",
-        "Verify",
-        "VerifyMac",
-    }
-)
-"""What a grant can be for."""
-
 
 def encryption_algorithms(spec: KeySpec) -> tuple[str, ...]:
     """What a key of that kind encrypts with."""

@@ -102,10 +102,6 @@ class AlreadyExists(Conflict):
     """The alias, or the replica in that Region, is there."""
 
 
-class RotationConflict(Conflict):
-    """A rotation is under way, or there is nothing to rotate to."""
-
-
 class Disabled(InvalidState):
     """The key is disabled."""
 

@@ -62,7 +62,6 @@ ERRORS: Final[Mapping[type[errors.KeyVaultError], Written]] = {
     errors.Hidden: Written("AccessDeniedException"),
     errors.Forbidden: Written("AccessDeniedException"),
     aws.AlreadyExists: Written("AlreadyExistsException"),
-    aws.RotationConflict: Written("ConflictException"),
     errors.Conflict: Written("ConflictException"),
     aws.Disabled: Written("DisabledException"),
     aws.KeyUnavailable: Written("KMSInvalidStateException"),

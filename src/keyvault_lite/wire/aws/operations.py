@@ -19,7 +19,6 @@ _OWN_MEMBERS: Final[Mapping[type[Request], Mapping[str, str]]] = {
     words.ReEncrypt: {"key": "SourceKeyId", "context": "SourceEncryptionContext"},
     words.UpdateAlias: {"key": "TargetKeyId"},
 }
-_NOT_OFFERED: Final = "CustomKeyStore"
 
 
 @dataclass(frozen=True, slots=True)
