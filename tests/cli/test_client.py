@@ -234,8 +234,8 @@ def test_a_name_that_would_be_another_path_is_refused(kvl: Kvl, vault: FakeVault
 
 
 def test_a_name_is_one_segment(kvl: Kvl, vault: FakeVault) -> None:
-    kvl("key", "show", "a/../b?c#d")
-    assert vault.seen[0].path == "/keys/a%2F..%2Fb%3Fc%23d"
+    kvl("service", "show", "a/../b?c#d")
+    assert vault.seen[0].path == "/services/a%2F..%2Fb%3Fc%23d"
 
 
 def test_what_is_not_utf8_is_refused(kvl: Kvl, vault: FakeVault) -> None:

@@ -291,4 +291,5 @@ def test_every_holder_of_key_bytes_is_a_secret() -> None:
         "RsaBox",
         "Signer",
         "TransitVersion",
+        "WitnessKey",
     }

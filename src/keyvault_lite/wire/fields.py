@@ -6,6 +6,7 @@ of the place only names we know ourselves.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -80,11 +81,25 @@ def validate(value: object, shape: type[M]) -> M:
         return shape.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        if first["type"] == "enum" and (values := _choices(shape, first["loc"])):
+            raise InvalidRequest(f"{first['loc'][0]} is one of {', '.join(values)}") from None
         raise _explain_model(first["type"], first["loc"], _names(shape)) from None
 
 
 def _names(shape: type[BaseModel]) -> frozenset[str]:
     return frozenset(field.alias or name for name, field in shape.model_fields.items())
+
+
+@lru_cache
+def _choices(shape: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """What the document says a field of the body itself takes, if it takes one of a few words."""
+    schema = shape.model_json_schema()
+    field = schema["properties"].get(location[0], {}) if len(location) == 1 else {}
+    for option in (field, *field.get("anyOf", ())):
+        words = schema["$defs"][option["$ref"].rpartition("/")[2]] if "$ref" in option else option
+        if "enum" in words:
+            return tuple(words["enum"])
+    return ()
 
 
 def _explain_model(kind: str, location: Sequence[int | str], known: frozenset[str]) -> InvalidRequest:
