@@ -41,7 +41,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         CANNOT_START=(KeyVaultError,),
         initialise=note("initialise", MADE),
         recover_admin=note("recover_admin", MADE),
-        serve=note("serve"),
         rotate_master_key=note("rotate_master_key"),
     )
     monkeypatch.setattr(keyvault_lite, "app", composition, raising=False)
@@ -53,6 +52,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     )
     monkeypatch.setattr(keyvault_lite, "custody", custody, raising=False)
     monkeypatch.setitem(sys.modules, "keyvault_lite.custody", custody)
+    serving = SimpleNamespace(serve=note("serve", 0))
+    monkeypatch.setattr(keyvault_lite, "serving", serving, raising=False)
+    monkeypatch.setitem(sys.modules, "keyvault_lite.serving", serving)
     monkeypatch.setattr(keyvault_lite, "settings", SimpleNamespace(load=lambda **given: given), raising=False)
     return noted
 
@@ -77,10 +79,10 @@ def test_init_can_keep_the_token_off_the_screen(kvl: Kvl, calls: Calls, tmp_path
 
 def test_serve_hands_over_what_was_said(kvl: Kvl, calls: Calls) -> None:
     kvl("serve")
-    kvl("serve", "--host", "::1", "--port", "9000", "--workers", "3")
+    kvl("serve", "--host", "::1", "--port", "9000", "--workers", "3", "--no-init")
     assert calls == [
-        ("serve", ({},), {"workers": 1, "quarantine": False}),
-        ("serve", ({"host": "::1", "port": 9000},), {"workers": 3, "quarantine": False}),
+        ("serve", ({},), {"workers": 1, "quarantine": False, "begin": True}),
+        ("serve", ({"host": "::1", "port": 9000},), {"workers": 3, "quarantine": False, "begin": False}),
     ]
 
 
