@@ -85,6 +85,14 @@ def test_what_cannot_be_hashed_is_bad_too() -> None:
     assert leaves[:4] + leaves[5:] == LEAVES[:4] + LEAVES[5:]
 
 
+def test_a_gap_before_an_entry_without_a_link() -> None:
+    rows = log()
+    rows[10] = changed(rows[10], "prev_hash", None)
+    found, leaves, _ = survey(rows[:9] + rows[10:], SIZE)
+    assert found == [10, 11]
+    assert all(len(leaf) == 32 for leaf in leaves)
+
+
 def test_two_entries_exchanged() -> None:
     rows = log()
     rows[10], rows[11] = (changed(rows[11], "id", 11), changed(rows[10], "id", 12))

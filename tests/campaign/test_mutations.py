@@ -15,7 +15,7 @@ import pytest
 from tests.campaign.furnished import Furnished, Scene
 from tests.campaign.mutations import MUTATIONS, Done, Impossible
 
-SHORT, LONG = 250, 10_000
+SHORT, LONG = 120, 10_000
 START_EVERY = 10
 """Which share of the mutations is also shown to a starting server, which takes longer."""
 

@@ -12,7 +12,7 @@ from tests.campaign import mutations
 from tests.campaign.furnished import Furnished, Scene
 from tests.campaign.mutations import Impossible, Mutation
 
-SOME = 25
+SOME = 10
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,10 @@ class Survey:
     def _skip(self, row: Row, leaves: list[bytes]) -> BrokenChain:
         """Go on at a row before which entries are missing."""
         first, last, named = self.position.size + 1, row[0] - 1, row[_PREV_HASH]
-        if first == last and _is_hash(named):
-            leaves.append(named)
-        else:
-            self.gap = True
+        if not _is_hash(named):
+            named = bytes(HASH_BYTES)
+        leaves.append(named)
+        self.gap = self.gap or first < last
         self._check.position = replace(self.position, size=last, head=named)
         self._doubtful = (named,)
         return BrokenChain(first, "is missing" if first == last else f"is missing, and all after it up to {last}")

@@ -82,7 +82,7 @@ class Attribution:
         self._compare(found, "services", self._services, rows)
         newest: dict[str, int] = {}
         for token in rows.change.tokens:
-            written = rows.written["tokens", token.id]
+            written = rows.written["tokens"][token.id]
             newest[token.service_id] = max(written, newest.get(token.service_id, 0))
         late = [(service, entry) for service, entry in self._tokens.items() if newest.get(service, 0) < entry]
         # A row that does not verify may be the one that is looked for: it is named already.
@@ -96,7 +96,7 @@ class Attribution:
     @staticmethod
     def _compare(found: list[Finding], table: str, expected: dict[str, int], rows: VerifiedRows) -> None:
         for row, entry in expected.items():
-            written = rows.written.get((table, row))
+            written = rows.written[table].get(row)
             if written is None:
                 found.append(Finding(table, row, f"is missing; entry {entry} wrote it"))
             elif written < entry:

@@ -27,7 +27,7 @@ from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.replies import Finding, Verification
 
-CHUNK: Final = 1000
+CHUNK: Final = 500
 MAX_FINDINGS: Final = 1000
 """Entries of the log that are named; the rest is counted."""
 Progress = Callable[[int, int], None]

@@ -114,14 +114,14 @@ def read_key(row: Row, *, versions: tuple[KeyVersion, ...], names: tuple[KeyName
         status=KeyStatus(status),
         created_at=created,
         description=description,
-        tags=json.loads(tags),
+        tags=_NO_ATTRIBUTES if tags == "{}" else json.loads(tags),
         rotation_days=days,
         rotate_at=rotate,
         destroy_at=destroy,
         was_revoked=bool(revoked),
         versions=versions,
         names=names,
-        attributes=json.loads(more),
+        attributes=_NO_ATTRIBUTES if more == "{}" else json.loads(more),
     )
 
 

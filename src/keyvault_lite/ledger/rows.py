@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeVar
 
 from keyvault_lite.audit.merkle import HASH_BYTES
@@ -27,6 +26,7 @@ from keyvault_lite.model.replies import Finding
 
 T = TypeVar("T")
 _NEVER_OLD = 1 << 63
+UNREADABLE = "row cannot be read by this version"
 MAX_LABEL = 160
 """Characters of a key that a finding repeats."""
 # What a forged row can make a reader raise: none of it may be mistaken for a defect of ours.
@@ -35,9 +35,13 @@ _UNREADABLE = (TypeError, ValueError, KeyError, OverflowError, AttributeError, K
 
 def row_is_genuine(authority: Authority, form: RowFormat, row: Row) -> bool:
     """Whether a stored row (values, row_seq, row_mac) is one this vault wrote, in this place."""
-    *values, row_seq, mac = row
+    values = row[:-2]
+    return _has_mac(authority, form.name, form.key_of(values), values, row)
+
+
+def _has_mac(authority: Authority, table: str, key: Row, values: Row, row: Row) -> bool:
     try:
-        return bool(authority.row_mac(form.name, form.key_of(tuple(values)), row_seq, tuple(values)) == mac)
+        return bool(authority.row_mac(table, key, row[-2], values) == row[-1])
     except _UNREADABLE:
         return False
 
@@ -48,7 +52,7 @@ class VerifiedRows:
 
     change: Change = field(default_factory=Change)
     macs: dict[bytes, bytes] = field(default_factory=dict)
-    written: dict[tuple[str, str], int] = field(default_factory=dict)
+    written: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     """By table and key: the entry that wrote the row. Of rows that do not verify too: they are found already."""
     findings: list[Finding] = field(default_factory=list)
     quarantined: set[str] = field(default_factory=set)
@@ -71,26 +75,25 @@ def read_rows(
     versions: dict[KeyId, dict[int, KeyVersion]] = defaultdict(dict)
     for version in _records(read_version, good["key_versions"], "key_versions", found):
         versions[version.key_id][version.version] = version
-    named: dict[KeyId, list[KeyName]] = defaultdict(list)
-    touched: set[tuple[str, str]] = set()
-    for key_id, name in _records(read_name, good["key_names"], "key_names", found):
-        touched.add((name.namespace, name.name))
-        if key_id is not None:
-            named[key_id].append(name)
+    named, touched = _named(good["key_names"], found)
     keys: list[Key] = []
     for row in good["keys"]:
         key_id = KeyId(row[0])
         before = known(key_id)
-        merged = {one.version: one for one in (() if before is None else before.versions)} | versions.pop(key_id, {})
-        ordered = tuple(merged[number] for number in sorted(merged))
-        if [one.version for one in ordered] != list(range(1, len(ordered) + 1)) or not ordered:
+        ordered = _merged(() if before is None else before.versions, versions.pop(key_id, {}))
+        if not ordered:
             if key_id not in found.quarantined:  # else the version that does not verify is named already
                 _note(found, "keys", key_id, "versions are missing")
                 found.quarantined.add(key_id)
             continue
-        kept = [one for one in (() if before is None else before.names) if (one.namespace, one.name) not in touched]
-        names = tuple(sorted([*kept, *named.pop(key_id, [])], key=lambda one: (one.created_at, one.text)))
-        keys.extend(_records(partial(read_key, versions=ordered, names=names), [row], "keys", found))
+        names = named.pop(key_id, [])
+        if before is not None:
+            names += [one for one in before.names if (one.namespace, one.name) not in touched]
+        names.sort(key=lambda one: (one.created_at, one.text))
+        try:
+            keys.append(read_key(row, versions=ordered, names=tuple(names)))
+        except _UNREADABLE:
+            _note(found, "keys", key_id, UNREADABLE)
     for table, orphans in (("key_versions", versions), ("key_names", named)):
         for key_id in orphans:
             if key_id not in found.quarantined:
@@ -106,6 +109,26 @@ def read_rows(
     return found
 
 
+def _named(rows: list[Row], found: VerifiedRows) -> tuple[dict[KeyId, list[KeyName]], set[tuple[str, str]]]:
+    """Dialects' names by key, and all names that the rows tell of, those without a key included."""
+    named: dict[KeyId, list[KeyName]] = defaultdict(list)
+    touched: set[tuple[str, str]] = set()
+    for key_id, name in _records(read_name, rows, "key_names", found):
+        touched.add((name.namespace, name.name))
+        if key_id is not None:
+            named[key_id].append(name)
+    return named, touched
+
+
+def _merged(before: tuple[KeyVersion, ...], newer: dict[int, KeyVersion]) -> tuple[KeyVersion, ...]:
+    """A key's versions from 1 on without a gap; none if that is not what there is."""
+    merged = {one.version: one for one in before} | newer if before else newer
+    try:
+        return tuple([merged[number] for number in range(1, len(merged) + 1)])
+    except KeyError:
+        return ()
+
+
 def _genuine(
     connection: driver.Connection,
     authority: Authority | PublicAuthority,
@@ -119,21 +142,19 @@ def _genuine(
     except driver.Damaged as error:
         _note(found, name, "", f"cannot be read: {error}")
         return
-    width = len(form.key)
+    width, written = len(form.key), found.written[name]
+    public = isinstance(authority, PublicAuthority)
     for row in rows:
         values = row[:-2]
         key = values[:width]
-        if isinstance(authority, PublicAuthority):
-            genuine = _is_sealed(key, row)
-        else:
-            genuine = row_is_genuine(authority, form, row)
+        genuine = _is_sealed(key, row) if public else _has_mac(authority, name, key, values, row)  # type: ignore[arg-type]
         label = key[0] if width == 1 else "".join(map(str, key))
         if genuine:
             found.macs[row_key(name, key)] = row[-1]
-            found.written[name, label] = row[-2]
+            written[label] = row[-2]
             yield values
             continue
-        found.written[name, label] = _NEVER_OLD
+        written[label] = _NEVER_OLD
         _note(found, name, label, "row does not verify")
         if name in {"keys", "key_versions", "key_names"}:
             # The key is named by its columns, which may lie: all that the row could belong to is set aside.
@@ -178,7 +199,7 @@ def _records(read: Callable[[Row], T], rows: Iterable[Row], table: str, found: V
         try:
             yield read(row)
         except _UNREADABLE:
-            _note(found, table, row[0], "row cannot be read by this version")
+            _note(found, table, row[0], UNREADABLE)
 
 
 def _note(found: VerifiedRows, table: str, row: object, problem: str) -> None:

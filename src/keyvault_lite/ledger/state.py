@@ -10,6 +10,7 @@ import hashlib
 from bisect import bisect_right, insort
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from functools import cache
 from struct import Struct
 from typing import Final
 
@@ -23,6 +24,7 @@ from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id
 
 BUCKETS: Final = 4096
 _LIST: Final = Struct(">BI")
+_BUCKET: Final = encode("bucket")
 FindReply = Callable[[ServiceId, bytes], StoredReply | None]
 Place = tuple[int, str]
 """Where an object stands in a list: time of creation, then id."""
@@ -276,7 +278,14 @@ class StateTree:
 
 def row_key(table: str, key: tuple[Value, ...]) -> bytes:
     """PAE(table, primary key…): the name of a row in the tree."""
+    if len(key) == 1:
+        return _row_head(table) + encode(key[0])
     return pae(table, *key)
+
+
+@cache
+def _row_head(table: str) -> bytes:
+    return list_head(2) + encode(table)
 
 
 def row_of(row_key: bytes) -> tuple[str, str]:
@@ -291,4 +300,9 @@ def row_of(row_key: bytes) -> tuple[str, str]:
 
 
 def _bucket_digest(bucket: Mapping[bytes, bytes]) -> bytes:
-    return hashlib.sha256(pae("bucket", *(value for pair in sorted(bucket.items()) for value in pair))).digest()
+    # As pae("bucket", key, MAC, key, MAC, …), but for the calls: at a start there are as many pairs as rows.
+    head = _LIST.pack
+    parts = [list_head(2 * len(bucket) + 1), _BUCKET]
+    for key, mac in sorted(bucket.items()):
+        parts += (head(3, len(key)), key, head(3, len(mac)), mac)
+    return hashlib.sha256(b"".join(parts)).digest()
