@@ -71,7 +71,6 @@ _PURE: Final = Scheme(
 )
 
 
-
 def _ph_verify(key: Any, message: bytes, signature: bytes, _prehashed: bool) -> None:  # noqa: ANN401, FBT001
     if not extra.ed25519ph_verify(key.public_bytes_raw(), message, signature):
         raise InvalidSignature
