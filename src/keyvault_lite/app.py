@@ -147,6 +147,10 @@ def file_anchor(chosen: Settings, database: SqliteDatabase) -> FileAnchor | None
     if chosen.anchor == "off":
         return None
     path = database.path.with_name(database.path.name + ".anchor") if chosen.anchor is None else Path(chosen.anchor)
+    folder = path.absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        # Found out before anything is committed: what is committed and cannot be anchored is not answered.
+        raise InvalidSettings(f"The folder of the anchor, {folder}, does not exist or cannot be written.")
     return FileAnchor(path.absolute(), always_flush=chosen.anchor_sync == "always")
 
 

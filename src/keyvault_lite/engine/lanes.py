@@ -115,7 +115,7 @@ class Lanes:
         self.costly = Lane("costly", threads=2, waiting=512)
         """RSA, ML-DSA, large curves: milliseconds each."""
         self.making = Lane("making", threads=1, waiting=256)
-        """New RSA keys. One at a time: each takes a core for as long as it lasts."""
+        """New RSA keys, and what may be one. One at a time: each takes a core for as long as it lasts."""
         self.bulk = Lane("bulk", threads=2, waiting=256)
         """Batches under quick keys."""
         self.reading = Lane("reading", threads=2, waiting=256)
@@ -143,7 +143,7 @@ class Lanes:
             return None
         if isinstance(request, Batch):
             return self.costly if _is_costly(request, find_key) else self.bulk
-        if kind in _MAKING and _makes_rsa(request, find_key):
+        if kind in _MAKING and _may_take_long(request, find_key):
             return self.making
         if kind in _READING:
             return self.reading
@@ -164,13 +164,14 @@ def _is_costly(request: KeyRequest, find_key: Callable[[KeyRequest], Key | None]
     return key is not None and not _is_quick(key.spec)
 
 
-def _makes_rsa(request: Request, find_key: Callable[[KeyRequest], Key | None]) -> bool:
-    if type(request) in aws.MAKING:
-        return aws.makes_rsa(request)
+def _may_take_long(request: Request, find_key: Callable[[KeyRequest], Key | None]) -> bool:
+    """Whether what is made is an RSA key, or cannot be told beforehand."""
     if isinstance(request, (CreateKey, CreateTransitKey)):
         return request.spec.type is KeyType.RSA
+    if type(request) in aws.MAKING or not isinstance(request, KeyRequest):
+        return True
     try:
-        key = find_key(request) if isinstance(request, KeyRequest) else None
+        key = find_key(request)
     except IntegrityViolation:
         return False
     return key is not None and key.spec.type is KeyType.RSA

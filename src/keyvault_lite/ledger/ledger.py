@@ -237,9 +237,9 @@ class Ledger:
         return next((fault for fault in faults if fault is not None), None)
 
     def facts(self) -> dict[str, object]:
-        """What anyone may know of how the log is kept, for `/health`: no path, no secret."""
-        head, anchor = self._journal.head, self._anchor
-        found: dict[str, object] = {"entries": head.size, "epoch": head.epoch, "anchor": self._anchor_stands}
+        """What anyone may know of how the log is kept, for `/health`: no path, no secret, and not how long the log is."""
+        anchor = self._anchor
+        found: dict[str, object] = {"epoch": self._journal.head.epoch, "anchor": self._anchor_stands}
         if isinstance(anchor, FileAnchor) and anchor.flushed_at is not None:
             found["anchor_flushed_seconds_ago"] = round(time.monotonic() - anchor.flushed_at, 1)
         return found | {name: fact for witness in self.witnesses for name, fact in witness.facts().items()}

@@ -220,8 +220,8 @@ class RowFormat:
 
     @property
     def name(self) -> str:
-        """The table's name."""
-        return self.table.name
+        """The table's name, as a plain str: SQLAlchemy's own subclass is refused by encoders."""
+        return str(self.table.name)
 
     @property
     def columns(self) -> tuple[str, ...]:
