@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -61,7 +62,22 @@ def test_generated_bytes_come_from_the_given_source() -> None:
     assert material.generate(spec, lambda size: b"\x11" * size).secret == b"\x11" * 64
 
 
-def test_rsa_is_validated_once_and_then_trusted(monkeypatch: pytest.MonkeyPatch, golden: dict[str, Any]) -> None:
+def test_a_new_pair_has_to_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+    material._check_pair(one, one.public_key())
+    with pytest.raises(InvalidSignature):
+        material._check_pair(one, other.public_key())
+    checked = []
+    monkeypatch.setattr(material, "_check_pair", lambda *pair: checked.append(pair))
+    made = material.adopt(one)
+    [(private, public)] = checked
+    assert private.private_numbers() == material.load_rsa(made.secret).private_numbers() == one.private_numbers()
+    assert public.public_numbers() == one.public_key().public_numbers()
+
+
+def test_what_comes_from_outside_is_validated_and_then_trusted(
+    monkeypatch: pytest.MonkeyPatch, golden: dict[str, Any]
+) -> None:
     asked = []
     real = load_der_private_key
 
@@ -72,7 +88,8 @@ def test_rsa_is_validated_once_and_then_trusted(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(material, "load_der_private_key", spy)
     made = material.generate(KeySpec(KeyType.ED25519, None, Purpose.SIGN), lambda size: b"\x11" * size)
     material.load(made.secret)
-    assert asked == [False, True]
+    material.parse_pair(made.secret)
+    assert asked == [True, True, False]
 
 
 def test_other_key_types_are_not_loaded(ring: Keyring) -> None:
