@@ -362,5 +362,6 @@ def test_the_life_of_a_role(ask: Asker) -> None:
     assert ask.post("sys/auth/approle", {"type": "approle"}).status == 204
     assert ask.post("sys/auth/userpass", {"type": "userpass"}).status == 400
     service = ask.service("app")
+    assert ask.post("sys/auth/approle", {"type": "approle"}, token=service).status == 403
     for path in ("role/x", "role/web/secret-id", "role/web/role-id"):
         assert ask.post(f"auth/approle/{path}", {}, token=service).status == 403

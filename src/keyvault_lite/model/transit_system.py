@@ -95,3 +95,10 @@ class DisableMount(Request):
 
     action = Action.SETTING_UPDATE
     mount: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnableLogin(Request):
+    """Enable AppRole, which is there already: for who may. Answers None."""
+
+    action = Action.SETTING_UPDATE

@@ -6,7 +6,7 @@ from typing import Any, Final
 from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request
-from keyvault_lite.model.transit_system import DisableMount, EnableMount, ListMounts, Mount, TuneMount
+from keyvault_lite.model.transit_system import DisableMount, EnableLogin, EnableMount, ListMounts, Mount, TuneMount
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
 from keyvault_lite.wire.vault.values import flag, mapping, optional_period, text
 
@@ -149,7 +149,7 @@ def _auth(kind: str) -> dict[str, object]:
 def _enable_auth(call: Call) -> Request:
     if (call.path["path"], text(call.fields, "type")) != ("approle", "approle"):
         raise InvalidRequest("the ways to log in here are token and approle, each at its own path")
-    return ListMounts()
+    return EnableLogin()
 
 
 def _disable_auth(_: Call) -> Request:
