@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyvault_lite.access.aws_policy import Question, _like, read_policy
 from keyvault_lite.model.aws_errors import MalformedPolicy
 
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A loaded machine is no finding."""
 ROOT = "arn:aws:iam::000000000000:root"
 ME = "arn:aws:iam::000000000000:user/me"
 KEY = "arn:aws:kms:eu-central-1:000000000000:key/k"
@@ -160,6 +162,7 @@ def test_what_is_no_policy(text: str) -> None:
         read_policy(text)
 
 
+@CALM
 @given(pattern=st.text("ab*?", max_size=8), text=st.text("ab", max_size=8))
 def test_patterns(pattern: str, text: str) -> None:
     def simple(pattern: str, text: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import botocore.loaders
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyvault_lite.model.aws import Place
@@ -17,6 +17,8 @@ from keyvault_lite.wire.aws.operations import OPERATIONS
 from keyvault_lite.wire.aws.shapes import TABLE, read_members
 from tools.make_aws_shapes import table, written
 
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A loaded machine is no finding."""
 PLACE = Place("000000000000", "eu-central-1")
 B64 = base64.b64encode(b"x").decode()
 
@@ -124,6 +126,7 @@ JSON = st.recursive(
 )
 
 
+@CALM
 @given(data=st.data())
 def test_no_body_is_a_defect(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(OPERATIONS)))

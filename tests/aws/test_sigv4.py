@@ -9,7 +9,7 @@ import pytest
 from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyvault_lite.crypto.sigv4 import REMEMBERED, AccessKeys, new_access_key
@@ -20,6 +20,8 @@ from keyvault_lite.wire.aws.application import belongs
 from keyvault_lite.wire.aws.sigv4 import read_credential
 from tests.aws.arrived import exchange
 
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A loaded machine is no finding."""
 SERVICE = ServiceId("0f8fad5b-d9cb-469f-a165-70867728950e")
 KEYS = AccessKeys(os.urandom(32), os.urandom(16), os.urandom)
 KEY_ID, SECRET = new_access_key()
@@ -69,6 +71,7 @@ def holds(credential: AwsCredential) -> bool:
     return credential.fault is None and KEYS.holds(credential, SERVICE, SEALED)
 
 
+@CALM
 @given(
     body=st.binary(max_size=200),
     region=REGIONS,
@@ -81,6 +84,7 @@ def test_what_botocore_signs_holds(body: bytes, region: str, extra: dict[str, st
     assert (credential.access_key_id, credential.region, credential.service) == (KEY_ID, region, "kms")
 
 
+@CALM
 @given(region=REGIONS, extra=EXTRA, seconds=st.integers(1, 604800))
 def test_what_botocore_presigns_holds(region: str, extra: dict[str, str], seconds: int) -> None:
     credential = read(signed(b"", region=region, extra=extra, presign=seconds), b"")
@@ -88,6 +92,7 @@ def test_what_botocore_presigns_holds(region: str, extra: dict[str, str], second
     assert credential.lifetime == seconds
 
 
+@CALM
 @given(data=st.data())
 def test_nothing_that_was_changed_holds(data: st.DataObject) -> None:
     body = data.draw(st.binary(min_size=1, max_size=50))
