@@ -91,7 +91,7 @@ def test_states_that_native_operations_bring(ask: Asker, house: House) -> None:
     real = house.ledger.now
     house.ledger.now = lambda: real() + 31 * DAY  # type: ignore[method-assign]
     gone = house.ask(EraseDueKey(KeyRef("vault:transit/k")), credential=SystemCredential())
-    del house.ledger.now  # type: ignore[method-assign]
+    del house.ledger.now
     assert gone.status is KeyStatus.DESTROYED
     assert ask("GET", "transit/keys/k").status == 404
     assert ask.post("transit/keys/k/soft-delete-restore").status == 400
