@@ -272,7 +272,7 @@ def test_evidence_convinces_a_stranger(vault: Vault) -> None:
     forged = folder / "entries" / f"{entries[0]['id']}.json"
     forged.write_text(forged.read_text().replace(key, key[::-1]))
     receipt, vkey = folder / "receipts" / f"{forged.stem}.txt", (folder / "log.vkey").read_text().strip()
-    command = [sys.executable, "verify_receipt.py", "--key", vkey, receipt, "--entry", forged]
+    command = [sys.executable, "verify_receipt.py", "--key", vkey, str(receipt), "--entry", str(forged)]
     assert subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 1
 
 
