@@ -72,15 +72,15 @@ def read_rows(
     """
     found = VerifiedRows()
     good = {name: list(_genuine(connection, authority, FORMATS[name], newer_than, found)) for name in IN_ROOT}
-    versions: dict[KeyId, dict[int, KeyVersion]] = defaultdict(dict)
+    versions: dict[KeyId, list[KeyVersion]] = defaultdict(list)
     for version in _records(read_version, good["key_versions"], "key_versions", found):
-        versions[version.key_id][version.version] = version
+        versions[version.key_id].append(version)
     named, touched = _named(good["key_names"], found)
     keys: list[Key] = []
     for row in good["keys"]:
         key_id = KeyId(row[0])
         before = known(key_id)
-        ordered = _merged(() if before is None else before.versions, versions.pop(key_id, {}))
+        ordered = _merged(() if before is None else before.versions, versions.pop(key_id, []))
         if not ordered:
             if key_id not in found.quarantined:  # else the version that does not verify is named already
                 _note(found, "keys", key_id, "versions are missing")
@@ -120,9 +120,11 @@ def _named(rows: list[Row], found: VerifiedRows) -> tuple[dict[KeyId, list[KeyNa
     return named, touched
 
 
-def _merged(before: tuple[KeyVersion, ...], newer: dict[int, KeyVersion]) -> tuple[KeyVersion, ...]:
+def _merged(before: tuple[KeyVersion, ...], newer: list[KeyVersion]) -> tuple[KeyVersion, ...]:
     """A key's versions from 1 on without a gap; none if that is not what there is."""
-    merged = {one.version: one for one in before} | newer if before else newer
+    if len(newer) == 1 and newer[0].version == 1:
+        return (newer[0], *before[1:])
+    merged = {one.version: one for one in (*before, *newer)}
     try:
         return tuple([merged[number] for number in range(1, len(merged) + 1)])
     except KeyError:
