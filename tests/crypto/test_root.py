@@ -113,6 +113,7 @@ class TestRead:
         file: Path,
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
+        *,
         owner: int,
         flags: int,
         passes: bool,

@@ -88,7 +88,7 @@ def test_ciphertexts_made_there_open_here_over_all_versions(there: Any, here: An
 
 
 @pytest.mark.parametrize("convergent", [False, True])
-def test_derived_and_associated_data(there: Any, here: Any, convergent: bool) -> None:  # noqa: ANN401, FBT001
+def test_derived_and_associated_data(there: Any, here: Any, convergent: bool) -> None:  # noqa: ANN401
     name = f"derived-{convergent}".lower()
     rules = {"derived": True, "convergent_encryption": convergent}
     there.adapter.post(f"/v1/transit/keys/{name}", json={**rules, "exportable": True})

@@ -32,7 +32,9 @@ ID = KeyId("0f8fad5b-d9cb-469f-a165-70867728950e")
 
 
 def test_every_type_size_and_purpose_has_algorithms() -> None:
-    everything = {(kind, size, purpose) for kind in KeyType for size in SIZES.get(kind, ()) for purpose in PURPOSES[kind]}
+    everything = {
+        (kind, size, purpose) for kind in KeyType for size in SIZES.get(kind, ()) for purpose in PURPOSES[kind]
+    }
     assert ALGORITHMS.keys() == everything
     assert all(KeySpec(*row).algorithms == algorithms for row, algorithms in ALGORITHMS.items())
 

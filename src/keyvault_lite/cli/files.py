@@ -66,8 +66,9 @@ def writing(path: str | None, *, mode: int = ORDINARY, binary: bool = True) -> I
 @contextmanager
 def _replacing(target: Path, mode: int) -> Iterator[BinaryIO]:
     part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
+        # Opened in here: a signal that comes right after must not leave it either.
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()

@@ -158,7 +158,9 @@ class Keyring(Secret):
         """
         generation = max(self._bundle.wrap)
         attributes = attributes or {}
-        box, context = self._kek_box(spec, key_id, version, generation, material.public_key, _origin(attributes))
+        box, context = self._kek_box(
+            spec, key_id, version, generation, public_key=material.public_key, origin=_origin(attributes)
+        )
         sealed = box.seal(context, material.secret, self._rng)
         return KeyVersion(
             key_id,
@@ -172,7 +174,7 @@ class Keyring(Secret):
         )
 
     def _kek_box(
-        self, spec: KeySpec, key_id: KeyId, version: int, generation: int, public_key: bytes | None, origin: str
+        self, spec: KeySpec, key_id: KeyId, version: int, generation: int, *, public_key: bytes | None, origin: str
     ) -> tuple[KeyBox, bytes]:
         frame = Frame("kek", instance_id=self.instance_id, id=_id_bytes(key_id), version=version, purpose=spec.purpose)
         public = None if public_key is None else hashlib.sha256(public_key).digest()
@@ -198,7 +200,7 @@ class Keyring(Secret):
         try:
             origin = _origin(version.attributes)
             box, context = self._kek_box(
-                spec, version.key_id, version.version, version.generation, version.public_key, origin
+                spec, version.key_id, version.version, version.generation, public_key=version.public_key, origin=origin
             )
             secret = box.open(context, version.encrypted_key)
         except (InvalidCiphertext, KeyError):

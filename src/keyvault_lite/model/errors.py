@@ -116,7 +116,7 @@ class Overloaded(AuditUnavailable):
 
 
 class OutcomeUnknown(KeyVaultError):
-    """The store failed while committing: the change may or may not have happened. Ask again with the Idempotency-Key."""
+    """The store failed while committing: the change may or may not have happened. Repeat with the Idempotency-Key."""
 
     code = "outcome_unknown"
 

@@ -68,7 +68,7 @@ class Token:
     expires_at: int | None = None
     parent: TokenId | None = None
     ended_at: int | None = None
-    """When it was renewed or revoked. An ended token stays as a tombstone, so that its row cannot be put back unseen."""
+    """When it was renewed or revoked. An ended token stays as a tombstone, so its row cannot be put back unseen."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """What a dialect keeps of the token."""
 
@@ -92,7 +92,7 @@ class AppRoleCredential:
 class SystemCredential:
     """The vault's own authority, for initialisation, background jobs and offline commands.
 
-    It is not reachable from any wire: only the composition root and the background jobs make one (a test holds them to it).
+    Not reachable from any wire: only the composition root and the background jobs make one (a test holds them to it).
     """
 
 
@@ -107,7 +107,7 @@ class SignatureFault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AwsCredential:
-    """A request signed with an access key (AWS Signature Version 4), not yet verified; nothing to verify with a fault."""
+    """A request signed with an access key (AWS Signature Version 4), unverified; nothing to verify if at fault."""
 
     access_key_id: TokenId
     date: str

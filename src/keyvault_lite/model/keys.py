@@ -249,7 +249,7 @@ Attributes = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class KeyName:
-    """A name in a dialect's namespace: an alias of the key in every dialect and for grants, written `namespace` + `name`."""
+    """A name in a dialect's namespace: an alias of the key in all dialects and grants, written `namespace` + `name`."""
 
     namespace: str
     """With its separator: `vault:transit/`, `aws:eu-central-1/`, `gcp:`."""

@@ -1,4 +1,4 @@
-"""All operations: the product's table of contents. A request is what a caller asks for, already well-formed, not yet allowed.
+"""All operations: the product's table of contents. A request is what is asked for, well-formed, not yet allowed.
 
 Every front end builds these and hands them to `Engine.perform`; each has exactly one handler in the engine.
 A value that can never be right is refused here with InvalidRequest or TooLarge.
@@ -31,6 +31,7 @@ from keyvault_lite.model.replies import Finding
 MAX_BATCH: Final = 1000
 MAX_RANDOM: Final = 1024
 MAX_PAGE: Final = 1000
+MAX_IDEMPOTENCY_KEY: Final = 128
 MAX_COMMENT: Final = 512
 MAX_TAG_NAME: Final = 128
 MAX_TAG_VALUE: Final = 256
@@ -50,7 +51,7 @@ class Idempotency:
     """The reply as bytes to keep (encrypted) and repeat; without the token, if it has one."""
 
     def __post_init__(self) -> None:
-        if not (1 <= len(self.key) <= 128 and self.key.isascii() and self.key.isprintable()):
+        if not (1 <= len(self.key) <= MAX_IDEMPOTENCY_KEY and self.key.isascii() and self.key.isprintable()):
             raise InvalidRequest("an Idempotency-Key is 1 to 128 printable ASCII characters")
 
 
@@ -82,7 +83,7 @@ class KeyRequest(Request):
 
 @dataclass(frozen=True, slots=True)
 class Rejected(Request):
-    """A request its dialect could not build. It passes the one door like any other: authenticated first, recorded, refused.
+    """A request its dialect could not build. It passes the one door like any other: authenticated, recorded, refused.
 
     `early` errors (size, media type, text that does not parse) win over the role check, the others do not.
     """
@@ -189,7 +190,7 @@ class ReadPublicKey(KeyRequest):
 
 @dataclass(frozen=True, slots=True)
 class UpdateKey(KeyRequest):
-    """Change description, tags or rotation period; None leaves as it is, a period of 0 ends automatic rotation. Answers Key."""
+    """Change description, tags or rotation period; None leaves as it is, 0 days end automatic rotation. Answers Key."""
 
     action = Action.KEY_UPDATE
     description: str | None = None
@@ -546,7 +547,7 @@ class Initialise(Request):
 
 @dataclass(frozen=True, slots=True)
 class RecoverAdmin(Request):
-    """Give the oldest active ADMIN a new token, or make an ADMIN if none is left; the old token dies. Answers NewService."""
+    """Give the oldest active ADMIN a new token, or make an ADMIN if none is left; the old dies. Answers NewService."""
 
     action = Action.TOKEN_RENEW
 
@@ -592,7 +593,7 @@ class Repair(Request):
 
 @dataclass(frozen=True, slots=True)
 class ListAudit(Request):
-    """A page of the log, newest first unless `ascending`. Answers Page[Entry]. Times are microseconds, `until` exclusive."""
+    """A page of the log, newest first or `ascending`. Answers Page[Entry]. Times: microseconds, `until` exclusive."""
 
     action = Action.AUDIT_READ
     limit: int = 100
