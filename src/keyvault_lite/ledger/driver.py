@@ -14,13 +14,13 @@ try:
 except ImportError:
     _bundled = None
 
+__all__ = ["Connection", "Error", "IntegrityError"]
+
 FIRST_SAFE = (3, 51, 3)
 _driver: ModuleType = _standard if _bundled is None else _bundled
 
 if TYPE_CHECKING:
-    from sqlite3 import Connection as Connection
-    from sqlite3 import Error as Error
-    from sqlite3 import IntegrityError as IntegrityError
+    from sqlite3 import Connection, Error, IntegrityError
 else:
     Connection, Error, IntegrityError = _driver.Connection, _driver.Error, _driver.IntegrityError
 
@@ -33,6 +33,7 @@ is_safe: bool = _driver.sqlite_version_info >= FIRST_SAFE
 def is_full(error: Exception) -> bool:
     """Whether the store had no space left."""
     return "full" in str(error)
+
 
 Damaged = (Error, UnicodeDecodeError)
 """What reading a damaged database raises: SQLite's own message may name something that is no text."""

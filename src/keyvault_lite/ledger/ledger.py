@@ -61,9 +61,9 @@ def open_database(url: str) -> SqliteDatabase:
 
 
 def prepare(database: SqliteDatabase) -> tuple[Slot, ...]:
-    """Bring the schema up to date, if there is anything to bring, and return the keyring's slots: none in an empty vault.
+    """Bring the schema up to date, if need be, and return the slots of the keyring; an empty vault has none.
 
-    Slots are not verified yet: they are needed to open the keyring that verifies, and their containers verify themselves.
+    Slots are not verified yet: the keyring that verifies is opened with them, and their containers verify themselves.
     """
     try:
         with database.lock():
@@ -237,7 +237,7 @@ class Ledger:
         return next((fault for fault in faults if fault is not None), None)
 
     def facts(self) -> dict[str, object]:
-        """What anyone may know of how the log is kept, for `/health`: no path, no secret, and not how long the log is."""
+        """What anyone may know of how the log is kept, for `/health`: no path, no secret, not how long the log is."""
         anchor = self._anchor
         found: dict[str, object] = {"epoch": self._journal.head.epoch, "anchor": self._anchor_stands}
         if isinstance(anchor, FileAnchor) and anchor.flushed_at is not None:
@@ -259,8 +259,8 @@ class Ledger:
     async def commit(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> Committed:
         """Record an outcome that was computed on the state of `since`, and write its change, in one transaction.
 
-        If a management entry came after `since`, earlier ones of the same transaction included, `redo` is called with the
-        state after it and its outcome takes the place of the first. Returns once all of it is durable.
+        If a management entry came after `since`, earlier ones of the same transaction included, `redo` is called with
+        the state after it and its outcome takes the place of the first. Returns once all of it is durable.
         Raises AuditUnavailable (nothing happened), OutcomeUnknown, IntegrityViolation.
         """
         for witness in self.witnesses:
@@ -412,7 +412,7 @@ class Ledger:
         self._journal.scrubbed = seen.entries
 
     def verify(self) -> Verification:
-        """Check the whole log and state as stored; who asks while a check runs gets its result. Blocks, as the log grows."""
+        """Check log and state as stored. Who asks while a check runs gets its result. Blocks, as the log grows."""
         return self._verification.run(lambda: verification(self.inspect(self._go_on)))
 
     def _go_on(self, _done: int, _all: int) -> None:

@@ -212,36 +212,31 @@ def read_reply(row: Row, row_seq: int) -> StoredReply:
 
 
 def changed_rows(change: Change, before: Callable[[KeyId], Key | None]) -> Iterator[tuple[str, Row]]:
-    """The rows a change writes, as (table, values): only versions and names that are not the very records of `before`.
-
-    Within a key the versions come oldest first, so that an ACTIVE version steps down before the next one is ACTIVE; and
-    the names that keys lose come before those that keys gain, so that a name can move from one key to another.
-    """
+    """The rows a change writes, as (table, values): of versions and names those that are not the records of `before`."""
     olds = {key.id: before(key.id) for key in change.keys}
     for key in change.keys:
         yield "keys", key_values(key)
-        old = olds[key.id]
-        known = () if old is None else old.versions
-        for index, version in enumerate(key.versions):
-            if index >= len(known) or known[index] is not version:
-                yield "key_versions", version_values(version)
+        yield from (("key_versions", version_values(version)) for version in _changed_versions(key, olds[key.id]))
+    yield from (("key_names", values) for values in _changed_names(change, olds))
+    yield from (("services", service_values(service)) for service in change.services)
+    yield from (("tokens", token_values(token)) for token in change.tokens)
+    yield from (("keyring_slots", slot_values(slot)) for slot in change.slots)
+    yield from (("settings", setting_values(setting)) for setting in change.settings)
+
+
+def _changed_versions(key: Key, old: Key | None) -> Iterator[KeyVersion]:
+    """Oldest first, so that an ACTIVE version steps down before the next one is ACTIVE."""
+    known = () if old is None else old.versions
+    for index, version in enumerate(key.versions):
+        if index >= len(known) or known[index] is not version:
+            yield version
+
+
+def _changed_names(change: Change, olds: Mapping[KeyId, Key | None]) -> Iterator[Row]:
+    """Names that keys lose before those that keys gain, so that a name can move from one key to another."""
+    had = {key_id: () if old is None else old.names for key_id, old in olds.items()}
     for key in change.keys:
-        old = olds[key.id]
-        for name in () if old is None else old.names:
-            if name not in key.names:
-                yield "key_names", name_values(name, None)
-    for name in change.gone_names:
-        yield "key_names", name_values(name, None)
+        yield from (name_values(name, None) for name in had[key.id] if name not in key.names)
+    yield from (name_values(name, None) for name in change.gone_names)
     for key in change.keys:
-        old = olds[key.id]
-        for name in key.names:
-            if old is None or name not in old.names:
-                yield "key_names", name_values(name, key.id)
-    for service in change.services:
-        yield "services", service_values(service)
-    for token in change.tokens:
-        yield "tokens", token_values(token)
-    for slot in change.slots:
-        yield "keyring_slots", slot_values(slot)
-    for setting in change.settings:
-        yield "settings", setting_values(setting)
+        yield from (name_values(name, key.id) for name in key.names if name not in had[key.id])
