@@ -148,3 +148,11 @@ def test_a_column_of_another_type_is_a_finding(rows: list[Row]) -> None:
     with pytest.raises(BrokenChain, match="no entry can hold") as caught:
         check().feed([(*rows[0][:-3], 1.0, *rows[0][-2:])])
     assert caught.value.reason == "a column holds what no entry can hold"
+
+
+def test_an_empty_root_is_a_root() -> None:
+    """NULL says that the entry manages nothing; bytes of any length say that it does, and bind its `state_seq`."""
+    first = {"state_seq": 1, "state_root": bytes(32)}
+    check().feed(rows_of(first, {"state_seq": 2, "state_root": b""}))
+    with pytest.raises(BrokenChain):
+        check().feed(rows_of(first, {"state_seq": 1, "state_root": b""}))

@@ -93,6 +93,15 @@ def test_a_gap_before_an_entry_without_a_link() -> None:
     assert all(len(leaf) == 32 for leaf in leaves)
 
 
+def test_entries_of_nothing() -> None:
+    rows = log()
+    for number in (3, 4, 9):
+        rows[number - 1] = (number, *[None] * (len(ENTRY_COLUMNS) - 1))
+    found, leaves, _ = survey(rows, SIZE)
+    assert found == [3, 4, 9]
+    assert all(len(leaf) == 32 for leaf in leaves)
+
+
 def test_two_entries_exchanged() -> None:
     rows = log()
     rows[10], rows[11] = (changed(rows[11], "id", 11), changed(rows[10], "id", 12))

@@ -1,15 +1,18 @@
 """The chain: entries follow each other without a gap, each names the hash before it, and time never goes back."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from operator import gt, itemgetter
 from typing import Final, Self
 
-from keyvault_lite.audit.entry import MALFORMED, Row, row_hash
+from keyvault_lite.audit.entry import MALFORMED, Row, row_hash, row_hashes
 from keyvault_lite.audit.merkle import Edge
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import IntegrityViolation
 
+_ID, _EPOCH, _TIMESTAMP, _STATE_SEQ, _STATE_ROOT = map(itemgetter, range(5))
+_PREV_HASH, _HASH = itemgetter(22), itemgetter(23)
 GENESIS_LABEL: Final = "kvl/v1/genesis"
 
 
@@ -68,6 +71,47 @@ class ChainCheck:
 
         Raises BrokenChain for the first row that breaks a rule; position and edge then stand right before it.
         """
+        rows = rows if isinstance(rows, (list, tuple)) else list(rows)
+        leaves = self._all_well(rows)
+        if leaves is None:
+            return self._one_by_one(rows)
+        if self.edge is not None:
+            self.edge.extend(leaves)
+        return leaves
+
+    def _all_well(self, rows: Sequence[Row]) -> list[bytes] | None:
+        """The usual case, column by column: the hashes of rows of which none breaks a rule; None if one may."""
+        now = self.position
+        try:
+            hashes = row_hashes(rows)
+        except MALFORMED:
+            return None
+        if not hashes:
+            return hashes
+        size = now.size + len(hashes)
+        epochs, times = [now.epoch, *map(_EPOCH, rows)], [now.timestamp, *map(_TIMESTAMP, rows)]
+        if (
+            list(map(_ID, rows)) != list(range(now.size + 1, size + 1))
+            or list(map(_PREV_HASH, rows)) != [now.head, *hashes[:-1]]
+            or list(map(_HASH, rows)) != hashes
+            or any(map(gt, epochs, epochs[1:]))
+            or any(map(gt, times, times[1:]))
+        ):
+            return None
+        state_seq, state_root = now.state_seq, now.state_root
+        if list(map(_STATE_ROOT, rows)).count(None) == len(hashes):
+            if list(map(_STATE_SEQ, rows)).count(state_seq) != len(hashes):
+                return None
+        else:
+            for row in rows:
+                if row[4] is not None:
+                    state_seq, state_root = row[0], row[4]
+                if row[3] != state_seq:
+                    return None
+        self.position = Position(size, hashes[-1], epochs[-1], times[-1], state_seq, state_root)
+        return hashes
+
+    def _one_by_one(self, rows: Sequence[Row]) -> list[bytes]:
         leaves: list[bytes] = []
         now = self.position
         size, head, epoch, timestamp = now.size, now.head, now.epoch, now.timestamp

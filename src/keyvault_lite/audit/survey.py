@@ -89,7 +89,8 @@ class Survey:
         Whether that is believed decides over one more finding only: the bad entry is one, the head has the last word.
         """
         here = self.position
-        if row[_PREV_HASH] in (self._doubtful or ()) or row[_HASH] == _computed(row):
+        own = _computed(row)
+        if row[_PREV_HASH] in (self._doubtful or ()) or (own is not None and row[_HASH] == own):
             here = replace(here, head=row[_PREV_HASH])
             if leaves:
                 leaves[-1] = here.head
