@@ -1,5 +1,6 @@
 """The schema: what migrations make is what the tables say, and what does not belong is found."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,17 @@ def test_files_are_for_their_owner_alone(house: House) -> None:
     house.key()
     modes = {file.name: file.stat().st_mode & 0o777 for file in house.path.parent.iterdir()}
     assert set(modes.values()) == {0o600}, modes
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_logs SET action = 'x' WHERE id = 1",
+        "DELETE FROM audit_logs WHERE id = 1",
+        "INSERT OR REPLACE INTO audit_logs SELECT * FROM audit_logs WHERE id = 1",
+    ],
+)
+def test_an_entry_is_not_changed_by_mistake(house: House, statement: str) -> None:
+    """The triggers stop whoever does not mean to forge."""
+    with closing(driver.connect(str(house.path))) as connection, pytest.raises(driver.IntegrityError):
+        connection.execute(statement)

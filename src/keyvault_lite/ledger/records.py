@@ -212,7 +212,7 @@ def read_reply(row: Row, row_seq: int) -> StoredReply:
 
 
 def changed_rows(change: Change, before: Callable[[KeyId], Key | None]) -> Iterator[tuple[str, Row]]:
-    """The rows a change writes, as (table, values): of versions and names those that are not the records of `before`."""
+    """The rows a change writes, as (table, values); of versions and names those that are no records of `before`."""
     olds = {key.id: before(key.id) for key in change.keys}
     for key in change.keys:
         yield "keys", key_values(key)

@@ -208,6 +208,10 @@ TRIGGERS: Final[Mapping[str, str]] = {
     },
     "audit_logs_no_update": "CREATE TRIGGER audit_logs_no_update BEFORE UPDATE ON audit_logs "
     "BEGIN SELECT RAISE(ABORT, 'audit_logs is append-only'); END",
+    # INSERT OR REPLACE deletes the row in its way without the trigger for deletions.
+    "audit_logs_no_replace": "CREATE TRIGGER audit_logs_no_replace BEFORE INSERT ON audit_logs "
+    "WHEN EXISTS (SELECT 1 FROM audit_logs WHERE id = NEW.id) "
+    "BEGIN SELECT RAISE(ABORT, 'audit_logs is append-only'); END",
 }
 
 
