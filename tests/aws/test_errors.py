@@ -73,6 +73,14 @@ def test_what_is_not_found_is_named(named: str, message: str) -> None:
     )
 
 
+def test_only_a_genuine_signature_is_told_that_its_time_is_over() -> None:
+    _, late = write_error(aws_errors.SignatureExpired(), "ListKeys", PLACE, "")
+    _, false = write_error(aws_errors.SignatureMismatch(), "ListKeys", PLACE, "")
+    assert late["__type"] == false["__type"] == "InvalidSignatureException"
+    assert late["message"].startswith("Signature expired")
+    assert "expired" not in false["message"]
+
+
 def test_what_is_hidden_is_denied() -> None:
     status, body = write_error(Hidden("no such key"), "Encrypt", PLACE, "nonsense")
     assert (status, body["__type"]) == (400, "AccessDeniedException")

@@ -188,6 +188,12 @@ def test_grants_that_cannot_be(house: House, monkeypatch: pytest.MonkeyPatch) ->
     refused(house, both, errors.Validation)
     refused(house, words.CreateGrant(KeyRef(key.id), HERE, operations=("Encrypt",)), errors.Validation)
     refused(house, words.CreateGrant(KeyRef(key.id), HERE, grantee_principal=someone), errors.Validation)
+    for operations in (("Sign",), ("Encrypt", "GenerateMac"), ("GetPublicKey",)):
+        refused(
+            house,
+            words.CreateGrant(KeyRef(key.id), HERE, grantee_principal=someone, operations=operations),
+            errors.Validation,
+        )
     monkeypatch.setattr(aws_grants, "MAX_GRANTS", 1)
     good = words.CreateGrant(KeyRef(key.id), HERE, grantee_principal=someone, operations=("Encrypt",))
     made_grant = house.ask(good)

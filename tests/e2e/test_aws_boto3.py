@@ -123,7 +123,8 @@ def test_deletion_and_its_end(kms: Kms) -> None:
     assert code(kms.enable_key, KeyId=key) == "KMSInvalidStateException"
     assert kms.cancel_key_deletion(KeyId=key)["KeyId"] == arn(key)
     assert kms.describe_key(KeyId=key)["KeyMetadata"]["KeyState"] == "Disabled"
-    assert code(kms.cancel_key_deletion, KeyId=key) == "KMSInvalidStateException"
+    not_pending = ("KMSInvalidStateException", f"{arn(key)} is not pending deletion.", 400)
+    assert error(kms.cancel_key_deletion, KeyId=key) == not_pending
     assert code(kms.schedule_key_deletion, KeyId=key, PendingWindowInDays=31) == "ValidationException"
 
 
@@ -206,7 +207,13 @@ def test_aliases_that_cannot_be(kms: Kms, aes: str) -> None:
     assert code(kms.create_alias, AliasName="alias/aws/s3", TargetKeyId=aes) == "NotAuthorizedException"
     assert code(kms.create_alias, AliasName="noprefix", TargetKeyId=aes) == "InvalidAliasNameException"
     assert code(kms.create_alias, AliasName="alias/no space", TargetKeyId=aes) == "ValidationException"
-    assert code(kms.create_alias, AliasName=alias_name(), TargetKeyId="alias/other") == "NotFoundException"
+    for target in ("alias/other", "arn:aws:kms:eu-central-1:000000000000:alias/other"):
+        assert error(kms.create_alias, AliasName=alias_name(), TargetKeyId=target) == (
+            "ValidationException",
+            "Aliases must refer to keys. Not aliases",
+            400,
+        )
+    assert code(kms.delete_alias, AliasName="alias/aws/s3") == "NotAuthorizedException"
     assert code(kms.update_alias, AliasName="alias/absent", TargetKeyId=aes) == "NotFoundException"
     name = alias_name()
     kms.create_alias(AliasName=name, TargetKeyId=aes)
@@ -277,8 +284,9 @@ def test_policies_are_kept_and_checked(kms: Kms) -> None:
     assert code(kms.encrypt, KeyId=key, Plaintext=b"x") == "AccessDeniedException"
     kms.put_key_policy(KeyId=key, Policy=policy(allow(ROOT)))
     kms.encrypt(KeyId=key, Plaintext=b"x")
-    assert code(kms.get_key_policy, KeyId=key, PolicyName="other") == "NotFoundException"
-    assert code(kms.put_key_policy, KeyId=key, PolicyName="other", Policy="{}") == "ValidationException"
+    none = ("NotFoundException", "No such policy exists", 400)
+    assert error(kms.get_key_policy, KeyId=key, PolicyName="other") == none
+    assert error(kms.put_key_policy, KeyId=key, PolicyName="other", Policy="{}") == none
 
 
 def test_a_denial_wins(kms: Kms) -> None:
@@ -408,7 +416,8 @@ def test_re_encryption(kms: Kms, aes: str) -> None:
         "SourceEncryptionContext": {"a": "1"},
     }
     assert code(kms.re_encrypt, **wrong) == "IncorrectKeyException"
-    assert code(kms.re_encrypt, CiphertextBlob=sealed, DestinationKeyId=ABSENT) == "NotFoundException"
+    absent = ("NotFoundException", f"Key '{arn(ABSENT)}' does not exist", 400)
+    assert error(kms.re_encrypt, CiphertextBlob=sealed, DestinationKeyId=ABSENT) == absent
     rsa_key = fresh(kms, "RSA_2048")
     out = kms.re_encrypt(
         CiphertextBlob=sealed,

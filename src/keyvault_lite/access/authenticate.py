@@ -10,6 +10,7 @@ from keyvault_lite.access.leases import ancestors_live, authority, role_login
 from keyvault_lite.model.aws_errors import (
     IncompleteSignature,
     MissingSignature,
+    SignatureExpired,
     SignatureMismatch,
     UnknownAccessKey,
 )
@@ -131,7 +132,7 @@ class Authenticator:
         if not _may_act(token, service, now):
             raise Refused(service.id, UnknownAccessKey())
         if not _is_fresh(credential, now):
-            raise Refused(service.id, SignatureMismatch("the signature is of another time"))
+            raise Refused(service.id, SignatureExpired("the signature is of another time"))
         return Principal(service.id, service.name, service.role, service.grants)
 
     def _genuine(self, credential: BearerCredential, directory: Directory) -> Token | None:

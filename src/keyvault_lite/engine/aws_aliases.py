@@ -20,6 +20,7 @@ from keyvault_lite.model.aws_errors import (
     InvalidAliasName,
     InvalidTag,
     KeyNotFound,
+    PolicyNotFound,
     ReservedAlias,
     Validation,
 )
@@ -146,7 +147,7 @@ def default_policy(place: Place) -> str:
 
 def _check_policy_name(name: str) -> None:
     if name != POLICY:
-        raise KeyNotFound
+        raise PolicyNotFound
 
 
 def get_policy(request: words.GetKeyPolicy, seen: View, _: Scene) -> Done:
@@ -157,8 +158,7 @@ def get_policy(request: words.GetKeyPolicy, seen: View, _: Scene) -> Done:
 
 def put_policy(request: words.PutKeyPolicy, seen: View, scene: Scene) -> Done:
     """Replace the one policy."""
-    if request.policy_name != POLICY:
-        raise Validation(f"PolicyName is {POLICY}.")
+    _check_policy_name(request.policy_name)
     bypass = request.bypass_policy_lockout_safety_check
     policy = read_policy(request.policy, seen.arn, seen.place, scene, bypass=bypass)
     return changed(seen, seen.with_facet(policy=policy))

@@ -17,7 +17,7 @@ from keyvault_lite.model.aws_errors import DryRun, InvalidArn, InvalidGrantId, V
 from keyvault_lite.model.aws_replies import NewGrant
 from keyvault_lite.model.errors import Forbidden, LimitExceeded
 from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.keys import KeyType
+from keyvault_lite.model.keys import KeyType, Purpose
 from keyvault_lite.model.requests import Request
 
 MAX_GRANTS: Final = 1000
@@ -57,6 +57,8 @@ def create(request: words.CreateGrant, seen: View, scene: Scene) -> Done:
     }
     if not request.operations:
         raise Validation("A grant is for at least one operation.")
+    if not _ANY | _FITTING.get(seen.key.spec.purpose, frozenset()) | _of_kind(seen) >= {*request.operations}:
+        raise Validation(f"{seen.arn} does not support an operation of the grant.")
     held: list[Grant] = list(seen.facet.get("grants", ()))
     same = next((one for one in held if request.name is not None and _is_same(one, facts)), None)
     if same is not None:
@@ -68,6 +70,31 @@ def create(request: words.CreateGrant, seen: View, scene: Scene) -> Done:
     grantees = sorted({*seen.facet.get("grantees", ()), grantee})
     after = seen.with_facet(grants=[*held, made], grantees=grantees)
     return Done(NewGrant(make_token(seen, grant_id, scene), grant_id), Change(keys=(after,)))
+
+
+_ANY: Final = frozenset({"CreateGrant", "DescribeKey", "RetireGrant"})
+_FITTING: Final[Mapping[Purpose, frozenset[str]]] = {
+    Purpose.ENCRYPT: frozenset({"Decrypt", "Encrypt", "ReEncryptFrom", "ReEncryptTo"}),
+    Purpose.SIGN: frozenset({"Sign", "Verify"}),
+    Purpose.MAC: frozenset({"GenerateMac", "VerifyMac"}),
+    Purpose.AGREE: frozenset({"DeriveSharedSecret"}),
+    Purpose.ENCAPSULATE: frozenset({"Decapsulate", "Encapsulate"}),
+}
+"""The operations that a grant on a key can be for, by its usage."""
+_DATA_KEYS: Final = frozenset(
+    {
+        "GenerateDataKey",
+        "GenerateDataKeyPair",
+        "GenerateDataKeyPairWithoutPlaintext",
+        "GenerateDataKeyWithoutPlaintext",
+    }
+)
+
+
+def _of_kind(seen: View) -> frozenset[str]:
+    if seen.key.spec.type is KeyType.AES:
+        return _DATA_KEYS
+    return frozenset() if seen.key.spec.purpose is Purpose.MAC else frozenset({"GetPublicKey"})
 
 
 _GRANTING: Final = frozenset({KeyState.ENABLED, KeyState.DISABLED, KeyState.PENDING_IMPORT})

@@ -8,7 +8,13 @@ from keyvault_lite.access.aws import Use, check_named_key, check_use
 from keyvault_lite.engine.aws_view import View, find, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.model.aws import ALIAS, USAGE_OF, Place, parse_name
-from keyvault_lite.model.aws_errors import DryRun, InvalidGrantToken, UnsupportedOperation
+from keyvault_lite.model.aws_errors import (
+    DestinationNotFound,
+    DryRun,
+    InvalidGrantToken,
+    KeyNotFound,
+    UnsupportedOperation,
+)
 from keyvault_lite.model.encoding import Context, decode_base64, encode_base64
 from keyvault_lite.model.errors import InvalidCiphertext, InvalidRequest
 from keyvault_lite.model.evidence import Action
@@ -77,9 +83,12 @@ def _facts(seen: View, request: object) -> Mapping[str, str]:
 
 def other_key(name: str, place: Place, action: Action, scene: Scene) -> Key:
     """A second key that a request names, if the vault lets the caller use it so. Raises as for the first."""
-    named = parse_name(name, place)
-    key = find(named, place, scene.state, scene.now)
-    return check_named_key(scene.principal, key, named.ref, action)
+    try:
+        named = parse_name(name, place)
+        key = find(named, place, scene.state, scene.now)
+        return check_named_key(scene.principal, key, named.ref, action)
+    except KeyNotFound as error:
+        raise DestinationNotFound(error.detail) from None
 
 
 def refuse_recipient(recipient: object) -> None:

@@ -15,7 +15,14 @@ from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import ATTRIBUTE, EXTERNAL, Place, key_spec
-from keyvault_lite.model.aws_errors import InvalidMarker, InvalidTag, MalformedPolicy, UnsupportedOperation, Validation
+from keyvault_lite.model.aws_errors import (
+    InvalidMarker,
+    InvalidTag,
+    KeyUnavailable,
+    MalformedPolicy,
+    UnsupportedOperation,
+    Validation,
+)
 from keyvault_lite.model.aws_replies import LastUsage, UsageData
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action, Entry, Result
@@ -197,7 +204,8 @@ def _left(seen: View, after: Key, scene: Scene) -> Done:
 
 def cancel_deletion(_: words.CancelKeyDeletion, seen: View, scene: Scene) -> Done:
     """Call it off: the key is disabled, as the service has it."""
-    seen.require(KeyState.PENDING_DELETION, KeyState.PENDING_REPLICA_DELETION)
+    if seen.state not in {KeyState.PENDING_DELETION, KeyState.PENDING_REPLICA_DELETION}:
+        raise KeyUnavailable(f"{seen.arn} is not pending deletion.")
     if seen.is_replica:
         after = seen.with_facet(deletion_at=None, window=None, enabled=False)
         if seen.facts.get("waits_days") is not None:

@@ -14,8 +14,19 @@ from keyvault_lite.access.aws import check_named_key
 from keyvault_lite.crypto import blob
 from keyvault_lite.ledger.state import State
 from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import ATTRIBUTE, EXTERNAL, Named, Place, aws_id, facts, is_here, parse_name, spec_word
-from keyvault_lite.model.aws_errors import Disabled, KeyNotFound, KeyUnavailable
+from keyvault_lite.model.aws import (
+    ATTRIBUTE,
+    EXTERNAL,
+    RESERVED_ALIAS,
+    Named,
+    Place,
+    aws_id,
+    facts,
+    is_here,
+    parse_name,
+    spec_word,
+)
+from keyvault_lite.model.aws_errors import Disabled, KeyNotFound, KeyUnavailable, ReservedAlias, Validation
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext, KeyVaultError
 from keyvault_lite.model.evidence import Action
@@ -249,14 +260,26 @@ def locate(request: words.AwsKeyRequest, state: State, now: int) -> Located:
         except KeyVaultError as error:
             return Located(error=error)
         if named.alias and not request.by_alias:
-            return Located(ref=named.ref)
-        return Located(find(named, request.place, state, now), named.ref)
+            return Located(ref=named.ref, error=_no_target(request))
+        return Located(find(named, request.place, state, now), named.ref, _reserved(request))
     key_id = _key_in(request)
     if key_id is None:
         return Located(error=InvalidCiphertext())
     key = state.find_key(key_id)
     here = key is not None and exists(key, request.place, now)
     return Located(key if here else None, key_id, None if here else InvalidCiphertext())
+
+
+def _no_target(request: words.AwsKeyRequest) -> KeyVaultError | None:
+    if isinstance(request, (words.CreateAlias, words.UpdateAlias)):
+        return Validation("Aliases must refer to keys. Not aliases")
+    return None
+
+
+def _reserved(request: words.AwsKeyRequest) -> KeyVaultError | None:
+    if isinstance(request, words.DeleteAlias) and request.key.startswith(RESERVED_ALIAS):
+        return ReservedAlias("Aliases under alias/aws/ are reserved.")
+    return None
 
 
 def _key_in(request: words.AwsKeyRequest) -> KeyId | None:

@@ -33,7 +33,11 @@ class UnknownAccessKey(Unauthenticated):
 
 
 class SignatureMismatch(Unauthenticated):
-    """The signature does not fit the request, or is of another time or service."""
+    """The signature does not fit the request, or is of another service."""
+
+
+class SignatureExpired(SignatureMismatch):
+    """The signature is genuine, and of another time."""
 
 
 # What is asked
@@ -96,6 +100,14 @@ class InvalidGrantId(InvalidRequest):
 
 class KeyNotFound(NotFound):
     """No such key or alias in this Region, for a caller who may know that."""
+
+
+class DestinationNotFound(KeyNotFound):
+    """As KeyNotFound, of the key that a ciphertext is to move to."""
+
+
+class PolicyNotFound(NotFound):
+    """A key has one policy, `default`."""
 
 
 class AlreadyExists(Conflict):

@@ -7,7 +7,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from keyvault_lite.model.aws import DEFAULT_ACCOUNT, Place
-from keyvault_lite.model.aws_errors import UnknownOperation, Unserializable
+from keyvault_lite.model.aws_errors import DestinationNotFound, UnknownOperation, Unserializable
 from keyvault_lite.model.errors import InternalError, KeyVaultError, MalformedRequest, TooLarge, Unauthenticated
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Rejected, Request
@@ -79,7 +79,8 @@ class Aws:
     def _refusal(self, exchange: Exchange, request: Request, error: KeyVaultError, name: str, place: Place) -> Reply:
         if isinstance(error, Unauthenticated) and isinstance(request, Rejected) and isinstance(request.error, TooLarge):
             error = request.error  # its signature could not be read: the body that it covers was not
-        named = getattr(request, "key", None) or ""
+        member = "destination_key_id" if isinstance(error, DestinationNotFound) else "key"
+        named = getattr(request, member, None) or ""
         status, body = write_error(error, name, place, named)
         # Who is not authenticated learns nothing of the log, not even its length.
         audit_id = None if isinstance(error, Unauthenticated) else error.audit_id

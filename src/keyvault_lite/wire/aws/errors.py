@@ -17,6 +17,7 @@ _MISMATCH: Final = (
     "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
     "and signing method. Consult the service documentation for details."
 )
+_EXPIRED: Final = "Signature expired: the time of the request is not within 5 minutes of now, or its lifetime is over."
 _UNKNOWN: Final = "The security token included in the request is invalid."
 
 
@@ -38,6 +39,7 @@ ERRORS: Final[Mapping[type[errors.KeyVaultError], Written]] = {
     ),
     aws.UnknownAccessKey: Written("UnrecognizedClientException", message=_UNKNOWN),
     aws.SignatureMismatch: Written("InvalidSignatureException", message=_MISMATCH),
+    aws.SignatureExpired: Written("InvalidSignatureException", message=_EXPIRED),
     errors.Unauthenticated: Written("UnrecognizedClientException", message=_UNKNOWN),
     aws.UnknownOperation: Written("UnknownOperationException", message=""),
     aws.Unserializable: Written("SerializationException"),
@@ -58,6 +60,8 @@ ERRORS: Final[Mapping[type[errors.KeyVaultError], Written]] = {
     aws.InvalidGrantToken: Written("InvalidGrantTokenException", message="Invalid grant token"),
     aws.InvalidGrantId: Written("InvalidGrantIdException", message="Invalid grant id"),
     aws.KeyNotFound: Written("NotFoundException"),
+    aws.DestinationNotFound: Written("NotFoundException"),
+    aws.PolicyNotFound: Written("NotFoundException", message="No such policy exists"),
     errors.NotFound: Written("NotFoundException"),
     errors.Hidden: Written("AccessDeniedException"),
     errors.Forbidden: Written("AccessDeniedException"),
@@ -91,7 +95,7 @@ def write_error(error: errors.KeyVaultError, operation: str, place: Place, named
     kind = next((one for one in type(error).__mro__ if one in ERRORS), errors.InternalError)
     written = ERRORS[kind]
     message = error.detail if written.message is None else written.message
-    if written.name == "NotFoundException" and named:
+    if written.name == "NotFoundException" and named and written.message is None:
         message = _not_found(named, place)
     elif written.name == "AccessDeniedException":
         message = f"The caller is not authorized to perform: kms:{operation} on this resource"
