@@ -116,6 +116,8 @@ def test_modifiers_of_a_dry_run(house: House) -> None:
         KeyRef(""), HERE, ciphertext_blob=sealed(house, key.id), dry_run=True, dry_run_modifiers=("IGNORE_CIPHERTEXT",)
     )
     refused(house, request, errors.Validation)
+    nameless = words.Decrypt(KeyRef(""), HERE, dry_run=True, dry_run_modifiers=("IGNORE_CIPHERTEXT",))
+    refused(house, nameless, errors.Validation)
     refused(house, words.Decrypt(KeyRef(""), HERE), InvalidCiphertext)
 
 

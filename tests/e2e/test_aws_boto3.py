@@ -96,6 +96,7 @@ def test_lists_in_pages(kms: Kms) -> None:
     assert len(listed) == len({one["KeyId"] for one in listed})
     assert all(one["KeyArn"] == arn(one["KeyId"]) for one in listed)
     assert code(kms.list_keys, Marker="no such") == "InvalidMarkerException"
+    assert code(kms.list_aliases, Marker=pages[0]["NextMarker"]) == "InvalidMarkerException"  # of another list
     assert kms.list_keys(ResourceOwners=["OTHER_ACCOUNTS_VIA_RAM"])["Keys"] == []
 
 

@@ -104,7 +104,7 @@ def list_aliases(request: words.ListAliases, scene: Scene) -> Done:
         for name in key.names
         if name.namespace == place.namespace
     ]
-    return Done(page(found, request.limit, request.marker, default=KEYS))
+    return Done(page(found, request, default=KEYS))
 
 
 # Tags
@@ -127,7 +127,7 @@ def untag(request: words.UntagResource, seen: View, _: Scene) -> Done:
 
 def list_tags(request: words.ListResourceTags, seen: View, _: Scene) -> Done:
     """A page of the tags, by name."""
-    return Done(page(((name, (name, value)) for name, value in seen.tags.items()), request.limit, request.marker))
+    return Done(page(((name, (name, value)) for name, value in seen.tags.items()), request))
 
 
 # Policies
@@ -166,7 +166,7 @@ def put_policy(request: words.PutKeyPolicy, seen: View, scene: Scene) -> Done:
 
 def list_policies(request: words.ListKeyPolicies, _seen: View, _: Scene) -> Done:
     """The name of the one policy."""
-    return Done(page([(POLICY, POLICY)], request.limit, request.marker))
+    return Done(page([(POLICY, POLICY)], request))
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

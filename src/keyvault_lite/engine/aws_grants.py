@@ -114,7 +114,7 @@ def list_grants(request: words.ListGrants, seen: View, _: Scene) -> Done:
             raise InvalidGrantId
     grantee = request.grantee_principal or request.grantee_service_principal
     rows = [(_place(one), (one, seen)) for one in grants if grantee in {None, one["grantee"]}]
-    return Done(page(rows, request.limit, request.marker))
+    return Done(page(rows, request))
 
 
 def _place(grant: Grant) -> str:
@@ -136,7 +136,7 @@ def list_retirable(request: words.ListRetirableGrants, scene: Scene) -> Done:
         for grant in seen.facet.get("grants", ())
         if grant.get("retiring") == retiring
     ]
-    return Done(page(rows, request.limit, request.marker))
+    return Done(page(rows, request))
 
 
 def _without(seen: View, grant_id: str) -> Change:

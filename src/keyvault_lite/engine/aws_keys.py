@@ -110,7 +110,7 @@ def page(request: words.ListKeys, scene: Scene) -> Done:
     if "SELF" not in request.resource_owners:
         return Done(Page((), None))
     try:
-        place = None if request.marker is None else parse_place(read_marker(request.marker))
+        place = None if request.marker is None else parse_place(read_marker(request, request.marker))
     except InvalidRequest:
         raise InvalidMarker from None
     found: list[View] = []
@@ -118,7 +118,7 @@ def page(request: words.ListKeys, scene: Scene) -> Done:
         if exists(key, request.place, scene.now) and may_know(scene.principal, key):
             if len(found) == (request.limit or KEYS):
                 last = found[-1].key
-                return Done(Page(tuple(found), write_marker(format_place(last.created_at, last.id))))
+                return Done(Page(tuple(found), write_marker(request, format_place(last.created_at, last.id))))
             found.append(view(key, request.place, scene.now))
     return Done(Page(tuple(found), None))
 

@@ -114,7 +114,7 @@ def list_rotations(request: words.ListKeyRotations, seen: View, scene: Scene) ->
         for one in versions
         if whole or (one.version > 1 and one is not waiting)
     ]
-    return Done(page(rows, request.limit, request.marker, default=100))
+    return Done(page(rows, request, default=100))
 
 
 def _row(version: KeyVersion, seen: View, scene: Scene, *, whole: bool) -> Rotation:

@@ -263,6 +263,8 @@ def locate(request: words.AwsKeyRequest, state: State, now: int) -> Located:
             return Located(ref=named.ref, error=_no_target(request))
         return Located(find(named, request.place, state, now), named.ref, _reserved(request))
     key_id = _key_in(request)
+    if key_id is None and isinstance(request, (words.Decrypt, words.ReEncrypt)) and request.dry_run_modifiers:
+        return Located(error=Validation("KeyId is required when the ciphertext is ignored."))
     if key_id is None:
         return Located(error=InvalidCiphertext())
     key = state.find_key(key_id)
@@ -298,7 +300,7 @@ def admit(request: words.AwsKeyRequest, located: Located, principal: Principal) 
     action = Action.DECRYPT if isinstance(request, words.ReEncrypt) else request.action
     if located.key is not None:
         return check_named_key(principal, located.key, located.ref, action)
-    if located.ref is None and isinstance(located.error, InvalidCiphertext):
+    if located.ref is None and isinstance(located.error, (InvalidCiphertext, Validation)):
         raise located.error  # a ciphertext that names no key says nothing of any
     try:
         return check_named_key(principal, None, located.ref, action)
