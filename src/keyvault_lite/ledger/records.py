@@ -111,7 +111,7 @@ def read_key(row: Row, *, versions: tuple[KeyVersion, ...], names: tuple[KeyName
         id=KeyId(key_id),
         name=name,
         spec=_spec(kind, size, purpose),
-        status=KeyStatus(status),
+        status=_KEY_STATUS[status],
         created_at=created,
         description=description,
         tags=_NO_ATTRIBUTES if tags == "{}" else json.loads(tags),
@@ -127,6 +127,8 @@ def read_key(row: Row, *, versions: tuple[KeyVersion, ...], names: tuple[KeyName
 
 # One empty map for all records that have none: there may be many.
 _NO_ATTRIBUTES: Final[Mapping[str, Any]] = MappingProxyType({})
+_KEY_STATUS: Final = {status.value: status for status in KeyStatus}
+_VERSION_STATUS: Final = {status.value: status for status in VersionStatus}
 _SPECS: Final[dict[tuple[str, int | None, str], KeySpec]] = {}
 
 
@@ -144,7 +146,7 @@ def read_version(row: Row) -> KeyVersion:
     return KeyVersion(
         key_id=KeyId(key_id),
         version=version,
-        status=VersionStatus(status),
+        status=_VERSION_STATUS[status],
         created_at=created,
         encrypted_key=encrypted_key,
         public_key=public_key,
