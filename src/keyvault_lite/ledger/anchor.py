@@ -102,7 +102,7 @@ class FileAnchor:
         self._covered = -1
         """The newest management entry that a flush of this process has covered."""
         self.flushed_at: float | None = None
-        """When this process last flushed it, on the monotonic clock."""
+        """When its newest mark was last known to be flushed, on the monotonic clock."""
 
     @property
     def place(self) -> str:
@@ -193,6 +193,7 @@ class FileAnchor:
                 slot = self._seen[0]
                 if self._flushed_slot(descriptor) != slot:
                     self._flush(descriptor, slot)
+                self.flushed_at = time.monotonic()
 
     def close(self) -> None:
         """See Anchor."""

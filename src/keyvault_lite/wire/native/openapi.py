@@ -260,8 +260,6 @@ class HealthReply(msgspec.Struct):
     status: str
     sealed: bool
     version: str
-    entries: int | None = None
-    """How many entries the log has."""
     epoch: int | None = None
     """How often the log was begun anew after an acknowledged rollback."""
     anchor: str | None = None
