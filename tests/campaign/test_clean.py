@@ -117,6 +117,7 @@ def run_verify(scene: Scene, *options: str) -> dict[str, Any]:
     }
     command = [sys.executable, "-m", "keyvault_lite", "verify", "-o", "json", *options]
     ran = subprocess.run(command, env=environment, cwd=scene.folder, capture_output=True, check=False, timeout=60)
+    assert ran.returncode == 0, (ran.stdout, ran.stderr)
     report: dict[str, Any] = json.loads(ran.stdout)
     return report
 

@@ -11,6 +11,7 @@ MUST NOT be used in a process that has the database open: closing the file would
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from keyvault_lite.model.errors import AuditUnavailable
 
 T = TypeVar("T")
 ATTEMPTS: Final = 5
+PAUSE_SECONDS: Final = 0.02
+"""Before the first repetition; each further one waits as much longer."""
 BUSY_SECONDS: Final = 4.0
 _CANNOT_OPEN: Final = frozenset({8, 14})
 """SQLITE_READONLY, SQLITE_CANTOPEN."""
@@ -34,23 +37,28 @@ def read_offline(path: Path, work: Callable[[driver.Connection], T]) -> T:
 
     Raises AuditUnavailable if the database cannot be read now or by this user; driver.Error for a damaged one.
     """
-    for _ in range(ATTEMPTS):
+    problem: Exception = AuditUnavailable(
+        f"{path.name} keeps changing while it is read, and not as a server would change it"
+    )
+    for attempt in range(ATTEMPTS):
+        time.sleep(PAUSE_SECONDS * attempt)
         before = _look(path)
         try:
             with _opened(path) as (connection, steady):
                 result = work(connection)
-        except driver.Damaged as error:
+        except (*driver.Damaged, OSError) as error:
+            problem = _judged(error, path)
             if _look(path) == before:
-                raise _judged(error, path) from error
-            continue  # read while it changed: whatever was wrong need not be there
-        except OSError as error:
-            raise AuditUnavailable(f"{path.name} cannot be read: {error.strerror}") from error
+                break
+            continue  # read while it changed, as when a server stops and takes its WAL away: it need not be so
         if steady or _look(path) == before:
             return result
-    raise AuditUnavailable(f"{path.name} keeps changing while it is read, and not as a server would change it")
+    raise problem
 
 
 def _judged(error: Exception, path: Path) -> Exception:
+    if isinstance(error, OSError):
+        return AuditUnavailable(f"{path.name} cannot be read: {error.strerror}")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in _OCCUPIED:
         return AuditUnavailable(f"{path.name} is locked by someone else")
