@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.offline import read_offline
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.names import KeyRef
@@ -136,6 +138,30 @@ def test_what_changes_meanwhile_is_read_again(vault: Furnished, tmp_path: Path) 
     assert read_offline(scene.database, once_disturbed) == 2
     with pytest.raises(AuditUnavailable, match="keeps changing"):
         read_offline(scene.database, lambda _: os.utime(scene.database, ns=(calls, next(ticks))))
+
+
+def test_a_wal_that_goes_while_it_is_opened_is_no_alarm(vault: Furnished, tmp_path: Path) -> None:
+    scene = vault.copy(tmp_path / "scene")
+    left = [1, 1]
+
+    def racing(connection: object) -> str:
+        if left:
+            os.utime(scene.database, ns=(left.pop(), next(ticks)))
+            raise FileNotFoundError(2, "No such file or directory")
+        return "read"
+
+    assert read_offline(scene.database, racing) == "read"
+
+
+def test_damage_is_told_although_the_files_keep_changing(vault: Furnished, tmp_path: Path) -> None:
+    scene = vault.copy(tmp_path / "scene")
+
+    def damaged(connection: sqlite3.Connection) -> None:
+        os.utime(scene.database, ns=(1, next(ticks)))
+        connection.execute("SELECT nothing")
+
+    with pytest.raises(driver.Error, match="nothing"):
+        read_offline(scene.database, damaged)
 
 
 ticks = iter(range(10**9, 10**10))
