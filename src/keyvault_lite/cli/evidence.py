@@ -86,8 +86,9 @@ def _appearing(folder: Path) -> Iterator[Path]:
         raise CannotRun(f"{folder} exists already and is left as it is")
     folder = folder.absolute()
     part = folder.with_name(f".{folder.name[:200]}.{secrets.token_hex(8)}.part")
-    part.mkdir()
     try:
+        # Made in here: a signal that comes right after must not leave it either.
+        part.mkdir()
         yield part
         part.rename(folder)
     except BaseException:  # also Ctrl-C: a part must not stay
