@@ -146,11 +146,12 @@ class Committer:
                 self._in_hand = tuple(batch)
             company = len(batch) > 1
             began = time.perf_counter()
-            try:
-                self._commit(batch)
-            finally:
-                self._in_hand = ()
-                self._left += entries
+            answers = self._commit(batch)
+            # Before anyone is answered: who was, finds that the queue no longer counts it.
+            self._in_hand = ()
+            self._left += entries
+            for answered, error in answers:
+                self._answer(answered, error)
             METRICS.commit_seconds.add(time.perf_counter() - began)
             METRICS.commit_entries.add(entries)
         self._stopped = True
@@ -189,7 +190,8 @@ class Committer:
             self._left += sum(one.entries for one in late)
         self._answer(late, AuditUnavailable("the server is shutting down"))
 
-    def _commit(self, batch: list[_Waiting]) -> None:
+    def _commit(self, batch: list[_Waiting]) -> list[tuple[list[_Waiting], KeyVaultError | None]]:
+        """Commit what is still waited for; who is to be answered now, and with which error if not with their own."""
         taken: list[_Waiting] = []
 
         def claim() -> list[Item]:
@@ -214,11 +216,9 @@ class Committer:
             log.exception("the committer failed")
             if len(batch) > 1:
                 # Each gets a transaction of its own, so that one cannot keep the others from being recorded.
-                for one in batch:
-                    self._commit([one])
-                return
+                return [answer for one in batch for answer in self._commit([one])]
             error = self._fail(AuditUnavailable("the audit log cannot be written"))
-        self._answer(taken or batch, error)
+        return [(taken or batch, error)]
 
     @staticmethod
     def _answer(batch: Sequence[_Waiting], error: KeyVaultError | None) -> None:
