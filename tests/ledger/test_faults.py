@@ -13,6 +13,7 @@ import pytest
 from keyvault_lite.ledger import committer as committer_module
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.outcome import Change, Outcome
+from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.rows import read_rows
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.state import StateTree
@@ -75,9 +76,8 @@ def test_an_error_at_any_statement_leaves_everything_as_it_was(house: House, fau
         before = (house.size, journal.tree.root(), journal.head, house.ask(ReadKey(name)))
         faulty = FaultyConnection(journal._connection)
         journal._connection = faulty  # type: ignore[assignment]
-        faulty.before = lambda _, faulty=faulty, place=place: (  # type: ignore[misc]
-            failing() if len(faulty.statements) == place + 1 else None
-        )
+        # Whenever it is tried: what fails on the loop is tried again by the thread.
+        faulty.before = lambda sql, stops=rotation[place]: failing() if sql == stops else None  # type: ignore[misc]
         house.refusal(RotateKey(name), AuditUnavailable, idempotency=idempotent(f"fails-{place}"))
         assert house.size == before[0] + 1, "only the read before is on record"
         assert house.ask(ReadKey(name)) == before[3]
@@ -85,6 +85,54 @@ def test_an_error_at_any_statement_leaves_everything_as_it_was(house: House, fau
         assert house.ledger.fault is None
     assert len(house.ask(RotateKey(name)).versions) == 3
     check_sound(house)
+
+
+def test_what_fails_on_the_loop_is_tried_again_by_the_thread(house: House, faulty: FaultyConnection) -> None:
+    name = KeyRef(house.key().id)
+    errors = [failing()]
+    faulty.before = lambda sql: errors.pop() if sql.startswith("UPDATE ledger_head") and errors else None
+    before = house.size
+    house.ask(Encrypt(name, plaintext=b"x"))
+    assert not errors
+    assert house.size == before + 1
+    assert house.ledger.fault is None
+    check_sound(house)
+
+
+def test_what_no_loop_settles_the_thread_settles(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = KeyRef(house.key().id)
+    committer = house.ledger._committer
+    call = committer._call
+    settle = committer._settle
+    monkeypatch.setattr(
+        committer, "_call", lambda loops, function, *rest: None if function == settle else call(loops, function, *rest)
+    )
+    before = house.size
+    house.ask(Encrypt(name, plaintext=b"x"))
+    house.ask(Encrypt(name, plaintext=b"x"))
+    assert house.size == before + 2
+    check_sound(house)
+
+
+def test_what_may_take_long_is_not_judged_on_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = KeyRef(house.key().id)
+    threads: set[str] = set()
+
+    async def storm() -> list[Any]:
+        rotations = [house.perform(RotateKey(name)) for _ in range(3)]
+        encryptions = [house.perform(Encrypt(name, plaintext=b"x")) for _ in range(20)]
+        return list(await asyncio.gather(*rotations, *encryptions))
+
+    add = Pending.add
+
+    def watched(self: Pending, item: Item, *, again: bool = False) -> None:
+        if self.is_judged_again(item):
+            threads.add(threading.current_thread().name)
+        add(self, item, again=again)
+
+    monkeypatch.setattr(Pending, "add", watched)
+    house.run(storm())
+    assert threads == {"committer"}
 
 
 @pytest.mark.parametrize("committed", [False, True])
@@ -110,6 +158,7 @@ def test_an_error_at_commit_is_an_unknown_outcome(house: House, faulty: FaultyCo
 def test_service_comes_back_under_load_after_a_broken_transaction(house: House, faulty: FaultyConnection) -> None:
     # Neither the statement nor the rollback works: the connection is stuck in its transaction.
     name = KeyRef(house.key().id)
+    house.ledger._journal._at_once = False  # else it is tried twice, the second time on a fresh connection
     faulty.before = lambda sql: failing() if sql == "ROLLBACK" or sql.startswith("INSERT INTO audit_logs") else None
 
     async def load() -> list[str]:
@@ -246,11 +295,9 @@ def test_a_fault_after_commit_is_no_commit_for_memory(house: House) -> None:
     # The file is exchanged in the moment between the last look at it and COMMIT.
     name = KeyRef(house.key().id)
     database = house.vault.database
-    looks = iter([None, IntegrityViolation("replaced")])
 
     def look() -> None:
-        if (error := next(looks)) is not None:
-            raise error
+        raise IntegrityViolation("replaced")
 
     database.check_same_file = look  # type: ignore[method-assign]
     house.refusal(RotateKey(name), IntegrityViolation)

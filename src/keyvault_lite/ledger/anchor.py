@@ -11,7 +11,6 @@ it is written after COMMIT and before the reply, and flushed before a reply whil
 last flush.
 """
 
-import fcntl
 import hashlib
 import os
 import threading
@@ -23,6 +22,7 @@ from pathlib import Path
 from struct import Struct, error
 from typing import Final, Protocol
 
+from keyvault_lite.ledger import syscalls
 from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError, OutcomeUnknown
 
 BLOCK: Final = 4096
@@ -85,12 +85,22 @@ class Anchor(Protocol):
         """Flush and let go."""
 
     @property
+    def is_local(self) -> bool:
+        """Whether reading it waits for nobody outside this host."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether writing it waits for the disk or the network also where no management entry is new."""
+
+    @property
     def place(self) -> str:
         """Where it is, for people."""
 
 
 class FileAnchor:
     """The anchor of one host, in a file."""
+
+    is_local: Final = True
 
     def __init__(self, path: Path, *, always_flush: bool = False) -> None:
         self._path = path
@@ -103,6 +113,11 @@ class FileAnchor:
         """The newest management entry that a flush of this process has covered."""
         self.flushed_at: float | None = None
         """When its newest mark was last known to be flushed, on the monotonic clock."""
+
+    @property
+    def waits(self) -> bool:
+        """See Anchor."""
+        return self._always
 
     @property
     def place(self) -> str:
@@ -218,13 +233,13 @@ class FileAnchor:
             try:
                 if self._descriptor is None:
                     self._descriptor = self._open()
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+                syscalls.lock(self._descriptor)
             except OSError as problem:
                 raise OutcomeUnknown("the anchor cannot be used") from problem
             try:
                 yield self._descriptor
             finally:
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                syscalls.unlock(self._descriptor)
 
     def _open(self) -> int:
         with suppress(FileNotFoundError):
@@ -240,7 +255,7 @@ class FileAnchor:
 
     def _newest(self, descriptor: int) -> Mark | None:
         try:
-            blocks = os.pread(descriptor, 2 * BLOCK, 0)
+            blocks = syscalls.pread(descriptor, 2 * BLOCK, 0)
         except OSError as problem:
             raise OutcomeUnknown("the anchor cannot be read") from problem
         if self._seen is not None:
@@ -258,7 +273,7 @@ class FileAnchor:
         return mark
 
     def _flushed_slot(self, descriptor: int) -> int | None:
-        said = os.pread(descriptor, 1, 2 * BLOCK)
+        said = syscalls.pread(descriptor, 1, 2 * BLOCK)
         return said[0] if said in {b"\x00", b"\x01"} else None
 
     def _flush(self, descriptor: int, slot: int) -> None:
@@ -272,7 +287,7 @@ class FileAnchor:
 
     def _pwrite(self, descriptor: int, data: bytes, offset: int) -> None:
         try:
-            written = os.pwrite(descriptor, data, offset)
+            written = syscalls.pwrite(descriptor, data, offset)
         except OSError as problem:
             raise OutcomeUnknown("the anchor cannot be written") from problem
         if written != len(data):

@@ -1,7 +1,12 @@
-"""Group commit: one thread a process takes what is waiting, commits it as one transaction and wakes who waits.
+"""Group commit: what is waiting is committed as one transaction, and whoever waits for it is woken.
 
 Requests in flight share one lock, one flush and one wake-up. Nobody is answered before COMMIT has succeeded; whoever
 cannot be recorded within the limit is told so, and is certain that nothing was done.
+
+A transaction is filled on the event loop when that takes no waiting, and committed by a thread, which waits for the
+disk. Filled in the thread, beside a loop that is busy, it would take the interpreter from the loop and give it back at
+each of some forty short calls, which costs more than the calls. Where there is anything to wait for (the lock, another
+program, the network) or anything is wrong, the thread does all of it: the loop's way is the short one, not another.
 """
 
 import asyncio
@@ -10,13 +15,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Committed, Outcome
-from keyvault_lite.ledger.pending import Item
+from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.state import State
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, Overloaded
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown, Overloaded
 from keyvault_lite.observe.metrics import METRICS
 
 MAX_BATCH: Final = 256
@@ -24,8 +32,10 @@ MAX_ENTRIES: Final = 2_000
 """Entries after which a transaction takes no more: it lasts tens of milliseconds, and who comes next waits for it."""
 MAX_WAITING: Final = 20_000
 """Entries that may wait, about a second's work: who would wait longer is turned away at once."""
-LINGER_SECONDS: Final = 0.0004
-"""How long a transaction waits for company once there is more than one caller (measured: docs/performance.md)."""
+LINGER_SECONDS: Final = 0.002
+"""How long a transaction waits for company at the most, while company comes (measured: docs/performance.md)."""
+QUIET: Final = 2
+"""Rounds of the loop without a newcomer after which nobody is waited for; what a round reads, the next one runs."""
 ENOUGH: Final = 64
 """Waiting requests that make lingering pointless."""
 PATIENCE_SECONDS: Final = 4.5
@@ -54,6 +64,26 @@ class _Waiting:
         self.abandoned = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Transaction:
+    batch: list[_Waiting]
+    entries: int
+    filled: Pending | None
+    """What needs but COMMIT, with the lock held; None if the thread is to do all of it."""
+    began: float
+
+
+_Answers = list[tuple[list[_Waiting], KeyVaultError | None]]
+"""Who is to be answered, and with which error."""
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 class Committer:
     """The queue and its thread."""
 
@@ -61,11 +91,17 @@ class Committer:
         self._journal = journal
         self._queue: deque[_Waiting] = deque()
         self._in_hand: tuple[_Waiting, ...] = ()
-        self._wake = threading.Event()
         self._entered = 0
         """Entries that ever came into the queue, counted by the loop; and that left it, counted by the thread."""
         self._left = 0
-        self._asleep = False
+        self._busy = False
+        """Whether a transaction is under way, from its first item to its answers."""
+        self._called: asyncio.AbstractEventLoop | None = None
+        """The loop that is to begin the next one."""
+        self._handed: SimpleQueue[_Transaction | None] = SimpleQueue()
+        """What the loop hands to the thread; None to have it look round."""
+        self._unsettled: _Transaction | None = None
+        """What the thread has committed and a loop is to settle."""
         self._claim = threading.Lock()
         self._watching: set[asyncio.AbstractEventLoop] = set()
         self._closing = False
@@ -85,7 +121,7 @@ class Committer:
     def close(self) -> None:
         """Commit what is waiting, then stop."""
         self._closing = True
-        self._wake.set()
+        self._handed.put(None)
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -107,8 +143,9 @@ class Committer:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(Item(outcome, since, redo), loop)
         self._queue.append(waiting)
-        if self._asleep:
-            self._wake.set()
+        if self._called is not loop and not self._busy:
+            self._called = loop
+            loop.call_soon(self._linger, loop, 0, 0, time.perf_counter() + LINGER_SECONDS)
         if self._stopped:
             self._turn_away()
         if loop not in self._watching:
@@ -132,30 +169,77 @@ class Committer:
                 one.future.set_exception(AuditUnavailable("the database is locked by someone else"))
         if mine:
             loop.call_later(WATCH_SECONDS, self._watch, loop)
+            self._begin()  # in case the loop that was called for it has ended
         else:
             self._watching.discard(loop)
 
-    def _run(self) -> None:
-        company = False
-        while self._wait():
-            if company and len(self._queue) < ENOUGH:
-                time.sleep(LINGER_SECONDS)
-            with self._claim:
-                # In one step: `_watch` must find whoever waits in the one place or in the other.
-                batch, entries = self._take()
-                self._in_hand = tuple(batch)
-            company = len(batch) > 1
+    def _linger(self, loop: asyncio.AbstractEventLoop, seen: int, quiet: int, until: float) -> None:
+        """Let the loop go round as long as that brings company, so that the fixed cost of a transaction is shared."""
+        count = len(self._queue)
+        quiet = 0 if count > seen else quiet + 1
+        if count < ENOUGH and quiet < QUIET and time.perf_counter() < until:
+            loop.call_soon(self._linger, loop, count, quiet, until)
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Take what is waiting into a transaction, unless one is under way. Runs on a loop."""
+        self._called = None
+        with self._claim:
+            if self._busy or self._stopped or not self._queue:
+                return
+            self._busy = True
+            batch, entries = self._take()
             began = time.perf_counter()
-            answers = self._commit(batch)
-            # Before anyone is answered: who was, finds that the queue no longer counts it.
-            self._in_hand = ()
-            self._left += entries
-            for answered, error in answers:
-                self._answer(answered, error)
-            METRICS.commit_seconds.add(time.perf_counter() - began)
-            METRICS.commit_entries.add(entries)
-        self._stopped = True
+            if self.fault is None:
+                for one in batch:
+                    one.taken = not one.abandoned
+        filled = None
+        if self.fault is None:
+            filled = self._journal.fill_at_once([one.item for one in batch if one.taken])
+        if filled is None:
+            with self._claim:
+                for one in batch:
+                    one.taken = False
+        self._handed.put(_Transaction(batch, entries, filled, began))
+
+    def _run(self) -> None:
+        while (transaction := self._wait()) is not None:
+            answers = self._commit(transaction.batch, transaction.filled)
+            if answers:
+                self._finish(transaction, answers)
+            else:
+                # A loop does the rest: it takes no waiting, and no turns with the loop either.
+                self._unsettled = transaction
+                self._call({one.loop for one in transaction.batch}, self._settle, transaction)
         self._turn_away()
+
+    def _settle(self, transaction: _Transaction) -> None:
+        """Do what comes between COMMIT and the answers, once: on a loop, or in the thread if no loop comes to it."""
+        with self._claim:
+            if self._unsettled is not transaction or transaction.filled is None:
+                return
+            self._unsettled = None
+        error: KeyVaultError | None = None
+        try:
+            self._journal.settle(transaction.filled)
+        except KeyVaultError as refusal:
+            error = self._fail(refusal)
+        except Exception:
+            # Whatever it is, it comes after COMMIT: the entries are there, and nobody can be told that they are proven.
+            log.exception("the committer failed")
+            error = self._fail(OutcomeUnknown("the log was written and its head could not be told"))
+        self._finish(transaction, [(transaction.batch, error)])
+
+    def _finish(self, transaction: _Transaction, answers: _Answers) -> None:
+        METRICS.commit_seconds.add(time.perf_counter() - transaction.began)
+        METRICS.commit_entries.add(transaction.entries)
+        # Before anyone is answered: who was, finds that the queue no longer counts it.
+        self._in_hand = ()
+        self._left += transaction.entries
+        self._busy = False
+        for answered, error in answers:
+            self._answer(answered, error)
 
     def _take(self) -> tuple[list[_Waiting], int]:
         """Who is next, and how many entries that is: as many as a transaction takes, or one that is larger."""
@@ -164,23 +248,34 @@ class Committer:
         while self._queue and len(batch) < MAX_BATCH and entries < MAX_ENTRIES:
             batch.append(self._queue.popleft())
             entries += batch[-1].entries
+        # In one step with the queue: `_watch` must find whoever waits in the one place or in the other.
+        self._in_hand = tuple(batch)
         return batch, entries
 
-    def _wait(self) -> bool:
-        """Sleep until something is in the queue; False when there is no more to come."""
-        while not self._queue:
-            self._asleep = True
-            if not self._queue and not self._closing:
-                self._wake.wait(RETRY_SECONDS if self.fault is not None and not self.halted else None)
-            self._asleep = False
-            self._wake.clear()
-            if self._queue:
-                break
+    def _wait(self) -> _Transaction | None:
+        """Sleep until there is a transaction to commit; None when there is no more to come."""
+        while True:
             if self._closing:
-                return False
-            if self.fault is not None and not self.halted:
-                self._recover()
-        return True
+                with self._claim:
+                    if not self._busy:
+                        if not self._queue:
+                            self._stopped = True
+                            return None
+                        self._busy = True
+                        return _Transaction(*self._take(), None, time.perf_counter())
+            unsettled, faulty = self._unsettled, self.fault is not None and not self.halted
+            try:
+                handed = self._handed.get(
+                    timeout=WATCH_SECONDS if unsettled or self._closing else RETRY_SECONDS if faulty else None
+                )
+            except Empty:
+                if unsettled is not None:
+                    self._settle(unsettled)
+                elif faulty and not self._busy:
+                    self._recover()
+            else:
+                if handed is not None:
+                    return handed
 
     def _turn_away(self) -> None:
         """Refuse whoever came after the thread's last look at the queue."""
@@ -190,8 +285,11 @@ class Committer:
             self._left += sum(one.entries for one in late)
         self._answer(late, AuditUnavailable("the server is shutting down"))
 
-    def _commit(self, batch: list[_Waiting]) -> list[tuple[list[_Waiting], KeyVaultError | None]]:
-        """Commit what is still waited for; who is to be answered now, and with which error if not with their own."""
+    def _commit(self, batch: list[_Waiting], filled: Pending | None = None) -> _Answers:
+        """Commit what is still waited for; who is to be answered now, and with which error if not with their own.
+
+        Nobody, if it is committed and has to be settled.
+        """
         taken: list[_Waiting] = []
 
         def claim() -> list[Item]:
@@ -204,9 +302,13 @@ class Committer:
             return [one.item for one in taken]
 
         error: KeyVaultError | None = None
+        if filled is not None and self.fault is not None:  # halted since it was filled
+            self._journal.give_up()
+            filled = None
         try:
             if self.fault is None or self._recover():
-                self._journal.write(claim)
+                if self._journal.write(claim, filled) is not None:
+                    return []
             else:
                 error = self._refusal()
         except KeyVaultError as refusal:
@@ -220,14 +322,21 @@ class Committer:
             error = self._fail(AuditUnavailable("the audit log cannot be written"))
         return [(taken or batch, error)]
 
-    @staticmethod
-    def _answer(batch: Sequence[_Waiting], error: KeyVaultError | None) -> None:
+    def _answer(self, batch: Sequence[_Waiting], error: KeyVaultError | None) -> None:
+        here = _running_loop()
         for loop in {one.loop for one in batch}:
             mine = [one for one in batch if one.loop is loop]
-            try:
-                loop.call_soon_threadsafe(_resolve, mine, error)
-            except RuntimeError:
-                log.warning("a loop was closed before its requests were answered")
+            if loop is here:
+                self._resolve(mine, error)
+            else:
+                self._call({loop}, self._resolve, mine, error)
+
+    @staticmethod
+    def _call(loops: set[asyncio.AbstractEventLoop], function: Callable[..., None], *arguments: object) -> None:
+        """Have a loop call it soon. A loop that was closed has nobody waiting any more."""
+        for loop in loops:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(function, *arguments)
 
     def halt(self, reason: IntegrityViolation) -> None:
         """Stop all service: the log itself is damaged. Only a restart, with its checks, begins again."""
@@ -258,14 +367,16 @@ class Committer:
             log.info("the audit log can be written again")
         return self.fault is None
 
-
-def _resolve(batch: Sequence[_Waiting], error: KeyVaultError | None) -> None:
-    for one in batch:
-        if one.future.done():
-            continue
-        refusal = error if one.item.error is None else one.item.error
-        if refusal is not None:
-            # An error of its own for each: they are raised in different tasks.
-            one.future.set_exception(refusal.again())
-        else:
-            one.future.set_result(Committed(one.item.outcome, one.item.first_id))
+    def _resolve(self, batch: Sequence[_Waiting], error: KeyVaultError | None) -> None:
+        for one in batch:
+            if one.future.done():
+                continue
+            refusal = error if one.item.error is None else one.item.error
+            if refusal is not None:
+                # An error of its own for each: they are raised in different tasks.
+                one.future.set_exception(refusal.again())
+            else:
+                one.future.set_result(Committed(one.item.outcome, one.item.first_id))
+        if self._queue and self._called is None and batch:
+            self._called = batch[0].loop
+            self._linger(self._called, 0, 0, time.perf_counter() + LINGER_SECONDS)

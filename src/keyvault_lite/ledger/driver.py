@@ -35,6 +35,11 @@ def is_full(error: Exception) -> bool:
     return "full" in str(error)
 
 
+def is_busy(error: Exception) -> bool:
+    """Whether another program holds a lock on the store."""
+    return "locked" in str(error)
+
+
 Damaged = (Error, UnicodeDecodeError)
 """What reading a damaged database raises: SQLite's own message may name something that is no text."""
 

@@ -20,7 +20,7 @@ from keyvault_lite.ledger.pending import Item, Known, Pending
 from keyvault_lite.ledger.records import read_reply
 from keyvault_lite.ledger.rows import read_rows, row_is_genuine
 from keyvault_lite.ledger.schema import FORMATS
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.sqlite import BUSY_SECONDS, SqliteDatabase
 from keyvault_lite.ledger.state import State, StateTree
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, OutcomeUnknown
 from keyvault_lite.model.names import ServiceId
@@ -30,6 +30,8 @@ class StoreFull(AuditUnavailable):
     """The disk is full; nothing was written."""
 
 
+REFRESH_SECONDS: Final = 1.0
+"""How long a look at what others wrote waits for another program's lock; whoever commits meanwhile waits behind it."""
 CHUNK: Final = 2000
 """Entries read at a time when another process has written."""
 PUT_BACK: Final = "the database was put back: its log does not extend the one that the anchor remembers"
@@ -44,7 +46,7 @@ class Journal:
         self._anchor = anchor
         self._anchored: Mark | None = None
         """The mark of the anchor as last seen there."""
-        self._connection = database.writer()
+        self._connection = database.writer(patient=False)
         self.state = state
         self.tree = StateTree()
         start = genesis(authority.instance_id, authority.log_public_key)
@@ -60,7 +62,7 @@ class Journal:
             checkpoint="",
         )
         self.known = Known(head, b"", tiles, "")
-        self._data_version = self._count_of_others()
+        self._data_version = self._database.count_of_others(self._connection)
         """SQLite's count of what other connections have written, from before anything of it is read."""
         self._alarms: list[Alarm] = []
         """Found, and not yet on record."""
@@ -70,6 +72,9 @@ class Journal:
         """Whether rows are missing from memory, so that no new state can be computed."""
         self.scrubbed = 0
         """How many entries a background check has read and proven; goes into the anchor."""
+        self._anchor_waits = anchor is not None and anchor.waits
+        self._at_once = anchor is None or anchor.is_local
+        """Whether a transaction can be filled without waiting for anyone, when nobody else writes."""
 
     @property
     def head(self) -> Head:
@@ -103,7 +108,7 @@ class Journal:
 
     def _store_checkpoint(self) -> None:
         pending = Pending(self.known, self.state, self.tree, self._authority, self.find_reply)
-        pending.store(self._connection, pending.close())
+        pending.store(self._connection)
         self._connection.execute("COMMIT")
 
     def reopen(self) -> None:
@@ -112,13 +117,37 @@ class Journal:
             try:
                 self._connection.close()
             finally:
-                self._connection = self._database.writer()
-                self._data_version, self.suspect = self._count_of_others(), True
+                self._connection = self._database.writer(patient=False)
+                self._data_version = self._database.count_of_others(self._connection)
+                self.suspect = True
 
-    def write(self, claim: Callable[[], Sequence[Item]]) -> None:
+    def fill_at_once(self, items: Sequence[Item]) -> Pending | None:
+        """Begin a transaction and write all of it but COMMIT, for `write` to end.
+
+        None if anything has to be waited for or is wrong. Then nothing has happened: `write` meets it again where it
+        can be waited for and told.
+        """
+        if not self._at_once or not self._database.try_lock():
+            return None
+        try:
+            return self._fill(lambda: items, at_once=True)
+        except BaseException as error:
+            self._database.unlock()
+            if isinstance(error, Exception):
+                return None
+            raise
+
+    def give_up(self) -> None:
+        """Undo what `fill_at_once` has begun."""
+        self._abort()
+        self._database.unlock()
+
+    def write(self, claim: Callable[[], Sequence[Item]], filled: Pending | None = None) -> Pending | None:
         """Commit the outcomes of all items, in order, in one transaction. `claim` is called for them once it is open.
 
-        MUST be called without the file lock held. On return every item has its place in the log and its final outcome.
+        MUST be called without the file lock held, except with what `fill_at_once` has made of the same items: the
+        lock is held then. On return every item has its place in the log and its final outcome; what is returned, if
+        anything, is durable and still has to be settled, by `settle`, which takes no waiting.
         Raises AuditUnavailable if nothing was written, OutcomeUnknown if it may have been, IntegrityViolation if the
         database is not the one this process knows.
         """
@@ -130,54 +159,86 @@ class Journal:
             return claimed
 
         try:
+            if filled is not None:
+                return self._end(filled)
             self._write(items)
         except StoreFull as error:
             # What is kept in reserve is for this: the record of a denial and a revocation still fit.
             if not self._database.release_reserve():
                 raise AuditUnavailable(error.detail) from error
             self._write(items)
+        return None
 
     def _write(self, items: Callable[[], Sequence[Item]]) -> None:
         with self._database.lock():
-            self._begin()
-            try:
-                known_before = self.state.quarantined
-                self._catch_up()
-                pending = Pending(self.known, self.state, self.tree, self._authority, self.find_reply)
-                for alarm in entries(self._alarms, self.head.state_seq):
-                    pending.add(alarm)
-                again = self.state.quarantined != known_before
-                for item in items():
-                    if self._may_be_written(item):
-                        pending.add(item, again=again)
-                after = pending.close()
-                pending.store(self._connection, after)
-                self._database.check_same_file()
-            except driver.IntegrityError as error:
-                self._abort()
-                raise IntegrityViolation("the log or state holds a row that nobody should have written") from error
-            except driver.Error as error:
-                self._abort()
-                kind = StoreFull if driver.is_full(error) else AuditUnavailable
-                raise kind("the audit log cannot be written") from error
-            except BaseException:
-                self._abort()
-                raise
-            try:
-                self._connection.execute("COMMIT")
-            except driver.Error as error:
-                self.tree.rollback()
-                if driver.is_full(error) and self._nothing_was_written():
-                    raise StoreFull("the audit log cannot be written: the disk is full") from error
-                raise OutcomeUnknown("the store failed while committing") from error
-            try:
-                self._database.check_same_file()
-            except IntegrityViolation:
-                self.tree.rollback()
-                raise
-            pending.apply()
-            self._alarms.clear()
-            self._publish(after)
+            filled = self._fill(items)
+            self._commit()
+            self._settle(filled)
+
+    def _end(self, filled: Pending) -> Pending | None:
+        try:
+            self._commit()
+            if not filled.has_change and not self._anchor_waits:
+                return filled
+            self._settle(filled)
+        except BaseException:
+            self._database.unlock()
+            raise
+        self._database.unlock()
+        return None
+
+    def settle(self, filled: Pending) -> None:
+        """What comes after COMMIT and before an answer. Raises IntegrityViolation or OutcomeUnknown."""
+        try:
+            self._settle(filled)
+        finally:
+            self._database.unlock()
+
+    def _fill(self, items: Callable[[], Sequence[Item]], *, at_once: bool = False) -> Pending:
+        """Everything up to COMMIT. On an error the transaction is rolled back."""
+        self._begin(patience=0.0 if at_once else BUSY_SECONDS)
+        try:
+            known_before = self.state.quarantined
+            self._catch_up(at_once=at_once)
+            pending = Pending(self.known, self.state, self.tree, self._authority, self.find_reply)
+            for alarm in entries(self._alarms, self.head.state_seq):
+                pending.add(alarm)
+            again = self.state.quarantined != known_before
+            for item in items():
+                if self._may_be_written(item):
+                    _check_is_short(at_once=at_once, judged_again=again or pending.is_judged_again(item))
+                    pending.add(item, again=again)
+            pending.store(self._connection)
+        except driver.IntegrityError as error:
+            self._abort()
+            raise IntegrityViolation("the log or state holds a row that nobody should have written") from error
+        except driver.Error as error:
+            self._abort()
+            kind = StoreFull if driver.is_full(error) else AuditUnavailable
+            raise kind("the audit log cannot be written") from error
+        except BaseException:
+            self._abort()
+            raise
+        return pending
+
+    def _commit(self) -> None:
+        try:
+            self._connection.execute("COMMIT")
+        except driver.Error as error:
+            self.tree.rollback()
+            if driver.is_full(error) and self._nothing_was_written():
+                raise StoreFull("the audit log cannot be written: the disk is full") from error
+            raise OutcomeUnknown("the store failed while committing") from error
+
+    def _settle(self, pending: Pending) -> None:
+        try:
+            self._database.check_same_file()
+        except IntegrityViolation:
+            self.tree.rollback()
+            raise
+        pending.apply()
+        self._alarms.clear()
+        self._publish(pending.after)
 
     def _nothing_was_written(self) -> bool:
         """Whether the database still has the head from before, after a write into a full disk has failed.
@@ -201,7 +262,7 @@ class Journal:
     def refresh(self) -> None:
         """Adopt what other processes have committed, and say so to the anchor."""
         with self._database.lock():
-            self._begin()
+            self._begin(patience=REFRESH_SECONDS)
             try:
                 self._catch_up()
             except driver.Error as error:
@@ -229,12 +290,12 @@ class Journal:
                 self._abort()
                 raise AuditUnavailable("the database cannot be written") from error
 
-    def _begin(self) -> None:
+    def _begin(self, *, patience: float = BUSY_SECONDS) -> None:
         try:
             if self._connection.in_transaction:  # a rollback has failed
                 self._connection.close()
-                self._connection = self._database.writer()
-            self._connection.execute("BEGIN IMMEDIATE")
+                self._connection = self._database.writer(patient=False)
+            self._database.begin(self._connection, patience=patience)
         except driver.Error as error:
             raise AuditUnavailable("the database is locked, read-only or gone") from error
 
@@ -246,46 +307,47 @@ class Journal:
 
     # Reading what others wrote
 
-    def _catch_up(self) -> None:
-        """Make memory what the database is, if that extends memory and the anchor; else raise IntegrityViolation."""
+    def _catch_up(self, *, at_once: bool = False) -> None:
+        """Make memory what the database is, if that extends memory and the anchor; else raise IntegrityViolation.
+
+        With `at_once`, long work is not begun but left to the next call, by raising AuditUnavailable.
+        """
         # The anchor is read first: whatever it says was in the log by then, so it is in what is read now.
         mark = None if self._anchor is None else self._anchor.read()
         old = self.head
         hashes: list[bytes] = []
-        row = self._connection.execute(statements.READ_HEAD).fetchone()
+        row = self._connection.execute(statements.CATCH_UP).fetchone()
         if row is None:
             if self.known.mac or mark is not None:
                 raise IntegrityViolation(PUT_BACK)
             return
-        last = self._connection.execute(statements.LAST_ENTRY).fetchone() or (0, None)
-        written_by_others = self._written_by_others()
-        if row[-1] == self.known.mac:
-            self._check_last(last, old)
-            if (written_by_others or self.suspect) and not self.frozen:
+        *head_row, count_of_others, last_id, last_hash = row
+        self.suspect = self.suspect or count_of_others != self._data_version
+        self._data_version = count_of_others
+        if head_row[-1] == self.known.mac:
+            self._check_last(last_id, last_hash, old)
+            if self.suspect and not self.frozen:
+                if at_once:
+                    raise AuditUnavailable("all stored rows have to be compared first")
                 self._alarms += recheck(self._connection, self._authority, self.state, self.tree)
-                self.suspect = False
         else:
-            head = read_head(row, self._authority)
-            self._check_last(last, head)
+            head = read_head(tuple(head_row), self._authority)
+            self._check_last(last_id, last_hash, head)
             if head.size < old.size or head.epoch < old.epoch:
                 raise IntegrityViolation(
                     "the log is shorter than the one this process knows: the database was put back"
                 )
-            hashes = self._adopt(head, row[-1])
+            if at_once and head.size - old.size > CHUNK:
+                raise AuditUnavailable("much has to be read first")
+            hashes = self._adopt(head, head_row[-1])
+        self.suspect = False
         if mark != self._anchored:
             self._check_extends(mark, old, hashes)
             self._anchored = mark
 
-    def _count_of_others(self) -> int:
-        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
-
-    def _written_by_others(self) -> bool:
-        before, self._data_version = self._data_version, self._count_of_others()
-        return before != self._data_version
-
     @staticmethod
-    def _check_last(last: tuple[int, bytes | None], head: Head) -> None:
-        if last[0] != head.size or (last[0] and last[1] != head.hash):
+    def _check_last(last_id: int | None, last_hash: bytes | None, head: Head) -> None:
+        if (last_id or 0) != head.size or (head.size and last_hash != head.hash):
             raise IntegrityViolation("the log is not the one its head names")
 
     @staticmethod
@@ -375,6 +437,11 @@ class Journal:
     def find_reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
         """The kept reply in the transaction under way."""
         return find_reply(self._connection, self._authority, service_id, key_digest)
+
+
+def _check_is_short(*, at_once: bool, judged_again: bool) -> None:
+    if at_once and judged_again:
+        raise AuditUnavailable("to judge again may take long")
 
 
 def find_reply(

@@ -94,9 +94,15 @@ class Pending:
         self._tiles = known.tiles.copy()
         self._full_tiles: list[Tile] = []
         self._before = known
+        self.after = known
+        """The log with all of it, as it will be known once it is committed."""
 
-    def close(self) -> Known:
-        """After the last `add`: the head over everything, as it will be known once it is committed."""
+    @property
+    def has_change(self) -> bool:
+        """Whether any of its entries is one of management."""
+        return bool(self._changes)
+
+    def _close(self) -> Known:
         self._full_tiles = self._tiles.extend(self._leaves)
         head = replace(
             self._before.head,
@@ -111,12 +117,16 @@ class Pending:
         )
         return Known(head, self._authority.head_mac(*head.values()), self._tiles, self._before.checkpoint)
 
+    def is_judged_again(self, item: Item) -> bool:
+        """Whether something that decides may have changed since the outcome was computed."""
+        return item.since != self._state_seq or self._was_answered(item.outcome.reply)
+
     def add(self, item: Item, *, again: bool = False) -> None:
         """Give the outcome its place, judged again if the state it was computed on is not the one before that place.
 
         `again` says that the state has changed without a management entry: something of it was set aside.
         """
-        if again or item.since != self._state_seq or self._was_answered(item.outcome.reply):
+        if again or self.is_judged_again(item):
             # Something that decides may have changed since: judge again, on exactly the state this entry will follow.
             item.outcome = item.redo(self._upper())
             item.middles = [encode_draft(draft) for draft in item.outcome.drafts]
@@ -186,8 +196,9 @@ class Pending:
                     raise IntegrityViolation("the log did not take every entry")
                 place += size
 
-    def store(self, connection: driver.Connection, after: Known) -> None:
-        """Write it all into the open transaction, and read back that it was taken."""
+    def store(self, connection: driver.Connection) -> None:
+        """After the last `add`: write it all into the open transaction, and read back that it was taken."""
+        after = self.after = self._close()
         for table, row in self._rows:
             connection.execute(statements.UPSERT[table], row)
         for change in self._changes:

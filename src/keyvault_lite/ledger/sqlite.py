@@ -5,7 +5,6 @@ Writers of all processes pass a blocking file lock before `BEGIN IMMEDIATE`. It 
 do not give.
 """
 
-import fcntl
 import os
 import threading
 import time
@@ -15,11 +14,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from keyvault_lite.ledger import driver
+from keyvault_lite.ledger import driver, syscalls
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
 
 BUSY_SECONDS: Final = 4.0
 """How long another program's lock on the database is waited for."""
+PAUSE_SECONDS: Final = 0.005
+"""How often it is tried again."""
 SOFT_LIMIT: Final = 32 * 1024 * 1024
 """Bytes of free space below which only management, audit and denials are written (a tenth of a small disk)."""
 RESERVE: Final = 4 * 1024 * 1024
@@ -55,8 +56,11 @@ class SqliteDatabase:
         """Whether there is a file that is not empty."""
         return self.path.exists() and self.path.stat().st_size > 0
 
-    def writer(self) -> driver.Connection:
-        """A connection that may write, in autocommit mode: transactions are begun and ended by hand."""
+    def writer(self, *, patient: bool = True) -> driver.Connection:
+        """A connection that may write, in autocommit mode: transactions are begun and ended by hand.
+
+        One that is not patient never waits for another program's lock but in `begin`.
+        """
         if not self.path.exists():
             # Made by us, so that its mode does not depend on the caller's umask; the WAL files inherit it.
             with suppress(FileExistsError):
@@ -67,8 +71,29 @@ class SqliteDatabase:
         connection.execute("PRAGMA journal_mode = WAL")
         for pragma in _PRAGMAS:
             connection.execute(pragma)
+        if not patient:
+            connection.execute("PRAGMA busy_timeout = 0")
         self._identity = self._stat()
         return connection
+
+    @staticmethod
+    def begin(connection: driver.Connection, *, patience: float) -> None:
+        """Begin a transaction that writes; waits as many seconds for another program. Raises driver.Error."""
+        until = time.monotonic() + patience
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except driver.Error as error:
+                if not driver.is_busy(error) or time.monotonic() >= until:
+                    raise
+                time.sleep(PAUSE_SECONDS)
+            else:
+                return
+
+    @staticmethod
+    def count_of_others(connection: driver.Connection) -> int:
+        """A number that changes when another connection has written."""
+        return int(connection.execute("PRAGMA data_version").fetchone()[0])
 
     def reader(self) -> driver.Connection:
         """A connection that cannot write."""
@@ -87,12 +112,29 @@ class SqliteDatabase:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the one place among all processes from which the database may be written."""
-        with self._turnstile.held():
-            self._main.acquire()
+        self.acquire()
         try:
             yield
         finally:
-            self._main.release()
+            self.unlock()
+
+    def acquire(self) -> None:
+        """Take it; waits for whoever has it. Raises AuditUnavailable."""
+        with self._turnstile.held():
+            self._main.acquire()
+
+    def try_lock(self) -> bool:
+        """Take it if nobody has it or waits for it."""
+        if not self._turnstile.try_acquire():
+            return False
+        try:
+            return self._main.try_acquire()
+        finally:
+            self._turnstile.release()
+
+    def unlock(self) -> None:
+        """Give it back, from whichever thread."""
+        self._main.release()
 
     def space_is_low(self) -> bool:
         """Whether so little space is left that it is kept for management and denials. Looked up ten times a second."""
@@ -174,7 +216,7 @@ class _FileLock:
         try:
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            syscalls.lock(self._descriptor)
         except OSError as error:
             self._threads.release()
             raise AuditUnavailable("the lock file beside the database cannot be used") from error
@@ -186,15 +228,16 @@ class _FileLock:
         try:
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if syscalls.try_lock(self._descriptor):
+                return True
         except OSError:
-            self._threads.release()
-            return False
-        return True
+            pass  # whoever has to have it is told why not
+        self._threads.release()
+        return False
 
     def release(self) -> None:
         if self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            syscalls.unlock(self._descriptor)
         self._threads.release()
 
     @contextmanager

@@ -28,6 +28,12 @@ _APPEND_INTO, _, _APPEND_ONE = APPEND.partition(" VALUES ")
 APPEND_MANY: Final = {size: f"{_APPEND_INTO} VALUES {', '.join([_APPEND_ONE] * size)}" for size in CHUNKS}
 ENTRIES: Final = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM audit_logs"  # noqa: S608
 LAST_ENTRY: Final = "SELECT id, hash FROM audit_logs ORDER BY id DESC LIMIT 1"
+CATCH_UP: Final = (
+    f"SELECT {', '.join(HEAD_COLUMNS)}, mac, (SELECT data_version FROM pragma_data_version), "  # noqa: S608
+    "(SELECT max(id) FROM audit_logs), (SELECT hash FROM audit_logs ORDER BY id DESC LIMIT 1) "
+    "FROM ledger_head WHERE id = 1"
+)
+"""All that a transaction looks at before it goes on, in one statement."""
 READ_HEAD: Final = f"SELECT {', '.join(HEAD_COLUMNS)}, mac FROM ledger_head WHERE id = 1"  # noqa: S608
 ALL_HEADS: Final = f"SELECT id, {', '.join(HEAD_COLUMNS)}, mac FROM ledger_head ORDER BY id"  # noqa: S608
 FIRST_HEAD: Final = _insert("ledger_head", ("id", *HEAD_COLUMNS, "mac"))

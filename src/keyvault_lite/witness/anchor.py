@@ -27,6 +27,9 @@ from keyvault_lite.witness.client import Ahead, Confirmed, WitnessClient
 class SharedAnchor:
     """See ledger.anchor.Anchor. Every write is durable at the witness before it returns."""
 
+    is_local: Final = False
+    waits: Final = True
+
     def __init__(self, client: WitnessClient, *, instance_id: bytes, public_key: bytes, verify: Verify) -> None:
         self._client = client
         self._instance_id = instance_id
