@@ -113,6 +113,7 @@ def key_hash(name: str, algorithm: int, public_key: bytes) -> bytes:
     return sha256(name.encode() + b"\n" + bytes((algorithm,)) + public_key).digest()[:_KEY_HASH_BYTES]
 
 
+@lru_cache(maxsize=64)
 def verifier_key(name: str, public_key: bytes, algorithm: int = ED25519) -> str:
     """`name+hash+base64(algorithm ‖ public key)`, the form in which keys are handed out."""
     return f"{name}+{key_hash(name, algorithm, public_key).hex()}+{encode_base64(bytes((algorithm,)) + public_key)}"

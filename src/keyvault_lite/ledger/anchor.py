@@ -189,7 +189,7 @@ class FileAnchor:
             counter, slot = 1, 0
             if self._seen is not None:
                 newest, raw, _ = self._seen
-                counter = _FIXED.unpack_from(raw)[1] + 1
+                counter = _counter(raw) + 1
                 # Over the newest record if it is not flushed yet, else over the other one.
                 slot = newest ^ 1 if self._flushed_slot(descriptor) == newest else newest
             raw = _pack(counter, mark)
@@ -255,14 +255,15 @@ class FileAnchor:
 
     def _newest(self, descriptor: int) -> Mark | None:
         try:
+            if self._seen is not None:
+                slot, raw, mark = self._seen
+                # The usual case: nobody has written since, neither over this record nor into the other slot.
+                other = syscalls.pread(descriptor, _FIXED.size, (slot ^ 1) * BLOCK)
+                if syscalls.pread(descriptor, len(raw), slot * BLOCK) == raw and _counter(other) < _counter(raw):
+                    return mark
             blocks = syscalls.pread(descriptor, 2 * BLOCK, 0)
         except OSError as problem:
             raise OutcomeUnknown("the anchor cannot be read") from problem
-        if self._seen is not None:
-            slot, raw, mark = self._seen
-            # The usual case: nobody has written since, neither over this record nor into the other slot.
-            if blocks.startswith(raw, slot * BLOCK) and _counter(blocks, slot ^ 1) < _FIXED.unpack_from(raw)[1]:
-                return mark
         found = _records(blocks)
         if not found:
             if blocks.strip(b"\x00"):
@@ -315,9 +316,10 @@ def _newest_of(records: _Records) -> Mark:
     return max(records, key=lambda one: one[:2])[2][2]
 
 
-def _counter(blocks: bytes, slot: int) -> int:
-    part = blocks[slot * BLOCK : slot * BLOCK + _FIXED.size]
-    return _FIXED.unpack(part)[1] if len(part) == _FIXED.size and part.startswith(_MAGIC) else 0
+def _counter(record: bytes) -> int:
+    """The counter of a record, judged by its beginning; 0 if it is none."""
+    whole = len(record) >= _FIXED.size and record.startswith(_MAGIC)
+    return int(_FIXED.unpack_from(record)[1]) if whole else 0
 
 
 def _pack(counter: int, mark: Mark) -> bytes:

@@ -32,11 +32,11 @@ MAX_ENTRIES: Final = 2_000
 """Entries after which a transaction takes no more: it lasts tens of milliseconds, and who comes next waits for it."""
 MAX_WAITING: Final = 20_000
 """Entries that may wait, about a second's work: who would wait longer is turned away at once."""
-LINGER_SECONDS: Final = 0.002
+LINGER_SECONDS: Final = 0.004
 """How long a transaction waits for company at the most, while company comes (measured: docs/performance.md)."""
-QUIET: Final = 2
-"""Rounds of the loop without a newcomer after which nobody is waited for; what a round reads, the next one runs."""
-ENOUGH: Final = 64
+QUIET: Final = 16
+"""Rounds of the loop without a newcomer after which nobody is waited for: a tenth of a millisecond if it is idle."""
+ENOUGH: Final = 100
 """Waiting requests that make lingering pointless."""
 PATIENCE_SECONDS: Final = 4.5
 """How long a request may wait for the lock before it is told that it cannot be recorded."""
@@ -98,6 +98,8 @@ class Committer:
         """Whether a transaction is under way, from its first item to its answers."""
         self._called: asyncio.AbstractEventLoop | None = None
         """The loop that is to begin the next one."""
+        self._company = False
+        """Whether the transaction before was of several requests: who comes alone, waits for nobody."""
         self._handed: SimpleQueue[_Transaction | None] = SimpleQueue()
         """What the loop hands to the thread; None to have it look round."""
         self._unsettled: _Transaction | None = None
@@ -177,7 +179,7 @@ class Committer:
         """Let the loop go round as long as that brings company, so that the fixed cost of a transaction is shared."""
         count = len(self._queue)
         quiet = 0 if count > seen else quiet + 1
-        if count < ENOUGH and quiet < QUIET and time.perf_counter() < until:
+        if self._company and count < ENOUGH and quiet < QUIET and time.perf_counter() < until:
             loop.call_soon(self._linger, loop, count, quiet, until)
         else:
             self._begin()
@@ -190,6 +192,7 @@ class Committer:
                 return
             self._busy = True
             batch, entries = self._take()
+            self._company = len(batch) > 1
             began = time.perf_counter()
             if self.fault is None:
                 for one in batch:

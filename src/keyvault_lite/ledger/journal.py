@@ -321,7 +321,8 @@ class Journal:
             if self.known.mac or mark is not None:
                 raise IntegrityViolation(PUT_BACK)
             return
-        *head_row, count_of_others, last_id, last_hash = row
+        *head_row, last_id, last_hash = row
+        count_of_others = self._database.count_of_others(self._connection)
         self.suspect = self.suspect or count_of_others != self._data_version
         self._data_version = count_of_others
         if head_row[-1] == self.known.mac:

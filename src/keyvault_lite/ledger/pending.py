@@ -188,13 +188,11 @@ class Pending:
         return self._stored_reply(service_id, key_digest) if kept is None else kept
 
     def _append(self, connection: driver.Connection) -> None:
-        place = 0
-        for size in statements.CHUNKS:
-            while len(self._entries) - place >= size:
-                values = list(chain.from_iterable(self._entries[place : place + size]))
-                if connection.execute(statements.APPEND_MANY[size], values).rowcount != size:
-                    raise IntegrityViolation("the log did not take every entry")
-                place += size
+        for place in range(0, len(self._entries), statements.MOST_AT_ONCE):
+            rows = self._entries[place : place + statements.MOST_AT_ONCE]
+            values = list(chain.from_iterable(rows))
+            if connection.execute(statements.append(len(rows)), values).rowcount != len(rows):
+                raise IntegrityViolation("the log did not take every entry")
 
     def store(self, connection: driver.Connection) -> None:
         """After the last `add`: write it all into the open transaction, and read back that it was taken."""

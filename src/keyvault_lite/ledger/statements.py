@@ -1,5 +1,6 @@
 """The SQL of the hot path, written out once from the schema: raw, because the driver's fast path is the point."""
 
+from functools import cache
 from typing import Final
 
 from keyvault_lite.audit.entry import ENTRY_COLUMNS
@@ -22,18 +23,25 @@ def _select(form: RowFormat) -> str:
 
 
 APPEND: Final = _insert("audit_logs", ENTRY_COLUMNS)
-CHUNKS: Final = (64, 32, 16, 8, 4, 2, 1)
-"""Entries a statement appends, the largest first: the driver lets go of the interpreter at each statement."""
+MOST_AT_ONCE: Final = 64
+"""Entries a statement appends."""
 _APPEND_INTO, _, _APPEND_ONE = APPEND.partition(" VALUES ")
-APPEND_MANY: Final = {size: f"{_APPEND_INTO} VALUES {', '.join([_APPEND_ONE] * size)}" for size in CHUNKS}
+
+
+@cache
+def append(count: int) -> str:
+    """The statement that appends so many entries, MOST_AT_ONCE at the most."""
+    return f"{_APPEND_INTO} VALUES {', '.join([_APPEND_ONE] * count)}"
+
+
 ENTRIES: Final = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM audit_logs"  # noqa: S608
 LAST_ENTRY: Final = "SELECT id, hash FROM audit_logs ORDER BY id DESC LIMIT 1"
 CATCH_UP: Final = (
-    f"SELECT {', '.join(HEAD_COLUMNS)}, mac, (SELECT data_version FROM pragma_data_version), "  # noqa: S608
+    f"SELECT {', '.join(HEAD_COLUMNS)}, mac, "  # noqa: S608
     "(SELECT max(id) FROM audit_logs), (SELECT hash FROM audit_logs ORDER BY id DESC LIMIT 1) "
     "FROM ledger_head WHERE id = 1"
 )
-"""All that a transaction looks at before it goes on, in one statement."""
+"""What a transaction looks at before it goes on: the head, and whether the log ends as it says."""
 READ_HEAD: Final = f"SELECT {', '.join(HEAD_COLUMNS)}, mac FROM ledger_head WHERE id = 1"  # noqa: S608
 ALL_HEADS: Final = f"SELECT id, {', '.join(HEAD_COLUMNS)}, mac FROM ledger_head ORDER BY id"  # noqa: S608
 FIRST_HEAD: Final = _insert("ledger_head", ("id", *HEAD_COLUMNS, "mac"))
