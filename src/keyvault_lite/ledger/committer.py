@@ -36,7 +36,7 @@ LINGER_SECONDS: Final = 0.004
 """How long a transaction waits for company at the most, while company comes (measured: docs/performance.md)."""
 QUIET: Final = 16
 """Rounds of the loop without a newcomer after which nobody is waited for: a tenth of a millisecond if it is idle."""
-ENOUGH: Final = 100
+ENOUGH: Final = 64
 """Waiting requests that make lingering pointless."""
 PATIENCE_SECONDS: Final = 4.5
 """How long a request may wait for the lock before it is told that it cannot be recorded."""
