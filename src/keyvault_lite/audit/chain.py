@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from operator import gt, itemgetter
+from operator import itemgetter
 from typing import Final, Self
 
 from keyvault_lite.audit.entry import MALFORMED, Row, row_hash, row_hashes
@@ -94,8 +94,8 @@ class ChainCheck:
             list(map(_ID, rows)) != list(range(now.size + 1, size + 1))
             or list(map(_PREV_HASH, rows)) != [now.head, *hashes[:-1]]
             or list(map(_HASH, rows)) != hashes
-            or any(map(gt, epochs, epochs[1:]))
-            or any(map(gt, times, times[1:]))
+            or epochs != sorted(epochs)
+            or times != sorted(times)
         ):
             return None
         state_seq, state_root = now.state_seq, now.state_root

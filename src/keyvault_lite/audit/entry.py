@@ -64,6 +64,9 @@ _PLAIN: Final = {member: member.value for member in (*Action, *Result)}
 _NULL: Final = b"\x00"
 _HEAD: Final = Struct(">BI")
 _TWO_INTS: Final = Struct(">BqBq")
+_HEAD_16: Final = _HEAD.pack(3, 16)
+_HEAD_32: Final = _HEAD.pack(3, 32)
+_COUNT_OF_ONE: Final = b"".join(map(encode, (None, None, None, None, 1)))
 _LEAD: Final = LEAF_PREFIX + list_head(len(ENTRY_COLUMNS)) + encode(LABEL)  # the label takes the place of `hash`
 _SEAL: Final = Struct(f">{len(_LEAD)}sBqBqBqBq")
 
@@ -98,6 +101,7 @@ def row_hash(row: Row) -> bytes:
 def row_hashes(rows: Iterable[Row]) -> list[bytes]:
     """`row_hash` of each row, written out in one loop: whole logs pass here. Raises one of MALFORMED."""
     hashes: list[bytes] = []
+    append, join = hashes.append, b"".join
     for (
         id, epoch, timestamp, state_seq, state_root, who, action, key_id, version, result, reason, request_id,
         client_id, source, context, size_in, size_out, key_ref, subject, operation, comment, count, prev_hash, _,
@@ -108,7 +112,7 @@ def row_hashes(rows: Iterable[Row]) -> list[bytes]:
             _SEAL.pack(_LEAD, 1, id, 1, epoch, 1, timestamp, 1, state_seq),
             _NULL if state_root is None else _bytes_head(len(state_root)) + state_root,
             _who_did_what(who, action, key_id, version, result, reason),
-            _bytes_head(len(request_id)),
+            _HEAD_16 if len(request_id) == 16 else _bytes_head(len(request_id)),  # noqa: PLR2004
             request_id,
             _NULL if client_id is None else _text(client_id),
             _source(source),
@@ -116,11 +120,13 @@ def row_hashes(rows: Iterable[Row]) -> list[bytes]:
             encode(size_in) + encode(size_out)
             if size_in is None or size_out is None
             else _TWO_INTS.pack(1, size_in, 1, size_out),
-            _rare(key_ref, subject, operation, comment, count),
-            _bytes_head(len(prev_hash)),
+            _COUNT_OF_ONE
+            if count == 1 and key_ref is None and subject is None and operation is None and comment is None
+            else _rare(key_ref, subject, operation, comment, count),
+            _HEAD_32 if len(prev_hash) == 32 else _bytes_head(len(prev_hash)),  # noqa: PLR2004
             prev_hash,
         )
-        hashes.append(sha256(b"".join(entry)).digest())
+        append(sha256(join(entry)).digest())
     return hashes
 
 
