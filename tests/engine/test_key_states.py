@@ -475,6 +475,23 @@ def test_update_changes_what_is_named(house: House) -> None:
     assert house.size == before + 1
 
 
+def test_a_revoked_key_does_not_rotate_and_says_no_date(house: House) -> None:
+    key = house.key()
+    house.ask(UpdateKey(ref(key), rotation_days=30))
+    house.ask(RevokeKey(ref(key)))
+    for begin in (DestroyKey(ref(key)), None):
+        assert house.ask(ReadKey(ref(key))).rotate_at is None
+        house.refusal(UpdateKey(ref(key), rotation_days=1, description="x"), InvalidState)
+        assert house.ask(ReadKey(ref(key))).description == ""
+        house.ask(UpdateKey(ref(key), rotation_days=0))
+        if begin is not None:
+            house.ask(begin)
+    assert house.ask(RestoreKey(ref(key))).rotate_at is None
+    waiting = house.key()
+    house.ask(DestroyKey(ref(waiting)))
+    assert house.ask(UpdateKey(ref(waiting), rotation_days=1)).rotate_at, "it may yet be restored"
+
+
 def test_a_service_lists_the_keys_it_has_grants_on(house: House) -> None:
     keys = [house.key(name) for name in ("orders-1", "orders-2", "other", None)]
     _, token = house.service("worker", grant("orders-*", "verify"), grant(keys[3].id, "encrypt"))

@@ -17,6 +17,7 @@ from keyvault_lite.model.requests import (
     ReadKey,
     ReadPublicKey,
     RestoreKey,
+    RevokeKey,
     Rewrap,
     RotateKey,
     Sign,
@@ -171,6 +172,16 @@ def test_rotation_by_itself(ask: Asker, house: House) -> None:
     assert ask.read("k")["latest_version"] == 2
     assert ask.post("transit/keys/k/config", {"auto_rotate_period": 0}).data["auto_rotate_period"] == 0
     assert house.ask(ReadKey(KeyRef("vault:transit/k"))).rotate_at is None
+
+
+def test_a_revoked_key_takes_no_period(ask: Asker, house: House) -> None:
+    ask.key("k", auto_rotate_period="24h")
+    ref = KeyRef("vault:transit/k")
+    house.ask(RevokeKey(ref))
+    assert "REVOKED" in ask.post("transit/keys/k/config", {"auto_rotate_period": "48h"}).error
+    assert house.ask(ReadKey(ref)).rotate_at is None
+    assert ask.post("transit/keys/k/config", {"auto_rotate_period": 0}).status == 200
+    assert house.ask(ReadKey(ref)).rotate_at is None
 
 
 def test_rotation_is_atomic_whoever_else_rotates(ask: Asker, house: House) -> None:
