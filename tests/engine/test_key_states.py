@@ -26,6 +26,7 @@ from keyvault_lite.model.requests import (
     GenerateDataKey,
     KeyRequest,
     ListKeys,
+    ListServices,
     ListVersions,
     OpenDataKey,
     ReadKey,
@@ -504,6 +505,18 @@ def test_a_service_lists_the_keys_it_has_grants_on(house: House) -> None:
     assert len(house.ask(ListKeys()).items) == 4
     for cursor in ("x", "1", "-1.x", "9" * 19 + ".x"):
         house.refusal(ListKeys(after=cursor), InvalidRequest)
+
+
+def test_what_is_set_aside_is_in_no_list(house: House) -> None:
+    keys, services = [house.key() for _ in range(3)], [house.service(name)[0] for name in ("a", "b")]
+    house.ledger.snapshot().quarantine(keys[1].id)
+    house.ledger.snapshot().quarantine(services[0].id)
+    assert [key.id for key in house.ask(ListKeys()).items] == [keys[0].id, keys[2].id]
+    first = house.ask(ListKeys(limit=1))
+    assert [key.id for key in house.ask(ListKeys(limit=1, after=first.next)).items] == [keys[2].id]
+    after = f"{keys[1].created_at}.{keys[1].id}"
+    assert [key.id for key in house.ask(ListKeys(after=after)).items] == [keys[2].id], "it still has its place"
+    assert [service.name for service in house.ask(ListServices()).items] == ["admin", "b"]
 
 
 def test_rotation_by_period_needs_its_time(house: House) -> None:
