@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from keyvault_lite import __version__, observe
 from keyvault_lite.app import CANNOT_START, build, check_address, open_to_serve, open_vault
 from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
-from keyvault_lite.crypto.root import read_text
+from keyvault_lite.crypto.root import read_text, warned_of
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.wire.http import Dispatcher
@@ -77,6 +77,8 @@ def _worker(chosen: Settings, folder: str, number: int) -> "uvicorn.Config":
     observe.configure_logs(chosen.log_level)
     METRICS.share(Path(folder), str(number))
     METRICS.gauge("keyvault_build_info", "Which version this is.", lambda: {__version__: 1.0}, label="version")
+    if chosen.master_key_file is not None:
+        warned_of(chosen.master_key_file)  # by the supervisor, which has read it first
     try:
         vault = open_vault(chosen)
     except CANNOT_START as error:

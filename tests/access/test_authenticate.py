@@ -8,7 +8,9 @@ import pytest
 from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.model.aws_errors import SignatureMismatch
 from keyvault_lite.model.identity import (
+    AwsCredential,
     BearerCredential,
     Principal,
     Role,
@@ -133,3 +135,16 @@ def test_who_is_not_genuine_is_nobody_to_the_log(folk: Folk) -> None:
     assert folk.refused().service_id is None, "a renewed token is dead"
     folk.stored = replace(genuine, service_id=ServiceId(new_id()))
     assert folk.refused().service_id is None
+
+
+def test_the_secret_of_another_services_access_key_signs_nothing(folk: Folk) -> None:
+    ring, token_id = folk.verifier.ring, TokenId("AKIA" + "A" * 16)
+    credential = AwsCredential(token_id, "20260102", "eu-central-1", "kms", b"to sign", "00" * 32, NOW)
+    for holder in (folk.service.id, ServiceId(new_id())):
+        sealed = ring.access_keys.seal(token_id, holder, "secret")
+        stored = Token(token_id, folk.service.id, TokenKind.AWS, sealed, created_at=0)
+        folk.token_id, folk.stored = token_id, stored
+        with pytest.raises(Refused) as refused:
+            folk.authenticator.authenticate(credential, folk, NOW)
+        assert type(refused.value.cause) is SignatureMismatch
+        assert refused.value.service_id is None

@@ -1,5 +1,7 @@
 """Who may do what: the table of the contract, role by role and action by action, and grants."""
 
+from dataclasses import replace
+
 import pytest
 
 from keyvault_lite.access.authorize import (
@@ -21,12 +23,14 @@ from keyvault_lite.model.names import SYSTEM, KeyId, ServiceId, new_id
 from keyvault_lite.model.requests import (
     EraseDueKey,
     Initialise,
+    ListKeys,
     RecoverAdmin,
     Rejected,
     RenewToken,
     Request,
     RotateDueKey,
 )
+from keyvault_lite.model.transit_tokens import Login
 from tests.house import AES, grant
 
 SERVICE_USES = {
@@ -204,3 +208,14 @@ def test_whose_receipts_may_be_read() -> None:
     assert may_read_entry(caller, caller.service_id)
     assert not may_read_entry(caller, "other")
     assert not may_read_entry(caller, None)
+
+
+def test_credentials_of_a_login_log_in_and_nothing_else_logs_in() -> None:
+    caller = principal(Role.ADMIN)
+    with pytest.raises(Forbidden):
+        check_role(caller, Login(), Login.action)
+    entering = replace(caller, login="role/accessor")
+    check_role(entering, Login(), Login.action)
+    with pytest.raises(Forbidden):
+        check_role(entering, ListKeys(), ListKeys.action)
+    check_role(caller, ListKeys(), ListKeys.action)

@@ -156,3 +156,13 @@ def test_an_empty_root_is_a_root() -> None:
     check().feed(rows_of(first, {"state_seq": 2, "state_root": b""}))
     with pytest.raises(BrokenChain):
         check().feed(rows_of(first, {"state_seq": 1, "state_root": b""}))
+
+
+@pytest.mark.parametrize("with_tree", [True, False])
+def test_reading_one_by_one_says_of_a_whole_chain_what_the_quick_reading_says(
+    rows: list[Row], *, with_tree: bool
+) -> None:
+    quick, slow = (ChainCheck(Position.start(GENESIS), Edge() if with_tree else None) for _ in range(2))
+    assert slow._one_by_one(rows) == quick.feed(rows)
+    assert slow.position == quick.position
+    assert (slow.edge and slow.edge.root()) == (quick.edge and quick.edge.root())

@@ -358,3 +358,31 @@ def test_access_keys(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in repr(replace(first))
     house.reopen()
     assert [one.id for one in house.ask(ListAccessKeys("app")).items] == [second.access_key_id]
+
+
+def test_grants_are_for_what_the_key_can_do(house: House) -> None:
+    someone = HERE.principal_arn("app")
+    for spec, usage, fits, not_so in (
+        ("HMAC_256", "GENERATE_VERIFY_MAC", "GenerateMac", "GetPublicKey"),
+        ("ECC_NIST_P256", "SIGN_VERIFY", "GetPublicKey", "GenerateMac"),
+        ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "GenerateDataKey", "GetPublicKey"),
+    ):
+        key = KeyRef(made(house, spec, usage).id)
+        asked = words.CreateGrant(key, HERE, grantee_principal=someone, operations=(not_so,))
+        refused(house, asked, errors.Validation)
+        house.ask(replace(asked, operations=(fits,)))
+
+
+def test_a_grant_for_one_context_is_for_no_other(house: House) -> None:
+    key = KeyRef(made(house).id)
+    _, token = house.service("app", grant(key))
+    bound = {"EncryptionContextEquals": {"file": "a"}}
+    house.ask(
+        words.CreateGrant(
+            key, HERE, grantee_principal=HERE.principal_arn("app"), operations=("Encrypt",), constraints=bound
+        )
+    )
+    asked = words.Encrypt(key, HERE, plaintext=b"x", context={"file": "a"})
+    house.ask(asked, token)
+    for other in ({"file": "b"}, {"file": "a", "more": "b"}, None):
+        refused(house, replace(asked, context=other), Forbidden, token)

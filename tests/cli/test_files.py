@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_lite.cli.failure import CannotRun
-from keyvault_lite.cli.files import writing
+from keyvault_lite.cli.files import appearing, check_new, writing
 from tests.cli.conftest import Kvl
 from tests.cli.fake_vault import KEY_ID, FakeVault, key
 
@@ -105,6 +105,25 @@ def test_interrupted_work_leaves_nothing(folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         work()
     assert os.listdir(folder) == ["plain"]  # noqa: PTH208
+
+
+def test_an_interrupted_folder_leaves_nothing_either(folder: Path) -> None:
+    def work() -> None:
+        with appearing(folder / "made") as place:
+            (place / "inner").mkdir(parents=True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    with appearing(folder / "made") as place:
+        place.mkdir()
+    assert sorted(os.listdir(folder)) == ["made", "plain"]  # noqa: PTH208
+
+
+def test_a_link_to_nowhere_is_there_already(folder: Path) -> None:
+    (folder / "link").symlink_to("nowhere")
+    with pytest.raises(CannotRun, match="exists already"):
+        check_new(folder / "link")
 
 
 def test_a_link_is_followed_and_a_device_is_not_replaced(folder: Path) -> None:

@@ -190,6 +190,20 @@ class TestSignatures:
         with pytest.raises(InvalidRequest):
             ring.sign(spec, version(ring, spec), b"x", DialectAlgorithm.HMAC_SHA224, prehashed=False)
 
+    def test_ed25519ph_holds_for_its_message_alone(self, ring: Keyring) -> None:
+        spec = KeySpec(KeyType.ED25519, None, Purpose.SIGN)
+        made, algorithm = version(ring, spec), DialectAlgorithm.ED25519PH
+        signature = ring.sign(spec, made, bytes(64), algorithm, prehashed=False)
+        assert ring.verify(spec, made, bytes(64), signature, algorithm, prehashed=False)
+        for digest, other in ((b"x" * 64, signature), (bytes(64), signature[::-1])):
+            assert not ring.verify(spec, made, digest, other, algorithm, prehashed=False)
+
+
+class TestTransit:
+    def test_a_key_of_another_purpose_is_none_of_that_dialect(self, ring: Keyring) -> None:
+        with pytest.raises(InvalidRequest):
+            ring.transit(AES, version(ring, AES))
+
 
 class TestExtra:
     def test_ed25519ph_is_that_of_the_standard(self) -> None:

@@ -155,3 +155,20 @@ def test_no_more_wait_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) ->
     assert [type(one) for one in results[:3]] == [asyncio.CancelledError, type(None), type(None)]
     assert {type(one) for one in results[3:]} == {Overloaded}
     assert recorded == [3], "who was turned away was not counted"
+
+
+def test_who_leaves_before_being_answered_keeps_nobody_from_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floods, "WINDOW", 0.02)
+    monkeypatch.setattr(floods, "SLICE", 2)
+
+    async def record(_: str | None, __: int) -> None:
+        """Nothing."""
+
+    async def flood() -> list[Any]:
+        gate = FloodGate(record)
+        asked = [asyncio.create_task(gate.counted("a")) for _ in range(OWN_ENTRIES + 9) if not gate.admit("a")]
+        asked[0].add_done_callback(lambda _: asked[-2].cancel())
+        return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+
+    told = asyncio.run(flood())
+    assert [type(one) for one in told] == [type(None)] * 7 + [asyncio.CancelledError, type(None)]

@@ -95,6 +95,27 @@ def test_what_can_be_repeated(house: House) -> None:
         assert house.ledger._journal.head.state_root == root, "a repeat changes nothing"
 
 
+def test_the_entry_of_a_repeat_names_what_the_first_one_names(house: House) -> None:
+    key = KeyRef(house.key("orders").id)
+    for number, request in enumerate(
+        (CreateKey(AES, "new"), RotateKey(key), CreateService("worker", Role.SERVICE), RenewToken("worker"))
+    ):
+        drafts = []
+        for _ in range(2):
+            house.ask(request, idempotency=idempotent(f"{number}"))
+            drafts.append(house.last.draft)
+        first, again = drafts
+        assert again.reason == "replayed"
+        assert (again.action, again.key_id, again.key_version, again.subject) == (
+            first.action,
+            first.key_id,
+            first.key_version,
+            first.subject,
+        )
+        assert again.key_id or again.subject
+    assert house.ledger.verify().valid
+
+
 def test_other_requests_ignore_the_key(house: House) -> None:
     key = KeyRef(house.key().id)
     asked = [house.ask(Encrypt(key, plaintext=b"x"), idempotency=idempotent("a")) for _ in range(2)]

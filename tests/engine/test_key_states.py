@@ -26,6 +26,7 @@ from keyvault_lite.model.requests import (
     GenerateDataKey,
     KeyRequest,
     ListKeys,
+    ListServices,
     ListVersions,
     OpenDataKey,
     ReadKey,
@@ -475,6 +476,23 @@ def test_update_changes_what_is_named(house: House) -> None:
     assert house.size == before + 1
 
 
+def test_a_revoked_key_does_not_rotate_and_says_no_date(house: House) -> None:
+    key = house.key()
+    house.ask(UpdateKey(ref(key), rotation_days=30))
+    house.ask(RevokeKey(ref(key)))
+    for begin in (DestroyKey(ref(key)), None):
+        assert house.ask(ReadKey(ref(key))).rotate_at is None
+        house.refusal(UpdateKey(ref(key), rotation_days=1, description="x"), InvalidState)
+        assert house.ask(ReadKey(ref(key))).description == ""
+        house.ask(UpdateKey(ref(key), rotation_days=0))
+        if begin is not None:
+            house.ask(begin)
+    assert house.ask(RestoreKey(ref(key))).rotate_at is None
+    waiting = house.key()
+    house.ask(DestroyKey(ref(waiting)))
+    assert house.ask(UpdateKey(ref(waiting), rotation_days=1)).rotate_at, "it may yet be restored"
+
+
 def test_a_service_lists_the_keys_it_has_grants_on(house: House) -> None:
     keys = [house.key(name) for name in ("orders-1", "orders-2", "other", None)]
     _, token = house.service("worker", grant("orders-*", "verify"), grant(keys[3].id, "encrypt"))
@@ -487,6 +505,18 @@ def test_a_service_lists_the_keys_it_has_grants_on(house: House) -> None:
     assert len(house.ask(ListKeys()).items) == 4
     for cursor in ("x", "1", "-1.x", "9" * 19 + ".x"):
         house.refusal(ListKeys(after=cursor), InvalidRequest)
+
+
+def test_what_is_set_aside_is_in_no_list(house: House) -> None:
+    keys, services = [house.key() for _ in range(3)], [house.service(name)[0] for name in ("a", "b")]
+    house.ledger.snapshot().quarantine(keys[1].id)
+    house.ledger.snapshot().quarantine(services[0].id)
+    assert [key.id for key in house.ask(ListKeys()).items] == [keys[0].id, keys[2].id]
+    first = house.ask(ListKeys(limit=1))
+    assert [key.id for key in house.ask(ListKeys(limit=1, after=first.next)).items] == [keys[2].id]
+    after = f"{keys[1].created_at}.{keys[1].id}"
+    assert [key.id for key in house.ask(ListKeys(after=after)).items] == [keys[2].id], "it still has its place"
+    assert [service.name for service in house.ask(ListServices()).items] == ["admin", "b"]
 
 
 def test_rotation_by_period_needs_its_time(house: House) -> None:

@@ -214,6 +214,15 @@ def test_the_master_key_reaches_them_and_is_in_no_environment(vault: Vault, way:
     assert vault.stop() == 0
 
 
+@pytest.mark.parametrize("workers", [1, WORKERS])
+def test_a_start_warns_once_of_a_key_that_others_can_read(vault: Vault, workers: int) -> None:
+    (vault.folder / "master.key").chmod(0o644)
+    vault.start("--workers", str(workers))
+    wait_until(lambda: workers == 1 or vault.log.count("requests are answered") == workers, 20)
+    assert vault.stop() == 0
+    assert vault.log.count("is open to other users") == 1
+
+
 def test_timed_work_is_done_once(vault: Vault) -> None:
     first, second = app.open_vault(vault.chosen), app.open_vault(vault.chosen)
     try:

@@ -1,17 +1,20 @@
 """Tokens, logins and policies: whose they are, when they end, and what they come to."""
 
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyvault_lite.engine.transit_policies import compile_rules
+from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Permission, Role
+from keyvault_lite.model.names import ServiceId, new_id
 from keyvault_lite.model.requests import RenewToken, UpdateService
-from keyvault_lite.model.transit_tokens import PolicyRule
+from keyvault_lite.model.transit_tokens import CreateToken, PolicyRule, ReadToken
 from keyvault_lite.wire.vault.policies import read_policy
 from tests.house import House
 from tests.vault.asking import Asker, b64
@@ -365,3 +368,10 @@ def test_the_life_of_a_role(ask: Asker) -> None:
     assert ask.post("sys/auth/approle", {"type": "approle"}, token=service).status == 403
     for path in ("role/x", "role/web/secret-id", "role/web/role-id"):
         assert ask.post(f"auth/approle/{path}", {}, token=service).status == 403
+
+
+def test_a_token_whose_service_is_not_there_is_no_token(house: House) -> None:
+    made = house.ask(CreateToken(orphan=True)).facts.token
+    state = house.ledger.snapshot()
+    state.apply(Change(tokens=(replace(made, service_id=ServiceId(new_id())),)))
+    house.refusal(ReadToken(accessor=made.id), InvalidRequest)

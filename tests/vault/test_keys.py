@@ -2,7 +2,8 @@
 
 import pytest
 
-from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.ledger.ledger import Ledger
+from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.keys import KeyStatus, VersionStatus
 from keyvault_lite.model.names import KeyRef
@@ -11,18 +12,20 @@ from keyvault_lite.model.requests import (
     DestroyKey,
     EnableKey,
     Encrypt,
+    EraseDueKey,
     GenerateDataKey,
     ReadKey,
     ReadPublicKey,
     RestoreKey,
+    RevokeKey,
     Rewrap,
     RotateKey,
     Sign,
     UpdateKey,
     Verify,
 )
-from keyvault_lite.model.transit import RotateDueTransitKey
-from tests.house import House
+from keyvault_lite.model.transit import ReadTransitKey, RestoreTransitKey, RotateDueTransitKey
+from tests.house import DAY, House
 from tests.vault.asking import Asker, b64
 
 KINDS = [
@@ -171,6 +174,16 @@ def test_rotation_by_itself(ask: Asker, house: House) -> None:
     assert house.ask(ReadKey(KeyRef("vault:transit/k"))).rotate_at is None
 
 
+def test_a_revoked_key_takes_no_period(ask: Asker, house: House) -> None:
+    ask.key("k", auto_rotate_period="24h")
+    ref = KeyRef("vault:transit/k")
+    house.ask(RevokeKey(ref))
+    assert "REVOKED" in ask.post("transit/keys/k/config", {"auto_rotate_period": "48h"}).error
+    assert house.ask(ReadKey(ref)).rotate_at is None
+    assert ask.post("transit/keys/k/config", {"auto_rotate_period": 0}).status == 200
+    assert house.ask(ReadKey(ref)).rotate_at is None
+
+
 def test_rotation_is_atomic_whoever_else_rotates(ask: Asker, house: House) -> None:
     ask.key("k")
     answers = house.together(*(ask.asking("POST", "transit/keys/k/rotate", b"{}") for _ in range(20)))
@@ -206,3 +219,16 @@ def test_who_may_make_a_key_by_encrypting(ask: Asker) -> None:
     ask.post("transit/config/keys", {"disable_upsert": False})
     assert ask.post("transit/encrypt/typo", plain, token=token).status == 403
     assert ask.post("transit/config/keys", {"disable_upsert": True}, token=token).status == 403
+
+
+def test_what_was_destroyed_is_absent_by_its_id_too_and_has_no_way_back(
+    ask: Asker, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask.key("k")
+    ref = KeyRef(house.ask(DestroyKey(KeyRef("vault:transit/k"), days=7)).id)
+    now = Ledger.now
+    monkeypatch.setattr(Ledger, "now", lambda ledger: now(ledger) + 8 * DAY)
+    house.system(EraseDueKey(ref))
+    for request in (ReadTransitKey(ref), RestoreTransitKey(ref)):
+        house.refusal(request, NotFound)
+    assert house.ask(ReadKey(ref)).status is KeyStatus.DESTROYED

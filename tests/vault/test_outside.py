@@ -142,3 +142,11 @@ def test_requests_and_chains(ask: Asker) -> None:
     ask.key("derived", type="ed25519", derived=True)
     for name in ("aes", "derived"):
         assert ask.post(f"transit/keys/{name}/csr").status == 400
+
+
+@pytest.mark.parametrize("kind", ["ecdsa-p256", "ed25519", "mldsa-44"])
+def test_a_request_without_a_template_names_nobody(ask: Asker, kind: str) -> None:
+    ask.key("k", type=kind)
+    made = x509.load_pem_x509_csr(ask.post("transit/keys/k/csr").data["csr"].encode())
+    assert made.is_signature_valid
+    assert (len(made.subject.rdns), len(made.extensions)) == (0, 0)

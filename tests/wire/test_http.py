@@ -205,13 +205,42 @@ def test_odd_keys_reach_the_engine_as_they_are(app: Dispatcher, engine: FakeEngi
 
 @pytest.mark.parametrize(
     ("path", "allow"),
-    [(HOT, "POST"), (COLD, "POST"), ("/keys", "GET, POST"), ("/keys/a", "GET, PATCH"), ("/health", "GET")],
+    [
+        (HOT, "POST"),
+        (COLD, "POST"),
+        ("/keys", "GET, HEAD, POST"),
+        ("/keys/a", "GET, HEAD, PATCH"),
+        ("/health", "GET, HEAD"),
+    ],
 )
-@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE", "TRACE", "PROPFIND"])
+@pytest.mark.parametrize("method", ["OPTIONS", "DELETE", "TRACE", "PROPFIND"])
 def test_wrong_methods(app: Dispatcher, engine: FakeEngine, path: str, allow: str, method: str) -> None:
     reply = ask(app, method, path)
     assert (reply.status, reply.headers["allow"]) == (405, allow)
     assert not engine.seen
+
+
+@pytest.mark.parametrize("path", [HOT, COLD])
+def test_head_where_there_is_no_get(app: Dispatcher, engine: FakeEngine, path: str) -> None:
+    reply = ask(app, "HEAD", path)
+    assert (reply.status, reply.headers["allow"]) == (405, "POST")
+    assert not engine.seen
+
+
+@pytest.mark.parametrize("path", ["/health", "/openapi.json", "/docs", "/keys", "/keys/a", "/audit", "/metrics"])
+def test_head_is_get_without_the_body(app: Dispatcher, engine: FakeEngine, path: str) -> None:
+    get, head = (ask(app, method, path) for method in ("GET", "HEAD"))
+    assert (get.status, head.status, head.body) == (200, 200, b"")
+    for name in ("content-length", "content-type", "cache-control"):
+        assert head.headers.get(name) == get.headers.get(name)
+    assert int(head.headers["content-length"]) == len(get.body)
+    assert len(engine.seen) in {0, 2}, "recorded like it"
+
+
+def test_refusals_of_head_have_no_body_either(app: Dispatcher) -> None:
+    for token, query, status in ((None, b"", 401), (TOKEN, b"x=1", 422)):
+        reply = ask(app, "HEAD", "/keys", token=token, query=query)
+        assert (reply.status, reply.body) == (status, b"")
 
 
 def test_where_a_request_came_from(app: Dispatcher, engine: FakeEngine) -> None:

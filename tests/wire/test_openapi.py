@@ -42,6 +42,10 @@ def test_every_route_is_documented_and_no_other() -> None:
     assert documented == {(route.method, route.path) for route in ROUTES} | {("GET", "/health")}
 
 
+def test_every_operation_may_be_refused_to_who_comes_in_plain_http_from_afar() -> None:
+    assert [path for _, path, operation in OPERATIONS if "403" not in operation["responses"]] == []
+
+
 def test_references_lead_somewhere_and_nothing_is_left_over() -> None:
     used = {node["$ref"] for node in _walk(DOCUMENT) if "$ref" in node}
     there = {

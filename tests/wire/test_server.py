@@ -58,6 +58,15 @@ def test_a_request(port: int) -> None:
     assert body == b'{"ciphertext":"aWg=","encrypted_dek":"ZGVr","key_version":1}'
 
 
+def test_after_the_answer_to_head_comes_the_next_answer(port: int) -> None:
+    answers = talk(
+        port, b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", until=b"}"
+    )
+    first, second, _ = answers.split(b"\r\n\r\n", 2)
+    assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert second.startswith(b"HTTP/1.1 404 ")
+
+
 @pytest.mark.parametrize(
     "framing",
     [

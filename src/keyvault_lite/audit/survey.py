@@ -92,8 +92,7 @@ class Survey:
         own = _computed(row)
         if row[_PREV_HASH] in (self._doubtful or ()) or (own is not None and row[_HASH] == own):
             here = replace(here, head=row[_PREV_HASH])
-            if leaves:
-                leaves[-1] = here.head
+            leaves[-1] = here.head
         if row[_STATE_ROOT] is None and type(row[_STATE_SEQ]) is int and here.state_seq <= row[_STATE_SEQ] <= here.size:
             here = replace(here, state_seq=row[_STATE_SEQ])
         self._check.position = here

@@ -1,16 +1,14 @@
 """`kvl audit export`: a folder that proves what it says to somebody who has neither the vault nor this program."""
 
 import json
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from keyvault_lite.cli.client import Client, Json, Parameters
 from keyvault_lite.cli.failure import CannotRun
+from keyvault_lite.cli.files import appearing, check_new
 
 VERIFIER: Final = "verify_receipt.py"
 
@@ -40,7 +38,9 @@ def export(
 
     The reading is in the log too; its own entries are left out. The folder appears whole or not at all.
     """
-    with _appearing(folder) as place:
+    check_new(folder)
+    with appearing(folder.absolute()) as place:
+        place.mkdir()
         opening = client.get("/audit/public-key")
         _write(place / "log.vkey", f"{opening.json()['verifier_key']}\n")
         _write(place / "README.txt", README)
@@ -77,20 +77,3 @@ def _verifier() -> str:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
-
-
-@contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder beside the place, renamed into it when the block has ended without an error."""
-    if folder.exists() or folder.is_symlink():
-        raise CannotRun(f"{folder} exists already and is left as it is")
-    folder = folder.absolute()
-    part = folder.with_name(f".{folder.name[:200]}.{secrets.token_hex(8)}.part")
-    try:
-        # Made in here: a signal that comes right after must not leave it either.
-        part.mkdir()
-        yield part
-        part.rename(folder)
-    except BaseException:  # also Ctrl-C: a part must not stay
-        shutil.rmtree(part, ignore_errors=True)
-        raise

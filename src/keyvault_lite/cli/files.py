@@ -65,17 +65,29 @@ def writing(path: str | None, *, mode: int = ORDINARY, binary: bool = True) -> I
 
 @contextmanager
 def _replacing(target: Path, mode: int) -> Iterator[BinaryIO]:
-    part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.part")
-    try:
-        # Opened in here: a signal that comes right after must not leave it either.
+    with appearing(target) as part:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """Where to make a file or folder, beside its place: renamed into it if the block ends without an error, else gone.
+
+    It is made within the block, so that a signal that comes right after its making does not leave it either.
+    """
+    part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.part")
+    try:
+        yield part
         part.replace(target)
     except BaseException:  # also Ctrl-C: a part must not stay
-        part.unlink(missing_ok=True)
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
         raise
     directory = os.open(target.parent, os.O_RDONLY)
     try:
@@ -97,8 +109,8 @@ def _pour(source: BinaryIO, target: BinaryIO) -> None:
 
 
 def check_new(path: Path | None) -> None:
-    """Raise CannotRun if a file to be created is there already: before anything is done whose result it holds."""
-    if path is not None and path.exists():
+    """Raise CannotRun if what is to be created is there already: before anything is done whose result it holds."""
+    if path is not None and (path.exists() or path.is_symlink()):
         raise CannotRun(f"{path} exists already and is left as it is")
 
 

@@ -18,6 +18,8 @@ DOCUMENTATION_SAMPLE: Final = encode_base64(bytes(range(SIZE)))
 """The one value that documentation may print as a master key. It is public, hence refused."""
 _MAX_FILE: Final = 1024
 _log: Final = logger("master-key")
+_warned: Final[set[str]] = set()
+"""Master key files that the operator was warned of: once is enough, however often they are read."""
 _BOTH: Final = "KEYVAULT_MASTER_KEY and KEYVAULT_MASTER_KEY_FILE"
 
 
@@ -112,6 +114,11 @@ def read_text(path: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
+def warned_of(path: str) -> None:
+    """Warn of that file no more: here, or for a process whose parent has done it."""
+    _warned.add(path)
+
+
 def _check_mode(path: str, descriptor: int) -> None:
     """Warn of a file that other users of the machine can read or write.
 
@@ -124,5 +131,6 @@ def _check_mode(path: str, descriptor: int) -> None:
         return
     if about.st_uid == 0 and os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
         return
-    if about.st_mode & 0o077:
+    if about.st_mode & 0o077 and path not in _warned:
+        warned_of(path)
         _log.warning("the master key file %s is open to other users; run: chmod 600 %s", path, path)

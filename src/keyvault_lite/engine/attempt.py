@@ -4,6 +4,7 @@ It is called on a state and may be called again on a later one; each call decide
 """
 
 import hashlib
+import json
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -163,8 +164,7 @@ class Attempt:
         if idempotency is not None:
             replayed = self._replay(idempotency, scene)
             if replayed is not None:
-                draft = self._succeeded(request, scene, Done(replayed))
-                return Outcome((replace(draft, reason=REPLAYED),), replayed)
+                return Outcome((replace(self._succeeded(request, scene, replayed), reason=REPLAYED),), replayed.result)
         done = HANDLERS[type(request)](request, scene)
         if done.change is not None and self._ledger.frozen and type(request) is not Repair:
             raise IntegrityViolation("stored objects are in quarantine: nothing can be changed until `kvl repair`")
@@ -172,7 +172,7 @@ class Attempt:
             (self._succeeded(request, scene, done),),
             done.result,
             done.change,
-            None if idempotency is None else self._keep(idempotency, scene, done.result),
+            None if idempotency is None else self._keep(idempotency, scene, done),
         )
 
     def _batch(self, batch: Batch, scene: Scene) -> Outcome:
@@ -255,16 +255,19 @@ class Attempt:
 
     # Idempotency
 
-    def _replay(self, idempotency: Idempotency, scene: Scene) -> Replayed | None:
+    def _replay(self, idempotency: Idempotency, scene: Scene) -> Done | None:
+        """What was done first, as far as its repetition tells of it: the reply as written, and what it was about."""
         digest = _key_digest(idempotency)
         kept = scene.state.reply(scene.principal.service_id, digest)
         if kept is None or kept.expires_at <= scene.now:
             return None
         if kept.body_digest != idempotency.body_digest:
             raise Conflict("this Idempotency-Key was used with another request")
-        return Replayed(self._keyring.open_reply(_row_id(kept), _binding(kept), kept.sealed))
+        about, _, body = self._keyring.open_reply(_row_id(kept), _binding(kept), kept.sealed).partition(b"\n")
+        key_id, key_version, subject = json.loads(about)
+        return Done(Replayed(body), key_id=key_id, key_version=key_version, subject=subject)
 
-    def _keep(self, idempotency: Idempotency, scene: Scene, result: object) -> StoredReply:
+    def _keep(self, idempotency: Idempotency, scene: Scene, done: Done) -> StoredReply:
         reply = StoredReply(
             service_id=scene.principal.service_id,
             key_digest=_key_digest(idempotency),
@@ -272,8 +275,9 @@ class Attempt:
             expires_at=scene.now + KEEP_REPLIES,
             sealed=b"",
         )
-        sealed = self._keyring.seal_reply(_row_id(reply), _binding(reply), idempotency.render(result))
-        return replace(reply, sealed=sealed)
+        about = json.dumps([done.key_id, done.key_version, done.subject]).encode()
+        text = b"\n".join((about, idempotency.render(done.result)))
+        return replace(reply, sealed=self._keyring.seal_reply(_row_id(reply), _binding(reply), text))
 
 
 def _key_digest(idempotency: Idempotency) -> bytes:

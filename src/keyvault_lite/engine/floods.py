@@ -102,8 +102,7 @@ class FloodGate:
     async def _close(self, source: str | None, window: _Window) -> None:
         await asyncio.sleep(max(0.0, window.began + WINDOW - time.monotonic()))
         # From here on failed logins open a new second.
-        if self._windows.get(source) is window:
-            del self._windows[source]
+        del self._windows[source]
         window.strikes = window.strikes + 1 if window.singles > MANY else 0
         self._last[source] = time.monotonic(), window.strikes
         await self._record(source, window.counted)

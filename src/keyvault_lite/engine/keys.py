@@ -140,6 +140,8 @@ def update(request: UpdateKey, scene: Scene) -> Done:
         refuse_transit(key)
         _require_own_material(key)
         days = request.rotation_days or None
+        if days is not None and key.revoked:
+            raise InvalidState("the key is REVOKED: it does not rotate any more")
         changed = replace(changed, rotation_days=days, rotate_at=None if days is None else scene.now + days * DAY)
     return _changed(key, changed)
 

@@ -115,7 +115,7 @@ class Lanes:
         self.costly = Lane("costly", threads=2, waiting=512)
         """RSA, ML-DSA, large curves: milliseconds each."""
         self.making = Lane("making", threads=1, waiting=256)
-        """New RSA keys, and what may be one. One at a time: each takes a core for as long as it lasts."""
+        """New RSA keys. One at a time: each takes a core for as long as it lasts."""
         self.bulk = Lane("bulk", threads=2, waiting=256)
         """Batches under quick keys."""
         self.reading = Lane("reading", threads=2, waiting=256)
@@ -165,13 +165,13 @@ def _is_costly(request: KeyRequest, find_key: Callable[[KeyRequest], Key | None]
 
 
 def _may_take_long(request: Request, find_key: Callable[[KeyRequest], Key | None]) -> bool:
-    """Whether what is made is an RSA key, or cannot be told beforehand."""
+    """Whether what is made is an RSA key."""
     if isinstance(request, (CreateKey, CreateTransitKey)):
         return request.spec.type is KeyType.RSA
-    if type(request) in aws.MAKING or not isinstance(request, KeyRequest):
-        return True
+    if type(request) in aws.MAKING:
+        return aws.makes_rsa(request)
     try:
-        key = find_key(request)
+        key = find_key(request) if isinstance(request, KeyRequest) else None
     except IntegrityViolation:
         return False
     return key is not None and key.spec.type is KeyType.RSA

@@ -154,6 +154,8 @@ def configure(request: ConfigureTransitKey, scene: Scene) -> Done:
     )
     rotate_at = key.rotate_at
     if request.rotate_seconds is not None and request.rotate_seconds != rules.rotate_seconds:
+        if request.rotate_seconds and key.revoked:
+            raise InvalidState("the key is REVOKED: it does not rotate any more")
         changed = replace(changed, rotate_seconds=request.rotate_seconds)
         rotate_at = _rotates_at(changed, scene.now)
     _check_minima(changed)
@@ -255,7 +257,7 @@ def restore(_: RestoreTransitKey, scene: Scene) -> Done:
         raise NotFound("no such key")
     if key.status is KeyStatus.ACTIVE:
         return Done(shown(key, rules, "key was already restored"))
-    if key.status is KeyStatus.REVOKED or key.was_revoked:
+    if key.revoked:
         raise InvalidState("the key is REVOKED")
     changed = replace(rules, deleted=Deleted.NO)
     after = replaced(key, changed, status=KeyStatus.ACTIVE, destroy_at=None, rotate_at=_rotates_at(changed, scene.now))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.access.authorize import ROLE_REFUSAL
-from keyvault_lite.access.leases import DEPTH, ancestors_live
+from keyvault_lite.access.leases import ancestors_live
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
@@ -65,11 +65,9 @@ def named_token(request: TokenRequest, scene: Scene) -> Token:
 def _descends(token: Token, scene: Scene) -> bool:
     """Whether a token is the caller's own, or was made with it or with one that was."""
     found: Token | None = token
-    for _ in range(DEPTH):
-        if found is None or found.id == scene.principal.token_id:
-            return found is not None
+    while found is not None and found.id != scene.principal.token_id:
         found = None if found.parent is None else scene.state.token(found.parent)
-    return False
+    return found is not None
 
 
 def _service(token: Token, scene: Scene) -> Service:

@@ -101,16 +101,18 @@ class State:
         return [one for one in list(self._services.values()) if one.role is Role.ADMIN and one.active]
 
     def keys_after(self, place: Place | None) -> Iterator[Key]:
-        """The keys in order of creation, from the first after `place`."""
+        """The keys that verify in order of creation, from the first after `place`."""
         order = self._key_order
         for _, key_id in order[0 if place is None else bisect_right(order, place) :]:
-            yield self._keys[KeyId(key_id)]
+            if key_id not in self._quarantine:
+                yield self._keys[KeyId(key_id)]
 
     def services_after(self, place: Place | None) -> Iterator[Service]:
-        """The services in order of creation, from the first after `place`."""
+        """The services that verify in order of creation, from the first after `place`."""
         order = self._service_order
         for _, service_id in order[0 if place is None else bisect_right(order, place) :]:
-            yield self._services[ServiceId(service_id)]
+            if service_id not in self._quarantine:
+                yield self._services[ServiceId(service_id)]
 
     def slots(self) -> tuple[Slot, ...]:
         """Every slot that is not removed."""

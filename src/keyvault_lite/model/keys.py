@@ -310,6 +310,11 @@ class Key:
         return tuple(name.text for name in self.names)
 
     @property
+    def revoked(self) -> bool:
+        """Whether the whole key is revoked, waiting for its destruction or not."""
+        return self.status is KeyStatus.REVOKED or self.was_revoked
+
+    @property
     def active(self) -> KeyVersion | None:
         """The one ACTIVE version: always the newest, or none once the whole key is revoked or destroyed."""
         newest = self.versions[-1]

@@ -58,15 +58,20 @@ def build(
     )
     for route in ROUTES:
         if not route.hot:
-            app.add_api_route(route.path, _endpoint(native, route), methods=[route.method])
+            app.add_api_route(route.path, _endpoint(native, route), methods=_methods(route.method))
     for path, content in _public(native).items():
-        app.add_api_route(path, _open(content), methods=["GET"])
+        app.add_api_route(path, _open(content), methods=_methods("GET"))
     hot = {route.path.removeprefix("/keys/{key_id}/"): partial(native.answer, route) for route in ROUTES if route.hot}
     return Dispatcher(app, hot=hot, mounts=mounts, loopback_only=loopback_only)
 
 
-def _response(reply: Reply) -> Response:
-    response = Response(reply.body, status_code=reply.status)
+def _methods(method: str) -> list[str]:
+    """HEAD stands beside every GET: it is judged and recorded like it, and answered without the body."""
+    return ["GET", "HEAD"] if method == "GET" else [method]
+
+
+def _response(request: HttpRequest, reply: Reply) -> Response:
+    response = Response(b"" if request.method == "HEAD" else reply.body, status_code=reply.status)
     response.raw_headers = reply.headers
     return response
 
@@ -76,7 +81,7 @@ def _endpoint(native: Native, route: Route) -> Endpoint:
 
     async def endpoint(request: HttpRequest) -> Response:
         target = "" if parameter is None else request.path_params[parameter]
-        return _response(await native.answer(route, Exchange(request.scope, request.receive), target))
+        return _response(request, await native.answer(route, Exchange(request.scope, request.receive), target))
 
     return endpoint
 
@@ -88,11 +93,11 @@ def _open(content: Callable[[Exchange], Reply]) -> Endpoint:
         exchange = Exchange(request.scope, request.receive)
         try:
             refuse_query(read_query(exchange.query))
-            return _response(content(exchange))
+            return _response(request, content(exchange))
         except KeyVaultError as error:
-            return _response(exchange.problem(error))
+            return _response(request, exchange.problem(error))
         except Exception as error:  # noqa: BLE001  (answered, and its message never shown)
-            return _response(exchange.problem(exchange.defect(error)))
+            return _response(request, exchange.problem(exchange.defect(error)))
 
     return endpoint
 
@@ -125,5 +130,5 @@ async def _refuse(request: HttpRequest, error: Exception) -> Response:
         for method in route.methods
     }
     if allow:
-        return _response(exchange.problem(MethodNotAllowed(), allow=", ".join(sorted(allow))))
-    return _response(exchange.problem(NotFound()))
+        return _response(request, exchange.problem(MethodNotAllowed(), allow=", ".join(sorted(allow))))
+    return _response(request, exchange.problem(NotFound()))

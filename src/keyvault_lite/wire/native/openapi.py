@@ -23,6 +23,7 @@ A self-hosted key management service. Keys stay inside; every call is on a tampe
 Authenticate with `Authorization: Bearer kvl_…`. Bodies are JSON in UTF-8 of at most 1 MiB, byte fields are standard
 base64 with padding, times are RFC 3339 in UTC, `null` is the same as absent, unknown fields are refused. Errors are
 `application/problem+json` (RFC 9457) with a stable `code`. `Audit-Id` is the number of the entry that records the call.
+HEAD is answered where GET is, without the body.
 """
 _TAGS: Final = {
     Tag.KEYS: "Keys, their versions and their states. `{key_id}` is a key's id or its name.",
@@ -38,7 +39,7 @@ _RESPONSES: Final = "#/components/responses/"
 _REFUSALS: Final = {
     400: "The body does not parse, or a ciphertext does not open.",
     401: "No valid token.",
-    403: "The role, or the grant on this key, does not allow it.",
+    403: "The role, or the grant on this key, does not allow it; or plain HTTP came from another machine.",
     404: "No such object, or none that the caller may know of.",
     409: "The request contradicts what is there, or the key's state forbids it.",
     413: "A size limit is exceeded.",
@@ -248,6 +249,7 @@ def _health() -> Schema:
         "security": [],
         "responses": {
             "200": told("It serves."),
+            "403": {"$ref": f"{_RESPONSES}403"},
             "422": {"$ref": f"{_RESPONSES}422"},
             "503": told("It cannot serve; `status` names why."),
         },

@@ -1,0 +1,91 @@
+"""What protects the process is said as it is: nothing is claimed that the system did not grant."""
+
+import os
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from keyvault_lite.crypto import hygiene
+from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
+
+NAME = "KEYVAULT_MASTER_KEY"
+
+
+class System:
+    """A system that grants what it is told to; this process is not changed."""
+
+    def __init__(self) -> None:
+        self.limit = resource.RLIM_INFINITY
+        self.refuses: frozenset[str] = frozenset()
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def call(*_: object) -> int:
+            self.calls.append(name)
+            return -1 if name in self.refuses else 0
+
+        return call
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> System:
+    made = System()
+
+    def set_limit(*_: object) -> None:
+        if "setrlimit" in made.refuses:
+            raise ValueError("not allowed to raise maximum limit")
+
+    def opened(path: str, **how: Any) -> Any:  # noqa: ANN401
+        if "open" in made.refuses:
+            raise FileNotFoundError(path)
+        return Path(path).open(**how)
+
+    monkeypatch.setattr(hygiene, "ctypes", SimpleNamespace(CDLL=lambda *_, **__: made))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (made.limit, made.limit))
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    monkeypatch.setattr(hygiene, "open", opened, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    return made
+
+
+def test_memory_is_locked_where_all_of_it_can_be(system: System) -> None:
+    assert protect_process().memory_locked
+    system.refuses = frozenset({"mlockall"})
+    assert not protect_process().memory_locked
+
+
+def test_under_a_limit_memory_is_not_locked(system: System) -> None:
+    system.limit = 8 << 20
+    assert not protect_process().memory_locked
+    assert "mlockall" not in system.calls
+
+
+@pytest.mark.parametrize(("refused", "field"), [("setrlimit", "core_dumps_off"), ("prctl", "not_dumpable")])
+def test_what_the_system_refuses_is_not_claimed(system: System, refused: str, field: str) -> None:
+    assert getattr(protect_process(), field)
+    system.refuses = frozenset({refused})
+    assert not getattr(protect_process(), field)
+
+
+def test_a_system_that_tells_of_no_swap(system: System) -> None:
+    system.refuses = frozenset({"open"})
+    assert not protect_process().swap_in_use
+
+
+def test_the_master_key_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NAME, "secret")
+    forget_environment_key()
+    assert NAME not in os.environ
+    forget_environment_key()
+
+
+def test_a_master_key_that_the_system_has_forgotten_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NAME, "secret")
+    os.unsetenv(NAME)  # the C library does not have it any more, Python does not know
+    forget_environment_key()
+    assert NAME not in os.environ
