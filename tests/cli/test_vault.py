@@ -89,14 +89,15 @@ def test_serve_hands_over_what_was_said(kvl: Kvl, calls: Calls) -> None:
 def test_verify_of_a_clean_vault(kvl: Kvl, calls: Calls) -> None:
     assert kvl("verify").out == "clean: 7 entries\n"
     assert json.loads(kvl("verify", "--public", "-o", "json").out) == {"ok": True, "entries": 7, "findings": []}
-    plain = {"public": False, "key": None, "against": None, "progress": None}
+    plain = {"public": False, "key": None, "against": None, "archive": None, "progress": None}
     assert [call[2] for call in calls] == [plain, plain | {"public": True}]
 
 
 def test_verify_takes_a_key_and_a_kept_checkpoint(kvl: Kvl, calls: Calls, tmp_path: Path) -> None:
     (tmp_path / "old.txt").write_text("a checkpoint")
     assert kvl("verify", "--public", "--key", "vkey", "--against", str(tmp_path / "old.txt")).code == 0
-    assert calls[0][2] == {"public": True, "key": "vkey", "against": "a checkpoint", "progress": None}
+    given = {"public": True, "key": "vkey", "against": "a checkpoint", "archive": None, "progress": None}
+    assert calls[0][2] == given
     assert kvl("verify", "--key", "vkey").code == 2
     assert kvl("verify", "--against", str(tmp_path / "absent")).code == 2
 
