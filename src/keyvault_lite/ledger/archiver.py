@@ -44,18 +44,19 @@ def boundary(connection: driver.Connection, *, archived: int, size: int, before:
 
 
 def make_segment(
-    connection: driver.Connection, known: Known, note: str, shelf: Shelf, *, after: Segment | None, last: int
+    connection: driver.Connection, known: Known, shelf: Shelf, *, after: Segment | None, last: int
 ) -> Segment:
     """A file on the shelf with the entries behind `after` up to `last`, checked whole and proven to be the log's.
 
-    One that a run which was cut off has left is taken instead of writing another. `note` is the newest signed
-    checkpoint, of `known` or of fewer entries. Raises IntegrityViolation if anything does not verify.
+    One that a run which was cut off has left is taken instead of writing another. Raises IntegrityViolation if
+    anything does not verify.
     """
     start = 0 if after is None else after.last
     position = _genesis(shelf) if after is None else end_of(after)
     tree = tile_reader(connection, known)
     found = shelf.find(start + 1, last, position)
     if found is None or not _is_under(found, tree, known):
+        note = known.checkpoint
         size = int(note.split("\n", 2)[1])
         end = End(_position(connection, last), note, tuple(consistency_proof(tree.node, last, size)))
         edge = _edge(tree, start).to_bytes()

@@ -366,11 +366,12 @@ class Ledger:
         with self._reading() as connection:
             after = newest_segment(connection, self._authority)
             try:
-                return make_segment(connection, known, known.checkpoint, shelf, after=after, last=last)
+                if after is None or after.last < last:
+                    return make_segment(connection, known, shelf, after=after, last=last)
             except IntegrityViolation:
-                if newest_segment(connection, self._authority) != after:
-                    raise Conflict("other entries were archived meanwhile; nothing was done") from None
-                raise
+                if newest_segment(connection, self._authority) == after:
+                    raise
+        raise Conflict("other entries were archived meanwhile; nothing was done")
 
     def give_space_back(self) -> None:
         """Rewrite the database file without the space that deleted entries have left. Everybody waits for it."""
