@@ -1,7 +1,7 @@
 """What an operator does with a vault that need not be served: have it checked, and see to its anchor."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +17,22 @@ from keyvault_lite.app import (
     perform,
     shared_anchor,
 )
+from keyvault_lite.audit.checkpoint import MAX_SIZE
+from keyvault_lite.audit.entry import row_entry
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import WrongMasterKey
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger.anchor import DamagedAnchor, FileAnchor, Mark, where_it_stands
 from keyvault_lite.ledger.archiver import SEGMENT
-from keyvault_lite.ledger.check import Identity, Means, check, verification_of
+from keyvault_lite.ledger.check import Identity, Means, check, identity_of, verification_of
 from keyvault_lite.ledger.inspection import Progress
 from keyvault_lite.ledger.ledger import open_database, stored_slots
 from keyvault_lite.ledger.offline import read_offline
+from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.trust import Accepted, Trusted, check_accepted, describe_loss, judge
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import Conflict, NotFound
+from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.replies import Finding, Verification
 from keyvault_lite.model.requests import ArchiveEntries, TrustAnchor
@@ -138,6 +142,22 @@ async def _archive(
         if progress is not None:
             progress(archived - first, until - first)
     return tuple(segments)
+
+
+def read_archive(
+    chosen: Settings, folder: Path, *, key: str | None = None, first: int = 1, last: int = MAX_SIZE
+) -> Iterator[Entry]:
+    """The entries in files of archived segments, which prove themselves with the log's verifier key.
+
+    Needs neither database nor master key. The key is `key`, or the one that the anchor remembers.
+    """
+    if key is None:
+        mark = show_anchor(chosen).mark
+        if mark is None:
+            raise NotFound("there is no anchor that knows the log's verifier key: name it (--key)")
+        key = mark.verifier_key
+    for row in Shelf(folder, identity_of(key), verify_ed25519).read(first=first, last=last):
+        yield row_entry(row)
 
 
 def verify(

@@ -246,6 +246,25 @@ def test_a_kept_reply_may_name_an_archived_entry(house: House, to: Path) -> None
     house.refusal(CreateKey(AES, "once"), IntegrityViolation, idempotency=idempotent("once"))
 
 
+def test_files_are_read_without_the_vault(house: House, to: Path, tmp_path: Path) -> None:
+    before = house.log()
+    key = house.ledger.log_key().verifier_key
+    archive(house.chosen, to, keep=800)
+    use(house, 300)
+    archive(house.chosen, to, keep=300)
+    nowhere = chosen(tmp_path, "")
+    assert list(custody.read_archive(nowhere, to, key=key)) == before[: house.ask(ListAudit(limit=1)).archived]
+    assert list(custody.read_archive(house.chosen, to, first=255, last=258)) == before[254:258]
+    with pytest.raises(NotFound):
+        next(custody.read_archive(nowhere, to))
+    file = max(to.iterdir())
+    data = lzma.decompress(file.read_bytes())
+    file.write_bytes(lzma.compress(data.replace(b"encrypt", b"decrypt", 1)))
+    assert list(custody.read_archive(house.chosen, to, last=256)) == before[:256]
+    with pytest.raises(IntegrityViolation, match=file.name):
+        list(custody.read_archive(house.chosen, to, first=257))
+
+
 # Beside others
 
 

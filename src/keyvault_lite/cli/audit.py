@@ -235,6 +235,39 @@ def archive(
     note(f"entries 1 to {done.archived} are archived" if done.archived else "nothing is archived")
 
 
+@app.command("read")
+def read(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where `kvl audit archive` has put its files.")],
+    *,
+    first: Annotated[int, typer.Option("--from", metavar="ID", min=1, help="The first entry.")] = 1,
+    last: Annotated[int | None, typer.Option("--to", metavar="ID", min=1, help="The last entry.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="VKEY", help="The log's verifier key, instead of the anchor's.")
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Print archived entries, oldest first; as JSON one object a line. Each file is checked whole before.
+
+    Needs no vault and no master key. Exit code 1 if a file does not verify.
+    """
+    import msgspec
+
+    from keyvault_lite import custody, settings
+    from keyvault_lite.audit.checkpoint import MAX_SIZE
+    from keyvault_lite.model.errors import IntegrityViolation
+    from keyvault_lite.wire.native import render
+
+    if not folder.is_dir():
+        raise CannotRun(f"{folder} is not a folder")
+    with starting():
+        chosen = settings.load()
+    try:
+        for entry in custody.read_archive(chosen, folder, key=key, first=first, last=last or MAX_SIZE):
+            _print_line(msgspec.to_builtins(render.entry(entry, None)), output)
+    except IntegrityViolation as error:
+        raise Refused(f"the archive does not verify: {error.detail}") from None
+
+
 @app.command("public-key")
 def public_key(*, output: OutputOption = Format.TABLE) -> None:
     """Print the verifier key of the log: for a witness, for verifiers of receipts. It changes with the log's epoch."""

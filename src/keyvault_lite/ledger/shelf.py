@@ -87,6 +87,23 @@ class Shelf:
             if reader.end is None or reader.end.position != end_of(segment):
                 raise InvalidSegment("does not end where the record says")
 
+    def read(self, *, first: int, last: int) -> Iterator[Row]:
+        """The entries from `first` to `last` that files in the folder hold, each file proven whole before any of it.
+
+        Needs nothing but the folder and the log's public key. Raises InvalidSegment, BrokenChain and the like.
+        """
+        for path in sorted(self.folder.glob(f"audit-*{SUFFIX}")):
+            try:
+                with self._opened(path) as reader:
+                    if reader.start.last < first or reader.start.first > last:
+                        continue
+                self._examined(path, "")
+                with self._opened(path) as reader:
+                    for rows, _ in reader.entries():
+                        yield from (row for row in rows if first <= row[0] <= last)
+            except IntegrityViolation as error:
+                raise InvalidSegment(f"{path.name}: {error.detail}") from None
+
     def others(self, segments: Iterable[Segment]) -> list[str]:
         """The names of files of segments that are on no record."""
         known = {segment.file for segment in segments}
