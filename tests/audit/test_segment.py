@@ -3,6 +3,7 @@
 import io
 import random
 from collections.abc import Iterator
+from hashlib import sha256
 
 import pytest
 
@@ -85,6 +86,10 @@ def test_it_comes_back_as_it_went_in(log: list[Row], first: int, last: int) -> N
     assert reader.start.position == position(log, first - 1)
     assert reader.end == End(position(log, last), "a checkpoint", (bytes(32), bytes(range(32))))
     assert reader.root == edge(log, last).root()
+
+
+def test_the_format_is_a_promise(log: list[Row]) -> None:
+    assert sha256(segment(log, 257, 768)).hexdigest() == "0783834a84e66178e591afde00e45f0956260c18ea8e252ccbac722493a4be63"
 
 
 def test_no_byte_of_it_can_be_another(log: list[Row]) -> None:
