@@ -89,7 +89,8 @@ def test_it_comes_back_as_it_went_in(log: list[Row], first: int, last: int) -> N
 
 
 def test_the_format_is_a_promise(log: list[Row]) -> None:
-    assert sha256(segment(log, 257, 768)).hexdigest() == "0783834a84e66178e591afde00e45f0956260c18ea8e252ccbac722493a4be63"
+    expected = "0783834a84e66178e591afde00e45f0956260c18ea8e252ccbac722493a4be63"
+    assert sha256(segment(log, 257, 768)).hexdigest() == expected
 
 
 def test_no_byte_of_it_can_be_another(log: list[Row]) -> None:
