@@ -30,7 +30,7 @@ from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.trust import Accepted
 from keyvault_lite.model.archive import PREFIX, Segment
 from keyvault_lite.model.encoding import decode_base64
-from keyvault_lite.model.errors import Archived, AuditUnavailable, Conflict, IntegrityViolation, InvalidState, NotFound
+from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, InvalidState, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef
@@ -225,7 +225,7 @@ def test_a_page_that_is_read_while_it_goes(house: House, to: Path, monkeypatch: 
 
 def test_receipts(house: House, to: Path) -> None:
     archive(house.chosen, to, keep=300)
-    refused = house.refusal(ReadReceipt(5), Archived)
+    refused = house.refusal(ReadReceipt(5), NotFound)
     assert refused.code == "not_found"
     assert "archived" in refused.detail
     assert house.refusal(ReadReceipt(10**9), NotFound).detail == "no such entry"

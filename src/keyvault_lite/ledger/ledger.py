@@ -38,12 +38,12 @@ from keyvault_lite.ledger.upgrade import OLDER, REVISION, revision_of, upgrade
 from keyvault_lite.ledger.witnessed import Confirmation, Witness
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import (
-    Archived,
     AuditUnavailable,
     Conflict,
     IntegrityViolation,
     InvalidRequest,
     KeyVaultError,
+    NotFound,
 )
 from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.keyring import Slot
@@ -337,13 +337,13 @@ class Ledger:
         return 0 if segment is None else segment.last
 
     def entry(self, entry_id: int) -> Entry | None:
-        """One entry of the log, proven as well. Raises Archived for one that was."""
+        """One entry of the log, proven as well. Raises NotFound, which says so, for one that was archived."""
         with self._reading() as connection:
             entry = read_entry(connection, entry_id)
             if entry is not None:
                 self._prove(connection, (entry,))
             elif 0 < entry_id <= (last := self._archived_up_to(connection)):
-                raise Archived(f"the entries up to {last} are archived: this one is in a file, not in the vault")
+                raise NotFound(f"the entries up to {last} are archived: this one is in a file, not in the vault")
             return entry
 
     # Retention

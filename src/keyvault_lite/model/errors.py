@@ -57,10 +57,6 @@ class Hidden(NotFound):
     """No object that this caller may know of; whether there is one is not told. A dialect may say forbidden instead."""
 
 
-class Archived(NotFound):
-    """It is not here any more, but in an archive; `detail` says so."""
-
-
 class MethodNotAllowed(KeyVaultError):
     """The path exists, the method does not."""
 
