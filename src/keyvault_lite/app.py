@@ -21,6 +21,7 @@ from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.anchor import SAME_DIRECTORY, FileAnchor, where_it_stands
 from keyvault_lite.ledger.ledger import Ledger, open_database, prepare
+from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, NotFound
 from keyvault_lite.model.identity import SystemCredential
@@ -100,10 +101,13 @@ def _origin() -> Origin:
     return Origin(request_id=os.urandom(16))
 
 
-def open_vault(chosen: Settings, *, quarantine: bool = False, anchored: bool = True) -> Vault:
+def open_vault(
+    chosen: Settings, *, quarantine: bool = False, anchored: bool = True, archive: Path | None = None
+) -> Vault:
     """Open an initialised vault, every check included. Raises one of CANNOT_START.
 
-    With `quarantine`, what does not verify is set aside where that is possible. Without `anchored`, the anchor is
+    With `quarantine`, what does not verify is set aside where that is possible; `archive` is the folder with what was
+    archived, which may be needed to name it. Without `anchored`, the anchor is
     neither compared nor written: for `trust_anchor` alone.
     """
     master = master_key(chosen)
@@ -114,7 +118,8 @@ def open_vault(chosen: Settings, *, quarantine: bool = False, anchored: bool = T
         _refuse_emptied(chosen, database)
         raise NotFound("the vault is not initialised; run `kvl init`")
     keyring = Keyring.open(slots, master)
-    return _compose(chosen, database, master, keyring, quarantine=quarantine, anchored=anchored)
+    shelf = None if archive is None else Shelf(archive, keyring, verify_ed25519)
+    return _compose(chosen, database, master, keyring, quarantine=quarantine, anchored=anchored, shelf=shelf)
 
 
 def is_shared(anchor: str | None) -> bool:
@@ -180,10 +185,11 @@ def _compose(
     *,
     quarantine: bool = False,
     anchored: bool = True,
+    shelf: Shelf | None = None,
 ) -> Vault:
     client = None if chosen.witness is None or not anchored else _witness_client(chosen, chosen.witness)
     anchor = open_anchor(chosen, database, keyring) if anchored else None
-    ledger = Ledger.open(database, keyring, anchor, quarantine=quarantine)
+    ledger = Ledger.open(database, keyring, anchor, quarantine=quarantine, shelf=shelf)
     watch = None if client is None else Watch(ledger, client, max_age=chosen.witness_max_age)
     vault = Vault(database, master, keyring, anchor, ledger, Engine(ledger, keyring), watch)
     ledger.witnesses = tuple(one for one in (watch, anchor) if isinstance(one, Watch | SharedAnchor))
@@ -282,11 +288,11 @@ def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False)
     asyncio.run(run())
 
 
-def repair(chosen: Settings) -> tuple[Finding, ...]:
+def repair(chosen: Settings, *, archive: Path | None = None) -> tuple[Finding, ...]:
     """Give up, on record, every object that does not verify, so that the vault can be managed again. Returns them."""
 
     async def run() -> tuple[Finding, ...]:
-        vault = open_vault(chosen, quarantine=True)
+        vault = open_vault(chosen, quarantine=True, archive=archive)
         try:
             given_up: set[str] = set()
             for one in vault.ledger.lost:

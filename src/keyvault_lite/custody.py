@@ -1,12 +1,14 @@
 """What an operator does with a vault that need not be served: have it checked, and see to its anchor."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from keyvault_lite.app import (
     AnyAnchor,
+    Vault,
     file_anchor,
     is_shared,
     master_key,
@@ -15,19 +17,25 @@ from keyvault_lite.app import (
     perform,
     shared_anchor,
 )
+from keyvault_lite.audit.checkpoint import MAX_SIZE
+from keyvault_lite.audit.entry import row_entry
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import WrongMasterKey
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger.anchor import DamagedAnchor, FileAnchor, Mark, where_it_stands
-from keyvault_lite.ledger.check import Identity, Means, check, verification_of
+from keyvault_lite.ledger.archiver import SEGMENT
+from keyvault_lite.ledger.check import Identity, Means, check, identity_of, verification_of
 from keyvault_lite.ledger.inspection import Progress
 from keyvault_lite.ledger.ledger import open_database, stored_slots
 from keyvault_lite.ledger.offline import read_offline
+from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.trust import Accepted, Trusted, check_accepted, describe_loss, judge
+from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import Conflict, NotFound
+from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.replies import Finding, Verification
-from keyvault_lite.model.requests import TrustAnchor
+from keyvault_lite.model.requests import ArchiveEntries, TrustAnchor
 from keyvault_lite.settings import Settings
 from keyvault_lite.witness.anchor import SharedAnchor
 
@@ -86,18 +94,85 @@ def trust_anchor(chosen: Settings, accepted: Accepted | None = None) -> Trusted:
         return Trusted(before.size, before.root, after.epoch, after.size, lost, place)
 
 
+@dataclass(frozen=True, slots=True)
+class Archiving:
+    """What an archiving did."""
+
+    segments: tuple[Segment, ...]
+    """The new files, oldest entries first."""
+    archived: int
+    """Up to which entry the log is archived now."""
+
+
+def archive(
+    chosen: Settings,
+    folder: Path,
+    *,
+    before: int | None = None,
+    keep: int = 0,
+    vacuum: bool = False,
+    progress: Progress | None = None,
+) -> Archiving:
+    """Put the oldest entries into files, and then out of the database, segment by segment, each on record.
+
+    Those from before `before` (microseconds), and never the last `keep`. Works beside servers. Whenever it ends, every
+    entry is in the database or in a file that was checked; to go on, call it again. Raises one of CANNOT_START.
+    """
+    vault = open_vault(chosen)
+    with closing(vault):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        archived, until = vault.ledger.archivable(before=before, keep=keep)
+        segments = asyncio.run(_archive(vault, folder.resolve(), archived, until, progress))
+        if vacuum:
+            vault.ledger.give_space_back()
+        return Archiving(segments, until)
+
+
+async def _archive(
+    vault: Vault, folder: Path, archived: int, until: int, progress: Progress | None
+) -> tuple[Segment, ...]:
+    segments: list[Segment] = []
+    first = archived
+    while archived < until:
+        archived = min(archived + SEGMENT, until)
+        # The file first: what is deleted is in it, flushed and checked.
+        segment = vault.ledger.make_segment(folder, verify_ed25519, last=archived)
+        await perform(vault, ArchiveEntries(segment))
+        segments.append(segment)
+        if progress is not None:
+            progress(archived - first, until - first)
+    return tuple(segments)
+
+
+def read_archive(
+    chosen: Settings, folder: Path, *, key: str | None = None, first: int = 1, last: int = MAX_SIZE
+) -> Iterator[Entry]:
+    """The entries in files of archived segments, which prove themselves with the log's verifier key.
+
+    Needs neither database nor master key. The key is `key`, or the one that the anchor remembers.
+    """
+    if key is None:
+        mark = show_anchor(chosen).mark
+        if mark is None:
+            raise NotFound("there is no anchor that knows the log's verifier key: name it (--key)")
+        key = mark.verifier_key
+    for row in Shelf(folder, identity_of(key), verify_ed25519).read(first=first, last=last):
+        yield row_entry(row)
+
+
 def verify(
     chosen: Settings,
     *,
     public: bool = False,
     key: str | None = None,
     against: str | None = None,
+    archive: Path | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Check the whole vault offline, beside a running server too. Writes nothing, and takes no lock.
 
     `public` needs no master key, but the log's verifier key: the anchor's, or `key`. `against` is a checkpoint that
-    somebody has kept. Raises one of CANNOT_START if nothing can be judged.
+    somebody has kept, `archive` the folder with what was archived. Raises one of CANNOT_START if nothing can be judged.
     """
     database = open_database(chosen.database_url)
     master = None if public else master_key(chosen)
@@ -125,6 +200,8 @@ def verify(
             return verification_of([Finding("database", database.path.name, f"is empty; {remembered.place} is not")])
         raise NotFound(f"the database {database.path} is empty; run `kvl init`")
     unlocking = None if public else unlock
-    means = Means(anchor, verify_ed25519, unlock=unlocking, key=key, against=against, progress=progress)
+    means = Means(
+        anchor, verify_ed25519, unlock=unlocking, key=key, against=against, progress=progress, archive=archive
+    )
     with ExitStack() as opened:
         return check(database.path, means)

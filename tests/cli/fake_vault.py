@@ -166,6 +166,7 @@ class FakeVault:
     entries: list[Json] = field(default_factory=lambda: [entry(n) for n in range(1, 6)])
     health: Json = field(default_factory=lambda: {"status": "ok", "sealed": False, "version": "0.1.0"})
     valid: bool = True
+    archived: int = 0
     page: int = 1000
     cipher: ServerCipher = field(default_factory=ServerCipher)
     seen: list[Seen] = field(default_factory=list)
@@ -305,7 +306,8 @@ class FakeVault:
         items = [e for e in self.entries if e["timestamp"] >= seen.query.get("since", "")]
         for name in ("action", "result", "service_id", "key_id"):
             items = [e for e in items if name not in seen.query or e[name] == seen.query[name]]
-        return self._list(seen, items if seen.query.get("order") == "asc" else items[::-1])
+        status, page = self._list(seen, items if seen.query.get("order") == "asc" else items[::-1])
+        return status, {**page, "archived": self.archived} if self.archived else page
 
     @contextmanager
     def served(self) -> Iterator["FakeVault"]:

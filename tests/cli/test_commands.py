@@ -238,6 +238,14 @@ def test_audit_ls_shows_who_did_what_and_how_it_ended(kvl: Kvl, vault: FakeVault
     assert first.split() == ["6", "2026-11-20", "10:00:06Z", SERVICE_ID, "decrypt", "ghost", "1", "denied", "not_found"]
 
 
+def test_audit_ls_and_export_say_what_is_archived(kvl: Kvl, vault: FakeVault, tmp_path: Path) -> None:
+    vault.archived = 512
+    ran = kvl("audit", "ls")
+    assert "entries 1 to 512 are archived and not listed" in ran.err
+    assert json.loads(kvl("audit", "ls", "-o", "json").out)["archived"] == 512
+    assert "entries 1 to 512 are archived" in kvl("audit", "export", str(tmp_path / "evidence")).err
+
+
 def test_audit_tail_shows_the_newest_last(kvl: Kvl, vault: FakeVault) -> None:
     lines = kvl("audit", "tail", "-n", "3").out.splitlines()
     assert [line.split()[0] for line in lines] == ["3", "4", "5"]

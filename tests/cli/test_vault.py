@@ -12,6 +12,7 @@ import pytest
 import keyvault_lite
 from keyvault_lite.ledger.anchor import Mark
 from keyvault_lite.ledger.trust import Accepted, Trusted
+from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import Conflict, InvalidRequest, KeyVaultError
 from keyvault_lite.model.replies import Finding, Verification
 from tests.cli.conftest import Kvl
@@ -23,6 +24,8 @@ MADE = SimpleNamespace(service_id="id", token=ISSUED, database="sqlite:///keyvau
 ROOT = base64.b64encode(bytes(32)).decode()
 MARK = Mark(1, 7, 5, bytes(32), bytes(32), "log/1\n7\nroot\n\n— log/1 signature\n", "log/1+vkey", 7)
 TRUSTED = Trusted(size=7, root=bytes(32), epoch=1, entry=8, lost="entries 8 to 9", kept="a.lost-9")
+
+SEGMENT = Segment(257, 512, "ab" * 32, bytes(32), 0, 0, 0)
 
 
 @pytest.fixture
@@ -42,6 +45,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         initialise=note("initialise", MADE),
         recover_admin=note("recover_admin", MADE),
         rotate_master_key=note("rotate_master_key"),
+        repair=note("repair", ()),
     )
     monkeypatch.setattr(keyvault_lite, "app", composition, raising=False)
     monkeypatch.setitem(sys.modules, "keyvault_lite.app", composition)
@@ -49,6 +53,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         verify=note("verify", Verification(valid=True, entries=7, head=b"")),
         show_anchor=note("show_anchor", SimpleNamespace(place="a", stands="apart", mark=MARK)),
         trust_anchor=note("trust_anchor", TRUSTED),
+        archive=note("archive", SimpleNamespace(segments=(SEGMENT,), archived=512)),
     )
     monkeypatch.setattr(keyvault_lite, "custody", custody, raising=False)
     monkeypatch.setitem(sys.modules, "keyvault_lite.custody", custody)
@@ -89,14 +94,55 @@ def test_serve_hands_over_what_was_said(kvl: Kvl, calls: Calls) -> None:
 def test_verify_of_a_clean_vault(kvl: Kvl, calls: Calls) -> None:
     assert kvl("verify").out == "clean: 7 entries\n"
     assert json.loads(kvl("verify", "--public", "-o", "json").out) == {"ok": True, "entries": 7, "findings": []}
-    plain = {"public": False, "key": None, "against": None, "progress": None}
+    plain = {"public": False, "key": None, "against": None, "archive": None, "progress": None}
     assert [call[2] for call in calls] == [plain, plain | {"public": True}]
+
+
+def test_verify_and_repair_take_an_archive(kvl: Kvl, calls: Calls, tmp_path: Path) -> None:
+    assert kvl("verify", "--archive", str(tmp_path)).code == 0
+    assert calls[0][2]["archive"] == tmp_path
+    assert kvl("repair", "--yes", "--archive", str(tmp_path)).code == 0
+    assert calls[1][2] == {"archive": tmp_path}
+    for command in (("verify",), ("repair", "--yes")):
+        ran = kvl(*command, "--archive", str(tmp_path / "absent"))
+        assert (ran.code, "is not a folder" in ran.err) == (2, True)
+
+
+def test_what_is_archived_and_was_not_read_is_told(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Verification(valid=True, entries=7, head=b"", notes=("a file has them",), archived=512)
+    monkeypatch.setattr(keyvault_lite.custody, "verify", lambda *_arguments, **_named: found)
+    ran = kvl("verify")
+    assert (ran.out, ran.err) == ("clean: 7 entries behind 512 archived\n", "a file has them\n")
+    assert json.loads(kvl("verify", "-o", "json").out)["archived"] == 512
+
+
+def test_audit_archive(kvl: Kvl, calls: Calls, tmp_path: Path) -> None:
+    ran = kvl("audit", "archive", "--to", str(tmp_path), "--before", "2027-01-31T12:00:00Z", "--yes")
+    assert ran.code == 0
+    assert SEGMENT.file in ran.out
+    assert "entries 1 to 512 are archived" in ran.err
+    ran = kvl("audit", "archive", "--to", str(tmp_path), "--keep", "5", "--vacuum", "--yes", "-o", "json")
+    listed = [{"file": SEGMENT.file, "first": 257, "last": 512, "sha256": "ab" * 32}]
+    assert json.loads(ran.out) == {"archived": 512, "segments": listed}
+    given = {"before": None, "keep": 0, "vacuum": False, "progress": None}
+    assert [call[1:] for call in calls] == [
+        (({}, tmp_path), given | {"before": 1_801_396_800_000_000}),
+        (({}, tmp_path), given | {"keep": 5, "vacuum": True}),
+    ]
+
+
+def test_audit_archive_wants_to_know_what_may_go(kvl: Kvl, calls: Calls, tmp_path: Path) -> None:
+    assert kvl("audit", "archive", "--to", str(tmp_path), "--yes").code == 2
+    assert kvl("audit", "archive", "--to", str(tmp_path), "--keep", "0", "--yes").code == 2
+    assert kvl("audit", "archive", "--to", str(tmp_path), "--keep", "5").code == 2  # nobody to ask
+    assert calls == []
 
 
 def test_verify_takes_a_key_and_a_kept_checkpoint(kvl: Kvl, calls: Calls, tmp_path: Path) -> None:
     (tmp_path / "old.txt").write_text("a checkpoint")
     assert kvl("verify", "--public", "--key", "vkey", "--against", str(tmp_path / "old.txt")).code == 0
-    assert calls[0][2] == {"public": True, "key": "vkey", "against": "a checkpoint", "progress": None}
+    given = {"public": True, "key": "vkey", "against": "a checkpoint", "archive": None, "progress": None}
+    assert calls[0][2] == given
     assert kvl("verify", "--key", "vkey").code == 2
     assert kvl("verify", "--against", str(tmp_path / "absent")).code == 2
 

@@ -10,7 +10,7 @@ from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Grant, Permission, Role
 from keyvault_lite.model.keys import Algorithm, KeySpec, KeyStatus, KeyType, PublicKeyFormat, Purpose, VersionStatus
 from keyvault_lite.model.names import KeyId, KeyRef
-from keyvault_lite.model.replies import Finding, Health, PublicKey, Verification, Verified
+from keyvault_lite.model.replies import Finding, Health, Page, PublicKey, Verification, Verified
 from keyvault_lite.model.requests import (
     NEVER,
     Batch,
@@ -545,6 +545,12 @@ def test_findings_as_written() -> None:
     written = render.verification(found, None)
     assert (written.first_invalid, written.reason) == (4, "hash")
     assert written.findings
+
+
+def test_what_is_archived_as_written() -> None:
+    written = render.page(lambda found, _: found)(Page((1,), None, 512), None)  # type: ignore[arg-type]
+    assert written == {"items": [1], "next": None, "archived": 512}
+    assert render.verification(Verification(valid=True, entries=7, head=bytes(32), archived=512), None).archived == 512
 
 
 def test_health(app: Dispatcher, engine: FakeEngine) -> None:

@@ -10,6 +10,7 @@ from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import matches
 from keyvault_lite.model.requests import (
     AddSlot,
+    ArchiveEntries,
     EraseDueKey,
     Initialise,
     RecoverAdmin,
@@ -76,6 +77,7 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
 SYSTEM_ONLY: Final[frozenset[type[Request]]] = frozenset(
     {
         AddSlot,
+        ArchiveEntries,
         EraseDueKey,
         Initialise,
         RecoverAdmin,

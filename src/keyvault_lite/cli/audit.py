@@ -8,22 +8,25 @@ from typing import Annotated, Final
 import typer
 
 from keyvault_lite.cli import evidence
-from keyvault_lite.cli.arguments import moment
+from keyvault_lite.cli.arguments import YesOption, moment
 from keyvault_lite.cli.client import Client, Json, connect
-from keyvault_lite.cli.failure import Refused
+from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import OutOption, writing
 from keyvault_lite.cli.output import (
     Cell,
     Format,
     LimitOption,
     OutputOption,
+    confirm,
     note,
     printable,
     show,
     show_list,
+    show_table,
     when,
 )
 from keyvault_lite.cli.progress import counting
+from keyvault_lite.cli.vault import starting
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.names import is_id
 
@@ -190,8 +193,79 @@ def export(
     """
     with connect() as client, counting("entries") as advance:
         parameters = {**_filters(client, service, key, action, result), **_span(since, until)}
-        count = evidence.export(client, folder, parameters, advance=advance)
+        count, archived = evidence.export(client, folder, parameters, advance=advance)
+    if archived:
+        note(f"entries 1 to {archived} are archived: none of them is in it")
     note(f"evidence of {count} {'entry' if count == 1 else 'entries'} in {printable(folder)}")
+
+
+@app.command("archive")
+def archive(
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the files go; made if it is not there.")],
+    *,
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="TIME", help="Entries from before then; 90d: older than 90 days.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option("--keep", metavar="N", min=1, help="Not the newest N entries.")] = None,
+    vacuum: Annotated[
+        bool,
+        typer.Option("--vacuum", help="Give the space back to the file system too. Everybody waits meanwhile."),
+    ] = False,
+    yes: YesOption = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Move the oldest entries out of the database, into compressed files. With the master key; beside servers too.
+
+    Goes on record. The log stays one: `kvl verify --archive FOLDER` checks files and database together.
+    """
+    from keyvault_lite import custody, settings
+    from keyvault_lite.wire.times import parse_time
+
+    if before is None and keep is None:
+        raise CannotRun("say which entries may go: --before TIME, --keep N, or both")
+    until = None if before is None else parse_time(moment(before, "--before", ago=True))
+    confirm(f"Entries go from the database into files in {printable(to)}. Go on?", yes=yes)
+    with starting(), counting("entries") as progress:
+        done = custody.archive(settings.load(), to, before=until, keep=keep or 0, vacuum=vacuum, progress=progress)
+    made = [{"file": one.file, "first": one.first, "last": one.last, "sha256": one.file_hash} for one in done.segments]
+    if output is Format.JSON:
+        typer.echo(json.dumps({"archived": done.archived, "segments": made}, ensure_ascii=False))
+    else:
+        show_table(("FILE", "FIRST", "LAST", "SHA-256"), [tuple(one.values()) for one in made])
+    note(f"entries 1 to {done.archived} are archived" if done.archived else "nothing is archived")
+
+
+@app.command("read")
+def read(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where `kvl audit archive` has put its files.")],
+    *,
+    first: Annotated[int, typer.Option("--from", metavar="ID", min=1, help="The first entry.")] = 1,
+    last: Annotated[int | None, typer.Option("--to", metavar="ID", min=1, help="The last entry.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="VKEY", help="The log's verifier key, instead of the anchor's.")
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Print archived entries, oldest first; as JSON one object a line. Each file is checked whole before.
+
+    Needs no vault and no master key. Exit code 1 if a file does not verify.
+    """
+    import msgspec
+
+    from keyvault_lite import custody, settings
+    from keyvault_lite.audit.checkpoint import MAX_SIZE
+    from keyvault_lite.model.errors import IntegrityViolation
+    from keyvault_lite.wire.native import render
+
+    if not folder.is_dir():
+        raise CannotRun(f"{folder} is not a folder")
+    with starting():
+        chosen = settings.load()
+    try:
+        for entry in custody.read_archive(chosen, folder, key=key, first=first, last=last or MAX_SIZE):
+            _print_line(msgspec.to_builtins(render.entry(entry, None)), output)
+    except IntegrityViolation as error:
+        raise Refused(f"the archive does not verify: {error.detail}") from None
 
 
 @app.command("public-key")

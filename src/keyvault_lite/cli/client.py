@@ -53,10 +53,15 @@ class Listing:
 
     items: tuple[Json, ...]
     next: str | None
+    archived: int = 0
+    """How many of the oldest entries of the log are in an archive, and not listed."""
 
     def text(self) -> str:
         """The list as the API would write it, had it been one page."""
-        return json.dumps({"items": self.items, "next": self.next}, ensure_ascii=False, separators=(",", ":"))
+        written: Json = {"items": self.items, "next": self.next}
+        if self.archived:
+            written["archived"] = self.archived
+        return json.dumps(written, ensure_ascii=False, separators=(",", ":"))
 
 
 class Client:
@@ -133,7 +138,7 @@ class Client:
             page = self.get(path, {**(parameters or {}), "limit": size, "after": after}).json()
             items = page.get("items", [])
             after = page.get("next")
-            yield Listing(tuple(items), after)
+            yield Listing(tuple(items), after, page.get("archived", 0))
             left = None if left is None else left - len(items)
             if after is None or (left is not None and left <= 0):
                 return
@@ -142,9 +147,10 @@ class Client:
         """The whole list, or its first `limit` items."""
         items: tuple[Json, ...] = ()
         rest: str | None = None
+        archived = 0
         for page in self.pages(path, parameters, limit=limit):
-            items, rest = items + page.items, page.next
-        return Listing(items, rest)
+            items, rest, archived = items + page.items, page.next, page.archived
+        return Listing(items, rest, archived)
 
     def _call(
         self,

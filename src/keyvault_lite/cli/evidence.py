@@ -33,8 +33,10 @@ from somebody else. Then, in this folder:
 
 def export(
     client: Client, folder: Path, filters: Parameters, *, advance: Callable[[int, int], None] | None = None
-) -> int:
-    """Write the entries that the filters let through, and what proves them, into a new folder. How many they are.
+) -> tuple[int, int]:
+    """Write the entries that the filters let through, and what proves them, into a new folder.
+
+    Answers how many they are, and how many of the oldest were not looked at because they are archived.
 
     The reading is in the log too; its own entries are left out. The folder appears whole or not at all.
     """
@@ -47,7 +49,7 @@ def export(
         _write(place / VERIFIER, _verifier())
         for name in ("entries", "receipts"):
             (place / name).mkdir()
-        entries = list(_entries(client, filters, before=opening.audit_id))
+        entries, archived = _entries(client, filters, before=opening.audit_id)
         for done, entry in enumerate(entries, 1):
             number = int(entry["id"])
             _write(place / "entries" / f"{number}.json", f"{json.dumps(entry, ensure_ascii=False, indent=1)}\n")
@@ -55,15 +57,19 @@ def export(
             if advance is not None:
                 advance(done, len(entries))
         _write(place / "checkpoint.txt", client.get("/audit/checkpoint").text)
-    return len(entries)
+    return len(entries), archived
 
 
-def _entries(client: Client, filters: Parameters, *, before: int | None) -> Iterator[Json]:
+def _entries(client: Client, filters: Parameters, *, before: int | None) -> tuple[list[Json], int]:
+    found: list[Json] = []
+    archived = 0
     for page in client.pages("/audit", {**filters, "order": "asc"}):
-        for entry in page.items:
-            if before is not None and entry["id"] >= before:
-                return
-            yield entry
+        archived = page.archived
+        mine = [entry for entry in page.items if before is None or entry["id"] < before]
+        found += mine
+        if len(mine) < len(page.items):
+            break
+    return found, archived
 
 
 def _verifier() -> str:

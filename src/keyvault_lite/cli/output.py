@@ -66,6 +66,8 @@ def show_list(listing: Listing, output: Format, columns: Sequence[str], row: Cal
         show_table(columns, map(row, listing.items))
     if listing.next is not None:
         note(f"{len(listing.items)} shown; there are more: --limit 0 shows all")
+    elif listing.archived:
+        note(f"entries 1 to {listing.archived} are archived and not listed")
 
 
 def show_record(record: Record) -> None:

@@ -17,6 +17,10 @@ from keyvault_lite.cli.progress import counting
 from keyvault_lite.model.replies import Verification
 
 app = typer.Typer()
+ArchiveOption = Annotated[
+    Path | None,
+    typer.Option("--archive", metavar="FOLDER", help="The files of `kvl audit archive`: read as part of the log."),
+]
 
 
 @contextmanager
@@ -95,6 +99,7 @@ def serve(
 @app.command("repair")
 def repair(
     *,
+    archive: ArchiveOption = None,
     yes: YesOption = False,
 ) -> None:
     """Give up, on record, what does not verify and cannot be restored. First try to restore the newest database."""
@@ -103,7 +108,7 @@ def repair(
 
     confirm("What does not verify is lost for good. Go on?", yes=yes)
     with starting():
-        lost = composition.repair(settings.load())
+        lost = composition.repair(settings.load(), archive=_folder(archive))
     for one in lost:
         typer.echo(printable(f"lost: {one.table} {one.row}: {one.problem}"))
     typer.echo(f"{len(lost)} given up; the vault can be managed again" if lost else "nothing to repair")
@@ -120,6 +125,7 @@ def verify(
         Path | None,
         typer.Option("--against", metavar="FILE", help="A signed checkpoint you have kept: the log has to extend it."),
     ] = None,
+    archive: ArchiveOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Check the whole vault offline, beside a running server too. Changes nothing.
@@ -132,7 +138,9 @@ def verify(
         raise CannotRun("--key goes with --public: with the master key the vault knows its own")
     kept = None if against is None else against.read_bytes().decode("utf-8", "replace")
     with starting(), counting("entries") as progress:
-        found = custody.verify(settings.load(), public=public, key=key, against=kept, progress=progress)
+        found = custody.verify(
+            settings.load(), public=public, key=key, against=kept, archive=_folder(archive), progress=progress
+        )
     if output is Format.JSON:
         typer.echo(json.dumps(_as_json(found), ensure_ascii=False))
     else:
@@ -143,14 +151,24 @@ def verify(
         for text in found.notes:
             note(text)
         if found.valid:
-            typer.echo(f"clean: {found.entries} entries")
+            typer.echo(
+                f"clean: {found.entries} entries{f' behind {found.archived} archived' if found.archived else ''}"
+            )
     if not found.valid:
         raise Refused("the vault was tampered with")
+
+
+def _folder(archive: Path | None) -> Path | None:
+    if archive is not None and not archive.is_dir():
+        raise CannotRun(f"{archive} is not a folder")
+    return archive
 
 
 def _as_json(found: Verification) -> dict[str, object]:
     listed = [{"table": one.table, "row": one.row, "problem": one.problem} for one in found.findings]
     told: dict[str, object] = {"ok": found.valid, "entries": found.entries, "findings": listed}
+    if found.archived:
+        told["archived"] = found.archived
     if found.more:
         told["more"] = found.more
     if found.notes:

@@ -5,9 +5,12 @@ from typing import Final
 
 from keyvault_lite.access.authorize import may_read_entry
 from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.ledger.reader import Filter
-from keyvault_lite.model.errors import IntegrityViolation, NotFound
+from keyvault_lite.model.archive import PREFIX, newest_of
+from keyvault_lite.model.errors import Conflict, IntegrityViolation, NotFound
 from keyvault_lite.model.requests import (
+    ArchiveEntries,
     ListAudit,
     ReadCheckpoint,
     ReadConsistency,
@@ -83,7 +86,17 @@ def metrics(_: ReadMetrics, __: Scene) -> Done:
     return Done(METRICS.page())
 
 
+def archive(request: ArchiveEntries, scene: Scene) -> Done:
+    """The oldest entries go. The entry names their file, and the slots, whose own entries may be among them."""
+    segment, newest = request.segment, newest_of(scene.state.settings_under(PREFIX))
+    if segment.first != (1 if newest is None else newest.last + 1):
+        raise Conflict("other entries were archived meanwhile; nothing was done")
+    change = Change(settings=(segment.as_setting(),), archived=segment)
+    return Done(None, change, comment="; ".join((segment.comment, *(slot.on_record for slot in scene.state.slots()))))
+
+
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    ArchiveEntries: archive,
     ListAudit: page,
     ReadCheckpoint: checkpoint,
     ReadConsistency: consistency,

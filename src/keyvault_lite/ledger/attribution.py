@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.ledger.rows import VerifiedRows
+from keyvault_lite.model.archive import named_in
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.names import SYSTEM
@@ -18,29 +19,34 @@ _AT = {name: place for place, name in enumerate(ENTRY_COLUMNS)}
 _ID, _ROOT, _WHO = _AT["id"], _AT["state_root"], _AT["service_id"]
 _ACTION, _KEY, _VERSION, _SUBJECT = _AT["action"], _AT["key_id"], _AT["key_version"], _AT["subject"]
 _COMMENT = _AT["comment"]
+_NAME_SLOTS = frozenset({Action.INITIALISE, Action.MASTER_KEY_ROTATE, Action.REPAIR, Action.AUDIT_ARCHIVE})
 _SLOT = re.compile(r"\bslot ([0-9a-f-]{36}) [0-9a-f]{64}\b")
 
 
 class Attribution:
     """Learns from management entries, in order, what each row's `row_seq` has to be."""
 
-    __slots__ = ("_keys", "_services", "_slots", "_tokens", "_versions")
+    __slots__ = ("_keys", "_services", "_slots", "_tokens", "_versions", "archived")
 
     def __init__(self) -> None:
         self._keys: dict[str, int] = {}
-        self._versions: dict[str, list[int]] = {}
-        """By key: for each version in order the entry that wrote it last."""
+        self._versions: dict[str, dict[int, int]] = {}
+        """By key: for each version that the log tells of the entry that wrote it last."""
         self._services: dict[str, int] = {}
         self._tokens: dict[str, int] = {}
         self._slots: dict[str, str] = {}
         """By id: how the log names the slot (`Slot.on_record`)."""
+        self.archived: tuple[int, str] | None = None
+        """Up to which entry the newest entry about it says that the log was archived, and in which file."""
 
     def feed(self, rows: Iterable[Row]) -> None:
         """Take note of the management entries among these."""
         for row in rows:
             if row[_ROOT] is None:
                 continue
-            if row[_ACTION] in {Action.INITIALISE, Action.MASTER_KEY_ROTATE, Action.REPAIR}:
+            if row[_ACTION] == Action.AUDIT_ARCHIVE:
+                self.archived = named_in(row[_COMMENT] or "")
+            if row[_ACTION] in _NAME_SLOTS:
                 self._slots.update({found[1]: found[0] for found in _SLOT.finditer(row[_COMMENT] or "")})
             if row[_KEY] is not None:
                 self._note_key(row)
@@ -51,17 +57,18 @@ class Attribution:
                     self._tokens[row[_SUBJECT]] = row[_ID]
 
     def _note_key(self, row: Row) -> None:
-        key_id, action, number, entry = row[_KEY], row[_ACTION], row[_VERSION], row[_ID]
+        key_id, action, number = row[_KEY], row[_ACTION], row[_VERSION]
+        entry: int = row[_ID]
         self._keys[key_id] = entry
-        versions = self._versions.setdefault(key_id, [])
+        versions = self._versions.setdefault(key_id, {})
         if action in {Action.GENERATE, Action.ROTATE} and number is not None:
-            if versions and number > 1:
-                versions[-1] = entry  # stepped down
-            versions.append(entry)
-        elif action == Action.REVOKE and number is not None and number <= len(versions):
-            versions[number - 1] = entry
+            if number > 1:
+                versions[number - 1] = entry  # stepped down
+            versions[number] = entry
+        elif action == Action.REVOKE and number is not None:
+            versions[number] = entry
         elif action in {Action.REVOKE, Action.REPAIR} or (action == Action.DESTROY and row[_WHO] == SYSTEM):
-            versions[:] = [entry] * len(versions)
+            versions.update(dict.fromkeys(versions, entry))
 
     def check_slots(self, stored: Sequence[Slot]) -> list[Finding]:
         """The slots that are not the ones on record. Needs no key, so it works where none of them opens."""
@@ -77,7 +84,7 @@ class Attribution:
         found: list[Finding] = []
         self._compare(found, "keys", self._keys, rows)
         for key_id, entries in self._versions.items():
-            expected = {f"{key_id}/{number}": entry for number, entry in enumerate(entries, start=1)}
+            expected = {f"{key_id}/{number}": entry for number, entry in entries.items()}
             self._compare(found, "key_versions", expected, rows)
         self._compare(found, "services", self._services, rows)
         newest: dict[str, int] = {}

@@ -21,10 +21,12 @@ from keyvault_lite.audit.checkpoint import (
 )
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.anchor import Anchor, DamagedAnchor, FileAnchor, Mark
-from keyvault_lite.ledger.inspection import Claim, Inspection, Progress, inspect, verification
+from keyvault_lite.ledger.claims import Claim
+from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
 from keyvault_lite.ledger.ledger import stored_slots
 from keyvault_lite.ledger.offline import read_offline
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
+from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.start import MISSING
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.model.keyring import Slot
@@ -48,6 +50,8 @@ class Means:
     against: str | None = None
     """A checkpoint that somebody has kept: the log has to extend it."""
     progress: Progress | None = None
+    archive: Path | None = None
+    """The folder with what was archived."""
 
 
 class NothingOpens(IntegrityViolation):
@@ -151,6 +155,7 @@ class _Check:
             progress=self._means.progress,
             claims=claims,
             pages=True,
+            shelf=None if self._means.archive is None else Shelf(self._means.archive, identity, self._means.verify),
         )
         self._after(seen, identity, mark)
         seen.findings[:0] = self._findings

@@ -10,17 +10,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from keyvault_lite.audit.chain import BrokenChain, Position, genesis
-from keyvault_lite.audit.checkpoint import InvalidNote, parse_checkpoint, parse_note
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.audit.merkle import Edge, InvalidProof, Tile, Tiles
 from keyvault_lite.audit.survey import Survey
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Anchor, Mark
+from keyvault_lite.ledger.archived import Archived
 from keyvault_lite.ledger.attribution import Attribution
 from keyvault_lite.ledger.catalogue import check_schema
+from keyvault_lite.ledger.claims import Claim, claim_of, claim_of_head
 from keyvault_lite.ledger.head import Head, read_head
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
+from keyvault_lite.ledger.retention import segments_of
 from keyvault_lite.ledger.rows import VerifiedRows, check_replies, read_rows
+from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.start import check_anchor
 from keyvault_lite.ledger.state import StateTree
 from keyvault_lite.ledger.upgrade import REVISION
@@ -39,16 +42,6 @@ _ACTION: Final = ENTRY_COLUMNS.index("action")
 _COMMENT: Final = ENTRY_COLUMNS.index("comment")
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Somebody's word about the log: the root of its tree when it had `size` entries. Checked where the log is read."""
-
-    size: int
-    root: bytes
-    otherwise: Finding
-    """What it means if the log has another root there, or never had so many entries."""
-
-
 @dataclass(slots=True)
 class Inspection:
     """What was read and what does not verify."""
@@ -64,6 +57,10 @@ class Inspection:
     """Findings beyond the limit, counted only."""
     entries: int = 0
     """How many entries of the log were checked."""
+    read_to: int = 0
+    """Up to which entry."""
+    archived: int = 0
+    """Up to which entry the log is in an archive that was not read."""
     broken: BrokenChain | None = None
     """The first entry that is not as sealed."""
     state_is_other: bool = False
@@ -82,12 +79,13 @@ def inspect(
     progress: Progress | None = None,
     claims: Sequence[Claim] = (),
     pages: bool = False,
+    shelf: Shelf | None = None,
 ) -> Inspection:
     """Read and compare everything. Findings are returned, not raised.
 
     `mark` MUST have been read from `anchor` before this is called. The log is checked from behind entry `log_from`;
     from 0 it is checked whole, with its tree and the `claims` about it; None leaves it out. `pages` has SQLite check
-    its own structure too, indexes included.
+    its own structure too, indexes included. `shelf` has the files of what was archived.
     """
     connection.execute("BEGIN")
     try:
@@ -103,32 +101,26 @@ def inspect(
         seen.state_is_other = head is not None and tree.root() != head.state_root
         if not isinstance(authority, PublicAuthority):
             findings += check_replies(connection, authority, 0 if head is None else head.size)
+        archived = Archived(connection, segments_of(rows.change.settings, findings), shelf)
         if anchor is not None:
-            contradictions = check_anchor(connection, authority, anchor, mark, head)
+            contradictions = check_anchor(connection, authority, anchor, mark, head, archived=archived.last)
             findings += contradictions
-            claims = [*claims, *(() if contradictions else _claim_of(anchor, mark))]
+            claims = [*claims, *(() if contradictions else claim_of(anchor, mark))]
         attribution = Attribution()
         if log_from is not None:
-            claims = [*claims, *_claim_of_head(head, findings)]
-            log = _Log(connection, authority, seen, log_from, attribution)
+            claims = [*claims, *claim_of_head(head, findings)]
+            log = _Log(connection, authority, seen, log_from, attribution=attribution, archived=archived)
             log.read(progress, claims)
             if seen.state_is_other or isinstance(authority, PublicAuthority):
                 named = {one.row for one in rows.findings if one.table == "keyring_slots"}
                 findings += [one for one in attribution.check_slots(rows.change.slots) if one.row not in named]
         if seen.state_is_other:
-            findings += attribution.explain(rows) or _unexplained(rows)
+            findings += attribution.explain(rows) or _unexplained(rows, archived.unread)
         if pages:
             findings += _check_pages(connection)
         return seen
     finally:
         connection.execute("ROLLBACK")
-
-
-def _claim_of(anchor: Anchor, mark: Mark | None) -> list[Claim]:
-    if mark is None:
-        return []
-    problem = f"remembers another tree over {mark.size} entries than the log has"
-    return [Claim(mark.size, mark.root, Finding("anchor", anchor.place, problem))]
 
 
 @contextmanager
@@ -143,25 +135,11 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _claim_of_head(head: Head | None, findings: list[Finding]) -> list[Claim]:
-    """What the stored checkpoint says; whether it is signed is for who has the means to tell."""
-    if head is None or not head.checkpoint:
-        return []
-    try:
-        said = parse_checkpoint(parse_note(head.checkpoint).body)
-    except InvalidNote as error:
-        findings.append(Finding("ledger_head", "1", error.detail))
-        return []
-    otherwise = Finding("ledger_head", "1", "its checkpoint is of another tree than the log's")
-    return [Claim(said.size, said.root, otherwise)]
-
-
-def _unexplained(rows: VerifiedRows) -> list[Finding]:
+def _unexplained(rows: VerifiedRows, archived: int) -> list[Finding]:
     if rows.findings:
         return []  # they explain it
-    problem = (
-        "the rows are not the state that the log commits to: in key_names, settings or tokens one is missing or old"
-    )
+    where = "in key_names, settings or tokens" if not archived else f"last written by entry {archived} or before,"
+    problem = f"the rows are not the state that the log commits to: {where} one is missing or old"
     return [Finding("ledger_head", "1", problem)]
 
 
@@ -238,18 +216,20 @@ class _Log:
         authority: Authority | PublicAuthority,
         seen: Inspection,
         log_from: int,
+        *,
         attribution: Attribution,
+        archived: Archived,
     ) -> None:
         self._connection = connection
         self._seen = seen
-        self._from = log_from
         self._attribution = attribution
-        self._start = (
-            _position(connection, log_from)
-            if log_from
-            else Position.start(genesis(authority.instance_id, authority.log_public_key))
-        )
-        self._tiles = None if log_from else Tiles()
+        self._archived = archived
+        whole = log_from == 0
+        self._from = 0 if whole else max(log_from, archived.last)
+        self._start = Position.start(genesis(authority.instance_id, authority.log_public_key))
+        self._behind = archived.position if whole or archived.last >= log_from else _position(connection, log_from)
+        """Where the log in the database begins to be read, if not at the start."""
+        self._tiles = Tiles() if whole else None
         self._wanted: list[int] = []
         """Sizes at which somebody claims a root, the smallest first."""
         self._roots: dict[int, bytes] = {}
@@ -257,25 +237,42 @@ class _Log:
     def read(self, progress: Progress | None, claims: Sequence[Claim]) -> None:
         """Judge every entry, then what the head and the claims say of them."""
         seen, head = self._seen, self._seen.head
-        if self._start is None:
+        if self._from and self._behind is None:
             seen.findings.append(Finding("audit_logs", str(self._from), "is missing"))
             return
-        survey = Survey(self._start)
+        survey = Survey(self._behind or self._start)
         self._wanted = sorted({claim.size for claim in claims})
         try:
+            if self._tiles is not None:
+                self._read_archived()
             self._read_entries(survey, progress, 0 if head is None else head.size)
             self._grow(survey.finish(None if head is None else head.hash))
             self._compare(survey)
+            if self._tiles is not None:
+                seen.findings += self._archived.check_named(self._attribution.archived)
         except driver.Damaged as error:
             place = survey.position.size + 1
             seen.findings.append(Finding("audit_logs", str(place), f"cannot be read, nor what follows: {error}"))
             return
         finally:
-            seen.entries = survey.position.size - self._from
+            seen.read_to = survey.position.size
+            seen.entries = seen.read_to - (self._from or self._archived.unread)
         if self._tiles is not None and not survey.gap:
             for claim in claims:
                 if self._roots.get(claim.size) != claim.root:
                     seen.findings.append(claim.otherwise)
+
+    def _read_archived(self) -> None:
+        def feed(rows: Sequence[Row], leaves: list[bytes]) -> None:
+            self._managed(rows)
+            self._grow(leaves)
+
+        findings = self._archived.read(self._start, feed) + self._archived.strays()
+        if any(one.table == "tiles" for one in findings):
+            self._tiles = None
+        self._seen.archived = self._archived.unread
+        self._seen.findings += findings
+        self._seen.notes += self._archived.notes()
 
     def _read_entries(self, survey: Survey, progress: Progress | None, total: int) -> None:
         try:
@@ -349,7 +346,7 @@ class _Log:
 
 
 def _position(connection: driver.Connection, size: int) -> Position | None:
-    rows = driver.fetch(connection, "SELECT hash, epoch, timestamp, state_seq FROM audit_logs WHERE id = ?", (size,))
+    rows = driver.fetch(connection, statements.ENTRY_BEFORE, (size,))
     if not rows:
         return None
     head, epoch, timestamp, state_seq = rows[0]
@@ -382,4 +379,5 @@ def verification(seen: Inspection) -> Verification:
         findings=tuple(seen.findings[:MAX_FINDINGS]),
         more=seen.more + max(0, len(seen.findings) - MAX_FINDINGS),
         notes=tuple(seen.notes),
+        archived=seen.archived,
     )

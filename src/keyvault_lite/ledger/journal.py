@@ -18,6 +18,7 @@ from keyvault_lite.ledger.head import Head, read_head
 from keyvault_lite.ledger.outcome import Authority, Change, StoredReply
 from keyvault_lite.ledger.pending import Item, Known, Pending
 from keyvault_lite.ledger.records import read_reply
+from keyvault_lite.ledger.retention import end_of, holds_entry, leaves_between, newest_segment
 from keyvault_lite.ledger.rows import read_rows, row_is_genuine
 from keyvault_lite.ledger.schema import FORMATS
 from keyvault_lite.ledger.sqlite import BUSY_SECONDS, SqliteDatabase
@@ -364,9 +365,15 @@ class Journal:
     def _adopt(self, head: Head, mac: bytes) -> list[bytes]:
         """Take in a head that another process has written. Returns the hashes of the entries that are new here."""
         old, tiles = self.head, self.known.tiles.copy()
-        check = ChainCheck(Position(old.size, old.hash, old.epoch, old.timestamp, old.state_seq, None))
-        rows = self._connection.execute(f"{statements.ENTRIES} WHERE id > ? ORDER BY id", (old.size,))
+        position = Position(old.size, old.hash, old.epoch, old.timestamp, old.state_seq, None)
         hashes: list[bytes] = []
+        segment = newest_segment(self._connection, self._authority)
+        if segment is not None and segment.last > old.size:
+            # Written and archived while this process looked away. The tree has their hashes, and its edge decides.
+            hashes += leaves_between(self._connection, old.size, segment.last)
+            position = end_of(segment)
+        check = ChainCheck(position)
+        rows = self._connection.execute(f"{statements.ENTRIES} WHERE id > ? ORDER BY id", (position.size,))
         try:
             while chunk := rows.fetchmany(CHUNK):
                 hashes += check.feed(chunk)
@@ -454,7 +461,7 @@ def find_reply(
         return None
     if not row_is_genuine(authority, FORMATS["idempotency_replies"], row):
         raise IntegrityViolation("the kept reply does not verify")
-    if connection.execute(statements.ENTRY_HASH, (row[-2],)).fetchone() is None:
+    if not holds_entry(connection, authority, row[-2]):
         raise IntegrityViolation("the kept reply names an entry that the log does not have")
     return read_reply(row[:-2], row[-2])
 

@@ -19,6 +19,7 @@ from keyvault_lite.audit.receipt import format_receipt
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.alarm import owner
 from keyvault_lite.ledger.anchor import Anchor, FileAnchor, Mark, where_it_stands
+from keyvault_lite.ledger.archiver import boundary, make_segment
 from keyvault_lite.ledger.committer import Committer
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
 from keyvault_lite.ledger.journal import Journal, find_reply, tile_reader
@@ -26,14 +27,24 @@ from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredRe
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.reader import Filter, read_entry, read_page
 from keyvault_lite.ledger.records import read_slot
+from keyvault_lite.ledger.retention import newest_segment
 from keyvault_lite.ledger.schema import MAY_BE_LOST
 from keyvault_lite.ledger.sharing import SharedVerification
+from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.start import read_mark
 from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.upgrade import OLDER, REVISION, revision_of, upgrade
 from keyvault_lite.ledger.witnessed import Confirmation, Witness
-from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, InvalidRequest, KeyVaultError
+from keyvault_lite.model.archive import Segment
+from keyvault_lite.model.errors import (
+    AuditUnavailable,
+    Conflict,
+    IntegrityViolation,
+    InvalidRequest,
+    KeyVaultError,
+    NotFound,
+)
 from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import KeyName
@@ -125,16 +136,23 @@ class Ledger:
 
     @classmethod
     def open(
-        cls, database: SqliteDatabase, authority: Authority, anchor: Anchor | None, *, quarantine: bool = False
+        cls,
+        database: SqliteDatabase,
+        authority: Authority,
+        anchor: Anchor | None,
+        *,
+        quarantine: bool = False,
+        shelf: Shelf | None = None,
     ) -> Self:
         """Verify what is stored and take it into memory. Raises DamagedVault with every finding.
 
         With `quarantine`, objects whose rows do not verify are set aside instead, and no change is possible until
         `repair` has recorded their loss; damage to the log, its head, the schema or the anchor is raised all the same.
+        `shelf` has the files of what was archived: what they tell may be needed to name the damaged object.
         """
         ledger = cls(database, authority, anchor)
         try:
-            ledger._load(quarantine=quarantine)
+            ledger._load(quarantine=quarantine, shelf=shelf)
         except BaseException:
             ledger._close_readers()
             ledger._journal.close()
@@ -143,7 +161,7 @@ class Ledger:
         ledger._flusher.start()
         return ledger
 
-    def _load(self, *, quarantine: bool) -> None:
+    def _load(self, *, quarantine: bool, shelf: Shelf | None) -> None:
         with self._database.lock(), self._reading() as connection:
             findings: list[Finding] = []
             mark = read_mark(self._anchor, findings)
@@ -153,6 +171,7 @@ class Ledger:
                 anchor=None if findings else self._anchor,
                 mark=mark,
                 log_from=0 if quarantine else _unproven(connection, 0 if mark is None else mark.scrubbed),
+                shelf=shelf,
             )
             findings += seen.findings
             if findings:
@@ -296,17 +315,72 @@ class Ledger:
     def entries(self, wanted: Filter) -> Page[Entry]:
         """A page of the log, each entry proven to be under the authenticated head. Blocks."""
         with self._reading() as connection:
-            page = read_page(connection, wanted)
+            page = self._page(connection, wanted)
             self._prove(connection, page.items)
             return page
 
+    def _page(self, connection: driver.Connection, wanted: Filter) -> Page[Entry]:
+        """A page behind what is archived. Each statement has its own snapshot: what goes meanwhile is no gap."""
+        while True:
+            archived = self._archived_up_to(connection)
+            try:
+                page = read_page(connection, wanted, archived=archived)
+            except IntegrityViolation:
+                if self._archived_up_to(connection) == archived:
+                    raise
+            else:
+                if self._archived_up_to(connection) == archived:
+                    return page
+
+    def _archived_up_to(self, connection: driver.Connection) -> int:
+        segment = newest_segment(connection, self._authority)
+        return 0 if segment is None else segment.last
+
     def entry(self, entry_id: int) -> Entry | None:
-        """One entry of the log, proven as well."""
+        """One entry of the log, proven as well. Raises NotFound, which says so, for one that was archived."""
         with self._reading() as connection:
             entry = read_entry(connection, entry_id)
             if entry is not None:
                 self._prove(connection, (entry,))
+            elif 0 < entry_id <= (last := self._archived_up_to(connection)):
+                raise NotFound(f"the entries up to {last} are archived: this one is in a file, not in the vault")
             return entry
+
+    # Retention
+
+    def archivable(self, *, before: int | None, keep: int) -> tuple[int, int]:
+        """Up to which entry the log is archived, and up to which it can be: see `archiver.boundary`.
+
+        The anchor is flushed first, so that no anchor of this log remembers less than what may be archived.
+        """
+        if self._anchor is not None:
+            self._anchor.flush()
+        with self._reading() as connection:
+            archived = self._archived_up_to(connection)
+            size = self._journal.head.size
+            return archived, boundary(connection, archived=archived, size=size, before=before, keep=keep)
+
+    def make_segment(self, folder: Path, verify: checkpoint.Verify, *, last: int) -> Segment:
+        """Write what follows what is archived, up to entry `last`, to a file in the folder; checked whole. Blocks."""
+        shelf, known = Shelf(folder, self._authority, verify), self._journal.known
+        with self._reading() as connection:
+            after = newest_segment(connection, self._authority)
+            try:
+                if after is None or after.last < last:
+                    return make_segment(connection, known, shelf, after=after, last=last)
+            except IntegrityViolation:
+                if newest_segment(connection, self._authority) == after:
+                    raise
+        raise Conflict("other entries were archived meanwhile; nothing was done")
+
+    def give_space_back(self) -> None:
+        """Rewrite the database file without the space that deleted entries have left. Everybody waits for it."""
+        with self._database.lock(), closing(self._database.writer()) as connection:
+            try:
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except driver.Error as error:
+                raise AuditUnavailable(f"the space could not be given back: {error}") from error
 
     def _prove(self, connection: driver.Connection, entries: tuple[Entry, ...]) -> None:
         known = self._known_up_to(max((entry.id for entry in entries), default=0))
@@ -409,7 +483,7 @@ class Ledger:
             error = IntegrityViolation(f"{damage[0].table} {damage[0].row}: {damage[0].problem}")
             self._committer.halt(error)
             raise error
-        self._journal.scrubbed = seen.entries
+        self._journal.scrubbed = seen.read_to
 
     def verify(self) -> Verification:
         """Check log and state as stored. Who asks while a check runs gets its result. Blocks, as the log grows."""

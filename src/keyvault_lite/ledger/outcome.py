@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.encoding import Value
 from keyvault_lite.model.evidence import Draft
 from keyvault_lite.model.identity import Service, Setting, Token
@@ -25,6 +26,8 @@ class Change:
     """Names whose rows become tombstones although no key is known to have them."""
     lost_replies: tuple[str, ...] = ()
     """Kept replies that do not verify and are deleted, by `service id/key digest in hexadecimal`."""
+    archived: Segment | None = None
+    """A segment whose entries are deleted from the log; its record is among `settings`."""
     new_epoch: bool = False
     """Whether the log goes on under a new origin: an acknowledged rollback."""
 

@@ -12,6 +12,7 @@ from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.outcome import Authority, Change, Outcome, StoredReply
 from keyvault_lite.ledger.records import changed_rows, reply_values
+from keyvault_lite.ledger.retention import forget_entries
 from keyvault_lite.ledger.schema import FORMATS, Row
 from keyvault_lite.ledger.state import FindReply, Overlay, State, StateTree, row_key
 from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
@@ -202,6 +203,9 @@ class Pending:
         for change in self._changes:
             connection.executemany(statements.LOSE_REPLY, [(lost,) for lost in change.lost_replies])
         self._append(connection)
+        for change in self._changes:
+            if change.archived is not None:
+                forget_entries(connection, change.archived)
         if self._full_tiles:
             connection.executemany(statements.PUT_TILE, self._full_tiles)
         values = (*after.head.values(), after.mac)

@@ -32,11 +32,15 @@ class Filter:
     ascending: bool = False
 
 
-def read_page(connection: driver.Connection, wanted: Filter) -> Page[Entry]:
-    """The entries that match, in the order wanted, from behind the cursor. Each entry's own hash is checked."""
+def read_page(connection: driver.Connection, wanted: Filter, *, archived: int = 0) -> Page[Entry]:
+    """The entries that match, in the order wanted, from behind the cursor. Each entry's own hash is checked.
+
+    `archived` is up to which entry the log was archived: the list begins behind it.
+    """
     size = connection.execute("SELECT coalesce(max(id), 0) FROM audit_logs").fetchone()[0]
-    low = 1 if wanted.since is None else _first_at(connection, wanted.since, size)
-    high = size if wanted.until is None else _first_at(connection, wanted.until, size) - 1
+    begin = archived + 1
+    low = begin if wanted.since is None else first_at(connection, wanted.since, begin, size)
+    high = size if wanted.until is None else first_at(connection, wanted.until, begin, size) - 1
     if wanted.after is not None:
         cursor = _cursor(wanted.after)
         low, high = (max(low, cursor + 1), high) if wanted.ascending else (low, min(high, cursor - 1))
@@ -72,7 +76,7 @@ def read_page(connection: driver.Connection, wanted: Filter) -> Page[Entry]:
             break
         low, high = (last + 1, high) if wanted.ascending else (low, first - 1)
     page = rows[: wanted.limit]
-    return Page(tuple(map(_entry, page)), str(page[-1][0]) if len(rows) > wanted.limit else beyond)
+    return Page(tuple(map(_entry, page)), str(page[-1][0]) if len(rows) > wanted.limit else beyond, archived)
 
 
 def _chunk(low: int, high: int, *, ascending: bool) -> tuple[int, int]:
@@ -101,9 +105,12 @@ def _cursor(text: str) -> int:
     return int(text)
 
 
-def _first_at(connection: driver.Connection, moment: int, size: int) -> int:
-    """The first entry at or after a moment: time never runs backwards in the log, so halving finds it."""
-    low, high = 1, size + 1
+def first_at(connection: driver.Connection, moment: int, begin: int, size: int) -> int:
+    """The first entry at or after a moment, of those from `begin` to `size`, or the one after them.
+
+    Time never runs backwards in the log, so halving finds it.
+    """
+    low, high = begin, size + 1
     while low < high:
         middle = (low + high) // 2
         stamp = connection.execute("SELECT timestamp FROM audit_logs WHERE id = ?", (middle,)).fetchone()

@@ -190,7 +190,7 @@ ledger_head: Final = sa.Table(
     sa.Column("mac", sa.LargeBinary, nullable=False),
 )
 tiles: Final = sa.Table(
-    # A cache of the Merkle tree: full tiles only, checked by recomputing the root.
+    # The Merkle tree's full tiles, checked by recomputing the root; of archived entries all that stays.
     "tiles",
     metadata,
     sa.Column("level", sa.Integer, primary_key=True, autoincrement=False),

@@ -6,6 +6,7 @@ from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Anchor, DamagedAnchor, Mark
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
+from keyvault_lite.ledger.retention import leaf_of
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.replies import Finding
 
@@ -32,8 +33,13 @@ def check_anchor(
     anchor: Anchor,
     mark: Mark | None,
     head: Head | None,
+    *,
+    archived: int = 0,
 ) -> list[Finding]:
-    """What is wrong between an anchor and a database read after it; each says what was seen and what to do."""
+    """What is wrong between an anchor and a database read after it; each says what was seen and what to do.
+
+    `archived` is up to which entry the log was archived.
+    """
     size = _size(connection)
     if mark is None:
         problem = (
@@ -44,7 +50,7 @@ def check_anchor(
     if mark.verifier_key != verifier_key(origin(authority.instance_id, mark.epoch), authority.log_public_key):
         problem = f"{FOREIGN}: let KEYVAULT_ANCHOR and KEYVAULT_DATABASE_URL name what belongs together"
         return [Finding(TABLE, anchor.place, problem)]
-    seen = _contradiction(connection, mark, size, 0 if head is None else head.epoch)
+    seen = _contradiction(connection, mark, size, 0 if head is None else head.epoch, archived)
     return [] if seen is None else [Finding(TABLE, anchor.place, f"{seen}; {_way_out(head)}")]
 
 
@@ -55,9 +61,13 @@ def _size(connection: driver.Connection) -> int:
         return 0  # there is no log that could be read
 
 
-def _contradiction(connection: driver.Connection, mark: Mark, size: int, epoch: int) -> str | None:
+def _contradiction(connection: driver.Connection, mark: Mark, size: int, epoch: int, archived: int) -> str | None:
     if size < mark.size or 0 < epoch < mark.epoch:
         return f"remembers {mark.size} entries, the database has {size}: it was put back or replaced"
+    if mark.size <= archived:
+        # An anchor from before the archiving: what else it says of that entry is in the archive, its root is checked.
+        same = leaf_of(connection, mark.size) == mark.hash and mark.scrubbed <= mark.size
+        return None if same else f"remembers another entry {mark.size} than the log has: it was forked or changed"
     entry_hash, entry_epoch, state_seq = connection.execute(_MARKED, (mark.size,)).fetchone() or (b"", 0, 0)
     if entry_hash != mark.hash:
         return f"remembers another entry {mark.size} than the database has: its log was forked or changed"

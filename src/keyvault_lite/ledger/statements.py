@@ -59,3 +59,10 @@ FIND_REPLY: Final = SELECT["idempotency_replies"] + " WHERE service_id = ? AND k
 ENTRY_HASH: Final = "SELECT hash FROM audit_logs WHERE id = ?"
 LOSE_REPLY: Final = "DELETE FROM idempotency_replies WHERE service_id || '/' || lower(hex(key_digest)) = ?"
 FORGET_REPLIES: Final = "DELETE FROM idempotency_replies WHERE expires_at < ?"
+FORGET_ENTRIES: Final = "DELETE FROM audit_logs WHERE id BETWEEN ? AND ?"
+"""Of entries that were archived, and only in the transaction that records it; see ledger/retention.py."""
+NEWEST_SEGMENT: Final = (
+    SELECT["settings"] + " WHERE name >= ? AND name < ? AND value IS NOT NULL ORDER BY name DESC LIMIT 1"
+)
+FIRST_ENTRY: Final = "SELECT id FROM audit_logs ORDER BY id LIMIT 1"
+ENTRY_BEFORE: Final = "SELECT hash, epoch, timestamp, state_seq FROM audit_logs WHERE id = ?"

@@ -75,6 +75,47 @@ def _items(values: Sequence[Value]) -> bytes:
     return b"".join(parts)
 
 
+def decode_values(raw: bytes) -> list[int | str | bytes | None]:
+    """The values of an encoded list that holds no lists, a label first. Raises ValueError for any other bytes.
+
+    Strict, so that bytes that decode are the only ones that encode to these values.
+    """
+    kind, count = _head(raw, 0)
+    at = _HEAD.size
+    if kind != 4 or count > len(raw):  # noqa: PLR2004  (the grammar above)
+        raise ValueError("not a list")
+    values: list[int | str | bytes | None] = []
+    for _ in range(count):
+        kind = raw[at] if at < len(raw) else 255
+        if kind == 0:
+            values.append(None)
+            at += 1
+        elif kind == 1:
+            values.append(int.from_bytes(_part(raw, at + 1, 8), "big", signed=True))
+            at += _INT.size
+        elif kind in {2, 3}:
+            part = _part(raw, at + _HEAD.size, _head(raw, at)[1])
+            values.append(part.decode() if kind == 2 else part)  # noqa: PLR2004  (as above)
+            at += _HEAD.size + len(part)
+        else:
+            raise ValueError("not a value")
+    if at != len(raw):
+        raise ValueError("bytes after the list")
+    return values
+
+
+def _head(raw: bytes, at: int) -> tuple[int, int]:
+    kind, length = _HEAD.unpack(_part(raw, at, _HEAD.size))
+    return kind, length
+
+
+def _part(raw: bytes, at: int, length: int) -> bytes:
+    part = raw[at : at + length]
+    if len(part) != length:
+        raise ValueError("cut short")
+    return part
+
+
 def list_head(count: int) -> bytes:
     """The prefix of a list of `count` values, for writers that assemble an encoding from cached pieces."""
     return _HEAD.pack(4, count)

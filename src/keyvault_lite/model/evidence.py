@@ -49,6 +49,8 @@ class Action(StrEnum):
     REPAIR = "repair"
     """What a quarantine has lost is given up, on record."""
     MASTER_KEY_ROTATE = "master_key_rotate"
+    AUDIT_ARCHIVE = "audit_archive"
+    """The oldest entries were archived in a file, and deleted from the database."""
     ANCHOR_TRUST = "anchor_trust"
     """The vault goes on from a state that its anchor does not confirm, by the operator's word."""
     HASH = "hash"

@@ -32,6 +32,8 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     next: str | None
+    archived: int = 0
+    """Of the log: how many of the oldest entries are in an archive, and not listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,8 @@ class Verification:
     """Findings beyond those that are listed."""
     notes: tuple[str, ...] = ()
     """What a reader should know and is no finding."""
+    archived: int = 0
+    """How many of the oldest entries are in an archive that was not read; `entries` does not count them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
+from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.encoding import Context, check_context
 from keyvault_lite.model.errors import InvalidRequest, KeyVaultError, TooLarge
 from keyvault_lite.model.evidence import Action, Result
@@ -589,6 +590,14 @@ class Repair(Request):
 
 
 # Audit
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveEntries(Request):
+    """Put on record that a file holds the oldest entries, whole and checked, and delete them here. Answers None."""
+
+    action = Action.AUDIT_ARCHIVE
+    segment: Segment
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,6 +254,7 @@ def verification(result: Verification, _: object) -> VerificationReply:
         first_invalid=UNSET if result.first_invalid is None else result.first_invalid,
         reason=UNSET if result.reason is None else result.reason,
         findings=findings or UNSET,
+        archived=result.archived or UNSET,
     )
 
 
@@ -276,6 +277,7 @@ def page(item: Callable[[Any, Asked], object]) -> Callable[[Page[Any], Asked], o
     """How pages of such items are written."""
 
     def render(result: Page[Any], asked: Asked) -> object:
-        return {"items": [item(found, asked) for found in result.items], "next": result.next}
+        written = {"items": [item(found, asked) for found in result.items], "next": result.next}
+        return {**written, "archived": result.archived} if result.archived else written
 
     return render

@@ -224,6 +224,7 @@ class VerificationReply(Struct):
     first_invalid: int | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     findings: list[FindingReply] | UnsetType = UNSET
+    archived: int | UnsetType = UNSET
 
 
 class ConsistencyReply(Struct):
@@ -270,3 +271,4 @@ class EntryPage(Struct):
 
     items: list[EntryReply]
     next: str | None
+    archived: int | UnsetType = UNSET

@@ -1,0 +1,98 @@
+"""Where the log in the database begins: entries up to a boundary were archived, and are deleted here and nowhere else.
+
+The boundary is a row under the state root, written by the entry that records the archiving and in the transaction that
+deletes. So whoever finds entries missing can tell an archive from a theft.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from keyvault_lite.audit.chain import Position
+from keyvault_lite.audit.merkle import TILE_BYTES, TILE_WIDTH, split
+from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.outcome import Authority
+from keyvault_lite.ledger.records import read_setting
+from keyvault_lite.ledger.rows import row_is_genuine
+from keyvault_lite.ledger.schema import FORMATS, TRIGGERS
+from keyvault_lite.model.archive import PREFIX, Segment, read_segment_setting
+from keyvault_lite.model.errors import IntegrityViolation
+from keyvault_lite.model.identity import Setting
+from keyvault_lite.model.replies import Finding
+
+_GUARD: Final = "audit_logs_no_delete"
+_BEYOND: Final = PREFIX[:-1] + chr(ord(PREFIX[-1]) + 1)
+"""The first name after all that begin with the prefix."""
+
+
+def newest_segment(connection: driver.Connection, authority: Authority) -> Segment | None:
+    """The segment behind which the stored log begins; None if nothing was archived. Its row is verified."""
+    row = connection.execute(statements.NEWEST_SEGMENT, (PREFIX, _BEYOND)).fetchone()
+    if row is None:
+        return None
+    if not row_is_genuine(authority, FORMATS["settings"], row):
+        raise IntegrityViolation("the record of what was archived does not verify")
+    setting = read_setting(row[:-2])
+    return read_segment_setting(setting.name, setting.value or {})
+
+
+def segments_of(settings: Iterable[Setting], findings: list[Finding]) -> list[Segment]:
+    """All segments on record, oldest first. What is no such record is a finding: without the keyring it may be."""
+    found = []
+    for setting in sorted(settings, key=lambda one: one.name):
+        if setting.name.startswith(PREFIX) and setting.value is not None:
+            try:
+                found.append(read_segment_setting(setting.name, setting.value))
+            except ValueError as error:
+                findings.append(Finding("settings", setting.name, f"is {error}"))
+    return found
+
+
+def end_of(segment: Segment) -> Position:
+    """Where the log stands behind a segment."""
+    return Position(segment.last, segment.head, segment.epoch, segment.timestamp, segment.state_seq, None)
+
+
+def forget_entries(connection: driver.Connection, segment: Segment) -> None:
+    """Delete what a segment holds, in the open transaction that also writes its record.
+
+    The trigger that forbids every deletion is away only inside the transaction: nobody else ever sees the schema
+    without it, and if the transaction fails it was never away.
+    """
+    connection.execute(f"DROP TRIGGER {_GUARD}")
+    deleted = connection.execute(statements.FORGET_ENTRIES, (segment.first, segment.last)).rowcount
+    connection.execute(TRIGGERS[_GUARD])
+    left = connection.execute(statements.FIRST_ENTRY).fetchone()
+    if deleted != segment.last - segment.first + 1 or left != (segment.last + 1,):
+        raise IntegrityViolation("the log does not hold exactly the entries that were archived")
+
+
+def leaves_between(connection: driver.Connection, start: int, end: int) -> list[bytes]:
+    """The hashes of entries start + 1 to end from the tiles of the tree, which are never archived.
+
+    `end` is a multiple of 256. Nothing read here is trusted: the tree over the hashes has to be that of the head.
+    Raises IntegrityViolation if a tile is missing or has another size.
+    """
+    leaves: list[bytes] = []
+    for index in range(start // TILE_WIDTH, end // TILE_WIDTH):
+        rows = driver.fetch(connection, statements.TILE, (0, index))
+        if not rows or not isinstance(rows[0][0], bytes) or len(rows[0][0]) != TILE_BYTES:
+            raise IntegrityViolation(f"the tile 0/{index} over archived entries is missing or damaged")
+        leaves += split(rows[0][0])
+    return leaves[start % TILE_WIDTH :]
+
+
+def leaf_of(connection: driver.Connection, entry_id: int) -> bytes | None:
+    """The hash of one archived entry, from its tile; None if that is not there."""
+    start = entry_id - 1
+    try:
+        return leaves_between(connection, start, (start // TILE_WIDTH + 1) * TILE_WIDTH)[0]
+    except IntegrityViolation:
+        return None
+
+
+def holds_entry(connection: driver.Connection, authority: Authority, entry_id: int) -> bool:
+    """Whether the log has an entry: in the database, or in what was archived."""
+    if connection.execute(statements.ENTRY_HASH, (entry_id,)).fetchone() is not None:
+        return True
+    segment = newest_segment(connection, authority)
+    return segment is not None and 0 < entry_id <= segment.last

@@ -1,0 +1,60 @@
+"""A child that archives and dies at a given place: `python -m tests.ledger.archiving FOLDER TO PLACE MASTER`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from keyvault_lite import custody
+from keyvault_lite.ledger.journal import Journal
+from keyvault_lite.ledger.retention import forget_entries
+from keyvault_lite.ledger.shelf import Shelf
+from tests.house import chosen
+
+PLACES = (
+    "the file is half written",
+    "the file is there",
+    "the entries are deleted",
+    "it is committed",
+    "it is anchored",
+)
+COMMITTED = PLACES[3:]
+
+
+def die(*_: object, **__: object) -> None:
+    """As if by SIGKILL: no handler, no cleaning up."""
+    os._exit(9)
+
+
+def die_at(place: str) -> None:
+    """Let the process end there."""
+    if place == "the file is half written":
+        patch.object(Shelf, "_examined", die).start()
+    elif place == "the file is there":
+        patch("keyvault_lite.custody.perform", die).start()
+    else:
+        patch("keyvault_lite.ledger.pending.forget_entries", lambda *given: forgotten(place, *given)).start()
+
+
+def forgotten(place: str, *given: Any) -> None:  # noqa: ANN401
+    """In the transaction that deletes."""
+    forget_entries(*given)
+    if place == "the entries are deleted":
+        die()
+    publish = Journal._publish
+
+    def published(*arguments: Any) -> None:  # noqa: ANN401
+        if place == "it is anchored":
+            publish(*arguments)
+        die()
+
+    patch.object(Journal, "_publish", published).start()
+
+
+if __name__ == "__main__":
+    folder, to, place, master = sys.argv[1:5]
+    patch("keyvault_lite.custody.SEGMENT", 512).start()
+    if place in PLACES:
+        die_at(place)
+    custody.archive(chosen(Path(folder), master), Path(to), keep=300)
