@@ -1,7 +1,7 @@
 """`kvl audit export`: a folder that proves what it says to somebody who has neither the vault nor this program."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Final
