@@ -16,6 +16,7 @@ from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.reader import Filter
+from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.identity import (
@@ -86,7 +87,10 @@ class House:
 
     @property
     def path(self) -> Path:
-        return self.vault.database.path
+        """The file of a vault on SQLite."""
+        database = self.vault.database
+        assert isinstance(database, SqliteDatabase)
+        return database.path
 
     @property
     def jobs(self) -> Jobs:

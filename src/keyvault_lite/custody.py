@@ -22,7 +22,6 @@ from keyvault_lite.ledger.anchor import DamagedAnchor, FileAnchor, Mark, where_i
 from keyvault_lite.ledger.check import Identity, Means, check, verification_of
 from keyvault_lite.ledger.inspection import Progress
 from keyvault_lite.ledger.ledger import open_database, stored_slots
-from keyvault_lite.ledger.offline import read_offline
 from keyvault_lite.ledger.trust import Accepted, Trusted, check_accepted, describe_loss, judge
 from keyvault_lite.model.errors import Conflict, NotFound
 from keyvault_lite.model.keyring import Slot
@@ -45,15 +44,15 @@ def show_anchor(chosen: Settings) -> AnchorView:
     """What the anchor remembers. Needs no master key for a file, writes nothing."""
     database = open_database(chosen.database_url)
     if is_shared(chosen.anchor):
-        slots = read_offline(database.path, stored_slots) if database.exists() else ()
+        slots = database.read_offline(stored_slots) if database.exists() else ()
         keyring = Keyring.open(slots, master_key(chosen))
         with closing(shared_anchor(chosen, keyring.instance_id, keyring.log_public_key)) as anchor:
             mark = anchor.read()
-        return AnchorView(str(chosen.anchor), where_it_stands(anchor, database.path), mark)
+        return AnchorView(str(chosen.anchor), where_it_stands(anchor, database.folder), mark)
     file = file_anchor(chosen, database)
     if file is None:
         return AnchorView("off", "off", None)
-    return AnchorView(file.place, where_it_stands(file, database.path), file.peek())
+    return AnchorView(file.place, where_it_stands(file, database.folder), file.peek())
 
 
 def trust_anchor(chosen: Settings, accepted: Accepted | None = None) -> Trusted:
@@ -101,8 +100,8 @@ def verify(
     """
     database = open_database(chosen.database_url)
     master = None if public else master_key(chosen)
-    if not database.path.exists():
-        raise NotFound(f"there is no database {database.path}")
+    if not database.is_there():
+        raise NotFound(f"there is no database {database.place}")
 
     def anchor(identity: Identity | None) -> AnyAnchor | None:
         if not is_shared(chosen.anchor):
@@ -122,9 +121,9 @@ def verify(
     if not database.exists():
         remembered = anchor(None)
         if isinstance(remembered, FileAnchor) and remembered.exists():
-            return verification_of([Finding("database", database.path.name, f"is empty; {remembered.place} is not")])
-        raise NotFound(f"the database {database.path} is empty; run `kvl init`")
+            return verification_of([Finding("database", database.name, f"is empty; {remembered.place} is not")])
+        raise NotFound(f"the database {database.place} is empty; run `kvl init`")
     unlocking = None if public else unlock
     means = Means(anchor, verify_ed25519, unlock=unlocking, key=key, against=against, progress=progress)
     with ExitStack() as opened:
-        return check(database.path, means)
+        return check(database, means)

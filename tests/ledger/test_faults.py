@@ -43,8 +43,8 @@ from tests.ledger.faults import FaultyConnection, failing
 @pytest.fixture
 def faulty(house: House) -> FaultyConnection:
     journal = house.ledger._journal
-    journal._connection = FaultyConnection(journal._connection)  # type: ignore[assignment]
-    return journal._connection  # type: ignore[return-value]
+    journal._connection = FaultyConnection(journal._connection)
+    return journal._connection
 
 
 def check_sound(house: House) -> None:
@@ -75,7 +75,7 @@ def test_an_error_at_any_statement_leaves_everything_as_it_was(house: House, fau
     for place in range(len(rotation) - 1):
         before = (house.size, journal.tree.root(), journal.head, house.ask(ReadKey(name)))
         faulty = FaultyConnection(journal._connection)
-        journal._connection = faulty  # type: ignore[assignment]
+        journal._connection = faulty
         # Whenever it is tried: what fails on the loop is tried again by the thread.
         faulty.before = lambda sql, stops=rotation[place]: failing() if sql == stops else None  # type: ignore[misc]
         house.refusal(RotateKey(name), AuditUnavailable, idempotency=idempotent(f"fails-{place}"))

@@ -1,9 +1,8 @@
 """A transaction's worth of entries and rows, computed in memory before any of it is written."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Final
 
 from keyvault_lite.audit.entry import encode_draft, entry_hash, entry_row
@@ -30,6 +29,9 @@ USES: Final = frozenset(
         Action.VERIFY,
     }
 )
+
+Append = Callable[[driver.Connection, Sequence[Row]], int]
+"""Appends entries to the stored log; how many it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,21 +189,15 @@ class Pending:
         kept = self._replies.get((service_id, key_digest))
         return self._stored_reply(service_id, key_digest) if kept is None else kept
 
-    def _append(self, connection: driver.Connection) -> None:
-        for place in range(0, len(self._entries), statements.MOST_AT_ONCE):
-            rows = self._entries[place : place + statements.MOST_AT_ONCE]
-            values = list(chain.from_iterable(rows))
-            if connection.execute(statements.append(len(rows)), values).rowcount != len(rows):
-                raise IntegrityViolation("the log did not take every entry")
-
-    def store(self, connection: driver.Connection) -> None:
+    def store(self, connection: driver.Connection, append: Append) -> None:
         """After the last `add`: write it all into the open transaction, and read back that it was taken."""
         after = self.after = self._close()
         for table, row in self._rows:
             connection.execute(statements.UPSERT[table], row)
         for change in self._changes:
             connection.executemany(statements.LOSE_REPLY, [(lost,) for lost in change.lost_replies])
-        self._append(connection)
+        if append(connection, self._entries) != len(self._entries):
+            raise IntegrityViolation("the log did not take every entry")
         if self._full_tiles:
             connection.executemany(statements.PUT_TILE, self._full_tiles)
         values = (*after.head.values(), after.mac)
