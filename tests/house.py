@@ -1,4 +1,4 @@
-"""A real vault on a temporary SQLite file, asked through `Engine.perform` as every front end asks."""
+"""A real vault on a database of its own, asked through `Engine.perform` as every front end asks."""
 
 import asyncio
 import hashlib
@@ -186,17 +186,21 @@ class House:
         return b"".join(file.read_bytes() for file in sorted(self.path.parent.iterdir()) if file.is_file())
 
 
-def furnish(folder: Path) -> tuple[str, str]:
-    """Begin a vault in a folder; its master key and the token of its first ADMIN."""
+def furnish(folder: Path, url: str | None = None) -> tuple[str, str]:
+    """Begin a vault in a folder, or in the database of a server; its master key and the token of its first ADMIN."""
     _, master = MasterKey.generate()
-    return master, app.initialise(chosen(folder, master)).token
+    return master, app.initialise(chosen(folder, master, url)).token
 
 
-def chosen(folder: Path, master: str) -> Settings:
-    return settings.load(master_key=master, master_key_file=None, database_url=f"sqlite:///{folder}/vault.db")
+def chosen(folder: Path, master: str, url: str | None = None) -> Settings:
+    """Settings of a vault in a folder; with the URL of a server's database only its anchor is there."""
+    if url is None:
+        return settings.load(master_key=master, master_key_file=None, database_url=f"sqlite:///{folder}/vault.db")
+    anchor = f"{folder}/keyvault.anchor"
+    return settings.load(master_key=master, master_key_file=None, database_url=url, anchor=anchor)
 
 
-def move_in(template: Path, folder: Path, master: str, token: str) -> House:
-    """A copy of a vault, opened."""
+def move_in(template: Path, folder: Path, master: str, token: str, url: str | None = None) -> House:
+    """A copy of a vault, opened. `url` is that of the copy of its database, if a server has it."""
     shutil.copytree(template, folder, dirs_exist_ok=True)
-    return House(chosen(folder, master), token)
+    return House(chosen(folder, master, url), token)

@@ -107,7 +107,7 @@ def open_vault(chosen: Settings, *, quarantine: bool = False, anchored: bool = T
     neither compared nor written: for `trust_anchor` alone.
     """
     master = master_key(chosen)
-    database = open_database(chosen.database_url)
+    database = open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
     # Looking at a vault that is not there must not make one.
     slots = prepare(database) if database.exists() else ()
     if not slots:
@@ -206,7 +206,7 @@ async def _initialise(
 ) -> tuple[Vault, NewService | None]:
     """Open the vault; if it is empty, begin it and return its first ADMIN. Exactly one process does."""
     master = master_key(chosen)
-    database = open_database(chosen.database_url)
+    database = open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
     with database.beginning():
         if database.exists() and prepare(database):
             return open_vault(chosen, quarantine=quarantine), None

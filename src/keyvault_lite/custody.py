@@ -42,7 +42,7 @@ class AnchorView:
 
 def show_anchor(chosen: Settings) -> AnchorView:
     """What the anchor remembers. Needs no master key for a file, writes nothing."""
-    database = open_database(chosen.database_url)
+    database = open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
     if is_shared(chosen.anchor):
         slots = database.read_offline(stored_slots) if database.exists() else ()
         keyring = Keyring.open(slots, master_key(chosen))
@@ -98,7 +98,7 @@ def verify(
     `public` needs no master key, but the log's verifier key: the anchor's, or `key`. `against` is a checkpoint that
     somebody has kept. Raises one of CANNOT_START if nothing can be judged.
     """
-    database = open_database(chosen.database_url)
+    database = open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
     master = None if public else master_key(chosen)
     if not database.is_there():
         raise NotFound(f"there is no database {database.place}")

@@ -39,6 +39,8 @@ from keyvault_lite.model.requests import (
 from tests.house import AES, House, idempotent
 from tests.ledger.faults import FaultyConnection, failing
 
+pytestmark = pytest.mark.both
+
 
 @pytest.fixture
 def faulty(house: House) -> FaultyConnection:
@@ -236,6 +238,7 @@ def check_all_were_refused(results: list[tuple[object, float]]) -> None:
         assert seconds < 5
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.timeout(60)
 def test_a_database_locked_by_someone_else_is_503_within_five_seconds(house: House) -> None:
     name = KeyRef(house.key().id)
@@ -253,6 +256,7 @@ def test_a_database_locked_by_someone_else_is_503_within_five_seconds(house: Hou
     check_sound(house)
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.timeout(60)
 def test_a_process_that_stands_still_with_the_lock_holds_nobody_up(house: House) -> None:
     # As if another process were stopped between lock and commit, and went on later.
@@ -276,6 +280,7 @@ def test_a_process_that_stands_still_with_the_lock_holds_nobody_up(house: House)
     check_sound(house)
 
 
+@pytest.mark.sqlite_only
 def test_a_file_renamed_under_the_server_stops_it(house: House) -> None:
     name = KeyRef(house.key().id)
     aside = house.path.with_name("aside.db")
@@ -367,6 +372,7 @@ def test_nothing_is_taken_after_the_end(house: House) -> None:
     house.open()
 
 
+@pytest.mark.sqlite_only
 def test_a_closed_vault_leaves_no_log_beside_the_database(house: House) -> None:
     house.key()
     with ThreadPoolExecutor() as pool:

@@ -53,11 +53,26 @@ class DamagedVault(IntegrityViolation):
         self.findings = tuple(findings)
 
 
-def open_database(url: str) -> Database:
-    """The database that KEYVAULT_DATABASE_URL names. Raises InvalidRequest for one this version cannot open."""
+def open_database(url: str, *, allow_plain: bool = False) -> Database:
+    """The database that KEYVAULT_DATABASE_URL names. Raises InvalidRequest for one this version cannot open.
+
+    `allow_plain` lets a database server on another host be used without TLS and its verified name.
+    """
     parts = urlsplit(url)
+    if parts.scheme in {"postgresql", "postgres"}:
+        try:
+            # Imported here: SQLite needs nothing of it, and it takes a while.
+            from keyvault_lite.ledger.postgresql.address import read_address
+            from keyvault_lite.ledger.postgresql.database import PostgresDatabase
+        except ImportError as error:
+            raise InvalidRequest(
+                "PostgreSQL needs the driver psycopg: pip install 'keyvault-lite[postgres]'"
+            ) from error
+        return PostgresDatabase(read_address(url, allow_plain=allow_plain))
     if parts.scheme != "sqlite" or parts.netloc or not parts.path.strip("/"):
-        raise InvalidRequest("the database URL is sqlite:///relative/path or sqlite:////absolute/path")
+        raise InvalidRequest(
+            "the database URL is sqlite:///relative/path, sqlite:////absolute/path or postgresql://user@host/database"
+        )
     return SqliteDatabase(Path(unquote(parts.path.removeprefix("/"))).absolute())
 
 
