@@ -58,7 +58,10 @@ def open_database(url: str, *, allow_plain: bool = False) -> Database:
 
     `allow_plain` lets a database server on another host be used without TLS and its verified name.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise InvalidRequest("the database URL is malformed") from None
     if parts.scheme in {"postgresql", "postgres"}:
         try:
             # Imported here: SQLite needs nothing of it, and it takes a while.

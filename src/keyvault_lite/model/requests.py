@@ -109,6 +109,8 @@ def _check_tags(tags: Mapping[str, str]) -> None:
 def _check_description(text: str) -> None:
     if len(text) > MAX_DESCRIPTION:
         raise InvalidRequest(f"a description has at most {MAX_DESCRIPTION} characters")
+    if "\x00" in text:
+        raise InvalidRequest("a description has no NUL characters")  # not every database could hold it
 
 
 def _check_size(data: bytes, what: str) -> None:

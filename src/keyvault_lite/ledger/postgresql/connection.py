@@ -139,12 +139,15 @@ class PostgresConnection:
             raise PostgresError("the transaction was rolled back")
         return done
 
-    def _told(self, error: psycopg.Error) -> driver.Error:
+    def _told(self, error: psycopg.Error) -> Exception:
         if not self._writes and self.raw.info.transaction_status is pq.TransactionStatus.INERROR:
             self.raw.execute(b"ROLLBACK TO SAVEPOINT whole")
         state = error.sqlstate or ""
         if isinstance(error, psycopg.IntegrityError) or state == _REFUSED_BY_TRIGGER:
             return PostgresIntegrityError(f"{state}: refused by a constraint or trigger")
+        if isinstance(error, psycopg.DataError) and self._writes:
+            # No fault of the store: one of those who share the transaction brought what no column can hold.
+            return ValueError("a value that the database cannot hold")
         if state == _DISK_FULL:
             return PostgresError("the disk of the database server is full")
         # Never the driver's whole message: its details repeat values.
