@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     """`sqlite:///path` or `postgresql://user@host/database`; it may hold a password, so it is never shown."""
     allow_plain_database: bool = False
     """Use a PostgreSQL server on another host without verified TLS: only where something else protects the way."""
+    migrate_to: str | None = Field(default=None, repr=False)
+    """For `kvl migrate` alone: the URL of the empty database that the vault moves into."""
     anchor: str | None = None
     """A file, by default the database file with `.anchor`; `off` does without, visibly; `https://…` a shared one."""
     anchor_sync: Literal["second", "always"] = "second"

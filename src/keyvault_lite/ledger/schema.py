@@ -198,6 +198,8 @@ tiles: Final = sa.Table(
     sa.Column("hashes", sa.LargeBinary, nullable=False),
 )
 
+TABLES: Final = (*(str(table.name) for table in reversed(metadata.sorted_tables)), "alembic_version")
+"""All tables of a vault, in the order in which foreign keys let them be removed."""
 NEVER_DELETED: Final = (audit_logs, keys, key_versions, key_names, services, tokens, keyring_slots, settings)
 TRIGGERS: Final[Mapping[str, str]] = {
     # Honest mistakes are stopped here; a forger drops the triggers and is found by hashes and MACs.

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from keyvault_lite.ledger import driver, statements, syscalls
 from keyvault_lite.ledger.catalogue import check_schema
 from keyvault_lite.ledger.offline import read_offline
-from keyvault_lite.ledger.schema import TRIGGERS, Row
+from keyvault_lite.ledger.schema import TABLES, TRIGGERS, Row
 from keyvault_lite.ledger.store import BUSY_SECONDS
 from keyvault_lite.ledger.upgrade import run_migrations
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
@@ -237,6 +237,11 @@ class SqliteDatabase:
     def upgrade(self, connection: driver.Connection) -> None:
         """See Database."""
         run_migrations("sqlite://", connection, begin="BEGIN IMMEDIATE", after=_TRIGGERS_ANEW, module=driver.dbapi)
+
+    def drop_tables(self, connection: driver.Connection) -> None:
+        """See Database. Triggers and indexes go with their tables."""
+        for name in TABLES:
+            connection.execute(f"DROP TABLE {name}")
 
     def check_schema(self, connection: driver.Connection) -> list[Finding]:
         """See Database."""

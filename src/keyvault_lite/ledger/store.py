@@ -107,6 +107,9 @@ class Database(Protocol):
     def upgrade(self, connection: driver.Connection) -> None:
         """Bring the schema to the newest revision, in one transaction."""
 
+    def drop_tables(self, connection: driver.Connection) -> None:
+        """Remove the tables of this version, in the transaction under way: only for a vault that has not begun."""
+
     def check_schema(self, connection: driver.Connection) -> list[Finding]:
         """What differs from the expected schema, a finding each."""
 

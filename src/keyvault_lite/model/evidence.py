@@ -51,6 +51,8 @@ class Action(StrEnum):
     MASTER_KEY_ROTATE = "master_key_rotate"
     ANCHOR_TRUST = "anchor_trust"
     """The vault goes on from a state that its anchor does not confirm, by the operator's word."""
+    MIGRATE = "migrate"
+    """The vault was moved into another database."""
     HASH = "hash"
     LOGIN = "login"
     SETTING_READ = "setting_read"

@@ -581,6 +581,17 @@ class TrustAnchor(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class RecordMove(Request):
+    """Put on record that the vault, of `size` entries by then, was moved into another database. Answers None."""
+
+    action = Action.MIGRATE
+    size: int
+    came_from: str
+    """Where it was, without any secret."""
+    went_to: str
+
+
+@dataclass(frozen=True, slots=True)
 class Repair(Request):
     """Give up, on record, an object that a quarantine has set aside. Answers None."""
 

@@ -77,6 +77,8 @@ class PostgresConnection:
         """See driver.Connection."""
         if not values and (ready := self._ahead.pop(sql, None)) is not None:
             return ready
+        if sql.startswith(("INSERT", "UPDATE", "DELETE")):
+            self._ahead.clear()  # what came along is from before this
         try:
             if sql == "BEGIN":
                 return self._begin()
@@ -92,6 +94,7 @@ class PostgresConnection:
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> driver.Rows:
         """See driver.Connection."""
+        self._ahead.clear()
         try:
             cursor = self.raw.cursor()
             cursor.executemany(_translated(sql), list(rows))

@@ -21,7 +21,7 @@ from keyvault_lite.ledger.postgresql.address import Address
 from keyvault_lite.ledger.postgresql.catalogue import TRIGGERS, check_schema
 from keyvault_lite.ledger.postgresql.connection import PostgresConnection
 from keyvault_lite.ledger.postgresql.others import Snapshots
-from keyvault_lite.ledger.schema import Row
+from keyvault_lite.ledger.schema import TABLES, Row
 from keyvault_lite.ledger.upgrade import run_migrations
 from keyvault_lite.model.errors import AuditUnavailable, InvalidRequest
 from keyvault_lite.model.replies import Finding
@@ -232,6 +232,12 @@ class PostgresDatabase:
                     "this role may not make the schema: run it once with the owner's role (docs/postgresql.md)"
                 ) from error
             raise
+
+    def drop_tables(self, connection: driver.Connection) -> None:
+        """See Database."""
+        for name in TABLES:
+            connection.execute(f"DROP TABLE {name}")
+        connection.execute("DROP FUNCTION keyvault_refuse()")
 
     def check_schema(self, connection: driver.Connection) -> list[Finding]:
         """See Database."""
