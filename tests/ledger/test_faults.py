@@ -89,6 +89,7 @@ def test_an_error_at_any_statement_leaves_everything_as_it_was(house: House, fau
     check_sound(house)
 
 
+@pytest.mark.sqlite_only
 def test_what_fails_on_the_loop_is_tried_again_by_the_thread(house: House, faulty: FaultyConnection) -> None:
     name = KeyRef(house.key().id)
     errors = [failing()]

@@ -6,7 +6,7 @@ statement on a snapshot of its own (READ COMMITTED), so it is what asking later 
 """
 
 import select
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -14,16 +14,15 @@ import psycopg
 from psycopg import pq
 
 from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.postgresql.others import SIGN
+from keyvault_lite.ledger.postgresql.others import SIGN, Snapshots
 
 IN_FORCE: Final = {"INTRANS", "ACTIVE", "INERROR"}
-_LOCKED: Final = f"{statements.READ_HEAD} FOR UPDATE"
-"""So that even a writer that knows nothing of the lock between processes cannot come in between."""
-_AHEAD: Final = {
-    statements.READ_HEAD: _LOCKED,
-    statements.LAST_ENTRY: statements.LAST_ENTRY,
-    SIGN: SIGN,
-}
+_AHEAD: Final = (
+    # FOR UPDATE, so that even a writer that knows nothing of the lock between processes cannot come in between.
+    f"{statements.READ_HEAD} FOR UPDATE",
+    statements.LAST_ENTRY,
+    SIGN,
+)
 _OTHER_WORDS: Final = {
     statements.LOSE_REPLY: ("DELETE FROM idempotency_replies WHERE service_id || '/' || encode(key_digest, 'hex') = ?"),
 }
@@ -46,10 +45,31 @@ def _translated(sql: str) -> bytes:
     return _OTHER_WORDS.get(sql, sql).replace("%", "%%").replace("?", "%s").encode()
 
 
+class One:
+    """A result of at most one row that is there already."""
+
+    rowcount = -1
+
+    def __init__(self, row: tuple[Any, ...] | None) -> None:
+        self._rows = [] if row is None else [row]
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """See driver.Rows."""
+        return self._rows.pop() if self._rows else None
+
+    def fetchall(self) -> list[Any]:
+        """See driver.Rows."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchall())
+
+
 class PostgresConnection:
     """See driver.Connection."""
 
-    __slots__ = ("_ahead", "_key", "_writes", "locked", "raw", "schema")
+    __slots__ = ("_ahead", "_key", "_patience", "_writes", "locked", "others", "raw", "schema")
 
     def __init__(self, raw: psycopg.Connection[Any], *, schema: str, writes: bool, key: tuple[int, int]) -> None:
         self.raw = raw
@@ -59,7 +79,10 @@ class PostgresConnection:
         """Whether it holds the lock between processes."""
         self._writes = writes
         self._key = key
-        self._ahead: dict[str, driver.Rows] = {}
+        self.others = Snapshots()
+        """What tells of other writers."""
+        self._patience = 0.0
+        self._ahead: tuple[driver.Rows, ...] = ()
 
     @property
     def in_transaction(self) -> bool:
@@ -75,17 +98,13 @@ class PostgresConnection:
 
     def execute(self, sql: str, values: Sequence[Any] = (), /) -> driver.Rows:
         """See driver.Connection."""
-        if not values and (ready := self._ahead.pop(sql, None)) is not None:
-            return ready
-        if sql.startswith(("INSERT", "UPDATE", "DELETE")):
-            self._ahead.clear()  # what came along is from before this
         try:
+            if sql == statements.CATCH_UP and self._writes:
+                return self._catch_up()
             if sql == "BEGIN":
                 return self._begin()
             if sql == "COMMIT":
                 return self._commit()
-            if sql == "ROLLBACK":
-                self._ahead.clear()
             if not values:
                 return self.raw.execute(_OTHER_WORDS.get(sql, sql).encode(), binary=True)
             return self.raw.execute(_translated(sql), values, binary=True)
@@ -94,13 +113,18 @@ class PostgresConnection:
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> driver.Rows:
         """See driver.Connection."""
-        self._ahead.clear()
         try:
             cursor = self.raw.cursor()
             cursor.executemany(_translated(sql), list(rows))
             return cursor
         except psycopg.Error as error:
             raise self._told(error) from error
+
+    def set_patience(self, seconds: float) -> None:
+        """How long locks of others are waited for from now on."""
+        if seconds != self._patience:
+            self.raw.execute(f"SET lock_timeout = {int(seconds * 1000) or 1}".encode())
+            self._patience = seconds
 
     def unlock(self) -> None:
         """Let the next process write. A connection that is broken has let go of its lock already."""
@@ -114,7 +138,6 @@ class PostgresConnection:
 
     def close(self) -> None:
         """See driver.Connection. What it holds at the server ends with it."""
-        self._ahead.clear()
         self.locked = False
         self.raw.close()
 
@@ -124,18 +147,24 @@ class PostgresConnection:
             # A statement that fails would end the whole transaction, and with it the one snapshot of a check.
             self.raw.execute(b"SAVEPOINT whole")
             return begun
-        self._ahead.clear()
         # Before it is known to be held: who fails half-way lets go of whatever there is.
         self.locked = True
         with self.raw.pipeline():
             begun = self.raw.execute(b"BEGIN")
             self.raw.execute(b"SELECT pg_advisory_lock(%s::int4, %s::int4)", self._key)
-            ahead = {sql: self.raw.execute(words.encode(), binary=True) for sql, words in _AHEAD.items()}
-        self._ahead.update(ahead)
+            self._ahead = tuple(self.raw.execute(sql.encode(), binary=True) for sql in _AHEAD)
         return begun
 
+    def _catch_up(self) -> "One":
+        """What CATCH_UP asks for: what came along with BEGIN, with the count of others made of it."""
+        ahead, self._ahead = self._ahead, ()
+        if not ahead:
+            ahead = tuple(self.raw.execute(sql.encode(), binary=True) for sql in _AHEAD)
+        head, last, sign = (rows.fetchone() for rows in ahead)
+        count = self.others.look(self, sign or (None, None))
+        return One(None if head is None else (*head, count, *(last or (None, None))))
+
     def _commit(self) -> driver.Rows:
-        self._ahead.clear()
         done = self.raw.execute(b"COMMIT")
         if done.statusmessage != "COMMIT":
             # COMMIT of a transaction that had failed is no error to the server: it answers ROLLBACK.

@@ -20,8 +20,8 @@ from keyvault_lite.ledger.postgresql import arrays
 from keyvault_lite.ledger.postgresql.address import Address
 from keyvault_lite.ledger.postgresql.catalogue import TRIGGERS, check_schema
 from keyvault_lite.ledger.postgresql.connection import PostgresConnection
-from keyvault_lite.ledger.postgresql.others import Snapshots
 from keyvault_lite.ledger.schema import TABLES, Row
+from keyvault_lite.ledger.store import BUSY_SECONDS
 from keyvault_lite.ledger.upgrade import run_migrations
 from keyvault_lite.model.errors import AuditUnavailable, InvalidRequest
 from keyvault_lite.model.replies import Finding
@@ -44,7 +44,6 @@ _SESSION: Final = (
 _WRITER: Final = (
     "SET default_transaction_isolation = 'read committed'",
     "SET default_transaction_read_only = off",
-    "SET lock_timeout = '4s'",
     "SET idle_in_transaction_session_timeout = '60s'",
 )
 _READER: Final = ("SET default_transaction_read_only = on",)
@@ -62,6 +61,8 @@ _FACTS: Final = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = A
 
 class PostgresDatabase:
     """One schema of a database of a server."""
+
+    is_local: Final = False
 
     def __init__(self, address: Address) -> None:
         self.place = address.place
@@ -94,7 +95,7 @@ class PostgresDatabase:
 
     # Connections
 
-    def writer(self) -> driver.Connection:
+    def writer(self, *, patient: bool = True) -> driver.Connection:
         """See Database."""
         raw, schema = self._connect(_WRITER)
         try:
@@ -176,13 +177,25 @@ class PostgresDatabase:
                 if self._newest is not None and self._newest.locked:
                     self._newest.unlock()
 
-    def begin(self, connection: driver.Connection) -> None:
+    def try_lock(self) -> bool:
+        """See Database: another host may have to be asked, so it never takes no waiting."""
+        return False
+
+    def unlock(self) -> None:
         """See Database."""
+
+    def begin(self, connection: driver.Connection, *, patience: float = BUSY_SECONDS) -> None:
+        """See Database."""
+        if isinstance(connection, PostgresConnection):
+            try:
+                connection.set_patience(patience)
+            except psycopg.Error as error:
+                raise driver.Error("the connection was lost") from error
         connection.execute("BEGIN")
 
-    def others(self, connection: driver.Connection) -> Snapshots:
+    def count_of_others(self, connection: driver.Connection) -> int:
         """See Database."""
-        return Snapshots(connection)
+        return connection.others.count if isinstance(connection, PostgresConnection) else 0
 
     def append(self, connection: driver.Connection, entries: Sequence[Row]) -> int:
         """See Database."""

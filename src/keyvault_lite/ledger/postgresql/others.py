@@ -1,4 +1,4 @@
-"""Whether others have written: PostgreSQL has no counter for it, but each snapshot tells which transactions are over.
+"""How often others have written: PostgreSQL has no counter for it, but each snapshot tells which transactions are over.
 
 What has ended between two snapshots of this connection, and was not begun by it, may have written anything in the whole
 server. Nothing that changes a row can do without such a transaction. So while nothing else has ended, nothing was
@@ -10,6 +10,7 @@ second at most; what is put off is not forgotten.
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,10 +65,11 @@ class Snapshot:
 
 
 class Snapshots:
-    """See store.Others."""
+    """Compares the snapshots of one connection."""
 
-    def __init__(self, connection: driver.Connection) -> None:
-        self._connection = connection
+    def __init__(self) -> None:
+        self.count = 0
+        """How often others may have written, as far as was looked."""
         self._first = True
         self._seen: Snapshot | None = None
         self._own: set[int] = set()
@@ -76,24 +78,24 @@ class Snapshots:
         self._print: object = None
         self._next_look = 0.0
 
-    def wrote(self) -> bool:
-        """See Others."""
-        if self._has_moved():
+    def look(self, connection: driver.Connection, sign: Sequence[object]) -> int:
+        """The count, after a look at what SIGN gave in the transaction that has just begun."""
+        if self._has_moved(*sign):
             self._moved = True
         if not self._moved or time.monotonic() < self._next_look:
-            return False
+            return self.count
         began = time.monotonic()
-        before, self._print = self._print, self._connection.execute(_PRINT).fetchone()
+        before, self._print = self._print, connection.execute(_PRINT).fetchone()
         took = time.monotonic() - began
         self._next_look = time.monotonic() + max(LOOK_SECONDS, SHARE * took)
         self._moved = False
-        return before != self._print
+        self.count += before != self._print
+        return self.count
 
-    def _has_moved(self) -> bool:
+    def _has_moved(self, text: object, own: object) -> bool:
         """Whether a transaction of somebody else has ended since the last call."""
-        text, own = self._connection.execute(SIGN).fetchone() or (None, None)
         now = Snapshot.read(text)
-        current = set() if own is None else {int(own)}
+        current = {int(own)} if isinstance(own, str) and own.isdecimal() else set()
         mine, self._own = self._own | current, current
         before, self._seen = self._seen, now
         first, self._first = self._first, False
