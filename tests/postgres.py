@@ -53,10 +53,10 @@ def binaries() -> Path:
 class Server:
     """A server of our own: its data are in memory where there is room for them, and it ends with this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_disk: bool = False) -> None:
         self._bin = binaries()
         memory = Path("/dev/shm")
-        in_memory = memory.is_dir() and os.access(memory, os.W_OK)
+        in_memory = not on_disk and memory.is_dir() and os.access(memory, os.W_OK)
         self.folder = Path(tempfile.mkdtemp(prefix="kvl-pg-", dir=memory if in_memory else None))
         self._as: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
         if self._as:

@@ -138,7 +138,7 @@ def test_a_move_that_fails_leaves_nothing(
     real = PostgresDatabase.append
     left = [after]
 
-    def append(database: PostgresDatabase, connection: object, entries: object) -> int:
+    def append(database: PostgresDatabase, connection: object, entries: object) -> object:
         if left[0] == 0:
             run(
                 target,

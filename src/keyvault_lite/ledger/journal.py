@@ -109,7 +109,7 @@ class Journal:
 
     def _store_checkpoint(self) -> None:
         pending = Pending(self.known, self.state, self.tree, self._authority, self.find_reply)
-        pending.store(self._connection, self._database.append)
+        pending.store(self._connection, self._database)
         self._connection.execute("COMMIT")
 
     def reopen(self) -> None:
@@ -209,7 +209,7 @@ class Journal:
                 if self._may_be_written(item):
                     _check_is_short(at_once=at_once, judged_again=again or pending.is_judged_again(item))
                     pending.add(item, again=again)
-            pending.store(self._connection, self._database.append)
+            pending.store(self._connection, self._database)
         except driver.IntegrityError as error:
             self._abort()
             raise IntegrityViolation("the log or state holds a row that nobody should have written") from error

@@ -136,7 +136,7 @@ def _fill(
             _copy_rows(table, reader, writer)
     done = 0
     for chunk in entries_after(reader, 0, CHUNK):
-        if target.append(writer, chunk) != len(chunk):
+        if target.append(writer, chunk).rowcount != len(chunk):
             raise IntegrityViolation("the target did not take every entry")
         done += len(chunk)
         if progress is not None:

@@ -1,7 +1,7 @@
 """A transaction's worth of entries and rows, computed in memory before any of it is written."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -13,6 +13,7 @@ from keyvault_lite.ledger.outcome import Authority, Change, Outcome, StoredReply
 from keyvault_lite.ledger.records import changed_rows, reply_values
 from keyvault_lite.ledger.schema import FORMATS, Row
 from keyvault_lite.ledger.state import FindReply, Overlay, State, StateTree, row_key
+from keyvault_lite.ledger.store import Store
 from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.names import ServiceId
@@ -29,9 +30,6 @@ USES: Final = frozenset(
         Action.VERIFY,
     }
 )
-
-Append = Callable[[driver.Connection, Sequence[Row]], int]
-"""Appends entries to the stored log; how many it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,23 +187,25 @@ class Pending:
         kept = self._replies.get((service_id, key_digest))
         return self._stored_reply(service_id, key_digest) if kept is None else kept
 
-    def store(self, connection: driver.Connection, append: Append) -> None:
+    def store(self, connection: driver.Connection, store: Store) -> None:
         """After the last `add`: write it all into the open transaction, and read back that it was taken."""
         after = self.after = self._close()
-        for table, row in self._rows:
-            connection.execute(statements.UPSERT[table], row)
-        for change in self._changes:
-            connection.executemany(statements.LOSE_REPLY, [(lost,) for lost in change.lost_replies])
-        if append(connection, self._entries) != len(self._entries):
-            raise IntegrityViolation("the log did not take every entry")
-        if self._full_tiles:
-            connection.executemany(statements.PUT_TILE, self._full_tiles)
         values = (*after.head.values(), after.mac)
-        if self._before.mac:
-            written = connection.execute(statements.WRITE_HEAD, values).rowcount
-        else:
-            written = connection.execute(statements.FIRST_HEAD, (1, *values)).rowcount
-        if written != 1:
+        with store.together(connection):
+            for table, row in self._rows:
+                connection.execute(statements.UPSERT[table], row)
+            for change in self._changes:
+                connection.executemany(statements.LOSE_REPLY, [(lost,) for lost in change.lost_replies])
+            appended = store.append(connection, self._entries)
+            if self._full_tiles:
+                connection.executemany(statements.PUT_TILE, self._full_tiles)
+            if self._before.mac:
+                written = connection.execute(statements.WRITE_HEAD, values)
+            else:
+                written = connection.execute(statements.FIRST_HEAD, (1, *values))
+        if appended.rowcount != len(self._entries):
+            raise IntegrityViolation("the log did not take every entry")
+        if written.rowcount != 1:
             raise IntegrityViolation("the log did not take its head")
 
     def apply(self) -> None:

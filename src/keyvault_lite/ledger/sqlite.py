@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
@@ -157,16 +158,19 @@ class SqliteDatabase:
         """See Database."""
         return read_offline(self.path, work)
 
-    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> int:
-        """See Database."""
+    @contextmanager
+    def together(self, connection: driver.Connection) -> Iterator[None]:  # noqa: ARG002
+        """See Store: each is done at once."""
+        yield
+
+    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> "Count":
+        """See Store."""
         taken = 0
         for place in range(0, len(entries), statements.MOST_AT_ONCE):
             rows = entries[place : place + statements.MOST_AT_ONCE]
             values = list(chain.from_iterable(rows))
             taken += connection.execute(statements.append(len(rows)), values).rowcount
-        return taken
-                place += size
-        return place
+        return Count(taken)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -288,6 +292,13 @@ class SqliteDatabase:
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """See store.Taken."""
+
+    rowcount: int
 
 
 class _FileLock:

@@ -18,7 +18,25 @@ BUSY_SECONDS: Final = 4.0
 """How long another program's lock on the database is waited for."""
 
 
-class Database(Protocol):
+class Taken(Protocol):
+    """What a database says of rows that were put to it."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many it has taken; known once `together` is left."""
+
+
+class Store(Protocol):
+    """What a transaction is written with."""
+
+    def together(self, connection: driver.Connection) -> AbstractContextManager[None]:
+        """Statements within are sent together where that saves waiting: their `rowcount` is known at the end of it."""
+
+    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> Taken:
+        """Append entries to the log."""
+
+
+class Database(Store, Protocol):
     """One database, and the locks that all processes which use it share."""
 
     @property
@@ -80,9 +98,6 @@ class Database(Protocol):
 
     def count_of_others(self, connection: driver.Connection) -> int:
         """A number that changes when others may have written; the one that CATCH_UP gives."""
-
-    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> int:
-        """Append entries to the log; how many it says it has taken."""
 
     def check_same_file(self) -> None:
         """Raise IntegrityViolation if what is open is no longer what is found under its name."""

@@ -7,6 +7,7 @@ statement on a snapshot of its own (READ COMMITTED), so it is what asking later 
 
 import select
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
 
@@ -48,9 +49,8 @@ def _translated(sql: str) -> bytes:
 class One:
     """A result of at most one row that is there already."""
 
-    rowcount = -1
-
-    def __init__(self, row: tuple[Any, ...] | None) -> None:
+    def __init__(self, row: tuple[Any, ...] | None, rowcount: int = -1) -> None:
+        self.rowcount = rowcount
         self._rows = [] if row is None else [row]
 
     def fetchone(self) -> tuple[Any, ...] | None:
@@ -117,6 +117,15 @@ class PostgresConnection:
             cursor = self.raw.cursor()
             cursor.executemany(_translated(sql), list(rows))
             return cursor
+        except psycopg.Error as error:
+            raise self._told(error) from error
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Send all statements within before any of them is waited for."""
+        try:
+            with self.raw.pipeline():
+                yield
         except psycopg.Error as error:
             raise self._told(error) from error
 

@@ -19,9 +19,9 @@ from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.postgresql import arrays
 from keyvault_lite.ledger.postgresql.address import Address
 from keyvault_lite.ledger.postgresql.catalogue import TRIGGERS, check_schema
-from keyvault_lite.ledger.postgresql.connection import PostgresConnection
+from keyvault_lite.ledger.postgresql.connection import One, PostgresConnection
 from keyvault_lite.ledger.schema import TABLES, Row
-from keyvault_lite.ledger.store import BUSY_SECONDS
+from keyvault_lite.ledger.store import BUSY_SECONDS, Taken
 from keyvault_lite.ledger.upgrade import run_migrations
 from keyvault_lite.model.errors import AuditUnavailable, InvalidRequest
 from keyvault_lite.model.replies import Finding
@@ -197,9 +197,18 @@ class PostgresDatabase:
         """See Database."""
         return connection.others.count if isinstance(connection, PostgresConnection) else 0
 
-    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> int:
-        """See Database."""
-        return connection.execute(arrays.APPEND, arrays.columns_of(entries)).rowcount if entries else 0
+    @contextmanager
+    def together(self, connection: driver.Connection) -> Iterator[None]:
+        """See Store: in one round trip."""
+        if not isinstance(connection, PostgresConnection):
+            yield  # each by itself
+            return
+        with connection.together():
+            yield
+
+    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> Taken:
+        """See Store."""
+        return connection.execute(arrays.APPEND, arrays.columns_of(entries)) if entries else One(None, rowcount=0)
 
     def check_same_file(self) -> None:
         """See Database. The session is with one server for as long as it lasts."""
