@@ -159,7 +159,7 @@ class SqliteDatabase:
         return read_offline(self.path, work)
 
     @contextmanager
-    def together(self, connection: driver.Connection) -> Iterator[None]:  # noqa: ARG002
+    def together(self, connection: driver.Connection) -> Iterator[None]:
         """See Store: each is done at once."""
         yield
 

@@ -97,7 +97,7 @@ class Database(Store, Protocol):
         """Begin a transaction that writes; `lock` MUST be held. Waits as many seconds. Raises driver.Error."""
 
     def count_of_others(self, connection: driver.Connection) -> int:
-        """A number that changes when others may have written; the one that CATCH_UP gives."""
+        """A number that changes when others may have written; to be asked after CATCH_UP, in its transaction."""
 
     def check_same_file(self) -> None:
         """Raise IntegrityViolation if what is open is no longer what is found under its name."""

@@ -165,13 +165,13 @@ class PostgresConnection:
         return begun
 
     def _catch_up(self) -> "One":
-        """What CATCH_UP asks for: what came along with BEGIN, with the count of others made of it."""
+        """What CATCH_UP asks for, as it came along with BEGIN; what else came along tells of other writers."""
         ahead, self._ahead = self._ahead, ()
         if not ahead:
             ahead = tuple(self.raw.execute(sql.encode(), binary=True) for sql in _AHEAD)
         head, last, sign = (rows.fetchone() for rows in ahead)
-        count = self.others.look(self, sign or (None, None))
-        return One(None if head is None else (*head, count, *(last or (None, None))))
+        self.others.look(self, sign or (None, None))
+        return One(None if head is None else (*head, *(last or (None, None))))
 
     def _commit(self) -> driver.Rows:
         done = self.raw.execute(b"COMMIT")

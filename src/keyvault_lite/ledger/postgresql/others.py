@@ -78,19 +78,18 @@ class Snapshots:
         self._print: object = None
         self._next_look = 0.0
 
-    def look(self, connection: driver.Connection, sign: Sequence[object]) -> int:
-        """The count, after a look at what SIGN gave in the transaction that has just begun."""
+    def look(self, connection: driver.Connection, sign: Sequence[object]) -> None:
+        """Bring the count up to date, by what SIGN gave in the transaction that has just begun."""
         if self._has_moved(*sign):
             self._moved = True
         if not self._moved or time.monotonic() < self._next_look:
-            return self.count
+            return
         began = time.monotonic()
         before, self._print = self._print, connection.execute(_PRINT).fetchone()
         took = time.monotonic() - began
         self._next_look = time.monotonic() + max(LOOK_SECONDS, SHARE * took)
         self._moved = False
         self.count += before != self._print
-        return self.count
 
     def _has_moved(self, text: object, own: object) -> bool:
         """Whether a transaction of somebody else has ended since the last call."""
