@@ -27,9 +27,9 @@ from tests.postgres import Databases, run
 
 PLANTED = [
     "CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
-    "CREATE TRIGGER evil BEFORE INSERT ON audit_logs FOR EACH ROW EXECUTE FUNCTION keyvault_refuse()",
-    "CREATE OR REPLACE FUNCTION keyvault_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
-    "ALTER FUNCTION keyvault_refuse() SECURITY DEFINER",
+    "CREATE TRIGGER evil BEFORE INSERT ON audit_logs FOR EACH ROW EXECUTE FUNCTION kvl_refuse()",
+    "CREATE OR REPLACE FUNCTION kvl_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    "ALTER FUNCTION kvl_refuse() SECURITY DEFINER",
     "CREATE RULE evil AS ON INSERT TO audit_logs DO INSTEAD NOTHING",
     "ALTER TABLE keys ENABLE ROW LEVEL SECURITY",
     "CREATE POLICY evil ON keys USING (false)",

@@ -18,7 +18,7 @@ from keyvault_lite.model.replies import Finding
 
 Fact = tuple[Any, ...]
 _VERSION: Final = "alembic_version"
-_REFUSE: Final = "keyvault_refuse"
+_REFUSE: Final = "kvl_refuse"
 _BODY: Final = (
     " BEGIN RAISE EXCEPTION USING MESSAGE = 'rows of ' || TG_TABLE_NAME || ' are never deleted, "
     "those of audit_logs never changed'; END "

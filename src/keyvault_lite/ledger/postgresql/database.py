@@ -259,7 +259,7 @@ class PostgresDatabase:
         """See Database."""
         for name in TABLES:
             connection.execute(f"DROP TABLE {name}")
-        connection.execute("DROP FUNCTION keyvault_refuse()")
+        connection.execute("DROP FUNCTION kvl_refuse()")
 
     def check_schema(self, connection: driver.Connection) -> list[Finding]:
         """See Database."""
