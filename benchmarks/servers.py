@@ -18,6 +18,8 @@ from typing import Any, Final, Self
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from tests.postgres import Server as PostgresServer
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 PLAINTEXT: Final = base64.b64encode(bytes(range(64))).decode()
 CONTEXT: Final = {"tenant": "acme"}
@@ -181,6 +183,23 @@ class Vault(Server):
         return self
 
 
+class Postgres(Vault):
+    """The same on a PostgreSQL of its own beside it, on the same disk, as it comes."""
+
+    def start(self) -> Self:
+        """Start the database first. Its driver is of the extra `postgres`."""
+        self._database = PostgresServer(on_disk=True)
+        self._database.start()
+        self._settings["KEYVAULT_DATABASE_URL"] = self._database.url
+        self._settings["KEYVAULT_ANCHOR"] = str(self.folder / "postgres.anchor")
+        return super().start()
+
+    def stop(self) -> None:
+        """End the vault, then its database."""
+        super().stop()
+        self._database.remove()
+
+
 class Transit(Vault):
     """The product through its Vault dialect, a SERVICE as caller."""
 
@@ -285,6 +304,7 @@ ROWS: Final[Sequence[Row]] = (
     Row("decrypt", "decrypt", Vault, _decrypt),
     Row("sign", "sign, Ed25519", Vault, _sign),
     Row("batch", f"encrypt, batch of {BATCH}", Vault, _batch, items=BATCH),
+    Row("postgres", "encrypt, on PostgreSQL", Postgres, _encrypt),
     Row("transit", "transit encrypt (Vault dialect)", Transit, _transit_encrypt),
     Row("openbao", "the same at OpenBao, file audit", OpenBao, _transit_encrypt),
     Row("transit-decrypt", "transit decrypt (Vault dialect)", Transit, _transit_decrypt),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.house import House, furnish, move_in
+from tests.postgres import Databases, serving
 
 
 @pytest.fixture(scope="session")
@@ -15,9 +16,44 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     return folder, *furnish(folder)
 
 
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """A PostgreSQL server, for this process of the run alone."""
+    with serving() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def postgres_template(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> tuple[Path, str, str, str]:
+    """As `template`, with the URL of its database."""
+    folder, url = tmp_path_factory.mktemp("postgres"), databases.make()
+    return folder, *furnish(folder, url), url
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests marked `both` are run on each database."""
+    if "house" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both"):
+        kinds = ["sqlite"] if metafunc.definition.get_closest_marker("sqlite_only") else ["sqlite", "postgresql"]
+        metafunc.parametrize("house", kinds, indirect=True)
+
+
 @pytest.fixture
-def house(template: tuple[Path, str, str], tmp_path: Path) -> Iterator[House]:
-    folder, master, token = template
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+    if getattr(request, "param", "sqlite") == "postgresql":
+        yield request.getfixturevalue("postgres")
+        return
+    folder, master, token = request.getfixturevalue("template")
     opened = move_in(folder, tmp_path / "vault", master, token)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def postgres(postgres_template: tuple[Path, str, str, str], databases: Databases, tmp_path: Path) -> Iterator[House]:
+    """A vault on PostgreSQL."""
+    folder, master, token, template = postgres_template
+    url = databases.make(template)
+    opened = move_in(folder, tmp_path / "vault", master, token, url)
+    yield opened
+    opened.close()
+    databases.drop(url)

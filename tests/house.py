@@ -1,4 +1,4 @@
-"""A real vault on a temporary SQLite file, asked through `Engine.perform` as every front end asks."""
+"""A real vault on a database of its own, asked through `Engine.perform` as every front end asks."""
 
 import asyncio
 import hashlib
@@ -16,6 +16,7 @@ from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.reader import Filter
+from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.identity import (
@@ -86,7 +87,10 @@ class House:
 
     @property
     def path(self) -> Path:
-        return self.vault.database.path
+        """The file of a vault on SQLite."""
+        database = self.vault.database
+        assert isinstance(database, SqliteDatabase)
+        return database.path
 
     @property
     def jobs(self) -> Jobs:
@@ -182,17 +186,21 @@ class House:
         return b"".join(file.read_bytes() for file in sorted(self.path.parent.iterdir()) if file.is_file())
 
 
-def furnish(folder: Path) -> tuple[str, str]:
-    """Begin a vault in a folder; its master key and the token of its first ADMIN."""
+def furnish(folder: Path, url: str | None = None) -> tuple[str, str]:
+    """Begin a vault in a folder, or in the database of a server; its master key and the token of its first ADMIN."""
     _, master = MasterKey.generate()
-    return master, app.initialise(chosen(folder, master)).token
+    return master, app.initialise(chosen(folder, master, url)).token
 
 
-def chosen(folder: Path, master: str) -> Settings:
-    return settings.load(master_key=master, master_key_file=None, database_url=f"sqlite:///{folder}/vault.db")
+def chosen(folder: Path, master: str, url: str | None = None) -> Settings:
+    """Settings of a vault in a folder; with the URL of a server's database only its anchor is there."""
+    if url is None:
+        return settings.load(master_key=master, master_key_file=None, database_url=f"sqlite:///{folder}/vault.db")
+    anchor = f"{folder}/keyvault.anchor"
+    return settings.load(master_key=master, master_key_file=None, database_url=url, anchor=anchor)
 
 
-def move_in(template: Path, folder: Path, master: str, token: str) -> House:
-    """A copy of a vault, opened."""
+def move_in(template: Path, folder: Path, master: str, token: str, url: str | None = None) -> House:
+    """A copy of a vault, opened. `url` is that of the copy of its database, if a server has it."""
     shutil.copytree(template, folder, dirs_exist_ok=True)
-    return House(chosen(folder, master), token)
+    return House(chosen(folder, master, url), token)

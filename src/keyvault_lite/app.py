@@ -22,7 +22,7 @@ from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.anchor import SAME_DIRECTORY, FileAnchor, where_it_stands
 from keyvault_lite.ledger.ledger import Ledger, open_database, prepare
 from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.store import Database
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, NotFound
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.names import new_id
@@ -76,7 +76,7 @@ class NewVault:
 class Vault:
     """An open vault."""
 
-    database: SqliteDatabase
+    database: Database
     master: MasterKey
     keyring: Keyring
     anchor: AnyAnchor | None
@@ -111,7 +111,7 @@ def open_vault(
     neither compared nor written: for `trust_anchor` alone.
     """
     master = master_key(chosen)
-    database = open_database(chosen.database_url)
+    database = open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
     # Looking at a vault that is not there must not make one.
     slots = prepare(database) if database.exists() else ()
     if not slots:
@@ -127,7 +127,7 @@ def is_shared(anchor: str | None) -> bool:
     return anchor is not None and anchor.startswith(("https://", "http://"))
 
 
-def open_anchor(chosen: Settings, database: SqliteDatabase, keyring: Keyring) -> AnyAnchor | None:
+def open_anchor(chosen: Settings, database: Database, keyring: Keyring) -> AnyAnchor | None:
     """The anchor that KEYVAULT_ANCHOR names, by default a file beside the database."""
     if is_shared(chosen.anchor):
         return shared_anchor(chosen, keyring.instance_id, keyring.log_public_key)
@@ -150,11 +150,11 @@ def _witness_client(chosen: Settings, url: str) -> WitnessClient:
         raise InvalidSettings("KEYVAULT_WITNESS_CACERT is not a readable file of certificates.") from error
 
 
-def file_anchor(chosen: Settings, database: SqliteDatabase) -> FileAnchor | None:
+def file_anchor(chosen: Settings, database: Database) -> FileAnchor | None:
     """The anchor's file, whether there is one or not; None if the anchor is off."""
     if chosen.anchor == "off":
         return None
-    path = database.path.with_name(database.path.name + ".anchor") if chosen.anchor is None else Path(chosen.anchor)
+    path = database.anchor_path if chosen.anchor is None else Path(chosen.anchor)
     folder = path.absolute().parent
     if not os.access(folder, os.W_OK | os.X_OK):
         # Found out before anything is committed: what is committed and cannot be anchored is not answered.
@@ -162,7 +162,7 @@ def file_anchor(chosen: Settings, database: SqliteDatabase) -> FileAnchor | None
     return FileAnchor(path.absolute(), always_flush=chosen.anchor_sync == "always")
 
 
-def _refuse_emptied(chosen: Settings, database: SqliteDatabase) -> None:
+def _refuse_emptied(chosen: Settings, database: Database) -> None:
     """Raise IntegrityViolation for an empty database beside an anchor that remembers a vault."""
     if is_shared(chosen.anchor):
         raise IntegrityViolation(
@@ -179,7 +179,7 @@ def _refuse_emptied(chosen: Settings, database: SqliteDatabase) -> None:
 
 def _compose(
     chosen: Settings,
-    database: SqliteDatabase,
+    database: Database,
     master: MasterKey,
     keyring: Keyring,
     *,
@@ -212,7 +212,7 @@ async def _initialise(
 ) -> tuple[Vault, NewService | None]:
     """Open the vault; if it is empty, begin it and return its first ADMIN. Exactly one process does."""
     master = master_key(chosen)
-    database = open_database(chosen.database_url)
+    database = open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
     with database.beginning():
         if database.exists() and prepare(database):
             return open_vault(chosen, quarantine=quarantine), None
@@ -262,7 +262,7 @@ def recover_admin(chosen: Settings) -> NewVault:
 
 def _new_vault(vault: Vault, made: NewService) -> NewVault:
     anchor = vault.anchor
-    return NewVault(made.service.id, made.token, str(vault.database.path), None if anchor is None else anchor.place)
+    return NewVault(made.service.id, made.token, vault.database.place, None if anchor is None else anchor.place)
 
 
 def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False) -> None:
@@ -374,7 +374,7 @@ def open_to_serve(chosen: Settings, *, quarantine: bool = False, begin: bool = T
         vault, made = asyncio.run(_initialise(chosen, quarantine=quarantine))
     if made is not None:
         _announce(made)
-    stands = where_it_stands(vault.anchor, vault.database.path)
+    stands = where_it_stands(vault.anchor, vault.database.folder)
     if stands in _ANCHOR_ADVICE:
         print(f"KeyVault Lite: anchor: {stands}: {_ANCHOR_ADVICE[stands]}", file=sys.stderr, flush=True)
     return vault

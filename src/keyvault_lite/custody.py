@@ -27,17 +27,30 @@ from keyvault_lite.ledger.archiver import SEGMENT
 from keyvault_lite.ledger.check import Identity, Means, check, identity_of, verification_of
 from keyvault_lite.ledger.inspection import Progress
 from keyvault_lite.ledger.ledger import open_database, stored_slots
-from keyvault_lite.ledger.offline import read_offline
+from keyvault_lite.ledger.moving import Copied, copy
+from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.shelf import Shelf
+from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.trust import Accepted, Trusted, check_accepted, describe_loss, judge
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import Conflict, NotFound
 from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.replies import Finding, Verification
-from keyvault_lite.model.requests import ArchiveEntries, TrustAnchor
+from keyvault_lite.model.requests import ArchiveEntries, RecordMove, TrustAnchor
 from keyvault_lite.settings import Settings
 from keyvault_lite.witness.anchor import SharedAnchor
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where the vault is after `kvl migrate`."""
+
+    database: str
+    anchor: str | None
+    entries: int
+    entry: int
+    """The entry that records it, the first that only the new database has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +64,17 @@ class AnchorView:
 
 def show_anchor(chosen: Settings) -> AnchorView:
     """What the anchor remembers. Needs no master key for a file, writes nothing."""
-    database = open_database(chosen.database_url)
+    database = _database(chosen)
     if is_shared(chosen.anchor):
-        slots = read_offline(database.path, stored_slots) if database.exists() else ()
+        slots = database.read_offline(stored_slots) if database.exists() else ()
         keyring = Keyring.open(slots, master_key(chosen))
         with closing(shared_anchor(chosen, keyring.instance_id, keyring.log_public_key)) as anchor:
             mark = anchor.read()
-        return AnchorView(str(chosen.anchor), where_it_stands(anchor, database.path), mark)
+        return AnchorView(str(chosen.anchor), where_it_stands(anchor, database.folder), mark)
     file = file_anchor(chosen, database)
     if file is None:
         return AnchorView("off", "off", None)
-    return AnchorView(file.place, where_it_stands(file, database.path), file.peek())
+    return AnchorView(file.place, where_it_stands(file, database.folder), file.peek())
 
 
 def trust_anchor(chosen: Settings, accepted: Accepted | None = None) -> Trusted:
@@ -174,10 +187,10 @@ def verify(
     `public` needs no master key, but the log's verifier key: the anchor's, or `key`. `against` is a checkpoint that
     somebody has kept, `archive` the folder with what was archived. Raises one of CANNOT_START if nothing can be judged.
     """
-    database = open_database(chosen.database_url)
+    database = _database(chosen)
     master = None if public else master_key(chosen)
-    if not database.path.exists():
-        raise NotFound(f"there is no database {database.path}")
+    if not database.is_there():
+        raise NotFound(f"there is no database {database.place}")
 
     def anchor(identity: Identity | None) -> AnyAnchor | None:
         if not is_shared(chosen.anchor):
@@ -197,11 +210,75 @@ def verify(
     if not database.exists():
         remembered = anchor(None)
         if isinstance(remembered, FileAnchor) and remembered.exists():
-            return verification_of([Finding("database", database.path.name, f"is empty; {remembered.place} is not")])
-        raise NotFound(f"the database {database.path} is empty; run `kvl init`")
+            return verification_of([Finding("database", database.name, f"is empty; {remembered.place} is not")])
+        raise NotFound(f"the database {database.place} is empty; run `kvl init`")
     unlocking = None if public else unlock
     means = Means(
         anchor, verify_ed25519, unlock=unlocking, key=key, against=against, progress=progress, archive=archive
     )
     with ExitStack() as opened:
-        return check(database.path, means)
+        return check(database, means)
+
+
+def migrate(chosen: Settings, url: str, *, progress: Progress | None = None) -> Moved:
+    """Move the vault into the empty database at `url`, whole and verified. The source's rows are not changed.
+
+    The anchor goes along: a shared one and one that the settings name go on as they are, else the new database gets its
+    own. The old one is told of the first entry after the move, so that the old database is not served by mistake.
+    Raises one of CANNOT_START; then nothing is in the target, unless it is OutcomeUnknown.
+    """
+    master = master_key(chosen)
+    there = chosen.model_copy(update={"database_url": url})
+    source, target = _database(chosen), _database(there)
+    if (source.place, source.name) == (target.place, target.name):
+        raise Conflict("source and target are the same database")
+    if not source.is_there():
+        raise NotFound(f"there is no database {source.place}")
+    old, new = _own_anchor(chosen, source), _own_anchor(there, target)
+    apart = new is not None and (old is None or new.path.resolve() != old.path.resolve())
+    if apart and new is not None and new.exists():
+        raise Conflict(f"the anchor {new.place} remembers a vault already: move it away")
+
+    def anchor(authority: Authority) -> AnyAnchor | None:
+        if not is_shared(chosen.anchor):
+            return old
+        made = shared_anchor(chosen, authority.instance_id, authority.log_public_key)
+        opened.callback(made.close)
+        return made
+
+    recorded: list[int] = []
+
+    def finish(copied: Copied) -> None:
+        if apart and new is not None:
+            with closing(open_vault(there, anchored=False)) as vault:
+                new.replace(vault.ledger.mark())
+            new.close()
+        with closing(open_vault(there)) as vault:
+            asyncio.run(perform(vault, RecordMove(copied.entries, source.place, target.place)))
+            mark = vault.ledger.mark()
+        recorded.append(mark.size)
+        if apart and old is not None:
+            # From here on the old anchor knows an entry that the old database does not have.
+            old.replace(mark)
+
+    with ExitStack() as opened:
+        if old is not None:
+            opened.callback(old.close)
+        copied = copy(
+            source,
+            target,
+            unlock=lambda slots: Keyring.open(slots, master),
+            anchor=anchor,
+            finish=finish,
+            progress=progress,
+        )
+    place = new.place if new is not None else chosen.anchor if is_shared(chosen.anchor) else None
+    return Moved(target.place, place, copied.entries, recorded[0])
+
+
+def _database(chosen: Settings) -> Database:
+    return open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
+
+
+def _own_anchor(chosen: Settings, database: Database) -> FileAnchor | None:
+    return None if is_shared(chosen.anchor) else file_anchor(chosen, database)

@@ -29,7 +29,12 @@ class Settings(BaseSettings):
     """Base64 of 32 bytes. The parent process keeps it in its environment: prefer the file."""
     master_key_file: str | None = None
     """A file, or a descriptor path like /dev/fd/3, that holds the base64."""
-    database_url: str = "sqlite:///keyvault.db"
+    database_url: str = Field(default="sqlite:///keyvault.db", repr=False)
+    """`sqlite:///path` or `postgresql://user@host/database`; it may hold a password, so it is never shown."""
+    allow_plain_database: bool = False
+    """Use a PostgreSQL server on another host without verified TLS: only where something else protects the way."""
+    migrate_to: str | None = Field(default=None, repr=False)
+    """For `kvl migrate` alone: the URL of the empty database that the vault moves into."""
     anchor: str | None = None
     """A file, by default the database file with `.anchor`; `off` does without, visibly; `https://…` a shared one."""
     anchor_sync: Literal["second", "always"] = "second"

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -156,7 +155,7 @@ def test_a_wal_that_goes_while_it_is_opened_is_no_alarm(vault: Furnished, tmp_pa
 def test_damage_is_told_although_the_files_keep_changing(vault: Furnished, tmp_path: Path) -> None:
     scene = vault.copy(tmp_path / "scene")
 
-    def damaged(connection: sqlite3.Connection) -> None:
+    def damaged(connection: driver.Connection) -> None:
         os.utime(scene.database, ns=(1, next(ticks)))
         connection.execute("SELECT nothing")
 

@@ -32,6 +32,8 @@ from keyvault_lite.model.requests import (
 )
 from tests.house import AES, House
 
+pytestmark = pytest.mark.both
+
 
 def test_n_attempts_are_n_entries(house: House) -> None:
     name = KeyRef(house.key().id)

@@ -27,6 +27,8 @@ from keyvault_lite.model.requests import (
 )
 from tests.house import AES, DAY, House, idempotent
 
+pytestmark = pytest.mark.both
+
 
 def test_a_repeat_gets_the_first_reply_and_an_entry_of_its_own(house: House) -> None:
     first = house.answer(CreateKey(AES, "orders"), idempotency=idempotent("a"))
@@ -166,6 +168,7 @@ def test_the_caller_is_judged_anew(house: House) -> None:
     house.refusal(RotateKey(KeyRef("absent")), NotFound, idempotency=idempotent("a"))
 
 
+@pytest.mark.sqlite_only
 def test_a_kept_reply_that_was_edited_is_not_served(house: House) -> None:
     house.ask(CreateKey(AES, "orders"), idempotency=idempotent("a"))
     forger = driver.connect(str(house.path), isolation_level=None)

@@ -8,8 +8,8 @@ from unittest.mock import patch
 
 from keyvault_lite import custody
 from keyvault_lite.ledger.journal import Journal
-from keyvault_lite.ledger.retention import forget_entries
 from keyvault_lite.ledger.shelf import Shelf
+from keyvault_lite.ledger.sqlite import SqliteDatabase
 from tests.house import chosen
 
 PLACES = (
@@ -20,6 +20,7 @@ PLACES = (
     "it is anchored",
 )
 COMMITTED = PLACES[3:]
+_forget = SqliteDatabase.forget_entries
 
 
 def die(*_: object, **__: object) -> None:
@@ -34,12 +35,12 @@ def die_at(place: str) -> None:
     elif place == "the file is there":
         patch("keyvault_lite.custody.perform", die).start()
     else:
-        patch("keyvault_lite.ledger.pending.forget_entries", lambda *given: forgotten(place, *given)).start()
+        patch.object(SqliteDatabase, "forget_entries", lambda *given: forgotten(place, *given)).start()
 
 
 def forgotten(place: str, *given: Any) -> None:  # noqa: ANN401
     """In the transaction that deletes."""
-    forget_entries(*given)
+    _forget(*given)
     if place == "the entries are deleted":
         die()
     publish = Journal._publish

@@ -42,9 +42,8 @@ async def load(vault: app.Vault, token: str, name: str, rounds: int, callers: in
 
 
 def main() -> None:
-    folder, token, name, rounds, callers = sys.argv[1:]
-    chosen = settings.load(database_url=f"sqlite:///{folder}/vault.db")
-    vault = app.open_vault(chosen)
+    token, name, rounds, callers = sys.argv[1:]
+    vault = app.open_vault(settings.load())
     asyncio.run(load(vault, token, name, int(rounds), int(callers)))
     vault.close()
 

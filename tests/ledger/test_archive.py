@@ -21,14 +21,14 @@ from keyvault_lite.audit.receipt import verify_receipt
 from keyvault_lite.audit.segment import write_entries
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.custody import archive, verify
-from keyvault_lite.ledger import driver, pending, shelf
+from keyvault_lite.ledger import driver, shelf
 from keyvault_lite.ledger.catalogue import check_schema
 from keyvault_lite.ledger.ledger import DamagedVault
 from keyvault_lite.ledger.reader import Filter, read_page
-from keyvault_lite.ledger.retention import forget_entries
 from keyvault_lite.ledger.shelf import Shelf
+from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.trust import Accepted
-from keyvault_lite.model.archive import PREFIX, Segment
+from keyvault_lite.model.archive import PREFIX
 from keyvault_lite.model.encoding import decode_base64
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, InvalidState, NotFound
 from keyvault_lite.model.evidence import Action
@@ -360,11 +360,13 @@ def test_a_process_that_dies_has_lost_nothing(
 
 
 def test_a_failed_deletion_leaves_everything(house: House, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(connection: driver.Connection, segment: Segment) -> None:
-        forget_entries(connection, segment)
+    forget = SqliteDatabase.forget_entries
+
+    def fail(database: SqliteDatabase, connection: driver.Connection, first: int, last: int) -> None:
+        forget(database, connection, first, last)
         raise failing()
 
-    monkeypatch.setattr(pending, "forget_entries", fail)
+    monkeypatch.setattr(SqliteDatabase, "forget_entries", fail)
     with pytest.raises(AuditUnavailable):
         archive(house.chosen, to, keep=300)
     assert house.log()[0].id == 1

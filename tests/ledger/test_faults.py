@@ -39,12 +39,14 @@ from keyvault_lite.model.requests import (
 from tests.house import AES, House, idempotent
 from tests.ledger.faults import FaultyConnection, failing
 
+pytestmark = pytest.mark.both
+
 
 @pytest.fixture
 def faulty(house: House) -> FaultyConnection:
     journal = house.ledger._journal
-    journal._connection = FaultyConnection(journal._connection)  # type: ignore[assignment]
-    return journal._connection  # type: ignore[return-value]
+    journal._connection = FaultyConnection(journal._connection)
+    return journal._connection
 
 
 def check_sound(house: House) -> None:
@@ -75,7 +77,7 @@ def test_an_error_at_any_statement_leaves_everything_as_it_was(house: House, fau
     for place in range(len(rotation) - 1):
         before = (house.size, journal.tree.root(), journal.head, house.ask(ReadKey(name)))
         faulty = FaultyConnection(journal._connection)
-        journal._connection = faulty  # type: ignore[assignment]
+        journal._connection = faulty
         # Whenever it is tried: what fails on the loop is tried again by the thread.
         faulty.before = lambda sql, stops=rotation[place]: failing() if sql == stops else None  # type: ignore[misc]
         house.refusal(RotateKey(name), AuditUnavailable, idempotency=idempotent(f"fails-{place}"))
@@ -87,6 +89,7 @@ def test_an_error_at_any_statement_leaves_everything_as_it_was(house: House, fau
     check_sound(house)
 
 
+@pytest.mark.sqlite_only
 def test_what_fails_on_the_loop_is_tried_again_by_the_thread(house: House, faulty: FaultyConnection) -> None:
     name = KeyRef(house.key().id)
     errors = [failing()]
@@ -236,6 +239,7 @@ def check_all_were_refused(results: list[tuple[object, float]]) -> None:
         assert seconds < 5
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.timeout(60)
 def test_a_database_locked_by_someone_else_is_503_within_five_seconds(house: House) -> None:
     name = KeyRef(house.key().id)
@@ -253,6 +257,7 @@ def test_a_database_locked_by_someone_else_is_503_within_five_seconds(house: Hou
     check_sound(house)
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.timeout(60)
 def test_a_process_that_stands_still_with_the_lock_holds_nobody_up(house: House) -> None:
     # As if another process were stopped between lock and commit, and went on later.
@@ -276,6 +281,7 @@ def test_a_process_that_stands_still_with_the_lock_holds_nobody_up(house: House)
     check_sound(house)
 
 
+@pytest.mark.sqlite_only
 def test_a_file_renamed_under_the_server_stops_it(house: House) -> None:
     name = KeyRef(house.key().id)
     aside = house.path.with_name("aside.db")
@@ -367,6 +373,7 @@ def test_nothing_is_taken_after_the_end(house: House) -> None:
     house.open()
 
 
+@pytest.mark.sqlite_only
 def test_a_closed_vault_leaves_no_log_beside_the_database(house: House) -> None:
     house.key()
     with ThreadPoolExecutor() as pool:

@@ -28,6 +28,7 @@ from keyvault_lite.model.requests import (
 )
 from tests.house import House
 
+pytestmark = pytest.mark.both
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(keyvault_lite.__file__).parents[1]
 
@@ -41,7 +42,6 @@ def process(house: House, name: str, *, rounds: int, callers: int) -> Iterator[s
             sys.executable,
             "-m",
             "tests.ledger.load",
-            str(house.path.parent),
             house.admin,
             name,
             str(rounds),
@@ -52,6 +52,8 @@ def process(house: House, name: str, *, rounds: int, callers: int) -> Iterator[s
             **environment,
             "PYTHONPATH": os.pathsep.join((str(SOURCE), str(ROOT))),
             "KEYVAULT_MASTER_KEY": house.chosen.master_key.get_secret_value(),
+            "KEYVAULT_DATABASE_URL": house.chosen.database_url,
+            "KEYVAULT_ANCHOR": house.chosen.anchor or "",
         },
         stdout=subprocess.PIPE,
         text=True,

@@ -16,6 +16,8 @@ from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, ListKeys, ReadKey
 from tests.house import House, grant
 
+pytestmark = pytest.mark.both
+
 
 @pytest.fixture
 def busy(house: House) -> House:
@@ -132,6 +134,7 @@ def test_cursors_beyond_the_ends(house: House, cursor: str) -> None:
     assert ids == ([house.size] if cursor == "999999" else [])
 
 
+@pytest.mark.sqlite_only
 def test_an_edited_entry_is_not_served(house: House) -> None:
     house.refusal(ReadKey(KeyRef("absent")), NotFound)
     connection = driver.connect(str(house.path), isolation_level=None)
@@ -145,6 +148,7 @@ def test_an_edited_entry_is_not_served(house: House) -> None:
     assert house.ledger.entry(10**6) is None
 
 
+@pytest.mark.sqlite_only
 def test_a_gap_is_not_passed_over(house: House) -> None:
     for _ in range(8):
         house.ask(ListKeys())

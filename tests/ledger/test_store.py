@@ -131,7 +131,7 @@ def test_a_fault_while_recovering_is_not_the_end(house: House, monkeypatch: pyte
     journal = house.ledger._journal
     faulty = FaultyConnection(journal._connection)
     faulty.before = lambda sql: failing() if sql.startswith("INSERT INTO audit") else None
-    journal._connection = faulty  # type: ignore[assignment]
+    journal._connection = faulty
     house.refusal(Encrypt(name, plaintext=b"x"), AuditUnavailable)
     errors = [AuditUnavailable("still gone"), ValueError("a defect")]
     probe = journal.probe

@@ -15,6 +15,7 @@ from keyvault_lite.cli import (
     cipher,
     key,
     master_key,
+    migrate,
     quickstart,
     service,
     signature,
@@ -37,7 +38,8 @@ SETTINGS = """
 **init, serve, verify, anchor and master-key** work on the vault itself and read, also from `keyvault.toml`,
 
 - `KEYVAULT_MASTER_KEY_FILE` (preferred) or `KEYVAULT_MASTER_KEY` (base64, 32 bytes)
-- `KEYVAULT_DATABASE_URL` (default `sqlite:///keyvault.db`)
+- `KEYVAULT_DATABASE_URL` (default `sqlite:///keyvault.db`; `postgresql://…`), `KEYVAULT_ALLOW_PLAIN_DATABASE`
+- `KEYVAULT_MIGRATE_TO`, for `kvl migrate`: the database to move to
 - `KEYVAULT_ANCHOR`, `KEYVAULT_ANCHOR_SYNC`
 - `KEYVAULT_WITNESS`, `KEYVAULT_WITNESS_KEY`, `KEYVAULT_WITNESS_MAX_AGE`, `KEYVAULT_WITNESS_CACERT`
 - `KEYVAULT_HOST`, `KEYVAULT_PORT`, `KEYVAULT_TLS_CERT`, `KEYVAULT_TLS_KEY`, `KEYVAULT_ALLOW_PLAIN_HTTP`
@@ -97,7 +99,7 @@ def _root(
 
 
 app.command("quickstart")(quickstart.quickstart)
-for module in (vault, status, cipher, signature):
+for module in (vault, migrate, status, cipher, signature):
     app.add_typer(module.app)
 app.add_typer(key.app, name="key")
 app.add_typer(service.app, name="service")

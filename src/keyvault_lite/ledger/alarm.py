@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from os import urandom
 
 from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.catalogue import check_schema
 from keyvault_lite.ledger.outcome import Authority, Outcome
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.rows import read_rows
@@ -34,12 +33,14 @@ class Alarm:
     object_id: str | None
 
 
-def recheck(connection: driver.Connection, authority: Authority, state: State, tree: StateTree) -> list[Alarm]:
+def recheck(
+    connection: driver.Connection, authority: Authority, state: State, tree: StateTree, schema: Sequence[Finding]
+) -> list[Alarm]:
     """Compare all stored rows with memory, set aside what differs, and return what is new of it.
 
-    Raises IntegrityViolation if the schema was changed: then nothing that is written can be relied on.
+    `schema` is what is wrong with the schema. Raises IntegrityViolation if anything is: then nothing that is written
+    can be relied on.
     """
-    schema = check_schema(connection)
     if schema:
         raise IntegrityViolation(f"the schema was changed: {schema[0].table} {schema[0].row} {schema[0].problem}")
     stored = read_rows(connection, authority, newer_than=0, known=lambda _: None)

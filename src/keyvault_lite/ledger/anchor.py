@@ -295,13 +295,13 @@ class FileAnchor:
             raise OutcomeUnknown("the anchor cannot be written")
 
 
-def where_it_stands(anchor: Anchor | None, database: Path) -> str:
-    """Where it is, for people: beside the database it goes back with a snapshot of the volume."""
+def where_it_stands(anchor: Anchor | None, folder: Path | None) -> str:
+    """Where it is, for people: in the folder of the database it goes back with a snapshot of the volume."""
     if anchor is None:
         return "off"
     if not isinstance(anchor, FileAnchor):
         return "shared"
-    return SAME_DIRECTORY if anchor.path.resolve().parent == database.resolve().parent else "apart"
+    return SAME_DIRECTORY if folder is not None and anchor.path.resolve().parent == folder.resolve() else "apart"
 
 
 _Records = list[tuple[int, int, tuple[int, bytes, Mark]]]

@@ -24,10 +24,10 @@ from keyvault_lite.ledger.anchor import Anchor, DamagedAnchor, FileAnchor, Mark
 from keyvault_lite.ledger.claims import Claim
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
 from keyvault_lite.ledger.ledger import stored_slots
-from keyvault_lite.ledger.offline import read_offline
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.start import MISSING
+from keyvault_lite.ledger.store import Database
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.replies import Finding, Verification
@@ -58,12 +58,12 @@ class NothingOpens(IntegrityViolation):
     """No slot of the keyring opens, and nothing in the database says that it was tampered with."""
 
 
-def check(path: Path, means: Means) -> Verification:
-    """Check the database at `path`. Raises NothingOpens, InvalidRequest, AuditUnavailable if it cannot be judged."""
+def check(database: Database, means: Means) -> Verification:
+    """Check a database. Raises NothingOpens, InvalidRequest, AuditUnavailable if it cannot be judged."""
     try:
-        return read_offline(path, lambda connection: _Check(connection, means).run())
+        return database.read_offline(lambda connection: _Check(connection, database, means).run())
     except driver.Damaged as error:
-        finding = Finding("database", path.name, f"is damaged, or no database: {error}")
+        finding = Finding("database", database.name, f"is damaged, or no database: {error}")
         return verification_of([finding])
 
 
@@ -79,8 +79,9 @@ def identity_of(key: str) -> PublicAuthority:
 class _Check:
     """One check on one connection."""
 
-    def __init__(self, connection: driver.Connection, means: Means) -> None:
+    def __init__(self, connection: driver.Connection, database: Database, means: Means) -> None:
         self._connection = connection
+        self._database = database
         self._means = means
         self._findings: list[Finding] = []
 
@@ -149,6 +150,7 @@ class _Check:
         seen = inspect(
             self._connection,
             identity,
+            self._database,
             anchor=None if self._findings else anchor,
             mark=mark,
             log_from=0,

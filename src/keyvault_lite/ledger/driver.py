@@ -1,13 +1,15 @@
-"""The SQLite library, imported in one place: the `pysqlite3` wheel, else the interpreter's if it is safe.
+"""The SQLite library, imported in one place, and the words of its interface that every connection here speaks.
+
+It is the `pysqlite3` wheel, else the interpreter's if it is safe:
 
 SQLite 3.7.0 to 3.51.2 can corrupt a WAL database written by several connections, so an older library is refused.
 """
 
 import sqlite3 as _standard
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 try:
     from pysqlite3 import dbapi2 as _bundled
@@ -20,14 +22,48 @@ FIRST_SAFE = (3, 51, 3)
 _driver: ModuleType = _standard if _bundled is None else _bundled
 
 if TYPE_CHECKING:
-    from sqlite3 import Connection, Error, IntegrityError
+    from sqlite3 import Error, IntegrityError
 else:
-    Connection, Error, IntegrityError = _driver.Connection, _driver.Error, _driver.IntegrityError
+    Error, IntegrityError = _driver.Error, _driver.IntegrityError
 
 connect = _driver.connect
 dbapi = _driver
 version: str = _driver.sqlite_version
 is_safe: bool = _driver.sqlite_version_info >= FIRST_SAFE
+
+
+class Rows(Protocol):
+    """What a statement gives."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows it has changed."""
+
+    def fetchone(self) -> Any:  # noqa: ANN401  (whatever the database holds)
+        """The next row, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Row by row."""
+
+
+class Connection(Protocol):
+    """A connection of either database, as the ledger uses it: SQL with `?` for values, errors of this module."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open on it."""
+
+    def execute(self, sql: str, values: Sequence[Any] = ..., /) -> Rows:
+        """Run one statement."""
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Rows:
+        """Run one statement for each row of values."""
+
+    def close(self) -> None:
+        """Let go of it."""
 
 
 def is_full(error: Exception) -> bool:
@@ -63,8 +99,9 @@ def is_text_error(error: Exception) -> bool:
 @contextmanager
 def any_text(connection: Connection) -> Iterator[None]:
     """Read text that is not UTF-8 with lone surrogates in it: no MAC or hash can be made of it, so its row is found."""
-    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    own: Any = connection  # only SQLite keeps texts that are none
+    own.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     try:
         yield
     finally:
-        connection.text_factory = str
+        own.text_factory = str

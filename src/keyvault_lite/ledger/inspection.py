@@ -17,15 +17,16 @@ from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Anchor, Mark
 from keyvault_lite.ledger.archived import Archived
 from keyvault_lite.ledger.attribution import Attribution
-from keyvault_lite.ledger.catalogue import check_schema
 from keyvault_lite.ledger.claims import Claim, claim_of, claim_of_head
 from keyvault_lite.ledger.head import Head, read_head
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
+from keyvault_lite.ledger.reader import entries_after
 from keyvault_lite.ledger.retention import segments_of
 from keyvault_lite.ledger.rows import VerifiedRows, check_replies, read_rows
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.start import check_anchor
 from keyvault_lite.ledger.state import StateTree
+from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.upgrade import REVISION
 from keyvault_lite.model.encoding import Value
 from keyvault_lite.model.errors import IntegrityViolation
@@ -72,6 +73,7 @@ class Inspection:
 def inspect(
     connection: driver.Connection,
     authority: Authority | PublicAuthority,
+    database: Database,
     *,
     anchor: Anchor | None = None,
     mark: Mark | None = None,
@@ -84,12 +86,13 @@ def inspect(
     """Read and compare everything. Findings are returned, not raised.
 
     `mark` MUST have been read from `anchor` before this is called. The log is checked from behind entry `log_from`;
-    from 0 it is checked whole, with its tree and the `claims` about it; None leaves it out. `pages` has SQLite check
-    its own structure too, indexes included. `shelf` has the files of what was archived.
+    from 0 it is checked whole, with its tree and the `claims` about it; None leaves it out. `pages` has the database
+    check its own structure too. `shelf` has the files of what was archived.
     """
     connection.execute("BEGIN")
     try:
-        findings = _check_schema(connection)
+        findings = database.check_schema(connection)
+        _check_revision(connection, findings)
         mac, head = _read_head(connection, authority, findings)
         with _without_collection():
             rows = read_rows(connection, authority, newer_than=0, known=lambda _: None)
@@ -117,7 +120,7 @@ def inspect(
         if seen.state_is_other:
             findings += attribution.explain(rows) or _unexplained(rows, archived.unread)
         if pages:
-            findings += _check_pages(connection)
+            findings += database.check_pages(connection)
         return seen
     finally:
         connection.execute("ROLLBACK")
@@ -143,22 +146,15 @@ def _unexplained(rows: VerifiedRows, archived: int) -> list[Finding]:
     return [Finding("ledger_head", "1", problem)]
 
 
-def _check_schema(connection: driver.Connection) -> list[Finding]:
-    findings = check_schema(connection)
+def _check_revision(connection: driver.Connection, findings: list[Finding]) -> None:
     try:
         revisions = driver.fetch(connection, "SELECT version_num FROM alembic_version")
     except driver.Damaged:
-        return findings  # the table is missing, which is found above
+        return  # the table is missing, which is found above
     if revisions != [(REVISION,)]:
         findings.append(
             Finding("alembic_version", "", f"does not name {REVISION}, the revision of this version, alone")
         )
-    return findings
-
-
-def _check_pages(connection: driver.Connection) -> list[Finding]:
-    problems = driver.fetch(connection, f"PRAGMA integrity_check({MAX_FINDINGS})")
-    return [Finding("database", "pages", str(problem)) for (problem,) in problems if problem != "ok"]
 
 
 def _read_head(
@@ -284,8 +280,7 @@ class _Log:
                 self._read_from(survey, progress, total)
 
     def _read_from(self, survey: Survey, progress: Progress | None, total: int) -> None:
-        rows = self._connection.execute(f"{statements.ENTRIES} WHERE id > ? ORDER BY id", (survey.position.size,))
-        while chunk := rows.fetchmany(CHUNK):
+        for chunk in entries_after(self._connection, survey.position.size, CHUNK):
             leaves, broken = survey.feed(chunk)
             self._note(broken)
             bad = {error.id for error in broken}

@@ -17,12 +17,13 @@ from keyvault_lite.ledger.anchor import Anchor, Mark
 from keyvault_lite.ledger.head import Head, read_head
 from keyvault_lite.ledger.outcome import Authority, Change, StoredReply
 from keyvault_lite.ledger.pending import Item, Known, Pending
+from keyvault_lite.ledger.reader import entries_after
 from keyvault_lite.ledger.records import read_reply
 from keyvault_lite.ledger.retention import end_of, holds_entry, leaves_between, newest_segment
 from keyvault_lite.ledger.rows import read_rows, row_is_genuine
 from keyvault_lite.ledger.schema import FORMATS
-from keyvault_lite.ledger.sqlite import BUSY_SECONDS, SqliteDatabase
 from keyvault_lite.ledger.state import State, StateTree
+from keyvault_lite.ledger.store import BUSY_SECONDS, Database
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, OutcomeUnknown
 from keyvault_lite.model.names import ServiceId
 
@@ -41,7 +42,7 @@ PUT_BACK: Final = "the database was put back: its log does not extend the one th
 class Journal:
     """The log and the state, as the database has them and as this process knows them."""
 
-    def __init__(self, database: SqliteDatabase, authority: Authority, state: State, anchor: Anchor | None) -> None:
+    def __init__(self, database: Database, authority: Authority, state: State, anchor: Anchor | None) -> None:
         self._database = database
         self._authority = authority
         self._anchor = anchor
@@ -64,7 +65,7 @@ class Journal:
         )
         self.known = Known(head, b"", tiles, "")
         self._data_version = self._database.count_of_others(self._connection)
-        """SQLite's count of what other connections have written, from before anything of it is read."""
+        """The database's count of what others have written, from before anything of it is read."""
         self._alarms: list[Alarm] = []
         """Found, and not yet on record."""
         self.suspect = False
@@ -74,7 +75,7 @@ class Journal:
         self.scrubbed = 0
         """How many entries a background check has read and proven; goes into the anchor."""
         self._anchor_waits = anchor is not None and anchor.waits
-        self._at_once = anchor is None or anchor.is_local
+        self._at_once = database.is_local and (anchor is None or anchor.is_local)
         """Whether a transaction can be filled without waiting for anyone, when nobody else writes."""
 
     @property
@@ -109,7 +110,7 @@ class Journal:
 
     def _store_checkpoint(self) -> None:
         pending = Pending(self.known, self.state, self.tree, self._authority, self.find_reply)
-        pending.store(self._connection)
+        pending.store(self._connection, self._database)
         self._connection.execute("COMMIT")
 
     def reopen(self) -> None:
@@ -209,7 +210,7 @@ class Journal:
                 if self._may_be_written(item):
                     _check_is_short(at_once=at_once, judged_again=again or pending.is_judged_again(item))
                     pending.add(item, again=again)
-            pending.store(self._connection)
+            pending.store(self._connection, self._database)
         except driver.IntegrityError as error:
             self._abort()
             raise IntegrityViolation("the log or state holds a row that nobody should have written") from error
@@ -293,9 +294,12 @@ class Journal:
 
     def _begin(self, *, patience: float = BUSY_SECONDS) -> None:
         try:
-            if self._connection.in_transaction:  # a rollback has failed
+            if self._connection.in_transaction or not self._database.is_alive(self._connection):
+                # A rollback has failed, or the server was restarted while nothing was under way.
                 self._connection.close()
                 self._connection = self._database.writer(patient=False)
+                self._data_version = self._database.count_of_others(self._connection)
+                self.suspect = True
             self._database.begin(self._connection, patience=patience)
         except driver.Error as error:
             raise AuditUnavailable("the database is locked, read-only or gone") from error
@@ -331,7 +335,8 @@ class Journal:
             if self.suspect and not self.frozen:
                 if at_once:
                     raise AuditUnavailable("all stored rows have to be compared first")
-                self._alarms += recheck(self._connection, self._authority, self.state, self.tree)
+                schema = self._database.check_schema(self._connection)
+                self._alarms += recheck(self._connection, self._authority, self.state, self.tree, schema)
         else:
             head = read_head(tuple(head_row), self._authority)
             self._check_last(last_id, last_hash, head)
@@ -373,9 +378,8 @@ class Journal:
             hashes += leaves_between(self._connection, old.size, segment.last)
             position = end_of(segment)
         check = ChainCheck(position)
-        rows = self._connection.execute(f"{statements.ENTRIES} WHERE id > ? ORDER BY id", (position.size,))
         try:
-            while chunk := rows.fetchmany(CHUNK):
+            for chunk in entries_after(self._connection, position.size, CHUNK):
                 hashes += check.feed(chunk)
         except BrokenChain as error:
             raise IntegrityViolation("the log does not extend the one this process knows") from error

@@ -6,7 +6,7 @@ MUST: nothing is released before `commit` returns. MUST NOT: no other part of th
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -34,7 +34,8 @@ from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.start import read_mark
 from keyvault_lite.ledger.state import State
-from keyvault_lite.ledger.upgrade import OLDER, REVISION, revision_of, upgrade
+from keyvault_lite.ledger.store import Database
+from keyvault_lite.ledger.upgrade import OLDER, REVISION, revision_of
 from keyvault_lite.ledger.witnessed import Confirmation, Witness
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import (
@@ -63,15 +64,33 @@ class DamagedVault(IntegrityViolation):
         self.findings = tuple(findings)
 
 
-def open_database(url: str) -> SqliteDatabase:
-    """The database that KEYVAULT_DATABASE_URL names. Raises InvalidRequest for one this version cannot open."""
-    parts = urlsplit(url)
+def open_database(url: str, *, allow_plain: bool = False) -> Database:
+    """The database that KEYVAULT_DATABASE_URL names. Raises InvalidRequest for one this version cannot open.
+
+    `allow_plain` lets a database server on another host be used without TLS and its verified name.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise InvalidRequest("the database URL is malformed") from None
+    if parts.scheme in {"postgresql", "postgres"}:
+        try:
+            # Imported here: SQLite needs nothing of it, and it takes a while.
+            from keyvault_lite.ledger.postgresql.address import read_address
+            from keyvault_lite.ledger.postgresql.database import PostgresDatabase
+        except ImportError as error:
+            raise InvalidRequest(
+                "PostgreSQL needs the driver psycopg: pip install 'keyvault-lite[postgres]'"
+            ) from error
+        return PostgresDatabase(read_address(url, allow_plain=allow_plain))
     if parts.scheme != "sqlite" or parts.netloc or not parts.path.strip("/"):
-        raise InvalidRequest("the database URL is sqlite:///relative/path or sqlite:////absolute/path")
+        raise InvalidRequest(
+            "the database URL is sqlite:///relative/path, sqlite:////absolute/path or postgresql://user@host/database"
+        )
     return SqliteDatabase(Path(unquote(parts.path.removeprefix("/"))).absolute())
 
 
-def prepare(database: SqliteDatabase) -> tuple[Slot, ...]:
+def prepare(database: Database) -> tuple[Slot, ...]:
     """Bring the schema up to date, if need be, and return the slots of the keyring; an empty vault has none.
 
     Slots are not verified yet: the keyring that verifies is opened with them, and their containers verify themselves.
@@ -80,24 +99,25 @@ def prepare(database: SqliteDatabase) -> tuple[Slot, ...]:
         with database.lock():
             connection = database.writer()
             try:
-                _bring_up_to_date(connection)
+                _bring_up_to_date(database, connection)
                 return stored_slots(connection)
             finally:
                 connection.close()
     except driver.Damaged as error:
         raise AuditUnavailable(
-            f"the database cannot be opened: {database.path.name} is locked, read-only or damaged"
+            f"the database cannot be opened: {database.name} is locked, read-only or damaged"
         ) from error
 
 
-def _bring_up_to_date(connection: driver.Connection) -> None:
-    revision = revision_of(connection)
-    if revision is None and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
-        raise Conflict("the database holds something else: KEYVAULT_DATABASE_URL has to name a file of its own")
+def _bring_up_to_date(database: Database, connection: driver.Connection) -> None:
+    tables = database.tables(connection)
+    revision = revision_of(connection, tables)
+    if revision is None and tables:
+        raise Conflict("the database holds something else: KEYVAULT_DATABASE_URL has to name one of its own")
     if revision not in {None, *OLDER, REVISION}:
         raise Conflict("the database was written by another version of KeyVault Lite, newer than this one")
     if revision != REVISION:
-        upgrade(connection)
+        database.upgrade(connection)
 
 
 def stored_slots(connection: driver.Connection) -> tuple[Slot, ...]:
@@ -113,7 +133,7 @@ def stored_slots(connection: driver.Connection) -> tuple[Slot, ...]:
 class Ledger:
     """Facts and evidence of one vault. Made by `open`."""
 
-    def __init__(self, database: SqliteDatabase, authority: Authority, anchor: Anchor | None) -> None:
+    def __init__(self, database: Database, authority: Authority, anchor: Anchor | None) -> None:
         self._database = database
         self._authority = authority
         self._anchor = anchor
@@ -123,7 +143,7 @@ class Ledger:
         self._state = State(self._find_reply)
         self._journal = Journal(database, authority, self._state, anchor)
         self._committer = Committer(self._journal)
-        self._anchor_stands = where_it_stands(anchor, database.path)
+        self._anchor_stands = where_it_stands(anchor, database.folder)
         self.witnesses: tuple[Witness, ...] = ()
         """Who confirms the log; set by the composition root before anything is served."""
         self.lost: tuple[Finding, ...] = ()
@@ -137,7 +157,7 @@ class Ledger:
     @classmethod
     def open(
         cls,
-        database: SqliteDatabase,
+        database: Database,
         authority: Authority,
         anchor: Anchor | None,
         *,
@@ -168,6 +188,7 @@ class Ledger:
             seen = inspect(
                 connection,
                 self._authority,
+                self._database,
                 anchor=None if findings else self._anchor,
                 mark=mark,
                 log_from=0 if quarantine else _unproven(connection, 0 if mark is None else mark.scrubbed),
@@ -296,10 +317,8 @@ class Ledger:
             raise
 
     def empty_write_ahead_log(self) -> bool:
-        """Bring everything into the database file, so that what was overwritten is gone; false if someone reads."""
-        with self._database.lock(), closing(self._database.writer()) as connection:
-            connection.execute("PRAGMA busy_timeout = 100")
-            return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+        """Have what was overwritten removed from the database's files; false if it has to be tried again."""
+        return self._database.forget_overwritten()
 
     @property
     def leads(self) -> bool:
@@ -374,13 +393,11 @@ class Ledger:
         raise Conflict("other entries were archived meanwhile; nothing was done")
 
     def give_space_back(self) -> None:
-        """Rewrite the database file without the space that deleted entries have left. Everybody waits for it."""
-        with self._database.lock(), closing(self._database.writer()) as connection:
-            try:
-                connection.execute("VACUUM")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            except driver.Error as error:
-                raise AuditUnavailable(f"the space could not be given back: {error}") from error
+        """Free the space that deleted entries have left. Everybody may have to wait for it."""
+        try:
+            self._database.give_space_back()
+        except driver.Error as error:
+            raise AuditUnavailable(f"the space could not be given back: {error}") from error
 
     def _prove(self, connection: driver.Connection, entries: tuple[Entry, ...]) -> None:
         known = self._known_up_to(max((entry.id for entry in entries), default=0))
@@ -454,8 +471,8 @@ class Ledger:
     def stored_versions(self, key_id: KeyId) -> int:
         """How many versions of a key the database has rows of, genuine or not."""
         with self._reading() as connection:
-            sql = "SELECT coalesce(max(version), 0) FROM key_versions WHERE key_id = ? AND typeof(version) = 'integer'"
-            return int(connection.execute(sql, (key_id,)).fetchone()[0])
+            rows = connection.execute("SELECT version FROM key_versions WHERE key_id = ?", (key_id,)).fetchall()
+            return max((version for (version,) in rows if type(version) is int), default=0)
 
     def stored_name(self, text: str) -> KeyName | None:
         """The dialect's name whose row is called so, genuine or not."""
@@ -467,7 +484,7 @@ class Ledger:
     def scrub(self) -> None:
         """Read all rows again and compare; what is found is set aside by the next commit. Blocks, off the loop."""
         with self._reading() as connection:
-            seen = inspect(connection, self._authority)
+            seen = inspect(connection, self._authority, self._database)
         if seen.findings and not self.frozen:
             self._journal.suspect = True
         self._database.make_reserve()
@@ -501,6 +518,7 @@ class Ledger:
             seen = inspect(
                 connection,
                 self._authority,
+                self._database,
                 anchor=None if findings else self._anchor,
                 mark=mark,
                 log_from=0,
@@ -516,11 +534,7 @@ class Ledger:
     @contextmanager
     def _reading(self) -> Iterator[driver.Connection]:
         try:
-            # Taken for as long as it is read from: there are as many as ever read at the same time.
-            try:
-                connection = self._readers.pop()
-            except IndexError:
-                connection = self._database.reader()
+            connection = self._reader()
             try:
                 yield connection
             except BaseException:
@@ -533,6 +547,17 @@ class Ledger:
                 self._readers.append(connection)
         except driver.Damaged as error:
             raise AuditUnavailable("the database cannot be read") from error
+
+    def _reader(self) -> driver.Connection:
+        """A connection for as long as it is read from: there are as many as ever read at the same time."""
+        while True:
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                return self._database.reader()
+            if self._database.is_alive(connection):
+                return connection
+            connection.close()
 
 
 def _size_of(note: str) -> int:

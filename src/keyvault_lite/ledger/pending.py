@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Final
 
 from keyvault_lite.audit.entry import encode_draft, entry_hash, entry_row
@@ -12,9 +11,9 @@ from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.outcome import Authority, Change, Outcome, StoredReply
 from keyvault_lite.ledger.records import changed_rows, reply_values
-from keyvault_lite.ledger.retention import forget_entries
 from keyvault_lite.ledger.schema import FORMATS, Row
 from keyvault_lite.ledger.state import FindReply, Overlay, State, StateTree, row_key
+from keyvault_lite.ledger.store import Store
 from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.names import ServiceId
@@ -188,32 +187,28 @@ class Pending:
         kept = self._replies.get((service_id, key_digest))
         return self._stored_reply(service_id, key_digest) if kept is None else kept
 
-    def _append(self, connection: driver.Connection) -> None:
-        for place in range(0, len(self._entries), statements.MOST_AT_ONCE):
-            rows = self._entries[place : place + statements.MOST_AT_ONCE]
-            values = list(chain.from_iterable(rows))
-            if connection.execute(statements.append(len(rows)), values).rowcount != len(rows):
-                raise IntegrityViolation("the log did not take every entry")
-
-    def store(self, connection: driver.Connection) -> None:
+    def store(self, connection: driver.Connection, store: Store) -> None:
         """After the last `add`: write it all into the open transaction, and read back that it was taken."""
         after = self.after = self._close()
-        for table, row in self._rows:
-            connection.execute(statements.UPSERT[table], row)
-        for change in self._changes:
-            connection.executemany(statements.LOSE_REPLY, [(lost,) for lost in change.lost_replies])
-        self._append(connection)
+        values = (*after.head.values(), after.mac)
+        with store.together(connection):
+            for table, row in self._rows:
+                connection.execute(statements.UPSERT[table], row)
+            for change in self._changes:
+                connection.executemany(statements.LOSE_REPLY, [(lost,) for lost in change.lost_replies])
+            appended = store.append(connection, self._entries)
+            if self._full_tiles:
+                connection.executemany(statements.PUT_TILE, self._full_tiles)
+            if self._before.mac:
+                written = connection.execute(statements.WRITE_HEAD, values)
+            else:
+                written = connection.execute(statements.FIRST_HEAD, (1, *values))
+        if appended.rowcount != len(self._entries):
+            raise IntegrityViolation("the log did not take every entry")
         for change in self._changes:
             if change.archived is not None:
-                forget_entries(connection, change.archived)
-        if self._full_tiles:
-            connection.executemany(statements.PUT_TILE, self._full_tiles)
-        values = (*after.head.values(), after.mac)
-        if self._before.mac:
-            written = connection.execute(statements.WRITE_HEAD, values).rowcount
-        else:
-            written = connection.execute(statements.FIRST_HEAD, (1, *values)).rowcount
-        if written != 1:
+                store.forget_entries(connection, change.archived.first, change.archived.last)
+        if written.rowcount != 1:
             raise IntegrityViolation("the log did not take its head")
 
     def apply(self) -> None:

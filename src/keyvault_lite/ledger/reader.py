@@ -1,5 +1,6 @@
 """Reading the log back: pages by filter, found through the indexes and in time that does not grow with the log."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,8 +53,8 @@ def read_page(connection: driver.Connection, wanted: Filter, *, archived: int = 
             values.append(value)
     for column, word in (("action", wanted.action), ("result", wanted.result)):
         if word is not None:
-            # The unary plus keeps the planner on the id or on the indexed columns.
-            conditions.append(f"+{column} = ?")
+            # An expression keeps the planner on the id or on the indexed columns.
+            conditions.append(f"({column} || '') = ?")
             values.append(word.value)
     sparse = wanted.service_id is None and wanted.key_id is None and bool(conditions)
     rows: list[Any] = []
@@ -77,6 +78,14 @@ def read_page(connection: driver.Connection, wanted: Filter, *, archived: int = 
         low, high = (last + 1, high) if wanted.ascending else (low, first - 1)
     page = rows[: wanted.limit]
     return Page(tuple(map(_entry, page)), str(page[-1][0]) if len(rows) > wanted.limit else beyond, archived)
+
+
+def entries_after(connection: driver.Connection, number: int, size: int) -> Iterator[list[Row]]:
+    """All entries after a number in order, `size` at a time: never the whole log in memory."""
+    sql = f"{statements.ENTRIES} WHERE id > ? ORDER BY id LIMIT ?"
+    while rows := connection.execute(sql, (number, size)).fetchall():
+        yield rows
+        number = rows[-1][0]
 
 
 def _chunk(low: int, high: int, *, ascending: bool) -> tuple[int, int]:

@@ -1,4 +1,6 @@
-"""Where the log in the database begins: entries up to a boundary were archived, and are deleted here and nowhere else.
+"""Where the log in the database begins: entries up to a boundary were archived.
+
+They are deleted by the store's `forget_entries` and nowhere else.
 
 The boundary is a row under the state root, written by the entry that records the archiving and in the transaction that
 deletes. So whoever finds entries missing can tell an archive from a theft.
@@ -13,13 +15,12 @@ from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.records import read_setting
 from keyvault_lite.ledger.rows import row_is_genuine
-from keyvault_lite.ledger.schema import FORMATS, TRIGGERS
+from keyvault_lite.ledger.schema import FORMATS
 from keyvault_lite.model.archive import PREFIX, Segment, read_segment_setting
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Setting
 from keyvault_lite.model.replies import Finding
 
-_GUARD: Final = "audit_logs_no_delete"
 _BEYOND: Final = PREFIX[:-1] + chr(ord(PREFIX[-1]) + 1)
 """The first name after all that begin with the prefix."""
 
@@ -50,20 +51,6 @@ def segments_of(settings: Iterable[Setting], findings: list[Finding]) -> list[Se
 def end_of(segment: Segment) -> Position:
     """Where the log stands behind a segment."""
     return Position(segment.last, segment.head, segment.epoch, segment.timestamp, segment.state_seq, None)
-
-
-def forget_entries(connection: driver.Connection, segment: Segment) -> None:
-    """Delete what a segment holds, in the open transaction that also writes its record.
-
-    The trigger that forbids every deletion is away only inside the transaction: nobody else ever sees the schema
-    without it, and if the transaction fails it was never away.
-    """
-    connection.execute(f"DROP TRIGGER {_GUARD}")
-    deleted = connection.execute(statements.FORGET_ENTRIES, (segment.first, segment.last)).rowcount
-    connection.execute(TRIGGERS[_GUARD])
-    left = connection.execute(statements.FIRST_ENTRY).fetchone()
-    if deleted != segment.last - segment.first + 1 or left != (segment.last + 1,):
-        raise IntegrityViolation("the log does not hold exactly the entries that were archived")
 
 
 def leaves_between(connection: driver.Connection, start: int, end: int) -> list[bytes]:

@@ -198,13 +198,15 @@ tiles: Final = sa.Table(
     sa.Column("hashes", sa.LargeBinary, nullable=False),
 )
 
-_NEVER_DELETED: Final = (audit_logs, keys, key_versions, key_names, services, tokens, keyring_slots, settings)
+TABLES: Final = (*(str(table.name) for table in reversed(metadata.sorted_tables)), "alembic_version")
+"""All tables of a vault, in the order in which foreign keys let them be removed."""
+NEVER_DELETED: Final = (audit_logs, keys, key_versions, key_names, services, tokens, keyring_slots, settings)
 TRIGGERS: Final[Mapping[str, str]] = {
     # Honest mistakes are stopped here; a forger drops the triggers and is found by hashes and MACs.
     **{
         f"{table.name}_no_delete": f"CREATE TRIGGER {table.name}_no_delete BEFORE DELETE ON {table.name} "
         f"BEGIN SELECT RAISE(ABORT, 'rows of {table.name} are never deleted'); END"
-        for table in _NEVER_DELETED
+        for table in NEVER_DELETED
     },
     "audit_logs_no_update": "CREATE TRIGGER audit_logs_no_update BEFORE UPDATE ON audit_logs "
     "BEGIN SELECT RAISE(ABORT, 'audit_logs is append-only'); END",

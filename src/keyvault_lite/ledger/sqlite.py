@@ -8,17 +8,25 @@ do not give.
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
-from keyvault_lite.ledger import driver, syscalls
+from keyvault_lite.ledger import driver, statements, syscalls
+from keyvault_lite.ledger.catalogue import check_schema
+from keyvault_lite.ledger.offline import read_offline
+from keyvault_lite.ledger.schema import TABLES, TRIGGERS, Row
+from keyvault_lite.ledger.store import BUSY_SECONDS
+from keyvault_lite.ledger.upgrade import run_migrations
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
+from keyvault_lite.model.replies import Finding
 
-BUSY_SECONDS: Final = 4.0
-"""How long another program's lock on the database is waited for."""
+T = TypeVar("T")
+
 PAUSE_SECONDS: Final = 0.005
 """How often it is tried again."""
 SOFT_LIMIT: Final = 32 * 1024 * 1024
@@ -26,6 +34,14 @@ SOFT_LIMIT: Final = 32 * 1024 * 1024
 RESERVE: Final = 4 * 1024 * 1024
 """Bytes put aside in a file, which is removed when the disk is full nevertheless."""
 LOOK_SECONDS: Final = 0.1
+MAX_PROBLEMS: Final = 1000
+_GUARD: Final = "audit_logs_no_delete"
+_TRIGGERS_ANEW: Final = tuple(
+    # Alembic's batch mode rebuilds a table and drops its triggers without a word.
+    step
+    for name, statement in TRIGGERS.items()
+    for step in (f"DROP TRIGGER IF EXISTS {name}", statement)
+)
 _PRAGMAS: Final = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA trusted_schema = OFF",  # functions in a planted view or trigger may not run
@@ -52,6 +68,32 @@ class SqliteDatabase:
         self._leading = _FileLock(path.with_name(path.name + ".jobs"))
         self._leads = False
 
+    is_local: Final = True
+
+    @property
+    def place(self) -> str:
+        """See Database."""
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """See Database."""
+        return self.path.name
+
+    @property
+    def anchor_path(self) -> Path:
+        """See Database."""
+        return self.path.with_name(self.path.name + ".anchor")
+
+    @property
+    def folder(self) -> Path | None:
+        """See Database."""
+        return self.path.parent
+
+    def is_there(self) -> bool:
+        """See Database."""
+        return self.path.exists()
+
     def exists(self) -> bool:
         """Whether there is a file that is not empty."""
         return self.path.exists() and self.path.stat().st_size > 0
@@ -77,7 +119,7 @@ class SqliteDatabase:
         return connection
 
     @staticmethod
-    def begin(connection: driver.Connection, *, patience: float) -> None:
+    def begin(connection: driver.Connection, *, patience: float = BUSY_SECONDS) -> None:
         """Begin a transaction that writes; waits as many seconds for another program. Raises driver.Error."""
         until = time.monotonic() + patience
         while True:
@@ -108,6 +150,47 @@ class SqliteDatabase:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
         return connection
+
+    def is_alive(self, connection: driver.Connection) -> bool:
+        """See Database. A file does not hang up."""
+        return True
+
+    def read_offline(self, work: Callable[[driver.Connection], T]) -> T:
+        """See Database."""
+        return read_offline(self.path, work)
+
+    @contextmanager
+    def together(self, connection: driver.Connection) -> Iterator[None]:
+        """See Store: each is done at once."""
+        yield
+
+    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> "Count":
+        """See Store."""
+        taken = 0
+        for place in range(0, len(entries), statements.MOST_AT_ONCE):
+            rows = entries[place : place + statements.MOST_AT_ONCE]
+            values = list(chain.from_iterable(rows))
+            taken += connection.execute(statements.append(len(rows)), values).rowcount
+        return Count(taken)
+
+    def forget_entries(self, connection: driver.Connection, first: int, last: int) -> None:
+        """See Store.
+
+        The trigger that forbids every deletion is away only inside the transaction: nobody else ever sees the schema
+        without it, and if the transaction fails it was never away.
+        """
+        connection.execute(f"DROP TRIGGER {_GUARD}")
+        deleted = connection.execute(statements.FORGET_ENTRIES, (first, last)).rowcount
+        connection.execute(TRIGGERS[_GUARD])
+        left = connection.execute(statements.FIRST_ENTRY).fetchone()
+        if deleted != last - first + 1 or left != (last + 1,):
+            raise IntegrityViolation("the log does not hold exactly the entries that were archived")
+
+    def give_space_back(self) -> None:
+        """See Database: the file is written anew, and everybody waits for it."""
+        with self.lock(), closing(self.writer()) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -165,6 +248,34 @@ class SqliteDatabase:
             return False
         return True
 
+    def forget_overwritten(self) -> bool:
+        """Bring everything into the database file, so that what was overwritten is gone; false if someone reads."""
+        with self.lock(), closing(self.writer()) as connection:
+            connection.execute("PRAGMA busy_timeout = 100")
+            return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+
+    def tables(self, connection: driver.Connection) -> frozenset[str]:
+        """See Database: everything in the catalogue."""
+        return frozenset(str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master"))
+
+    def upgrade(self, connection: driver.Connection) -> None:
+        """See Database."""
+        run_migrations("sqlite://", connection, begin="BEGIN IMMEDIATE", after=_TRIGGERS_ANEW, module=driver.dbapi)
+
+    def drop_tables(self, connection: driver.Connection) -> None:
+        """See Database. Triggers and indexes go with their tables."""
+        for name in TABLES:
+            connection.execute(f"DROP TABLE {name}")
+
+    def check_schema(self, connection: driver.Connection) -> list[Finding]:
+        """See Database."""
+        return check_schema(connection)
+
+    def check_pages(self, connection: driver.Connection) -> list[Finding]:
+        """See Database: SQLite's check of its structure, indexes included."""
+        problems = driver.fetch(connection, f"PRAGMA integrity_check({MAX_PROBLEMS})")
+        return [Finding("database", "pages", str(problem)) for (problem,) in problems if problem != "ok"]
+
     @contextmanager
     def beginning(self) -> Iterator[None]:
         """Hold the right to begin a vault in an empty database; the lock above is free meanwhile."""
@@ -201,6 +312,13 @@ class SqliteDatabase:
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """See store.Taken."""
+
+    rowcount: int
 
 
 class _FileLock:

@@ -8,21 +8,22 @@ from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.schema import FORMATS, RowFormat
 
 
-def _insert(table: str, columns: tuple[str, ...]) -> str:
+def insert(table: str, columns: tuple[str, ...]) -> str:
+    """The statement that puts one row into a table."""
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
 
 
 def _upsert(form: RowFormat) -> str:
     columns = (*form.columns, "row_seq", "row_mac")
     changes = ", ".join(f"{column} = excluded.{column}" for column in columns if column not in form.key)
-    return f"{_insert(form.name, columns)} ON CONFLICT ({', '.join(form.key)}) DO UPDATE SET {changes}"
+    return f"{insert(form.name, columns)} ON CONFLICT ({', '.join(form.key)}) DO UPDATE SET {changes}"
 
 
 def _select(form: RowFormat) -> str:
     return f"SELECT {', '.join((*form.columns, 'row_seq', 'row_mac'))} FROM {form.name}"  # noqa: S608
 
 
-APPEND: Final = _insert("audit_logs", ENTRY_COLUMNS)
+APPEND: Final = insert("audit_logs", ENTRY_COLUMNS)
 MOST_AT_ONCE: Final = 64
 """Entries a statement appends."""
 _APPEND_INTO, _, _APPEND_ONE = APPEND.partition(" VALUES ")
@@ -44,11 +45,11 @@ CATCH_UP: Final = (
 """What a transaction looks at before it goes on: the head, and whether the log ends as it says."""
 READ_HEAD: Final = f"SELECT {', '.join(HEAD_COLUMNS)}, mac FROM ledger_head WHERE id = 1"  # noqa: S608
 ALL_HEADS: Final = f"SELECT id, {', '.join(HEAD_COLUMNS)}, mac FROM ledger_head ORDER BY id"  # noqa: S608
-FIRST_HEAD: Final = _insert("ledger_head", ("id", *HEAD_COLUMNS, "mac"))
+FIRST_HEAD: Final = insert("ledger_head", ("id", *HEAD_COLUMNS, "mac"))
 WRITE_HEAD: Final = (
     f"UPDATE ledger_head SET {', '.join(f'{column} = ?' for column in HEAD_COLUMNS)}, mac = ? WHERE id = 1"  # noqa: S608
 )
-PUT_TILE: Final = _insert("tiles", ("level", "tile", "hashes")) + " ON CONFLICT DO NOTHING"
+PUT_TILE: Final = insert("tiles", ("level", "tile", "hashes")) + " ON CONFLICT DO NOTHING"
 TILE: Final = "SELECT hashes FROM tiles WHERE level = ? AND tile = ?"
 LEAVES: Final = "SELECT hash FROM audit_logs WHERE id > ? AND id <= ? ORDER BY id"
 PROBE: Final = "UPDATE ledger_head SET size = size WHERE id = 1"

@@ -53,6 +53,8 @@ class Action(StrEnum):
     """The oldest entries were archived in a file, and deleted from the database."""
     ANCHOR_TRUST = "anchor_trust"
     """The vault goes on from a state that its anchor does not confirm, by the operator's word."""
+    MIGRATE = "migrate"
+    """The vault was moved into another database."""
     HASH = "hash"
     LOGIN = "login"
     SETTING_READ = "setting_read"

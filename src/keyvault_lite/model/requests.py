@@ -110,6 +110,8 @@ def _check_tags(tags: Mapping[str, str]) -> None:
 def _check_description(text: str) -> None:
     if len(text) > MAX_DESCRIPTION:
         raise InvalidRequest(f"a description has at most {MAX_DESCRIPTION} characters")
+    if "\x00" in text:
+        raise InvalidRequest("a description has no NUL characters")  # not every database could hold it
 
 
 def _check_size(data: bytes, what: str) -> None:
@@ -577,6 +579,17 @@ class TrustAnchor(Request):
     size: int
     lost: str | None = None
     """What an acknowledged rollback loses, in words; None if the anchor was only missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordMove(Request):
+    """Put on record that the vault, of `size` entries by then, was moved into another database. Answers None."""
+
+    action = Action.MIGRATE
+    size: int
+    came_from: str
+    """Where it was, without any secret."""
+    went_to: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,203 @@
+"""A connection of psycopg that speaks as the ledger's connections do: `?` for values, and the errors of `driver`.
+
+A writer opens its transaction in one round trip: BEGIN, the writers' lock, and what every transaction asks first (head,
+newest entry, who else wrote), which is then answered from what has come along. It is read under the lock, each
+statement on a snapshot of its own (READ COMMITTED), so it is what asking later in the transaction would have given.
+"""
+
+import select
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Final
+
+import psycopg
+from psycopg import pq
+
+from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.postgresql.others import SIGN, Snapshots
+
+IN_FORCE: Final = {"INTRANS", "ACTIVE", "INERROR"}
+_AHEAD: Final = (
+    # FOR UPDATE, so that even a writer that knows nothing of the lock between processes cannot come in between.
+    f"{statements.READ_HEAD} FOR UPDATE",
+    statements.LAST_ENTRY,
+    SIGN,
+)
+_OTHER_WORDS: Final = {
+    statements.LOSE_REPLY: ("DELETE FROM idempotency_replies WHERE service_id || '/' || encode(key_digest, 'hex') = ?"),
+}
+_SNAPSHOT: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_DISK_FULL: Final = "53100"
+_REFUSED_BY_TRIGGER: Final = "P0001"
+
+
+class PostgresError(driver.Error):
+    """What the server or the way to it refused."""
+
+
+class PostgresIntegrityError(driver.IntegrityError):
+    """A row that a constraint or an append-only trigger refused."""
+
+
+@cache
+def _translated(sql: str) -> bytes:
+    """The statement as psycopg wants it: once for each that there is, as they are all written in the code."""
+    return _OTHER_WORDS.get(sql, sql).replace("%", "%%").replace("?", "%s").encode()
+
+
+class One:
+    """A result of at most one row that is there already."""
+
+    def __init__(self, row: tuple[Any, ...] | None, rowcount: int = -1) -> None:
+        self.rowcount = rowcount
+        self._rows = [] if row is None else [row]
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """See driver.Rows."""
+        return self._rows.pop() if self._rows else None
+
+    def fetchall(self) -> list[Any]:
+        """See driver.Rows."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchall())
+
+
+class PostgresConnection:
+    """See driver.Connection."""
+
+    __slots__ = ("_ahead", "_key", "_patience", "_writes", "locked", "others", "raw", "schema")
+
+    def __init__(self, raw: psycopg.Connection[Any], *, schema: str, writes: bool, key: tuple[int, int]) -> None:
+        self.raw = raw
+        self.schema = schema
+        """The one schema that its statements mean."""
+        self.locked = False
+        """Whether it holds the lock between processes."""
+        self._writes = writes
+        self._key = key
+        self.others = Snapshots()
+        """What tells of other writers."""
+        self._patience = 0.0
+        self._ahead: tuple[driver.Rows, ...] = ()
+
+    @property
+    def in_transaction(self) -> bool:
+        """See driver.Connection."""
+        return self.raw.info.transaction_status.name in IN_FORCE
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the server has not hung up: told without asking, by what lies in the socket of an idle connection."""
+        if self.raw.closed or self.raw.info.transaction_status.name != "IDLE":
+            return not self.raw.closed
+        return not _has_something_to_read(self.raw.fileno())
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> driver.Rows:
+        """See driver.Connection."""
+        try:
+            if sql == statements.CATCH_UP and self._writes:
+                return self._catch_up()
+            if sql == "BEGIN":
+                return self._begin()
+            if sql == "COMMIT":
+                return self._commit()
+            if not values:
+                return self.raw.execute(_OTHER_WORDS.get(sql, sql).encode(), binary=True)
+            return self.raw.execute(_translated(sql), values, binary=True)
+        except psycopg.Error as error:
+            raise self._told(error) from error
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> driver.Rows:
+        """See driver.Connection."""
+        try:
+            cursor = self.raw.cursor()
+            cursor.executemany(_translated(sql), list(rows))
+            return cursor
+        except psycopg.Error as error:
+            raise self._told(error) from error
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Send all statements within before any of them is waited for."""
+        try:
+            with self.raw.pipeline():
+                yield
+        except psycopg.Error as error:
+            raise self._told(error) from error
+
+    def set_patience(self, seconds: float) -> None:
+        """How long locks of others are waited for from now on."""
+        if seconds != self._patience:
+            self.raw.execute(f"SET lock_timeout = {int(seconds * 1000) or 1}".encode())
+            self._patience = seconds
+
+    def unlock(self) -> None:
+        """Let the next process write. A connection that is broken has let go of its lock already."""
+        self.locked = False
+        if self.raw.closed:
+            return
+        try:
+            self.raw.execute(b"SELECT pg_advisory_unlock_all()")
+        except psycopg.Error:
+            self.raw.close()  # then the server sees to it
+
+    def close(self) -> None:
+        """See driver.Connection. What it holds at the server ends with it."""
+        self.locked = False
+        self.raw.close()
+
+    def _begin(self) -> driver.Rows:
+        if not self._writes:
+            begun = self.raw.execute(_SNAPSHOT)
+            # A statement that fails would end the whole transaction, and with it the one snapshot of a check.
+            self.raw.execute(b"SAVEPOINT whole")
+            return begun
+        # Before it is known to be held: who fails half-way lets go of whatever there is.
+        self.locked = True
+        with self.raw.pipeline():
+            begun = self.raw.execute(b"BEGIN")
+            self.raw.execute(b"SELECT pg_advisory_lock(%s::int4, %s::int4)", self._key)
+            self._ahead = tuple(self.raw.execute(sql.encode(), binary=True) for sql in _AHEAD)
+        return begun
+
+    def _catch_up(self) -> "One":
+        """What CATCH_UP asks for, as it came along with BEGIN; what else came along tells of other writers."""
+        ahead, self._ahead = self._ahead, ()
+        if not ahead:
+            ahead = tuple(self.raw.execute(sql.encode(), binary=True) for sql in _AHEAD)
+        head, last, sign = (rows.fetchone() for rows in ahead)
+        self.others.look(self, sign or (None, None))
+        return One(None if head is None else (*head, *(last or (None, None))))
+
+    def _commit(self) -> driver.Rows:
+        done = self.raw.execute(b"COMMIT")
+        if done.statusmessage != "COMMIT":
+            # COMMIT of a transaction that had failed is no error to the server: it answers ROLLBACK.
+            raise PostgresError("the transaction was rolled back")
+        return done
+
+    def _told(self, error: psycopg.Error) -> Exception:
+        if not self._writes and self.raw.info.transaction_status is pq.TransactionStatus.INERROR:
+            self.raw.execute(b"ROLLBACK TO SAVEPOINT whole")
+        state = error.sqlstate or ""
+        if isinstance(error, psycopg.IntegrityError) or state == _REFUSED_BY_TRIGGER:
+            return PostgresIntegrityError(f"{state}: refused by a constraint or trigger")
+        if isinstance(error, psycopg.DataError) and self._writes:
+            # No fault of the store: one of those who share the transaction brought what no column can hold.
+            return ValueError("a value that the database cannot hold")
+        if state == _DISK_FULL:
+            return PostgresError("the disk of the database server is full")
+        # Never the driver's whole message: its details repeat values.
+        return PostgresError(
+            f"{state or type(error).__name__}: {error.diag.message_primary or 'the connection failed'}"
+        )
+
+
+def _has_something_to_read(descriptor: int) -> bool:
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(0))

@@ -1,0 +1,341 @@
+"""What is particular to PostgreSQL: sessions that may be relied on, and the locks that all processes share.
+
+The writers' lock is an advisory lock of the session, taken with BEGIN and let go after the head is published: so heads
+reach the anchor in the order in which they were committed, from whichever host. It goes with the session: a process
+that dies, or whose host does, holds nobody up for longer than it takes the server to notice (seconds; see `_SESSION`).
+"""
+
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.types.numeric import Int8Dumper
+
+from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.postgresql import arrays
+from keyvault_lite.ledger.postgresql.address import Address
+from keyvault_lite.ledger.postgresql.catalogue import GUARD_OF_LOG, TRIGGERS, check_schema
+from keyvault_lite.ledger.postgresql.connection import One, PostgresConnection
+from keyvault_lite.ledger.schema import TABLES, Row
+from keyvault_lite.ledger.store import BUSY_SECONDS, Taken
+from keyvault_lite.ledger.upgrade import run_migrations
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest
+from keyvault_lite.model.replies import Finding
+
+T = TypeVar("T")
+OLDEST: Final = 140000
+"""server_version_num of the oldest version this was made for."""
+WRITING, BEGINNING, LEADING = 0x6B766C00, 0x6B766C01, 0x6B766C02
+"""The first half of the locks' numbers; the second names the schema, so that vaults of one database do not meet."""
+_SESSION: Final = (
+    "SET client_encoding = 'UTF8'",
+    "SET row_security = off",  # a policy is an error, never a silent omission
+    "SET standard_conforming_strings = on",
+    "SET jit = off",
+    # A process that stands still, or whose host is gone, must not keep the writers' lock.
+    "SET tcp_keepalives_idle = 5",
+    "SET tcp_keepalives_interval = 2",
+    "SET tcp_keepalives_count = 3",
+)
+_WRITER: Final = (
+    "SET default_transaction_isolation = 'read committed'",
+    "SET default_transaction_read_only = off",
+    "SET idle_in_transaction_session_timeout = '60s'",
+)
+_READER: Final = ("SET default_transaction_read_only = on",)
+_NEEDED: Final = {
+    # Without these, what was acknowledged can be lost.
+    "fsync": frozenset({"on"}),
+    "full_page_writes": frozenset({"on"}),
+    "synchronous_commit": frozenset({"on", "remote_apply"}),
+    "server_encoding": frozenset({"UTF8"}),
+    # With `replica`, triggers and foreign keys do nothing.
+    "session_replication_role": frozenset({"origin"}),
+}
+_FACTS: Final = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY(%s)"
+
+
+class PostgresDatabase:
+    """One schema of a database of a server."""
+
+    is_local: Final = False
+
+    def __init__(self, address: Address) -> None:
+        self.place = address.place
+        self.name = address.name
+        self._conninfo = address.conninfo
+        self._threads = threading.Lock()
+        self._newest: PostgresConnection | None = None
+        """The writer that was made last: the one that takes the lock."""
+        self._leading: PostgresConnection | None = None
+
+    @property
+    def anchor_path(self) -> Path:
+        """See Database."""
+        return Path("keyvault.anchor")
+
+    @property
+    def folder(self) -> Path | None:
+        """See Database: not of this host."""
+        return None
+
+    def is_there(self) -> bool:
+        """See Database. Raises AuditUnavailable if it cannot be reached."""
+        self.reader().close()
+        return True
+
+    def exists(self) -> bool:
+        """See Database."""
+        with closing(self.reader()) as connection:
+            return bool(self.tables(connection))
+
+    # Connections
+
+    def writer(self, *, patient: bool = True) -> driver.Connection:
+        """See Database."""
+        raw, schema = self._connect(_WRITER)
+        try:
+            self._check_durability(raw)
+        except BaseException:
+            raw.close()
+            raise
+        raw.prepare_threshold = 0
+        arrays.register(raw)
+        self._newest = PostgresConnection(raw, schema=schema, writes=True, key=(WRITING, _half(schema)))
+        return self._newest
+
+    def reader(self) -> driver.Connection:
+        """See Database."""
+        raw, schema = self._connect(_READER)
+        return PostgresConnection(raw, schema=schema, writes=False, key=(WRITING, _half(schema)))
+
+    def _connect(self, session: Sequence[str]) -> tuple[psycopg.Connection[Any], str]:
+        try:
+            raw = psycopg.connect(self._conninfo, autocommit=True)
+        except psycopg.Error as error:
+            raise AuditUnavailable(f"the database {self.place} cannot be reached: {_reason(error)}") from None
+        try:
+            # One integer type in all statements, so that each is prepared once.
+            raw.adapters.register_dumper(int, Int8Dumper)
+            raw.execute("; ".join((*_SESSION, *session)).encode())
+            # Nothing of another schema, and no temporary table, is taken for one of ours.
+            found = raw.execute(
+                b"SELECT current_schema(), "
+                b"set_config('search_path', quote_ident(current_schema()) || ', pg_temp', false)"
+            ).fetchone()
+        except psycopg.Error as error:
+            raw.close()
+            raise AuditUnavailable(f"the database {self.place} cannot be used: {_reason(error)}") from None
+        problem = None
+        if raw.info.server_version < OLDEST:
+            problem = f"is PostgreSQL {raw.info.server_version // 10000}, and 14 is needed"
+        elif found is None or not isinstance(found[0], str):
+            problem = "has no schema for this user (search_path, see docs/postgresql.md)"
+        if problem is not None or found is None:
+            raw.close()
+            raise InvalidRequest(f"the database {self.place} {problem}")
+        return raw, found[0]
+
+    def _check_durability(self, raw: psycopg.Connection[Any]) -> None:
+        """Raise AuditUnavailable unless COMMIT, on this session, returns only once all of it is durable."""
+        try:
+            if dict(raw.execute(_FACTS, [["synchronous_commit"]])).get("synchronous_commit") != "remote_apply":
+                raw.execute(b"SET synchronous_commit = on")
+            found = dict(raw.execute(_FACTS, [list(_NEEDED)]))
+            if raw.execute(b"SELECT pg_is_in_recovery()").fetchone() != (False,):
+                raise AuditUnavailable(f"the database {self.place} is a standby, which cannot be written")
+        except psycopg.Error as error:
+            raise AuditUnavailable(f"the database {self.place} cannot be used: {_reason(error)}") from None
+        for name, allowed in _NEEDED.items():
+            if found.get(name) not in allowed:
+                raise AuditUnavailable(
+                    f"the database server has {name} = {found.get(name)}: a vault needs {' or '.join(sorted(allowed))}"
+                )
+
+    def is_alive(self, connection: driver.Connection) -> bool:
+        """See Database."""
+        return connection.is_alive if isinstance(connection, PostgresConnection) else True
+
+    def read_offline(self, work: Callable[[driver.Connection], T]) -> T:
+        """See Database: beside a running server, on a standby too."""
+        with closing(self.reader()) as connection:
+            return work(connection)
+
+    # Writing
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """See Database. Between processes it is taken by `begin`; here it is let go."""
+        with self._threads:
+            try:
+                yield
+            finally:
+                if self._newest is not None and self._newest.locked:
+                    self._newest.unlock()
+
+    def try_lock(self) -> bool:
+        """See Database: another host may have to be asked, so it never takes no waiting."""
+        return False
+
+    def unlock(self) -> None:
+        """See Database."""
+
+    def begin(self, connection: driver.Connection, *, patience: float = BUSY_SECONDS) -> None:
+        """See Database."""
+        if isinstance(connection, PostgresConnection):
+            try:
+                connection.set_patience(patience)
+            except psycopg.Error as error:
+                raise driver.Error("the connection was lost") from error
+        connection.execute("BEGIN")
+
+    def count_of_others(self, connection: driver.Connection) -> int:
+        """See Database."""
+        return connection.others.count if isinstance(connection, PostgresConnection) else 0
+
+    @contextmanager
+    def together(self, connection: driver.Connection) -> Iterator[None]:
+        """See Store: in one round trip."""
+        if not isinstance(connection, PostgresConnection):
+            yield  # each by itself
+            return
+        with connection.together():
+            yield
+
+    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> Taken:
+        """See Store."""
+        return connection.execute(arrays.APPEND, arrays.columns_of(entries)) if entries else One(None, rowcount=0)
+
+    def forget_entries(self, connection: driver.Connection, first: int, last: int) -> None:
+        """See Store. Needs the owner's role: the trigger in the way is away only inside the transaction."""
+        drop, create = GUARD_OF_LOG
+        connection.execute(drop)
+        deleted = connection.execute(statements.FORGET_ENTRIES, (first, last)).rowcount
+        connection.execute(create)
+        left = connection.execute(statements.FIRST_ENTRY).fetchone()
+        if deleted != last - first + 1 or left is None or tuple(left) != (last + 1,):
+            raise IntegrityViolation("the log does not hold exactly the entries that were archived")
+
+    def give_space_back(self) -> None:
+        """See Database. Needs the owner's role; autovacuum does it in time."""
+        with closing(self.writer()) as connection:
+            connection.execute("VACUUM audit_logs")
+
+    def check_same_file(self) -> None:
+        """See Database. The session is with one server for as long as it lasts."""
+
+    def space_is_low(self) -> bool:
+        """See Database. The disk is the server's: watch it there."""
+        return False
+
+    def make_reserve(self) -> None:
+        """See Database. There is none to be had from here."""
+
+    def release_reserve(self) -> bool:
+        """See Database."""
+        return False
+
+    def forget_overwritten(self) -> bool:
+        """See Database. Needs the owner's role; without it autovacuum does it later, and so it is not tried again."""
+        connection = self.writer()
+        with closing(connection), suppress(driver.Error):
+            connection.execute("VACUUM key_versions, keyring_slots")
+        return True
+
+    # The schema
+
+    def tables(self, connection: driver.Connection) -> frozenset[str]:
+        """See Database: whatever stands in the schema and belongs to no extension."""
+        rows = connection.execute(
+            "SELECT o.relname::text FROM pg_catalog.pg_class o WHERE o.relnamespace = current_schema()::regnamespace "
+            "AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
+            "AND d.objid = o.oid AND d.deptype = 'e')"
+        )
+        return frozenset(str(name) for (name,) in rows)
+
+    def upgrade(self, connection: driver.Connection) -> None:
+        """See Database."""
+        if not isinstance(connection, PostgresConnection):
+            raise TypeError("a connection of this database is needed")
+        try:
+            run_migrations("postgresql+psycopg://", connection.raw, begin="BEGIN", after=TRIGGERS)
+        except Exception as error:
+            if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
+                raise AuditUnavailable(
+                    "this role may not make the schema: run it once with the owner's role (docs/postgresql.md)"
+                ) from error
+            raise
+
+    def drop_tables(self, connection: driver.Connection) -> None:
+        """See Database."""
+        for name in TABLES:
+            connection.execute(f"DROP TABLE {name}")
+        connection.execute("DROP FUNCTION kvl_refuse()")
+
+    def check_schema(self, connection: driver.Connection) -> list[Finding]:
+        """See Database."""
+        row = connection.execute("SELECT current_schema()").fetchone()
+        return check_schema(connection, "" if row is None else str(row[0]))
+
+    def check_pages(self, connection: driver.Connection) -> list[Finding]:
+        """See Database. Storage is checked by the server: data checksums, amcheck."""
+        return []
+
+    # Among processes
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """See Database."""
+        with closing(self._session()) as connection:
+            connection.raw.execute(b"SET lock_timeout = 0")
+            connection.raw.execute(
+                b"SELECT pg_advisory_lock(%s::int4, %s::int4)", [BEGINNING, _half(connection.schema)]
+            )
+            yield
+
+    def leads(self) -> bool:
+        """See Database. The lock goes with the session, so a session that is lost has to ask again."""
+        if self._leading is not None:
+            if self._leading.is_alive:
+                return True
+            self.stop_leading()
+        try:
+            connection = self._session()
+        except AuditUnavailable:
+            return False
+        got = connection.raw.execute(
+            b"SELECT pg_try_advisory_lock(%s::int4, %s::int4)", [LEADING, _half(connection.schema)]
+        ).fetchone()
+        if got != (True,):
+            connection.close()
+            return False
+        self._leading = connection
+        return True
+
+    def _session(self) -> PostgresConnection:
+        """A session that only holds a lock."""
+        raw, schema = self._connect(())
+        return PostgresConnection(raw, schema=schema, writes=False, key=(WRITING, _half(schema)))
+
+    def stop_leading(self) -> None:
+        """See Database."""
+        if self._leading is not None:
+            self._leading.close()
+            self._leading = None
+
+    def close(self) -> None:
+        """See Database."""
+
+
+def _half(schema: str) -> int:
+    """A number for a schema that fits half of an advisory lock's."""
+    return zlib.crc32(schema.encode()) - (1 << 31)
+
+
+def _reason(error: psycopg.Error) -> str:
+    """Why, in the server's or the library's words: neither repeats a password."""
+    return (error.diag.message_primary or str(error)).strip().splitlines()[-1].strip()[:300] or "no reason given"

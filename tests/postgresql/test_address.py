@@ -1,0 +1,77 @@
+"""Which URLs may be used: what goes to another host is encrypted, and the host's name verified."""
+
+import sys
+
+import pytest
+
+from keyvault_lite.ledger.ledger import open_database
+from keyvault_lite.ledger.postgresql.address import read_address
+from keyvault_lite.model.errors import InvalidRequest
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSSLMODE", "PGUSER", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:///vault",
+        "postgresql://kvl@localhost/vault",
+        "postgresql://kvl@127.0.0.1:5433/vault",
+        "postgresql://kvl@[::1]/vault",
+        "postgresql:///vault?host=/run/postgresql",
+        "postgresql://kvl@db.example/vault?hostaddr=127.0.0.1",
+        "postgres://kvl@localhost/vault",
+    ],
+)
+def test_this_host_needs_no_tls(url: str) -> None:
+    assert "sslmode" not in read_address(url, allow_plain=False).conninfo
+
+
+def test_another_host_is_verified_without_being_told() -> None:
+    conninfo = read_address("postgresql://kvl@db.example/vault", allow_plain=False).conninfo
+    assert "sslmode=verify-full" in conninfo
+    assert "gssencmode=disable" in conninfo
+
+
+@pytest.mark.parametrize("mode", ["disable", "allow", "prefer", "require", "verify-ca"])
+@pytest.mark.parametrize("host", ["db.example", "10.0.0.1", "localhost,db.example", "127.0.0.1&hostaddr=10.0.0.1"])
+def test_less_is_refused_but_on_request(mode: str, host: str) -> None:
+    url = f"postgresql:///vault?host={host}&sslmode={mode}"
+    with pytest.raises(InvalidRequest, match="verify-full"):
+        read_address(url, allow_plain=False)
+    assert f"sslmode={mode}" in read_address(url, allow_plain=True).conninfo
+
+
+def test_what_the_library_would_read_from_the_environment_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "db.example")
+    monkeypatch.setenv("PGSSLMODE", "prefer")
+    with pytest.raises(InvalidRequest, match="verify-full"):
+        read_address("postgresql:///vault", allow_plain=False)
+    monkeypatch.setenv("PGSERVICE", "elsewhere")
+    with pytest.raises(InvalidRequest, match="service"):
+        read_address("postgresql:///vault", allow_plain=False)
+    monkeypatch.delenv("PGSERVICE")
+    with pytest.raises(InvalidRequest, match="service"):
+        read_address("postgresql:///vault?service=elsewhere", allow_plain=False)
+
+
+def test_the_password_is_shown_nowhere() -> None:
+    address = read_address("postgresql://kvl:hush@db.example:5433/vault", allow_plain=False)
+    assert address.place == "postgresql://db.example:5433/vault"
+    assert "hush" not in repr(address)
+    for malformed in ("postgresql://kvl:hush@h/v?nonsense=1", "postgresql://kvl:hush@[::1/v"):
+        with pytest.raises(InvalidRequest) as refused:
+            read_address(malformed, allow_plain=False)
+        assert "hush" not in str(refused.value)
+
+
+def test_without_the_driver_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [one for one in sys.modules if one.startswith("keyvault_lite.ledger.postgresql")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(InvalidRequest, match=r"keyvault-lite\[postgres\]"):
+        open_database("postgresql:///vault")

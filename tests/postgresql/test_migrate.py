@@ -1,0 +1,180 @@
+"""`kvl migrate`: everything goes along or nothing does, and the old database is not served by mistake."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keyvault_lite import app, custody
+from keyvault_lite.ledger.ledger import DamagedVault
+from keyvault_lite.ledger.postgresql.database import PostgresDatabase
+from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, NotFound
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import Role
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import CreateKey, Decrypt, Encrypt, ReadKey, VerifyAudit
+from keyvault_lite.settings import Settings
+from tests.house import AES, House, grant, idempotent
+from tests.ledger.test_schema import edit
+from tests.postgres import Databases, run
+
+TABLES = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+
+
+@pytest.fixture
+def target(databases: Databases) -> Iterator[str]:
+    url = databases.make()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def lived_in(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A vault with a bit of everything, tiles of the log included, at rest. The working folder is its own."""
+    monkeypatch.chdir(tmp_path)
+    key = house.rotated(house.key("orders"), 2)
+    house.service("worker", grant("orders", "encrypt"))
+    house.service("eye", role=Role.AUDITOR)
+    house.ask(CreateKey(AES, "kept", description="ünïcode, ' and ?"), idempotency=idempotent("once"))
+    house.together(*(house.perform(Encrypt(KeyRef(key.id), plaintext=b"x")) for _ in range(600)))
+    house.vault.close()
+    return house
+
+
+def there(house: House, url: str) -> Settings:
+    return house.chosen.model_copy(update={"database_url": url})
+
+
+def test_a_vault_moves_with_its_whole_log_and_back_again(lived_in: House, target: str, tmp_path: Path) -> None:
+    lived_in.open()
+    sealed = lived_in.ask(Encrypt(KeyRef("orders"), plaintext=b"secret"))
+    before = lived_in.log()
+    lived_in.vault.close()
+
+    moved = custody.migrate(lived_in.chosen, target)
+
+    assert moved.entries == len(before) == moved.entry - 1
+    assert moved.anchor == str(tmp_path / "keyvault.anchor")
+    house = House(there(lived_in, target), lived_in.admin)
+    log = house.log()
+    assert log[: len(before)] == before
+    assert log[len(before)].draft.action is Action.MIGRATE
+    assert "vault.db" in str(log[len(before)].draft.comment)
+    assert house.ask(VerifyAudit()).findings == ()
+    opened = house.ask(Decrypt(KeyRef("orders"), None, sealed.ciphertext, sealed.encrypted_dek))
+    assert opened.plaintext == b"secret"
+    assert len(house.ask(ReadKey(KeyRef("orders"))).versions) == 3
+    # A repeat of what was done before the move is still one.
+    house.ask(CreateKey(AES, "kept", description="ünïcode, ' and ?"), idempotency=idempotent("once"))
+    assert house.last.draft.reason == "replayed"
+    house.close()
+    assert custody.verify(there(lived_in, target)).valid
+
+    # The old database is as it was, and no longer the newest: it does not start.
+    with pytest.raises(IntegrityViolation):
+        lived_in.open()
+
+    back = f"sqlite:///{tmp_path}/back.db"
+    again = custody.migrate(there(lived_in, target), back)
+    returned = House(there(lived_in, back), lived_in.admin)
+    assert returned.log()[: len(log)] == log
+    assert returned.ask(VerifyAudit()).valid
+    assert again.anchor == f"{tmp_path}/back.db.anchor"
+    returned.close()
+    with pytest.raises(IntegrityViolation):
+        app.open_vault(there(lived_in, target))
+
+
+def test_an_anchor_that_the_settings_name_goes_on(lived_in: House, target: str, tmp_path: Path) -> None:
+    own = f"{tmp_path}/own.anchor"
+    Path(f"{lived_in.path}.anchor").rename(own)
+    lived_in.chosen = lived_in.chosen.model_copy(update={"anchor": own})
+    assert custody.migrate(lived_in.chosen, target).anchor == own
+    house = House(there(lived_in, target), lived_in.admin)
+    house.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
+    house.close()
+    with pytest.raises(IntegrityViolation):
+        lived_in.open()
+
+
+def test_a_running_server_is_refused(lived_in: House, target: str) -> None:
+    running = SqliteDatabase(lived_in.path)
+    assert running.leads()
+    with pytest.raises(Conflict, match="running"):
+        custody.migrate(lived_in.chosen, target)
+    running.stop_leading()
+    assert run(target, TABLES) == [(0,)]
+
+
+def test_a_target_that_is_not_empty_is_left_alone(lived_in: House, target: str, tmp_path: Path) -> None:
+    run(target, "CREATE TABLE notes (a int)")
+    with pytest.raises(Conflict, match="not empty"):
+        custody.migrate(lived_in.chosen, target)
+    assert run(target, TABLES) == [(1,)]
+    run(target, "DROP TABLE notes")
+    (tmp_path / "keyvault.anchor").write_bytes(b"something")
+    with pytest.raises(Conflict, match="anchor"):
+        custody.migrate(lived_in.chosen, target)
+    with pytest.raises(Conflict, match="same"):
+        custody.migrate(lived_in.chosen, lived_in.chosen.database_url)
+    assert run(target, TABLES) == [(0,)]
+    lived_in.open()
+
+
+def test_a_source_that_does_not_verify_stays_where_it_is(lived_in: House, target: str) -> None:
+    edit(lived_in.path, "UPDATE services SET role = 'ADMIN' WHERE name = 'worker'")
+    with pytest.raises(DamagedVault):
+        custody.migrate(lived_in.chosen, target)
+    assert run(target, TABLES) == [(0,)]
+    with pytest.raises(NotFound):
+        custody.migrate(there(lived_in, "sqlite:///absent.db"), target)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_move_that_fails_leaves_nothing(
+    lived_in: House, target: str, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = PostgresDatabase.append
+    left = [after]
+
+    def append(database: PostgresDatabase, connection: object, entries: object) -> object:
+        if left[0] == 0:
+            run(
+                target,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+        left[0] -= 1
+        return real(database, connection, entries)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PostgresDatabase, "append", append)
+    monkeypatch.setattr("keyvault_lite.ledger.moving.CHUNK", 100)
+    with pytest.raises(AuditUnavailable):
+        custody.migrate(lived_in.chosen, target)
+    monkeypatch.setattr(PostgresDatabase, "append", real)
+    assert run(target, TABLES) == [(0,)]
+    assert not Path("keyvault.anchor").exists()
+    # Nothing stands in the way of going on with the old one, nor of a second attempt.
+    lived_in.open()
+    lived_in.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
+    lived_in.vault.close()
+    custody.migrate(lived_in.chosen, target)
+
+
+def test_a_copy_that_is_not_the_vault_is_not_committed(
+    lived_in: House, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from keyvault_lite.ledger import moving
+
+    real = moving._copy_rows
+
+    def leave_out(table: object, reader: object, writer: object) -> None:
+        if getattr(table, "name", None) != "services":
+            return
+        real(table, reader, writer)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(moving, "_copy_rows", leave_out)
+    with pytest.raises(KeyVaultError):
+        custody.migrate(lived_in.chosen, target)
+    assert run(target, TABLES) == [(0,)]

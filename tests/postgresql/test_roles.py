@@ -1,0 +1,72 @@
+"""The SQL of docs/postgresql.md, run as it stands there: what the service may do, and what it may not."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from keyvault_lite import app, custody
+from keyvault_lite.model.keys import KeyStatus
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import CreateKey, Encrypt, ReadKey, RevokeKey, VerifyAudit
+from tests.house import AES, House, chosen, furnish, grant, idempotent
+from tests.postgres import Databases, Server, run
+
+PAGE = Path(__file__).parents[2] / "docs" / "postgresql.md"
+FORBIDDEN = [
+    "DELETE FROM audit_logs",
+    "UPDATE audit_logs SET result = 'denied'",
+    "TRUNCATE audit_logs",
+    "DELETE FROM keys",
+    "DELETE FROM ledger_head",
+    "UPDATE tiles SET hashes = ''",
+    "UPDATE alembic_version SET version_num = '1'",
+    "DROP TRIGGER audit_logs_no_delete ON audit_logs",
+    "ALTER TABLE keys DISABLE TRIGGER ALL",
+    "CREATE TABLE evil (a int)",
+    "CREATE FUNCTION evil() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "SET session_replication_role = replica",
+]
+
+
+def test_the_roles_of_the_documentation_are_enough_and_no_more(tmp_path: Path) -> None:
+    import psycopg
+
+    roles, schema, grants = re.findall(r"^```sql\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    server = Server()
+    try:
+        server.start()
+        databases = Databases(server.url)
+        databases.run(*(one for one in roles.split(";") if one.strip()))
+        run(databases.of("keyvault"), *(one for one in schema.split(";") if one.strip()))
+        master, token = furnish(tmp_path, databases.of("keyvault", user="keyvault_owner"))
+        url = databases.of("keyvault", user="keyvault")
+        run(databases.of("keyvault", user="keyvault_owner"), *(one for one in grants.split(";") if one.strip()))
+
+        house = House(chosen(tmp_path, master, url), token)
+        key = house.rotated(house.key("orders"))
+        house.service("worker", grant("orders", "encrypt"))
+        house.together(*(house.perform(Encrypt(KeyRef(key.id), plaintext=b"x")) for _ in range(600)))
+        house.ask(CreateKey(AES, "once"), idempotency=idempotent("once"))
+        house.ask(RevokeKey(KeyRef("once")))
+        house.ledger.forget_replies()
+        house.run(house.jobs._lead())
+        assert house.ledger.empty_write_ahead_log()
+        assert house.ask(VerifyAudit()).findings == ()
+        house.reopen()
+        assert house.ask(ReadKey(KeyRef("once"))).status is KeyStatus.REVOKED
+        for statement in FORBIDDEN:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                run(url, statement)
+        house.close()
+        assert custody.verify(house.chosen).valid
+
+        # A role that may not make the schema says so, and leaves nothing.
+        databases.run("CREATE DATABASE other")
+        other = tmp_path / "other"
+        other.mkdir()
+        with pytest.raises(app.CANNOT_START) as refused:
+            furnish(other, databases.of("other", user="keyvault"))
+        assert "InsufficientPrivilege" not in str(refused.value)
+    finally:
+        server.remove()
