@@ -167,7 +167,7 @@ def test_a_database_that_goes_away_under_load_comes_back_without_a_hand(
             disturb(server, own)
             time.sleep(0.4)
         # Both nodes go on by themselves.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 own.ask(Encrypt(KeyRef(name), plaintext=b"x"))
@@ -187,7 +187,7 @@ def test_a_database_that_goes_away_under_load_comes_back_without_a_hand(
     own.reopen()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_node_that_is_killed_under_load_loses_nothing_and_holds_nobody_up(own: House) -> None:
     name = own.key().id
     for seconds in (0.15, 0.3):
