@@ -1,12 +1,25 @@
 """What tests of several layers share: a vault to ask."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from keyvault_lite.observe.logs import ROOT
 from tests.house import House, furnish, move_in
 from tests.postgres import Databases, serving
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """What a test has done to the logs of the process is no other test's affair."""
+    logs = [logging.getLogger(name) for name in (ROOT, "uvicorn.error")]
+    before = [(log, log.handlers[:], log.propagate, log.level) for log in logs]
+    yield
+    for log, handlers, propagate, level in before:
+        log.handlers[:], log.propagate = handlers, propagate
+        log.setLevel(level)
 
 
 @pytest.fixture(scope="session")
