@@ -4,7 +4,7 @@ PY = .venv/bin/python
 ARGS =
 
 .PHONY: help setup setup-dev run demo test slow tamper coverage check lint lint-rules lint-format lint-types lint-imports \
-    format bench docs-pictures clean
+    format bench bench-growth docs-pictures clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -58,6 +58,9 @@ format: setup-dev ## rewrite the sources as the checks want them
 
 bench: setup ## encryptions a second, beside a bare server in the same run
 	@$(PY) -m benchmarks.run $(ARGS)
+
+bench-growth: setup ## how speed changes as keys, entries and versions grow (ARGS=--full or --huge: larger)
+	@$(PY) -m benchmarks.growth $(ARGS)
 
 docs-pictures: ## redraw docs/*.png from docs/pictures/*.dot (needs Graphviz)
 	@command -v dot >/dev/null || { echo 'docs-pictures needs dot: install the package graphviz.' >&2; exit 1; }

@@ -29,11 +29,20 @@ def cpu_seconds(pid: int) -> float:
 
 def peak_memory(pid: int) -> int:
     """The largest resident size that any process of the family has had, in bytes."""
-    peaks = [0]
+    return _largest(pid, "VmHWM:")
+
+
+def resident_memory(pid: int) -> int:
+    """The resident size of the largest process of the family, in bytes."""
+    return _largest(pid, "VmRSS:")
+
+
+def _largest(pid: int, name: str) -> int:
+    sizes = [0]
     for one in family(pid):
         status = _read(_PROC / str(one) / "status")
-        peaks += [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")]
-    return max(peaks)
+        sizes += [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(name)]
+    return max(sizes)
 
 
 def own_cpu_seconds() -> float:

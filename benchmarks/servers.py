@@ -26,7 +26,6 @@ CONTEXT: Final = {"tenant": "acme"}
 BATCH: Final = 100
 TRANSIT_KEY: Final = "bench"
 SAME_TOKEN: Final = "same.token"  # noqa: S105  (the name of a file)
-_START: Final = 30.0
 _STOP: Final = 10.0
 
 
@@ -47,6 +46,9 @@ def http_request(path: str, body: object, *, token: str | None = None) -> str:
 
 class Server:
     """A server process on a free port of the loopback interface."""
+
+    patience = 30.0
+    """Seconds it may take to start."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -86,7 +88,7 @@ class Server:
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
         )
         try:
-            with urlopen(request, timeout=_START) as answer:  # noqa: S310
+            with urlopen(request, timeout=self.patience) as answer:  # noqa: S310
                 text = answer.read()
         except HTTPError as error:
             raise RuntimeError(f"{path}: {error.code} {error.read(500).decode()}") from None
@@ -104,13 +106,13 @@ class Server:
                 stdout=stream,
                 stderr=stream,
             )
-        until = time.monotonic() + _START
+        until = time.monotonic() + self.patience
         while self._process.poll() is None and time.monotonic() < until:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 return
             except OSError:
-                time.sleep(0.05)
+                time.sleep(0.02)
         raise RuntimeError(f"the server did not start: {log.read_text(errors='replace')[-500:]}")
 
 
