@@ -81,6 +81,8 @@ def lines() -> Iterator[io.StringIO]:
 
 
 def test_no_canary_leaves(house: House, lines: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A server that an earlier test configured in this process may have turned this off.
+    monkeypatch.setattr(logging.getLogger("keyvault_lite"), "propagate", True)
     _, token = house.service("worker", grant("*"))
     told: list[str] = []
     requests = everything(house)
@@ -95,9 +97,9 @@ def test_no_canary_leaves(house: House, lines: io.StringIO, monkeypatch: pytest.
     def defective(*_: object, **__: object) -> None:
         raise ValueError(f"cannot handle {CANARY}")
 
-    monkeypatch.setattr(Keyring, "encrypt", defective)
-    told.append(house.refusal(requests[0], InternalError).detail)
-    monkeypatch.undo()
+    with monkeypatch.context() as broken:
+        broken.setattr(Keyring, "encrypt", defective)
+        told.append(house.refusal(requests[0], InternalError).detail)
     house.run(Jobs(house.engine, house.ledger).round())
     entries = repr(house.log())
     told += [entries, lines.getvalue()]
