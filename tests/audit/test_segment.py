@@ -7,8 +7,9 @@ from hashlib import sha256
 
 import pytest
 
+from keyvault_lite.audit import segment as segments
 from keyvault_lite.audit.chain import Position, genesis
-from keyvault_lite.audit.entry import LABEL, Row, encode_draft, entry_hash, entry_row
+from keyvault_lite.audit.entry import ENTRY_COLUMNS, LABEL, Row, encode_draft, entry_hash, entry_row
 from keyvault_lite.audit.merkle import TILE_WIDTH, Edge
 from keyvault_lite.audit.segment import (
     MAGIC,
@@ -162,6 +163,30 @@ def test_a_frame_is_bounded_before_it_is_read(log: list[Row]) -> None:
     with pytest.raises(InvalidSegment, match="larger"):
         SegmentReader(noted)
     assert max(asked) <= MAX_FRAME
+
+
+def test_an_entry_larger_than_a_frame_is_not_written(log: list[Row]) -> None:
+    place = ENTRY_COLUMNS.index("comment")
+    large = (*log[0][:place], "x" * MAX_FRAME, *log[0][place + 1 :])
+    with pytest.raises(InvalidSegment, match="larger"):
+        write_entries([large, *log[1:TILE_WIDTH]])
+
+
+def test_a_segment_is_not_read_past_its_bound(log: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = segment(log, 1, 512)
+    monkeypatch.setattr(segments, "MAX_BYTES", len(data) - len(MAGIC))
+    read(data)
+    monkeypatch.setattr(segments, "MAX_BYTES", len(data) - len(MAGIC) - 1)
+    with pytest.raises(InvalidSegment, match="larger than any"):
+        read(data)
+
+
+@pytest.mark.parametrize("proof", [(bytes(31),), (bytes(32), b"x")])
+def test_a_proof_is_of_whole_hashes(log: list[Row], proof: tuple[bytes, ...]) -> None:
+    start = Start(INSTANCE, KEY, 1, 256, position(log, 0), Edge().to_bytes())
+    data = write_start(start) + write_entries(log[:256]) + write_end(End(position(log, 256), "", proof))
+    with pytest.raises(InvalidSegment, match="no proof"):
+        read(data)
 
 
 def test_the_decoder_takes_one_spelling_only() -> None:
