@@ -285,7 +285,7 @@ def test_a_defect_in_building_is_recorded(
 def test_a_mount_judges_its_own_paths(engine: FakeEngine) -> None:
     async def dialect(scope: Scope, receive: Receive, send: Send) -> None:
         reply = Exchange(scope, receive).reply(200, b"mine")
-        await reply.send(send)
+        await reply.send(scope, send)
 
     app = build(engine, mounts=[(lambda scope: scope["path"].startswith("/v1/"), dialect)])
     assert ask(app, "LIST", "/v1/a%2fb/").body == b"mine"

@@ -37,6 +37,7 @@ from keyvault_lite.model.requests import Idempotency, Origin, Request
 from keyvault_lite.observe import logger
 from keyvault_lite.wire.problems import problem
 from keyvault_lite.wire.reader import read_json
+from keyvault_lite.wire.writing import WHOLE, WriteWhole
 
 MAX_BODY: Final = 1024 * 1024
 MAX_TOKEN: Final = 512
@@ -60,6 +61,7 @@ _JSON_TYPE: Final = re.compile(rb'application/json[ \t]*(;[ \t]*charset=("utf-8"
 _SEGMENT: Final = re.compile(rb"(?!\.{1,2}$)[A-Za-z0-9._~:@!$&'()*+,;=-]+")
 _PATH: Final = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~:@!$&'()*+,;=-]+)+")
 _encode: Final = msgspec.json.Encoder().encode
+_NONE: Final[Mapping[str, WriteWhole]] = {}
 _log: Final = logger("wire")
 
 
@@ -85,8 +87,11 @@ class Reply:
         self.headers = headers
         self.body = body
 
-    async def send(self, send: Send) -> None:
-        """Send it as two ASGI messages."""
+    async def send(self, scope: Scope, send: Send) -> None:
+        """Send it whole, if the server can, or as two ASGI messages."""
+        write: WriteWhole | None = scope.get("extensions", _NONE).get(WHOLE)
+        if write is not None and write(self.status, self.headers, self.body):
+            return
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body})
 
@@ -260,11 +265,11 @@ class Dispatcher:
         path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         if self._loopback_only and _is_exposed(scope):
             detail = "plain HTTP is answered on the loopback address only"
-            await Exchange(scope, receive).problem(Forbidden(detail)).send(send)
+            await Exchange(scope, receive).problem(Forbidden(detail)).send(scope, send)
         elif path.startswith(b"/keys/") and (found := self._find(path)) is not None:
             exchange = Exchange(scope, receive)
             reply = await self._answer_hot(exchange, *found)
-            await reply.send(send)
+            await reply.send(scope, send)
         else:
             await self._answer_cold(path, scope, receive, send)
 
@@ -294,14 +299,14 @@ class Dispatcher:
                     await app(scope, receive, watch)
                     return
             if _PATH.fullmatch(path) is None:
-                await Exchange(scope, receive).problem(NotFound()).send(send)
+                await Exchange(scope, receive).problem(NotFound()).send(scope, send)
                 return
             await self._app(scope, receive, watch)
         except Exception as error:  # noqa: BLE001  (the server behind us would log its message)
             exchange = Exchange(scope, receive)
             refusal = exchange.problem(exchange.defect(error))
             if not started:
-                await refusal.send(send)
+                await refusal.send(scope, send)
 
     async def _answer_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def tell(message: Message) -> None:

@@ -16,12 +16,14 @@ from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from keyvault_lite import __version__
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire.methods import ListProtocol
-from keyvault_lite.wire.writing import OneWrite
+from keyvault_lite.wire.writing import WHOLE, OneWrite, write_whole
 
 MAX_HEAD: Final = 64 * 1024
 BACKLOG: Final = 2048
@@ -86,7 +88,8 @@ class BoundedProtocol(ListProtocol):
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401
         """Take the connection in, if there is room or room can be made."""
-        super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]
+        self._one_write = OneWrite(transport, self.loop)
+        super().connection_made(self._one_write)  # type: ignore[arg-type]
         self._time()
         beyond = len(self.connections) - self._limit
         if beyond > 0 and not self._make_room():
@@ -134,6 +137,12 @@ class BoundedProtocol(ListProtocol):
         if size > MAX_HEAD:
             raise RefusedHeadError
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Offer to take an answer whole."""
+        write = partial(write_whole, cycle, self._one_write)
+        cycle.scope["extensions"] = {WHOLE: write}  # type: ignore[dict-item]  # elsewhere what stands here is a dict
+        super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
         """Await nothing more."""

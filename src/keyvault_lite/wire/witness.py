@@ -70,7 +70,7 @@ class WitnessApplication:
                 reply = exchange.problem(error, allow="POST" if scope["raw_path"] == ADD else "GET")
             except Exception as error:  # noqa: BLE001  (answered, and its message never shown)
                 reply = exchange.problem(exchange.defect(error))
-            await reply.send(send)
+            await reply.send(scope, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 

@@ -48,7 +48,7 @@ class Aws:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         reply = await self.answer(Exchange(scope, receive))
-        await reply.send(send)
+        await reply.send(scope, send)
 
     async def answer(self, exchange: Exchange) -> Reply:
         """Read, build, perform, render. What cannot be built passes the same door, to be authenticated and recorded."""

@@ -68,7 +68,7 @@ class VaultDialect:
         reply = await self._answer(exchange, path[len(PREFIX) :])
         if scope["method"] == "HEAD":
             reply.body = b""
-        await reply.send(send)
+        await reply.send(scope, send)
 
     async def _answer(self, exchange: Exchange, path: bytes) -> Reply:
         open_to_all = status.OPEN.get(path)
