@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from keyvault_lite.access import authorize
 from keyvault_lite.access.authorize import (
     PERMISSIONS,
     ROLES,
@@ -219,3 +220,19 @@ def test_credentials_of_a_login_log_in_and_nothing_else_logs_in() -> None:
     with pytest.raises(Forbidden):
         check_role(entering, ListKeys(), ListKeys.action)
     check_role(caller, ListKeys(), ListKeys.action)
+
+
+def test_what_is_remembered_of_grants_counts_for_the_same_record_of_the_key_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caller = principal(Role.SERVICE, grant("orders*", "sign"))
+    before = key("orders")
+    assert permissions_on(caller, before) == permissions_on(caller, before) == {Permission.SIGN}
+    assert permissions_on(caller, replace(before, name="other")) == frozenset()
+    assert permissions_on(caller, before) == {Permission.SIGN}
+    assert permissions_on(principal(Role.SERVICE), before) == frozenset()
+
+    monkeypatch.setattr(authorize, "REMEMBERED", 2)
+    for number in range(5):
+        assert permissions_on(caller, key(f"orders-{number}"))
+        assert len(caller.held) <= 2

@@ -6,7 +6,7 @@ import pytest
 
 from keyvault_lite.access import authenticate
 from keyvault_lite.access.authenticate import Authenticator, Refused
-from keyvault_lite.model.identity import BearerCredential, Role, Service, Setting, Token, TokenKind
+from keyvault_lite.model.identity import BearerCredential, Principal, Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.names import ServiceId, TokenId
 
 SERVICE = Service(id=ServiceId("service"), name="orders", role=Role.SERVICE, active=True, created_at=1)
@@ -17,12 +17,13 @@ NOW = 1_000
 class Directory:
     def __init__(self) -> None:
         self.tokens = {TOKEN.id: TOKEN}
+        self.service: Service | None = SERVICE
 
     def token(self, token_id: TokenId) -> Token | None:
         return self.tokens.get(token_id)
 
     def find_service(self, ref: str) -> Service | None:
-        return SERVICE if ref == SERVICE.id else None
+        return self.service if ref == SERVICE.id else None
 
     def setting(self, _name: str) -> Setting | None:
         return None
@@ -125,3 +126,32 @@ def test_only_so_many_are_remembered(
     for text in ("id_right", "more_right", "more_right", "id_right"):
         login(authenticator, directory, text)
     assert [token_id for token_id, _, _ in verifier.asked] == ["id", "more", "id"]
+
+
+def test_who_a_token_turned_out_to_be_counts_for_the_same_service_record_alone(
+    authenticator: Authenticator, directory: Directory
+) -> None:
+    def who() -> Principal:
+        return authenticator.authenticate(BearerCredential("id_right"), directory, NOW)
+
+    first = who()
+    assert who() is first
+    directory.service = replace(SERVICE, role=Role.AUDITOR)
+    assert who().role is Role.AUDITOR
+    directory.service = replace(SERVICE, active=False)
+    with pytest.raises(Refused):
+        who()
+    directory.service = replace(SERVICE, expires_at=NOW)
+    with pytest.raises(Refused):
+        who()
+    directory.service = None
+    with pytest.raises(Refused):
+        who()
+
+
+def test_the_end_of_a_token_that_is_remembered_is_its_end(authenticator: Authenticator, directory: Directory) -> None:
+    directory.tokens = {TOKEN.id: replace(TOKEN, expires_at=NOW + 1)}
+    who = authenticator.authenticate(BearerCredential("id_right"), directory, NOW)
+    assert authenticator.authenticate(BearerCredential("id_right"), directory, NOW) is who
+    with pytest.raises(Refused):
+        authenticator.authenticate(BearerCredential("id_right"), directory, NOW + 1)

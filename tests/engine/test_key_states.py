@@ -586,12 +586,10 @@ def test_a_key_without_active_version_protects_nothing() -> None:
 
 
 def test_a_scene_has_the_key_that_was_named(house: House) -> None:
-    from keyvault_lite.engine.scene import Memo, Scene
+    from keyvault_lite.engine.scene import Scene
     from keyvault_lite.model.identity import Principal
     from keyvault_lite.model.names import SYSTEM
 
-    scene = Scene(
-        Principal(SYSTEM, "system", None), house.ledger.snapshot(), house.vault.keyring, house.ledger, 0, Memo()
-    )
+    scene = Scene(Principal(SYSTEM, "system", None), house.ledger.snapshot(), house.vault.keyring, house.ledger, 0, {})
     with pytest.raises(LookupError):
         _ = scene.key

@@ -2,7 +2,6 @@
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -79,7 +78,7 @@ def test_nothing_is_lost_doubled_or_reordered(turns: list[tuple[bytes, ...]]) ->
 class Cycle(SimpleNamespace):
     """As much of uvicorn's request as writing needs."""
 
-    def __init__(self, method: str = "POST", *, write_paused: bool = False, **more: Any) -> None:
+    def __init__(self, method: str = "POST", *, write_paused: bool = False, **more: object) -> None:
         super().__init__(
             scope={"method": method},
             flow=SimpleNamespace(write_paused=write_paused),

@@ -33,9 +33,22 @@ from keyvault_lite.model.names import SYSTEM, ServiceId, TokenId
 REFUSAL = "a valid bearer token is required"
 REMEMBERED: Final = 65_536
 """How many proven tokens are remembered before all are forgotten."""
-Proof = tuple[Token | None, bytes]
-"""A token's record, and the SHA-256 of the secret that was proven against it."""
-_NO_PROOF: Final[Proof] = (None, bytes(32))
+
+
+class Proof:
+    """A token's record, the SHA-256 of the secret that was proven against it, and who it turned out to be."""
+
+    __slots__ = ("digest", "principal", "service", "token")
+
+    def __init__(self, token: Token | None, digest: bytes) -> None:
+        self.token = token
+        self.digest = digest
+        self.service: Service | None = None
+        self.principal: Principal | None = None
+        """Made from these very records of token and service."""
+
+
+_NO_PROOF: Final = Proof(None, bytes(32))
 
 
 class Directory(Protocol):
@@ -95,16 +108,22 @@ class Authenticator:
             return self._signer(credential, directory, now)
         if isinstance(credential, AppRoleCredential):
             return self._role(credential, directory, now)
-        token = self._genuine(credential, directory)
-        if token is None:
+        proof = self._genuine(credential, directory)
+        token = None if proof is None else proof.token
+        if proof is None or token is None:
             raise Refused(None)
         service = directory.find_service(token.service_id)
         if service is None:
             raise Refused(None)
         if not _may_act(token, service, now) or not ancestors_live(token, directory, now):
             raise Refused(service.id)
+        if proof.service is service and proof.principal is not None:
+            return proof.principal
         role, grants = authority(token, service, directory)
-        return Principal(service.id, service.name, role, grants, token.id)
+        principal = Principal(service.id, service.name, role, grants, token.id)
+        if not token.attributes:  # else what it may do follows from other records too
+            proof.service, proof.principal = service, principal
+        return principal
 
     def _role(self, credential: AppRoleCredential, directory: Directory, now: int) -> Principal:
         """The service that logs in with a role's credentials; the principal may do that and nothing else."""
@@ -135,33 +154,32 @@ class Authenticator:
             raise Refused(service.id, SignatureExpired("the signature is of another time"))
         return Principal(service.id, service.name, service.role, service.grants)
 
-    def _genuine(self, credential: BearerCredential, directory: Directory) -> Token | None:
+    def _genuine(self, credential: BearerCredential, directory: Directory) -> Proof | None:
         parsed = None if credential.token is None else self.parse_token(credential.token)
         if parsed is None:
             return None
         token_id, secret = parsed
         token = directory.token(token_id)
-        if not self._matches(token_id, secret, token):
-            return None
-        return None if token is None or token.ended_at is not None else token
+        proof = self._prove(token_id, secret, token)
+        return None if token is None or token.ended_at is not None else proof
 
-    def _matches(self, token_id: TokenId, secret: str, token: Token | None) -> bool:
-        """Whether the secret is that of the record; a secret proven before is not proven again.
+    def _prove(self, token_id: TokenId, secret: str, token: Token | None) -> Proof | None:
+        """That the secret is that of the record; a secret proven before is not proven again.
 
         Safe because records are immutable: a token that was renewed, revoked or read anew is another object, and proof
         against the old one counts for nothing. What is kept is no way in: the hash of 256 random bits.
         """
         digest = sha256(secret.encode()).digest()
-        record, proven = self._proven.get(token_id, _NO_PROOF)
-        if compare_digest(proven, digest) and token is not None and record is token:
-            return True
+        known = self._proven.get(token_id, _NO_PROOF)
+        if compare_digest(known.digest, digest) and token is not None and known.token is token:
+            return known
         # Comparison and digest cost unknown ids the same, so that the time taken does not tell which ids exist.
         if not self.verifier.token_matches(token_id, secret, None if token is None else token.digest):
-            return False
+            return None
         if len(self._proven) >= REMEMBERED:
             self._proven.clear()
-        self._proven[token_id] = (token, digest)
-        return True
+        proof = self._proven[token_id] = Proof(token, digest)
+        return proof
 
 
 def _may_act(token: Token, service: Service, now: int) -> bool:

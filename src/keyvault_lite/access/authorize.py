@@ -107,6 +107,8 @@ PERMISSIONS: Final[Mapping[Action, frozenset[Permission]]] = {
 }
 """What a SERVICE needs on the key itself."""
 
+REMEMBERED: Final = 4096
+"""On how many keys a principal's permissions are remembered before all are forgotten."""
 ROLE_REFUSAL: Final = "the caller's role does not allow this"
 GRANT_REFUSAL: Final = "the caller's grants on this key do not allow this"
 NO_KEY: Final = "no such key"
@@ -146,7 +148,11 @@ def permissions_on(principal: Principal, key: Key) -> frozenset[Permission]:
     """Everything the principal's grants allow on a key.
 
     A pattern meets the name and the dialects' names; a key without any is matched by its id or `*` only.
+    What was found is kept with the principal. Safe because records are immutable: it counts for the same object alone.
     """
+    known = principal.held.get(key.id)
+    if known is not None and known[0] is key:
+        return known[1]
     held: frozenset[Permission] = frozenset()
     for grant in principal.grants:
         if (
@@ -155,6 +161,9 @@ def permissions_on(principal: Principal, key: Key) -> frozenset[Permission]:
             or any(matches(grant.key, alias) for alias in key.aliases)
         ):
             held |= grant.actions
+    if len(principal.held) >= REMEMBERED:
+        principal.held.clear()
+    principal.held[key.id] = (key, held)
     return held
 
 

@@ -66,6 +66,7 @@ class Keyring(Secret):
         "_lock",
         "_log",
         "_notes_key",
+        "_redact_hmac",
         "_redact_key",
         "_replies_key",
         "_rng",
@@ -87,6 +88,7 @@ class Keyring(Secret):
         self._head_key: Final = self._derive("head")
         self._token_key: Final = self._derive("token")
         self._redact_key: Final = self._derive("redact")
+        self._redact_hmac: Final = _keyed(self._redact_key)
         self._replies_key: Final = self._derive("idem")
         self._notes_key: Final = self._derive("note")
         self.access_keys: Final = AccessKeys(self._derive("access-key"), bundle.instance_id, rng)
@@ -357,10 +359,7 @@ class Keyring(Secret):
             place: tuple[Value, ...] = ("row", self.instance_id, table, schema)
             label = list_head(7) + b"".join(encode(value) for value in place)
             self._row_labels[table, schema] = label
-        inner, outer = self._row_hmac[0].copy(), self._row_hmac[1].copy()
-        inner.update(label + encode(key) + encode(row_seq) + encode(values))
-        outer.update(inner.digest())
-        return outer.digest()
+        return _mac(self._row_hmac, label + encode(key) + encode(row_seq) + encode(values))
 
     def head_mac(self, *values: Value) -> bytes:
         """HMAC-SHA256 over PAE("head", instance, values…); 32 bytes."""
@@ -368,7 +367,7 @@ class Keyring(Secret):
 
     def redact_context(self, key_id: KeyId, context: Context | None) -> bytes:
         """Keyed digest of a context, 32 bytes. Per key, so that only users of the key could test guesses."""
-        return hmac.digest(self._redact_key, pae("context", key_id, *context_values(context)), "sha256")
+        return _mac(self._redact_hmac, pae("context", key_id, *context_values(context)))
 
     def redact_text(self, text: str) -> str:
         """Keyed digest of text that must not be written down: `~` and 32 hex digits, which is no name and no id."""
@@ -452,6 +451,14 @@ def _keyed(key: bytes) -> tuple["hashlib._Hash", "hashlib._Hash"]:
     """HMAC-SHA256 (RFC 2104) after its two key blocks: every row passes it at a start, and half its work is the key."""
     block = key.ljust(64, b"\x00")
     return hashlib.sha256(bytes(byte ^ 0x36 for byte in block)), hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+
+def _mac(keyed: tuple["hashlib._Hash", "hashlib._Hash"], message: bytes) -> bytes:
+    """HMAC-SHA256 of the message."""
+    inner, outer = keyed[0].copy(), keyed[1].copy()
+    inner.update(message)
+    outer.update(inner.digest())
+    return outer.digest()
 
 
 def _id_bytes(text: str) -> bytes:

@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from msgspec import structs
+
 from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.access.authorize import check_key, check_role
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.engine import access_keys, audit, aws, aws_view, cipher, keys, repair, services, signing, transit
-from keyvault_lite.engine.aws_view import Located
 from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Outcome, StoredReply
@@ -30,7 +31,6 @@ from keyvault_lite.model.names import is_id, is_name
 from keyvault_lite.model.replies import BatchReply, Replayed
 from keyvault_lite.model.requests import (
     Batch,
-    ContextBound,
     CreateKey,
     CreateService,
     DestroyKey,
@@ -88,7 +88,7 @@ log = logger("engine")
 class Attempt:
     """A request with its credential and origin, ready to be judged on a state."""
 
-    __slots__ = ("_authenticator", "_credential", "_keyring", "_ledger", "_memo", "_origin", "_request")
+    __slots__ = ("_action", "_authenticator", "_credential", "_keyring", "_ledger", "_memo", "_origin", "_request")
 
     def __init__(
         self,
@@ -106,12 +106,8 @@ class Attempt:
         self._authenticator = authenticator
         self._keyring = keyring
         self._ledger = ledger
-        self._memo = Memo()
-
-    @property
-    def _action(self) -> Action:
-        request = self._request
-        return request.of if isinstance(request, (Rejected, Batch)) else request.action
+        self._memo: Memo = {}
+        self._action: Action = request.of if isinstance(request, (Rejected, Batch)) else request.action
 
     def __call__(self, state: State) -> Outcome:
         """The outcome on this state. Every refusal is an outcome too; nothing is raised."""
@@ -131,13 +127,14 @@ class Attempt:
             if isinstance(request, Rejected):
                 # The key is for the entry only: whether it verifies does not change what is wrong with the request.
                 with suppress(IntegrityViolation):
-                    key = self._locate(state, now).key
+                    key = None if request.key is None else state.find_key(request.key)
                 raise request.error  # noqa: TRY301  (refused like everything below, by one road)
-            located = self._locate(state, now)
-            key = located.key
             if isinstance(request, AwsKeyRequest):
+                located = aws_view.locate(request, state, now)
+                key = located.key
                 key = aws_view.admit(request, located, principal)
             elif isinstance(request, KeyRequest):
+                key = state.find_key(request.key)
                 key = check_key(principal, key, self._action)
             scene = Scene(principal, state, self._keyring, self._ledger, now, self._memo, named_key=key)
             if isinstance(request, Batch):
@@ -152,19 +149,14 @@ class Attempt:
             defect = InternalError("an internal error occurred")
             return Outcome((self._refused(principal, key, defect),), defect)
 
-    def _locate(self, state: State, now: int) -> Located:
-        request = self._request
-        if isinstance(request, AwsKeyRequest):
-            return aws_view.locate(request, state, now)
-        ref = request.key if isinstance(request, (KeyRequest, Rejected)) else None
-        return Located() if ref is None else Located(state.find_key(ref), ref)
-
     def _single(self, request: Request, scene: Scene) -> Outcome:
         idempotency = self._origin.idempotency if type(request) in IDEMPOTENT else None
         if idempotency is not None:
             replayed = self._replay(idempotency, scene)
             if replayed is not None:
-                return Outcome((replace(self._succeeded(request, scene, replayed), reason=REPLAYED),), replayed.result)
+                return Outcome(
+                    (structs.replace(self._succeeded(request, scene, replayed), reason=REPLAYED),), replayed.result
+                )
         done = HANDLERS[type(request)](request, scene)
         if done.change is not None and self._ledger.frozen and type(request) is not Repair:
             raise IntegrityViolation("stored objects are in quarantine: nothing can be changed until `kvl repair`")
@@ -182,7 +174,7 @@ class Attempt:
             try:
                 if isinstance(item, KeyVaultError):
                     raise item
-                done = HANDLERS[type(item)](item, replace(scene, place=place))
+                done = HANDLERS[type(item)](item, structs.replace(scene, place=place))
             except KeyVaultError as error:
                 drafts.append(self._refused(scene.principal, scene.key, error))
                 results.append(error)
@@ -195,7 +187,7 @@ class Attempt:
 
     def _succeeded(self, request: Request, scene: Scene, done: Done) -> Draft:
         origin, key = self._origin, scene.named_key
-        context = request.bound_context if isinstance(request, ContextBound) else None
+        context = request.bound_context
         return Draft(
             action=request.action,
             result=Result.SUCCESS,
@@ -247,7 +239,7 @@ class Attempt:
     def _unjudged(self, error: IntegrityViolation) -> Draft:
         """The caller's own record does not verify: no authority is taken from it, and nothing is said about it."""
         refused = self._unauthenticated(Refused(None))
-        return replace(refused, result=Result.ERROR, reason=error.code)
+        return structs.replace(refused, result=Result.ERROR, reason=error.code)
 
     def _safe_ref(self, ref: str) -> str:
         """What the caller typed, if it could be a key; else a keyed digest: it may be a token in the wrong place."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
+from msgspec import Struct
+
 from keyvault_lite.access.aws import check_named_key
 from keyvault_lite.crypto import blob
 from keyvault_lite.ledger.state import State
@@ -241,8 +243,7 @@ def find(named: Named, place: Place, state: State, now: int) -> Key | None:
     return key
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(Struct, frozen=True):
     """What a request names."""
 
     key: Key | None = None

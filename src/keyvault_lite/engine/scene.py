@@ -1,8 +1,9 @@
 """What a handler is given and gives back. A handler is load, check, act, return: no logging, no HTTP, no try."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger.ledger import Ledger
@@ -15,11 +16,10 @@ from keyvault_lite.model.names import KeyId
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """What a handler did, not yet committed: the reply, what changes, and what the entry says beyond who and what."""
 
-    result: object = field(repr=False)
+    result: object
     change: Change | None = None
     key_id: KeyId | None = None
     key_version: int | None = None
@@ -28,30 +28,16 @@ class Done:
     subject: str | None = None
     comment: str | None = None
 
-
-class Memo:
-    """Costly results of an attempt, kept for the case that it has to be made again on a newer state."""
-
-    __slots__ = ("_kept",)
-
-    def __init__(self) -> None:
-        self._kept: dict[object, tuple[tuple[object, ...], object]] = {}
-
-    def once(self, name: object, records: tuple[object, ...], compute: Callable[[], T]) -> T:
-        """`compute()`, or its earlier result if it was made from the very same records (the same objects).
-
-        Safe because records are immutable: the same object says that nothing it was computed from has changed.
-        """
-        known = self._kept.get(name)
-        if known is not None and len(known[0]) == len(records) and all(a is b for a, b in zip(known[0], records)):  # noqa: B905
-            return known[1]  # type: ignore[return-value]
-        result = compute()
-        self._kept[name] = (records, result)
-        return result
+    def __repr__(self) -> str:
+        return f"Done({self.change!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
+Memo = dict[tuple[int, str], tuple[tuple[object, ...], object]]
+"""Costly results of an attempt, kept for the case that it has to be made again on a newer state: by item and name, the
+records they were made from and the result."""
+
+
+class Scene(Struct, frozen=True):
     """The verified state at one moment and the caller on it, already authorised for the request and its key."""
 
     principal: Principal
@@ -73,8 +59,17 @@ class Scene:
         return self.named_key
 
     def once(self, name: str, records: tuple[object, ...], compute: Callable[[], T]) -> T:
-        """See Memo.once; the name is of this item."""
-        return self.memo.once((self.place, name), records, compute)
+        """`compute()`, or its earlier result if it was made from the very same records (the same objects).
+
+        Safe because records are immutable: the same object says that nothing it was computed from has changed. The name
+        is of this item.
+        """
+        known = self.memo.get((self.place, name))
+        if known is not None and len(known[0]) == len(records) and all(a is b for a, b in zip(known[0], records)):  # noqa: B905
+            return known[1]  # type: ignore[return-value]
+        result = compute()
+        self.memo[self.place, name] = (records, result)
+        return result
 
 
 Handler = Callable[[Any, Scene], Done]

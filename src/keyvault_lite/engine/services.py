@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from msgspec import structs
+
 from keyvault_lite.crypto.credentials import format_token, new_token
 from keyvault_lite.engine.keys import format_place, parse_place
 from keyvault_lite.engine.scene import Done, Handler, Scene
@@ -132,7 +134,7 @@ def initialise(request: Initialise, scene: Scene) -> Done:
         raise Conflict("the vault is initialised")
     done = create(CreateService(request.name, Role.ADMIN), scene)
     change = replace(done.change or Change(), slots=(request.slot,))
-    return replace(done, change=change, comment=request.slot.on_record)
+    return structs.replace(done, change=change, comment=request.slot.on_record)
 
 
 def recover_admin(_: RecoverAdmin, scene: Scene) -> Done:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from msgspec import structs
+
 from keyvault_lite.crypto.keyring import IMPORTED
 from keyvault_lite.crypto.transit import public_text
 from keyvault_lite.crypto.transit_certificate import check_chain
@@ -91,7 +93,7 @@ def bring_in(request: ImportTransitKey, scene: Scene) -> Done:
 def _further(request: ImportTransitKey, scene: Scene, found: Key | None) -> Done:
     if found is None:
         raise NotFound("no such key")
-    key, rules = usable(replace(scene, named_key=found))
+    key, rules = usable(structs.replace(scene, named_key=found))
     if not rules.imported:
         raise InvalidRequest("only an imported key takes imported versions")
     number = len(key.versions) + 1

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.encoding import Value
 from keyvault_lite.model.evidence import Draft
@@ -45,19 +47,20 @@ class StoredReply:
     """The entry that recorded the first request; known once it is appended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """One run of an operation on one state. Nothing of it may leave before the ledger has committed it."""
 
     drafts: Sequence[Draft]
     """One a recorded attempt: one, or one for each item of a batch. A change has exactly one."""
-    result: object = field(repr=False)
+    result: object
     change: Change | None = None
     reply: StoredReply | None = None
 
+    def __repr__(self) -> str:
+        return f"Outcome({self.drafts!r})"
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+
+class Committed(Struct, frozen=True):
     """An outcome that is durable. `first_id` is the number of the entry of its first draft."""
 
     outcome: Outcome

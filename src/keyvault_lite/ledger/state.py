@@ -68,7 +68,7 @@ class State:
     def find_key(self, ref: str) -> Key | None:
         """The key of that id, name or dialect's name. Raises IntegrityViolation for one that did not verify."""
         key_id = KeyId(ref) if is_id(ref) else self._key_names.get(ref)
-        if not self._quarantine.isdisjoint((ref, key_id)):
+        if self._quarantine and not self._quarantine.isdisjoint((ref, key_id)):
             raise IntegrityViolation("the stored key does not verify")
         return None if key_id is None else self._keys.get(key_id)
 
@@ -83,7 +83,7 @@ class State:
     def find_service(self, ref: str) -> Service | None:
         """The service of that id or name. Raises IntegrityViolation for one that did not verify."""
         service_id = ServiceId(ref) if is_id(ref) else self._service_names.get(ref)
-        if not self._quarantine.isdisjoint((ref, service_id)):
+        if self._quarantine and not self._quarantine.isdisjoint((ref, service_id)):
             raise IntegrityViolation("the stored service does not verify")
         return None if service_id is None else self._services.get(service_id)
 

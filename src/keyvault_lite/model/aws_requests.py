@@ -11,7 +11,7 @@ from typing import ClassVar
 from keyvault_lite.model.aws import Place
 from keyvault_lite.model.encoding import Context
 from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.requests import ContextBound, Request
+from keyvault_lite.model.requests import KeyRequest, Request
 
 Tags = tuple[tuple[str, str], ...]
 
@@ -24,7 +24,7 @@ class AwsRequest(Request):
 
 
 @dataclass(frozen=True, slots=True)
-class AwsKeyRequest(ContextBound):
+class AwsKeyRequest(KeyRequest):
     """Base of the requests on one key."""
 
     by_alias: ClassVar[bool] = False

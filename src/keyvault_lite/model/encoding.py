@@ -17,6 +17,7 @@ import binascii
 import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from struct import Struct
 from typing import Final
 
@@ -53,7 +54,7 @@ def encode(value: Value) -> bytes:
 
 def pae(label: str, *values: Value) -> bytes:
     """PAE(label, values…): the input of every MAC, derivation and hash in the product."""
-    return _HEAD.pack(4, len(values) + 1) + encode(label) + _items(values)
+    return _HEAD.pack(4, len(values) + 1) + _items((label, *values))
 
 
 def _items(values: Sequence[Value]) -> bytes:
@@ -167,7 +168,7 @@ def context_values(context: Context | None) -> tuple[str, ...]:
     """The pairs in the order of their names' code points, flattened: the canonical form of a context."""
     if not context:
         return ()
-    return tuple(text for pair in sorted(context.items()) for text in pair)
+    return tuple(chain.from_iterable(sorted(context.items())))
 
 
 def context_digest(context: Context | None) -> bytes:

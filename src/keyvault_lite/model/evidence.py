@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from msgspec import Struct
+
 from keyvault_lite.model.names import KeyId, ServiceId
 
 
@@ -73,8 +75,7 @@ class Result(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """One attempt as the engine knows it. Never holds a plaintext, ciphertext, token, raw context or raw body."""
 
     action: Action

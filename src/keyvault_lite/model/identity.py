@@ -140,6 +140,10 @@ class Principal:
     """By which token; None for the vault itself."""
     login: str | None = None
     """By which credentials of a login, as `role/accessor`: good for that login and nothing else."""
+    held: dict[str, tuple[object, frozenset[Permission]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What its grants were found to allow: by a key's id, that record of the key and the permissions on it."""
 
 
 @dataclass(frozen=True, slots=True)

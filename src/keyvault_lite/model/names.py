@@ -20,6 +20,7 @@ SYSTEM: Final = ServiceId("00000000-0000-0000-0000-000000000000")
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_ID_LENGTH: Final = 36
 _PATTERN: Final = re.compile(r"[A-Za-z0-9._/:*+@=, -]{1,256}", re.ASCII)
 _LOOKS_LIKE_ID: Final = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
@@ -31,7 +32,7 @@ def new_id() -> str:
 
 def is_id(text: str) -> bool:
     """Whether `text` is an id in its one spelling."""
-    return _ID.fullmatch(text) is not None
+    return len(text) == _ID_LENGTH and _ID.fullmatch(text) is not None
 
 
 def is_name(text: str) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from msgspec import Struct
+
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.identity import Service
 from keyvault_lite.model.keys import Algorithm, PublicKeyFormat
@@ -11,12 +13,14 @@ from keyvault_lite.model.keys import Algorithm, PublicKeyFormat
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A result and the number of the audit entry that records it. It exists only once that entry is durable."""
 
-    result: object = field(repr=False)
+    result: object
     audit_id: int
+
+    def __repr__(self) -> str:
+        return f"Answer(audit_id={self.audit_id})"
 
 
 @dataclass(frozen=True, slots=True)

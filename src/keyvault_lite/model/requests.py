@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
+from msgspec import Struct
+
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.encoding import Context, check_context
 from keyvault_lite.model.errors import InvalidRequest, KeyVaultError, TooLarge
@@ -56,8 +58,7 @@ class Idempotency:
             raise InvalidRequest("an Idempotency-Key is 1 to 128 printable ASCII characters")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Where a request came from: what the audit entry says about the way in."""
 
     request_id: bytes
@@ -73,6 +74,11 @@ class Request:
     """Base of all requests."""
 
     action: ClassVar[Action]
+
+    @property
+    def bound_context(self) -> Context | None:
+        """What its result is bound to, and the caller must give again; a keyed digest of it is in the entry."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,17 +286,7 @@ class EraseDueKey(KeyRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class ContextBound(KeyRequest):
-    """Base of the requests whose result is bound to something the caller must give again."""
-
-    @property
-    def bound_context(self) -> Context | None:
-        """What it is bound to, for the keyed digest in the entry."""
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class CipherRequest(ContextBound):
+class CipherRequest(KeyRequest):
     """Base of the requests that carry a context."""
 
     context: Context | None = field(default=None, repr=False)

@@ -15,7 +15,7 @@ from keyvault_lite.model.errors import InvalidRequest, NotFound, TooLarge
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import HMAC_WORD, WORDS, Key, KeySpec, KeyType, KeyVersion, Purpose
 from keyvault_lite.model.names import KeyRef
-from keyvault_lite.model.requests import Batch, ContextBound, KeyRequest, Request
+from keyvault_lite.model.requests import Batch, KeyRequest, Request
 
 ATTRIBUTE: Final = "vault"
 """Under which Rules stand in a key's attributes."""
@@ -361,7 +361,7 @@ class SetUpsert(MountRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class TransitUse(ContextBound):
+class TransitUse(KeyRequest):
     """Base of the requests that use a key under a derivation context and associated data."""
 
     context: bytes | None = field(default=None, repr=False)
@@ -370,8 +370,10 @@ class TransitUse(ContextBound):
     @property
     def bound_context(self) -> Context | None:
         """For the log: one digest over both."""
+        if not self.context and not self.associated:
+            return None
         found = {"context": self.context, "associated_data": self.associated}
-        return {name: encode_base64(value) for name, value in found.items() if value} or None
+        return {name: encode_base64(value) for name, value in found.items() if value}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Results as the native API writes them: from the words of the model to the shapes of replies."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from msgspec import UNSET, structs
+from msgspec import UNSET, Struct, structs
 
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import KeyVaultError
@@ -55,7 +55,7 @@ from keyvault_lite.wire.problems import problem
 from keyvault_lite.wire.times import format_time
 
 
-class Asked(NamedTuple):
+class Asked(Struct, frozen=True):
     """What a result answers: the request its writer is made for."""
 
     request: Any

@@ -101,8 +101,7 @@ class Native:
         try:
             body = b"" if route.method == "GET" else await exchange.body(route.limit)
             value = exchange.json(body) if body else None
-            query = read_query(exchange.query)
-            request = route.build(target, route.fill(_source(route, value, query)))
+            request = route.build(target, route.fill(_source(route, value, exchange.query)))
             if route.mutating:
                 idempotency = _idempotency(route, exchange, body, request)
         except KeyVaultError as error:
@@ -123,10 +122,11 @@ class Native:
         return exchange.reply(route.status, text, content_type=content_type, audit_id=answer.audit_id)
 
 
-def _source(route: Route, value: object, query: Mapping[str, str]) -> object:
+def _source(route: Route, value: object, query: bytes) -> object:
     if route.method == "GET":
-        return query
-    refuse_query(query)
+        return read_query(query)
+    if query:
+        refuse_query(read_query(query))
     return value
 
 
