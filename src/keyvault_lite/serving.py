@@ -6,6 +6,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -47,27 +48,27 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
     if workers > 1:
         chosen = _with_key_at_hand(chosen)
     METRICS.gauge("keyvault_build_info", "Which version this is.", lambda: {__version__: 1.0}, label="version")
-    sockets = _listen(chosen)
+    shares = _listen(chosen, workers)
     try:
         vault = open_to_serve(chosen, quarantine=quarantine, begin=begin)
     except BaseException:
-        for one in sockets:
+        for one in chain.from_iterable(shares):
             one.close()
         raise
     _allow_files(chosen.max_connections + SPARE_FILES)
     scheme = "http" if chosen.tls_cert is None else "https"
-    port = sockets[0].getsockname()[1]
+    port = shares[0][0].getsockname()[1]
     print(f"KeyVault Lite listens on {scheme}://{chosen.host}:{port}", file=sys.stderr, flush=True)
     if workers == 1:
         server = Server(_config(build(chosen, vault=vault), chosen))
-        server.run(sockets=sockets)
+        server.run(sockets=shares[0])
         return INTERRUPTED if server.interrupted else 0
     vault.close()
     # The supervisor has no need of the key but to hand it on; it is not left where /proc shows it.
     forget_environment_key()
     protect_process()
     with tempfile.TemporaryDirectory(prefix="keyvault-") as folder:
-        supervisor = Supervisor(partial(_worker, chosen, folder), sockets, workers)
+        supervisor = Supervisor(partial(_worker, chosen, folder), shares)
         code = supervisor.run()
     return INTERRUPTED if supervisor.interrupted and code == 0 else code
 
@@ -98,9 +99,12 @@ def _config(app: Dispatcher, chosen: Settings) -> "uvicorn.Config":
     )
 
 
-def _listen(chosen: Settings) -> "list[socket.socket]":
+def _listen(chosen: Settings, workers: int) -> "list[list[socket.socket]]":
+    """Sockets for each worker."""
     try:
-        return listen(chosen.host, chosen.port)
+        first = listen(chosen.host, chosen.port, shared=workers > 1)
+        port = first[0].getsockname()[1]  # where the settings leave it open
+        return [first, *(listen(chosen.host, port, shared=True) for _ in range(1, workers))]
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise InvalidSettings(f"Cannot listen on {chosen.host}, port {chosen.port}: {reason}.") from None

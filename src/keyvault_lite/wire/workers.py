@@ -1,8 +1,9 @@
 """Several processes behind one address: they are started, watched, started anew when they die, and ended together.
 
-The supervisor holds the listening sockets and opens nothing else. A worker that dies takes only its own requests with
-it; one that cannot start is tried again, ever later, as long as another one serves. A worker whose supervisor has gone
-ends by itself.
+The supervisor holds the listening sockets and opens nothing else: one set for each worker, so that the kernel spreads
+connections over them evenly, which a socket that all of them accept from does not do. A worker that dies takes only its
+own requests with it; its sockets take no more until it serves again. One that cannot start is tried again, ever later,
+as long as another one serves. A worker whose supervisor has gone ends by itself.
 """
 
 import os
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -95,12 +97,12 @@ class _Worker:
 class Supervisor:
     """Keeps a number of workers running. Belongs to the main thread, whose signals it takes."""
 
-    def __init__(self, make: MakeConfig, sockets: Sequence[socket.socket], count: int) -> None:
+    def __init__(self, make: MakeConfig, shares: Sequence[Sequence[socket.socket]]) -> None:
+        """A worker for each set of sockets."""
         self._make = make
-        self._sockets = list(sockets)
-        self._count = count
+        self._shares = [list(one) for one in shares]
         self._workers: dict[int, _Worker] = {}
-        self._failures = dict.fromkeys(range(count), 0)
+        self._failures = dict.fromkeys(range(len(shares)), 0)
         """How often each was started in a row without ever serving."""
         self._due: dict[int, float] = {}
         """When those that died are to be started anew."""
@@ -113,7 +115,7 @@ class Supervisor:
         """Serve until told to end; the exit code."""
         before = {number: signal.signal(number, self._take) for number in STOPPING}
         try:
-            for number in range(self._count):
+            for number in range(len(self._shares)):
                 self._start(number)
             code = self._watch()
             self._end_all()
@@ -131,7 +133,7 @@ class Supervisor:
 
     def _start(self, number: int) -> _Worker:
         ours, theirs = _spawning.Pipe()
-        arguments = (self._make, number, self._sockets, theirs)
+        arguments = (self._make, number, self._shares[number], theirs)
         process = _spawning.Process(target=_work, args=arguments, name=f"worker-{number}", daemon=False)
         process.start()
         theirs.close()
@@ -167,14 +169,21 @@ class Supervisor:
         _log.error("worker ended with %s", worker.process.exitcode, extra={"worker": worker.number})
         worker.bury(0.0)
         del self._workers[worker.number]
+        self._stop_listening(worker.number)
         self._failures[worker.number] += not worker.ready
         delay = RETRY_SECONDS[min(self._failures[worker.number], len(RETRY_SECONDS) - 1)]
         self._due[worker.number] = time.monotonic() + delay
 
+    def _stop_listening(self, number: int) -> None:
+        """Have new connections go to the other workers. Whoever is next listens again."""
+        for one in self._shares[number]:
+            with suppress(OSError):  # it has not come to listen
+                one.shutdown(socket.SHUT_RDWR)
+
     def _renew(self) -> None:
         """Replace the workers one by one, each when its successor serves."""
         _log.info("workers are renewed")
-        for number in range(self._count):
+        for number in range(len(self._shares)):
             old = self._workers.pop(number, None)
             self._due.pop(number, None)
             new = self._start(number)
@@ -192,7 +201,7 @@ class Supervisor:
                 old.bury(time.monotonic() + STOP_SECONDS)
 
     def _end_all(self) -> None:
-        for one in self._sockets:
+        for one in chain.from_iterable(self._shares):
             one.close()
         until = time.monotonic() + STOP_SECONDS
         for worker in self._workers.values():
