@@ -12,6 +12,7 @@ import pytest
 
 from keyvault_lite.ledger import committer as committer_module
 from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.rows import read_rows
@@ -161,7 +162,7 @@ def test_an_error_at_commit_is_an_unknown_outcome(house: House, faulty: FaultyCo
 def test_service_comes_back_under_load_after_a_broken_transaction(house: House, faulty: FaultyConnection) -> None:
     # Neither the statement nor the rollback works: the connection is stuck in its transaction.
     name = KeyRef(house.key().id)
-    house.ledger._journal._at_once = False  # else it is tried twice, the second time on a fresh connection
+    house.ledger._journal.fills_at_once = False  # else it is tried twice, the second time on a fresh connection
     faulty.before = lambda sql: failing() if sql == "ROLLBACK" or sql.startswith("INSERT INTO audit_logs") else None
 
     async def load() -> list[str]:
@@ -310,6 +311,31 @@ def test_a_fault_after_commit_is_no_commit_for_memory(house: House) -> None:
     house.refusal(RotateKey(name), IntegrityViolation)
     house.reopen()
     assert len(house.ask(ReadKey(name)).versions) == 2
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("of_management", [True, False])
+def test_a_defect_after_commit_is_an_unknown_outcome_and_nothing_is_recorded_twice(
+    house: House, monkeypatch: pytest.MonkeyPatch, *, of_management: bool
+) -> None:
+    name = KeyRef(house.key().id)
+    request = RotateKey(name) if of_management else Encrypt(name, plaintext=b"x")
+    write = FileAnchor.write
+    defects = [ValueError("canary")]
+
+    def broken(self: FileAnchor, *values: Any, **more: Any) -> None:  # noqa: ANN401
+        if defects:
+            raise defects.pop()
+        write(self, *values, **more)
+
+    monkeypatch.setattr(FileAnchor, "write", broken)
+    before = house.size
+    results = house.together(*(house.perform(request) for _ in range(3)))
+    assert [type(one) for one in results] == [OutcomeUnknown] * 3
+    assert not defects
+    assert house.ask(ReadKey(name)).versions
+    assert house.size == before + 4, "each is there once"
+    check_sound(house)
 
 
 def test_one_that_cannot_be_written_keeps_nobody_else_from_being_recorded(house: House) -> None:

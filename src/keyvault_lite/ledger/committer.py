@@ -24,7 +24,7 @@ from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.state import State
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown, Overloaded
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, Overloaded
 from keyvault_lite.observe.metrics import METRICS
 
 MAX_BATCH: Final = 256
@@ -73,6 +73,13 @@ class _Transaction:
     began: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A wish to hold the lock that somebody else has: the thread waits for it, a loop fills what is waiting by then."""
+
+    loop: asyncio.AbstractEventLoop
+
+
 _Answers = list[tuple[list[_Waiting], KeyVaultError | None]]
 """Who is to be answered, and with which error."""
 
@@ -100,8 +107,10 @@ class Committer:
         """The loop that is to begin the next one."""
         self._company = False
         """Whether the transaction before was of several requests: who comes alone, waits for nobody."""
-        self._handed: SimpleQueue[_Transaction | None] = SimpleQueue()
+        self._handed: SimpleQueue[_Transaction | _Turn | None] = SimpleQueue()
         """What the loop hands to the thread; None to have it look round."""
+        self._turn: _Turn | None = None
+        """For whom the thread has taken the lock, until a loop fills."""
         self._unsettled: _Transaction | None = None
         """What the thread has committed and a loop is to settle."""
         self._claim = threading.Lock()
@@ -132,8 +141,8 @@ class Committer:
         """How many entries are in the queue or in the transaction under way."""
         return self._entered - self._left
 
-    async def commit(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> Committed:
-        """Wait until the outcome, or what `redo` made of it under the lock, is durable.
+    def commit(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> asyncio.Future[Committed]:
+        """A future that is done once the outcome, or what `redo` made of it under the lock, is durable.
 
         Raises Overloaded at once if too much is waiting already.
         """
@@ -153,7 +162,7 @@ class Committer:
         if loop not in self._watching:
             self._watching.add(loop)
             loop.call_later(WATCH_SECONDS, self._watch, loop)
-        return await waiting.future
+        return waiting.future
 
     def _refusal(self) -> KeyVaultError:
         return AuditUnavailable("the server is shutting down") if self.fault is None else self.fault.again()
@@ -191,20 +200,60 @@ class Committer:
             if self._busy or self._stopped or not self._queue:
                 return
             self._busy = True
+            turn = _Turn(self._queue[0].loop)
+        if self.fault is not None or not self._journal.fills_at_once:
+            self._handed.put(self._all_of_it())
+        elif self._journal.try_hold():
+            self._fill()
+        else:
+            # Whoever comes while the thread waits for the lock comes into the same transaction.
+            self._handed.put(turn)
+
+    def _all_of_it(self) -> _Transaction:
+        """What is waiting, as a transaction that the thread fills too."""
+        with self._claim:
+            return _Transaction(*self._take(), None, time.perf_counter())
+
+    def _fill(self) -> None:
+        """With the lock held: fill what is waiting, and hand it to the thread. Runs on a loop."""
+        began = time.perf_counter()
+        with self._claim:
             batch, entries = self._take()
-            self._company = len(batch) > 1
-            began = time.perf_counter()
-            if self.fault is None:
-                for one in batch:
-                    one.taken = not one.abandoned
-        filled = None
-        if self.fault is None:
-            filled = self._journal.fill_at_once([one.item for one in batch if one.taken])
+            for one in batch:
+                one.taken = not one.abandoned
+        filled = self._journal.fill_held([one.item for one in batch if one.taken])
         if filled is None:
             with self._claim:
                 for one in batch:
                     one.taken = False
         self._handed.put(_Transaction(batch, entries, filled, began))
+
+    def _fill_in_turn(self, turn: _Turn) -> None:
+        """As `_fill`, if the thread still holds the lock for it."""
+        with self._claim:
+            if self._turn is not turn:
+                return
+            self._turn = None
+        self._fill()
+
+    def _await_turn(self, turn: _Turn) -> _Transaction | None:
+        """Wait for the lock, and call a loop to fill. A transaction, if the thread is to do all of it instead."""
+        try:
+            self._journal.hold()
+        except KeyVaultError:
+            return self._all_of_it()  # it meets the fault again, and tells it
+        self._turn = turn
+        self._call({turn.loop}, self._fill_in_turn, turn)
+        return None
+
+    def _end_turn(self) -> _Transaction | None:
+        """Give the lock back if no loop came to fill; the thread does all of it then."""
+        with self._claim:
+            turn, self._turn = self._turn, None
+        if turn is None:
+            return None
+        self._journal.release()
+        return self._all_of_it()
 
     def _run(self) -> None:
         while (transaction := self._wait()) is not None:
@@ -228,10 +277,6 @@ class Committer:
             self._journal.settle(transaction.filled)
         except KeyVaultError as refusal:
             error = self._fail(refusal)
-        except Exception:
-            # Whatever it is, it comes after COMMIT: the entries are there, and nobody can be told that they are proven.
-            log.exception("the committer failed")
-            error = self._fail(OutcomeUnknown("the log was written and its head could not be told"))
         self._finish(transaction, [(transaction.batch, error)])
 
     def _finish(self, transaction: _Transaction, answers: _Answers) -> None:
@@ -253,6 +298,7 @@ class Committer:
             entries += batch[-1].entries
         # In one step with the queue: `_watch` must find whoever waits in the one place or in the other.
         self._in_hand = tuple(batch)
+        self._company = len(batch) > 1
         return batch, entries
 
     def _wait(self) -> _Transaction | None:
@@ -266,19 +312,27 @@ class Committer:
                             return None
                         self._busy = True
                         return _Transaction(*self._take(), None, time.perf_counter())
-            unsettled, faulty = self._unsettled, self.fault is not None and not self.halted
+            called = self._unsettled is not None or self._turn is not None
+            faulty = self.fault is not None and not self.halted
             try:
                 handed = self._handed.get(
-                    timeout=WATCH_SECONDS if unsettled or self._closing else RETRY_SECONDS if faulty else None
+                    timeout=WATCH_SECONDS if called or self._closing else RETRY_SECONDS if faulty else None
                 )
             except Empty:
-                if unsettled is not None:
-                    self._settle(unsettled)
-                elif faulty and not self._busy:
-                    self._recover()
-            else:
-                if handed is not None:
-                    return handed
+                handed = self._look_round(faulty=faulty)
+            transaction = self._await_turn(handed) if isinstance(handed, _Turn) else handed
+            if transaction is not None:
+                return transaction
+
+    def _look_round(self, *, faulty: bool) -> _Transaction | None:
+        """See whether a loop that was called has not come, or a fault is over."""
+        if self._unsettled is not None:
+            self._settle(self._unsettled)
+        elif self._turn is not None:
+            return self._end_turn()
+        elif faulty and not self._busy:
+            self._recover()
+        return None
 
     def _turn_away(self) -> None:
         """Refuse whoever came after the thread's last look at the queue."""

@@ -1,9 +1,11 @@
 """The log and the state as this process knows them, and the one transaction that moves both.
 
-Everything that writes runs in the committer's thread, under the lock between processes. Nothing in memory changes until
+Everything that writes runs under the lock between processes: on the loop up to COMMIT if that takes no waiting, else in
+the committer's thread. Nothing in memory changes until
 COMMIT has succeeded, and nothing is signed before: what may be rolled back must never carry a signature.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -24,8 +26,10 @@ from keyvault_lite.ledger.rows import read_rows, row_is_genuine
 from keyvault_lite.ledger.schema import FORMATS
 from keyvault_lite.ledger.state import State, StateTree
 from keyvault_lite.ledger.store import BUSY_SECONDS, Database
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, OutcomeUnknown
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.names import ServiceId
+
+log = logging.getLogger("keyvault_lite.ledger")
 
 
 class StoreFull(AuditUnavailable):
@@ -75,8 +79,8 @@ class Journal:
         self.scrubbed = 0
         """How many entries a background check has read and proven; goes into the anchor."""
         self._anchor_waits = anchor is not None and anchor.waits
-        self._at_once = database.is_local and (anchor is None or anchor.is_local)
-        """Whether a transaction can be filled without waiting for anyone, when nobody else writes."""
+        self.fills_at_once = database.is_local and (anchor is None or anchor.is_local)
+        """Whether a transaction can be filled without waiting for anyone, once the lock is held."""
 
     @property
     def head(self) -> Head:
@@ -123,14 +127,24 @@ class Journal:
                 self._data_version = self._database.count_of_others(self._connection)
                 self.suspect = True
 
-    def fill_at_once(self, items: Sequence[Item]) -> Pending | None:
-        """Begin a transaction and write all of it but COMMIT, for `write` to end.
+    def try_hold(self) -> bool:
+        """Take the lock for `fill_held`, if nobody has it."""
+        return self._database.try_lock()
 
-        None if anything has to be waited for or is wrong. Then nothing has happened: `write` meets it again where it
-        can be waited for and told.
+    def hold(self) -> None:
+        """Take the lock for `fill_held`; waits for whoever has it. Raises AuditUnavailable."""
+        self._database.acquire()
+
+    def release(self) -> None:
+        """Give back the lock that was not used."""
+        self._database.unlock()
+
+    def fill_held(self, items: Sequence[Item]) -> Pending | None:
+        """With the lock held, begin a transaction and write all of it but COMMIT, for `write` to end.
+
+        None if anything has to be waited for or is wrong. Then nothing has happened, and the lock is given back:
+        `write` meets it again where it can be waited for and told.
         """
-        if not self._at_once or not self._database.try_lock():
-            return None
         try:
             return self._fill(lambda: items, at_once=True)
         except BaseException as error:
@@ -140,14 +154,14 @@ class Journal:
             raise
 
     def give_up(self) -> None:
-        """Undo what `fill_at_once` has begun."""
+        """Undo what `fill_held` has begun."""
         self._abort()
         self._database.unlock()
 
     def write(self, claim: Callable[[], Sequence[Item]], filled: Pending | None = None) -> Pending | None:
         """Commit the outcomes of all items, in order, in one transaction. `claim` is called for them once it is open.
 
-        MUST be called without the file lock held, except with what `fill_at_once` has made of the same items: the
+        MUST be called without the file lock held, except with what `fill_held` has made of the same items: the
         lock is held then. On return every item has its place in the log and its final outcome; what is returned, if
         anything, is durable and still has to be settled, by `settle`, which takes no waiting.
         Raises AuditUnavailable if nothing was written, OutcomeUnknown if it may have been, IntegrityViolation if the
@@ -206,8 +220,9 @@ class Journal:
             for alarm in entries(self._alarms, self.head.state_seq):
                 pending.add(alarm)
             again = self.state.quarantined != known_before
+            space_is_low = self._database.space_is_low()
             for item in items():
-                if self._may_be_written(item):
+                if _may_be_written(item, space_is_low=space_is_low):
                     _check_is_short(at_once=at_once, judged_again=again or pending.is_judged_again(item))
                     pending.add(item, again=again)
             pending.store(self._connection, self._database)
@@ -238,9 +253,16 @@ class Journal:
         except IntegrityViolation:
             self.tree.rollback()
             raise
-        pending.apply()
-        self._alarms.clear()
-        self._publish(pending.after)
+        try:
+            pending.apply()
+            self._alarms.clear()
+            self._publish(pending.after)
+        except KeyVaultError:
+            raise
+        except Exception as error:
+            # A defect of ours, after COMMIT: the entries are there, and nobody can be told that they are proven.
+            log.exception("what follows a commit failed")
+            raise OutcomeUnknown("the log was written and its head could not be told") from error
 
     def _nothing_was_written(self) -> bool:
         """Whether the database still has the head from before, after a write into a full disk has failed.
@@ -253,13 +275,6 @@ class Journal:
         except driver.Error:
             return False
         return (row[-1] if row else b"") == self.known.mac
-
-    def _may_be_written(self, item: Item) -> bool:
-        """When space runs low, what only uses keys has to wait; management and denials always have their place."""
-        item.error = None
-        if self._database.space_is_low() and item.outcome.change is None and item.uses_keys:
-            item.error = AuditUnavailable("the disk is nearly full: keys can be managed, not used")
-        return item.error is None
 
     def refresh(self) -> None:
         """Adopt what other processes have committed, and say so to the anchor."""
@@ -419,21 +434,24 @@ class Journal:
         self.known = Known(head, known.mac, known.tiles, note)
         if self._anchor is None:
             return
-        mark = self.mark()
+        mark = self._mark(origin, root)
         if mark != self._anchored:
             self._anchor.write(mark, before=self._anchored, prove=self._prove)
             self._anchored = mark
 
     def mark(self) -> Mark:
         """The newest signed head as an anchor keeps it."""
+        origin = checkpoint.origin(self._authority.instance_id, self.head.epoch)
+        return self._mark(origin, self.known.tiles.edge.root())
+
+    def _mark(self, origin: str, root: bytes) -> Mark:
         head = self.head
-        origin = checkpoint.origin(self._authority.instance_id, head.epoch)
         return Mark(
             epoch=head.epoch,
             size=head.size,
             state_seq=head.state_seq,
             hash=head.hash,
-            root=self.known.tiles.edge.root(),
+            root=root,
             checkpoint=self.known.checkpoint,
             verifier_key=checkpoint.verifier_key(origin, self._authority.log_public_key),
             scrubbed=self.scrubbed,
@@ -449,6 +467,14 @@ class Journal:
     def find_reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
         """The kept reply in the transaction under way."""
         return find_reply(self._connection, self._authority, service_id, key_digest)
+
+
+def _may_be_written(item: Item, *, space_is_low: bool) -> bool:
+    """When space runs low, what only uses keys has to wait; management and denials always have their place."""
+    item.error = None
+    if space_is_low and item.outcome.change is None and item.uses_keys:
+        item.error = AuditUnavailable("the disk is nearly full: keys can be managed, not used")
+    return item.error is None
 
 
 def _check_is_short(*, at_once: bool, judged_again: bool) -> None:

@@ -130,19 +130,21 @@ class Pending:
             # Something that decides may have changed since: judge again, on exactly the state this entry will follow.
             item.outcome = item.redo(self._upper())
             item.middles = [encode_draft(draft) for draft in item.outcome.drafts]
-        outcome = item.outcome
-        item.first_id = self._size + 1
+        outcome, change = item.outcome, item.outcome.change
+        size, root, previous = self._size, None, self._hash
+        item.first_id = size + 1
         for draft, middle in zip(outcome.drafts, item.middles, strict=True):
-            self._size += 1
-            if outcome.change is not None and outcome.change.new_epoch:
-                self._epoch += 1
-            root = None if outcome.change is None else self._change(outcome.change)
-            digest = entry_hash(self._size, self._epoch, self._now, self._state_seq, root, middle, self._hash)
-            self._entries.append(
-                entry_row(self._size, self._epoch, self._now, self._state_seq, root, draft, self._hash, digest)
-            )
+            size += 1
+            if change is not None:
+                self._size = size  # it is the number of the entry that writes its rows
+                self._epoch += change.new_epoch
+                root = self._change(change)
+            place = (size, self._epoch, self._now, self._state_seq, root)
+            digest = entry_hash(*place, middle, previous)
+            self._entries.append(entry_row(*place, draft, previous, digest))
             self._leaves.append(digest)
-            self._hash = digest
+            previous = digest
+        self._size, self._hash = size, previous
         if outcome.reply is not None:
             self._keep(replace(outcome.reply, entry_id=item.first_id))
 

@@ -332,9 +332,7 @@ class _FileLock:
     def acquire(self) -> None:
         self._threads.acquire()
         try:
-            if self._descriptor is None:
-                self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            syscalls.lock(self._descriptor)
+            syscalls.lock(self._opened())
         except OSError as error:
             self._threads.release()
             raise AuditUnavailable("the lock file beside the database cannot be used") from error
@@ -344,14 +342,17 @@ class _FileLock:
         if not self._threads.acquire(blocking=False):
             return False
         try:
-            if self._descriptor is None:
-                self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            if syscalls.try_lock(self._descriptor):
+            if syscalls.try_lock(self._opened()):
                 return True
         except OSError:
             pass  # whoever has to have it is told why not
         self._threads.release()
         return False
+
+    def _opened(self) -> int:
+        if self._descriptor is None:
+            self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        return self._descriptor
 
     def release(self) -> None:
         if self._descriptor is not None:

@@ -96,8 +96,11 @@ class Database(Store, Protocol):
     def try_lock(self) -> bool:
         """Take it if that takes no waiting."""
 
+    def acquire(self) -> None:
+        """Take it; waits for whoever has it. Raises AuditUnavailable."""
+
     def unlock(self) -> None:
-        """Give back what `try_lock` took, from whichever thread."""
+        """Give back what `try_lock` or `acquire` took, from whichever thread."""
 
     def begin(self, connection: driver.Connection, *, patience: float = BUSY_SECONDS) -> None:
         """Begin a transaction that writes; `lock` MUST be held. Waits as many seconds. Raises driver.Error."""

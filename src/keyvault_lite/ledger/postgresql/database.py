@@ -170,19 +170,27 @@ class PostgresDatabase:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """See Database. Between processes it is taken by `begin`; here it is let go."""
-        with self._threads:
-            try:
-                yield
-            finally:
-                if self._newest is not None and self._newest.locked:
-                    self._newest.unlock()
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.unlock()
 
     def try_lock(self) -> bool:
         """See Database: another host may have to be asked, so it never takes no waiting."""
         return False
 
+    def acquire(self) -> None:
+        """See `lock`."""
+        self._threads.acquire()
+
     def unlock(self) -> None:
-        """See Database."""
+        """See `lock`."""
+        try:
+            if self._newest is not None and self._newest.locked:
+                self._newest.unlock()
+        finally:
+            self._threads.release()
 
     def begin(self, connection: driver.Connection, *, patience: float = BUSY_SECONDS) -> None:
         """See Database."""
