@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from keyvault_lite.crypto.keyring import IMPORTED
 from keyvault_lite.engine.scene import Done, Handler, Scene
@@ -26,8 +27,7 @@ from keyvault_lite.model.transit import (
 ORIGIN: Final = "origin"
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
+class _Use(Struct, frozen=True):
     """A key with what this request binds its messages to."""
 
     scene: Scene

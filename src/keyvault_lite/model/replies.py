@@ -50,8 +50,7 @@ class PublicKey:
     public_key: str | bytes | Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Encrypted:
+class Encrypted(Struct, frozen=True):
     """A message under a fresh DEK, and that DEK under the key version."""
 
     ciphertext: bytes

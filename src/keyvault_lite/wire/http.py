@@ -5,13 +5,13 @@ one of our paths is not one of our paths.
 """
 
 import ipaddress
+import os
 import re
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import PurePath
-from secrets import token_bytes
 from typing import Final, Protocol
 from urllib.parse import quote
 
@@ -104,7 +104,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.receive = receive
-        self.request_id = token_bytes(16)
+        self.request_id = os.urandom(16)
         pairs: Sequence[Header] = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(pairs)
         if len(self.headers) != len(pairs):

@@ -81,6 +81,8 @@ class BoundedProtocol(ListProtocol):
     """Until when it has to come (time of the loop)."""
     unread_until = math.inf
     """Until when the client has to read what it was sent."""
+    idle_since = math.inf
+    """Since when no request is under way."""
 
     def __init__(self, *arguments: Any, limit: int = MAX_CONNECTIONS, **more: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments, **more)
@@ -106,7 +108,7 @@ class BoundedProtocol(ListProtocol):
         if silent:
             least = min(silent, key=lambda one: one.deadline)  # type: ignore[union-attr]
         elif idle:
-            least = min(idle, key=lambda one: one.timeout_keep_alive_task.when())  # type: ignore[union-attr]
+            least = min(idle, key=lambda one: one.idle_since)  # type: ignore[union-attr]
         else:
             return False
         METRICS.count_connection("idle")
@@ -118,8 +120,7 @@ class BoundedProtocol(ListProtocol):
         return not (self._asked or self._turned_away) and self.deadline - HEAD_SECONDS < now - FRESH_SECONDS
 
     def _is_idle(self) -> bool:
-        # Set when an answer is complete, until something comes in again.
-        return self.timeout_keep_alive_task is not None
+        return self.idle_since != math.inf
 
     def on_message_begin(self) -> None:
         """Begin to count."""
@@ -138,6 +139,17 @@ class BoundedProtocol(ListProtocol):
             raise RefusedHeadError
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        """As in uvicorn, but without a timer for each: `close_if_late` sees to connections that stay idle."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.idle_since = self.loop.time()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Offer to take an answer whole."""
         write = partial(write_whole, cycle, self._one_write)
@@ -155,6 +167,7 @@ class BoundedProtocol(ListProtocol):
             self.transport.write(_FULL)
             self.transport.close()
             return
+        self.idle_since = math.inf
         unfinished = self._in_head
         super().data_received(data)
         if self._awaited != self._timed:
@@ -190,6 +203,8 @@ class BoundedProtocol(ListProtocol):
                 self.transport.abort()
                 return
             self.transport.write(_SLOW)
+            self.transport.close()
+        elif now >= self.idle_since + KEEP_ALIVE:
             self.transport.close()
 
     def _is_answering(self) -> bool:
@@ -253,8 +268,11 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Take an address, on which nothing is answered before the server starts. Raises OSError."""
+def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+    """Take an address, on which nothing is answered before the server starts. Raises OSError.
+
+    One that is shared can be taken several times by processes of one user: connections are spread over them evenly.
+    """
     sockets: list[socket.socket] = []
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     for family, kind, protocol, _, address in dict.fromkeys(found):
@@ -264,6 +282,8 @@ def listen(host: str, port: int) -> list[socket.socket]:
             continue  # a family that this machine does not have
         sockets.append(one)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
@@ -293,7 +313,6 @@ def serve(
         ws="none",
         lifespan="on",
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE_SECONDS,
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,

@@ -53,6 +53,10 @@ class OneWrite:
         if head is not None and not self._transport.is_closing():
             self._transport.write(head)
 
+    def is_closing(self) -> bool:
+        """Whether it is closed or being closed."""
+        return self._transport.is_closing()
+
     def close(self) -> None:
         """Send what is kept, then close."""
         self._flush()

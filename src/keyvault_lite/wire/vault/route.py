@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+from msgspec import Struct
+
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.names import KeyRef
@@ -36,8 +38,7 @@ class Call:
         return key_ref(self.mount, self.path["name"])
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """A successful reply: the data of the envelope, or what stands in its place."""
 
     data: object = None
