@@ -184,7 +184,9 @@ def _grow_keys(grower: _Grower, size: Size) -> None:
     numbers = iter(range(max(size.keys, USERS)))
     while some := list(itertools.islice(numbers, _KEYS_AT_ONCE)):
         keys = tuple(_key(grower, number, size.versions if number == 0 else 1) for number in some)
-        draft = Draft(Action.GENERATE, Result.SUCCESS, os.urandom(16), key_id=keys[0].id, key_version=1)
+        draft = Draft(
+            action=Action.GENERATE, result=Result.SUCCESS, request_id=os.urandom(16), key_id=keys[0].id, key_version=1
+        )
         grower.add(draft, change=Change(keys=keys))
 
 
@@ -223,9 +225,9 @@ def _drafts(grower: _Grower, services: list[ServiceId]) -> Iterator[Draft]:
     for number in itertools.count():
         rare = number % _RARE == 0
         yield Draft(
-            Action.ENCRYPT,
-            Result.SUCCESS,
-            os.urandom(16),
+            action=Action.ENCRYPT,
+            result=Result.SUCCESS,
+            request_id=os.urandom(16),
             service_id=services[-1] if rare else busy[number % len(busy)],
             key_id=keys[1] if rare else common[number // 7 % len(common)],
             key_version=1,

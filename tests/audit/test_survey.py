@@ -17,7 +17,7 @@ def log() -> list[Row]:
     for number in range(1, SIZE + 1):
         root = number.to_bytes(32, "big") if number % 5 == 1 else None
         state_seq = state_seq if root is None else number
-        draft = Draft(Action.ENCRYPT, Result.SUCCESS, number.to_bytes(16, "big"), count=1)
+        draft = Draft(action=Action.ENCRYPT, result=Result.SUCCESS, request_id=number.to_bytes(16, "big"), count=1)
         digest = entry_hash(number, 0, number, state_seq, root, encode_draft(draft), head)
         rows.append(entry_row(number, 0, number, state_seq, root, draft, head, digest))
         head = digest

@@ -216,7 +216,9 @@ def _annex(house: House, day: int) -> None:
         settings=(Setting("vault/mounts", {"day": day}), Setting(f"vault/day-{day}", None if day == 2 else {"a": 1})),
         tokens=(Token(TokenId("Leased0000000000"), service.id, TokenKind.LEASED, b"d" * 32, 1, expires_at=day),),
     )
-    draft = Draft(Action.SETTING_UPDATE, Result.SUCCESS, os.urandom(16), SYSTEM, key_id=key.id)
+    draft = Draft(
+        action=Action.SETTING_UPDATE, result=Result.SUCCESS, request_id=os.urandom(16), service_id=SYSTEM, key_id=key.id
+    )
     outcome = Outcome((draft,), None, change)
     house.run(house.ledger.commit(outcome, state.sequence, lambda _: outcome))
 

@@ -340,7 +340,7 @@ def test_a_defect_after_commit_is_an_unknown_outcome_and_nothing_is_recorded_twi
 
 def test_one_that_cannot_be_written_keeps_nobody_else_from_being_recorded(house: House) -> None:
     name = KeyRef(house.key().id)
-    draft = Draft(Action.SERVICE_CREATE, Result.SUCCESS, os.urandom(16))
+    draft = Draft(action=Action.SERVICE_CREATE, result=Result.SUCCESS, request_id=os.urandom(16))
     service = Service(ServiceId(new_id()), "monster", Role.SERVICE, active=True, created_at=2**70)
     poison = Outcome((draft,), None, Change(services=(service,)))
 
@@ -387,7 +387,7 @@ def test_closing_answers_everyone(house: House) -> None:
 
 def test_nothing_is_taken_after_the_end(house: House) -> None:
     committer = house.ledger._committer
-    draft = Draft(Action.RANDOM, Result.SUCCESS, os.urandom(16))
+    draft = Draft(action=Action.RANDOM, result=Result.SUCCESS, request_id=os.urandom(16))
     outcome = Outcome((draft,), None)
     house.vault.close()
     with pytest.raises(AuditUnavailable):

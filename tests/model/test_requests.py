@@ -161,6 +161,6 @@ def test_a_batch_reply_knows_its_errors() -> None:
 
 
 def test_an_entry_holds_its_draft() -> None:
-    draft = Draft(Action.ENCRYPT, Result.SUCCESS, bytes(16))
+    draft = Draft(action=Action.ENCRYPT, result=Result.SUCCESS, request_id=bytes(16))
     entry = Entry(1, 0, 0, 0, None, draft, bytes(32), bytes(32))
     assert entry.draft.count == 1

@@ -269,7 +269,7 @@ def test_what_no_column_can_hold_keeps_nobody_else_from_being_recorded(postgres:
     with pytest.raises(InvalidRequest):
         CreateKey(AES, description="a\x00b")
     name = KeyRef(postgres.key().id)
-    draft = Draft(Action.RANDOM, Result.SUCCESS, os.urandom(16), comment="a\x00b")
+    draft = Draft(action=Action.RANDOM, result=Result.SUCCESS, request_id=os.urandom(16), comment="a\x00b")
     poison = Outcome((draft,), None)
 
     async def all_at_once() -> list[Any]:

@@ -61,14 +61,21 @@ def draft(id: int) -> Draft:
     service = ServiceId("7f3c2a10-5b1e-4c7d-9a54-0d2f6b8e1c33")
     key = KeyId("b2d9e4f6-1c3a-4f5e-8d7b-6a9c0e1f2d34")
     if id == 1:
-        return Draft(Action.INITIALISE, Result.SUCCESS, request_id, service_id=SYSTEM)
+        return Draft(action=Action.INITIALISE, result=Result.SUCCESS, request_id=request_id, service_id=SYSTEM)
     if id == 2:
-        return Draft(Action.GENERATE, Result.SUCCESS, request_id, service_id=service, key_id=key, key_version=1)
+        return Draft(
+            action=Action.GENERATE,
+            result=Result.SUCCESS,
+            request_id=request_id,
+            service_id=service,
+            key_id=key,
+            key_version=1,
+        )
     if id % 5 == 0:
         return Draft(
-            Action.DECRYPT,
-            Result.DENIED,
-            request_id,
+            action=Action.DECRYPT,
+            result=Result.DENIED,
+            request_id=request_id,
             service_id=service,
             reason="not_found",
             source="192.0.2.7",
@@ -76,15 +83,27 @@ def draft(id: int) -> Draft:
             operation="TrentService.Decrypt",
         )
     if id % 7 == 0:
-        return Draft(Action.AUTHENTICATE, Result.DENIED, request_id, reason="unauthenticated", source="::1", count=41)
+        return Draft(
+            action=Action.AUTHENTICATE,
+            result=Result.DENIED,
+            request_id=request_id,
+            reason="unauthenticated",
+            source="::1",
+            count=41,
+        )
     if id % 11 == 0:
         return Draft(
-            Action.REVOKE, Result.SUCCESS, request_id, service_id=service, key_id=key, comment="Schlüssel verloren"
+            action=Action.REVOKE,
+            result=Result.SUCCESS,
+            request_id=request_id,
+            service_id=service,
+            key_id=key,
+            comment="Schlüssel verloren",
         )
     return Draft(
-        Action.ENCRYPT,
-        Result.SUCCESS,
-        request_id,
+        action=Action.ENCRYPT,
+        result=Result.SUCCESS,
+        request_id=request_id,
         service_id=service,
         key_id=key,
         key_version=1,

@@ -34,7 +34,7 @@ FILES = ("keyvault.db", "keyvault.db-wal", "keyvault.db-shm", "keyvault.db.ancho
 
 def record(vault: Vault) -> int:
     """One entry; its number."""
-    draft = Draft(Action.AUTHENTICATE, Result.DENIED, os.urandom(16), reason="unauthenticated")
+    draft = Draft(action=Action.AUTHENTICATE, result=Result.DENIED, request_id=os.urandom(16), reason="unauthenticated")
     outcome = Outcome((draft,), None)
 
     async def commit() -> int:

@@ -15,9 +15,10 @@ are part of a key are checked for their type first: a stored 1.0 must not pass f
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
-from operator import attrgetter
 from struct import Struct, error
 from typing import Any, Final
+
+from msgspec.structs import astuple
 
 from keyvault_lite.model.encoding import encode, list_head, pae
 from keyvault_lite.model.evidence import Action, Draft, Entry, Result
@@ -57,7 +58,7 @@ MALFORMED: Final = (TypeError, ValueError, OverflowError, error)
 """What the functions below raise for a value that no entry can have (a text for bytes, an integer beyond 64 bits)."""
 
 _DRAFT: Final = slice(ENTRY_COLUMNS.index("service_id"), ENTRY_COLUMNS.index("prev_hash"))
-_draft_fields = attrgetter(*DRAFT_FIELDS)
+_draft_fields = astuple  # in C; a test holds the two orders equal
 # Drivers take a plain str on their fast path, a member of an enumeration by a slow one or not at all.
 _PLAIN: Final = {member: member.value for member in (*Action, *Result)}
 

@@ -75,18 +75,21 @@ class Result(StrEnum):
     ERROR = "error"
 
 
-class Draft(Struct, frozen=True):
-    """One attempt as the engine knows it. Never holds a plaintext, ciphertext, token, raw context or raw body."""
+class Draft(Struct, frozen=True, kw_only=True):
+    """One attempt as the engine knows it. Never holds a plaintext, ciphertext, token, raw context or raw body.
 
-    action: Action
-    result: Result
-    request_id: bytes
-    """128 random bits of the server; they also blind the leaf hash."""
+    The order of its fields is that of the entry's bytes.
+    """
+
     service_id: ServiceId | None = None
+    action: Action
     key_id: KeyId | None = None
     key_version: int | None = None
+    result: Result
     reason: str | None = None
     """An error code, or `replayed` for an answer repeated from an Idempotency-Key."""
+    request_id: bytes
+    """128 random bits of the server; they also blind the leaf hash."""
     client_request_id: str | None = None
     source: str | None = None
     """The peer's address."""

@@ -17,8 +17,9 @@ MAX_DEPTH: Final = 32
 MAX_PARAMETERS: Final = 32
 _INT64_DIGITS: Final = 20  # of the longest 64-bit integer, sign included
 _STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_BRACKETS: Final = b"{}[]"
-_NO_BRACKETS: Final = bytes(set(range(256)) - set(_BRACKETS))
+_PLAIN_STRINGS: Final = re.compile(rb'"[^"]*"')
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"{}[]"))
+_NO_SHAPE: Final = bytes(set(_NO_BRACKETS) - set(b'"'))
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -47,9 +48,14 @@ def _check_depth(body: bytes) -> None:
     """Refuse nesting that could exhaust a recursive parser's stack, before one sees it."""
     if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return  # fewer brackets than levels: true of nearly every request, at the price of two scans
-    shape = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
-    for _ in range(MAX_DEPTH):  # each round takes away at least the innermost level
+    if b"\\" in body:
+        shape = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
+    else:  # a string ends at the next quote: what is in none of them is left out before they are looked for
+        shape = _PLAIN_STRINGS.sub(b"", body.translate(None, _NO_SHAPE))
+    rounds = 0
+    while shape and rounds < MAX_DEPTH:  # each round takes away at least the innermost level
         shape = shape.replace(b"{}", b"").replace(b"[]", b"")
+        rounds += 1
     if shape:
         raise MalformedRequest(f"the body is nested deeper than {MAX_DEPTH} levels, or not balanced")
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from types import FrameType
 from typing import Any, Final
 
@@ -134,7 +135,7 @@ class BoundedProtocol(ListProtocol):
         self._in_head = False
         self._awaited = _A_BODY
         self._asked = True
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        size = len(self.url) + len(b"".join(chain.from_iterable(self.headers)))
         if size > MAX_HEAD:
             raise RefusedHeadError
         super().on_headers_complete()
