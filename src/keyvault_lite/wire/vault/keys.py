@@ -272,21 +272,18 @@ BACKUP: Final = _manage(
 
 
 def _import(call: Call) -> Request:
-    fields = call.fields
-    if text(fields, "public_key"):
-        raise InvalidRequest("a public key alone is not imported: this vault verifies with keys it can sign with")
-    wrapped = data(fields, "ciphertext")
-    if not wrapped:
-        raise InvalidRequest("the ciphertext is missing: the wrapped material")
+    fields, further = call.fields, "import_version" in call.path
     chosen = rules(call)
     return ImportTransitKey(
         mount=call.mount,
         name=call.path["name"],
-        wrapped=wrapped,
+        wrapped=data(fields, "ciphertext"),
+        public_key=text(fields, "public_key"),
         digest=(text(fields, "hash_function") or "SHA256").upper().replace("-", ""),
         spec=read_spec(fields),
         rules=replace(chosen, imported_rotation=flag(fields, "allow_rotation")),
-        further="import_version" in call.path,
+        further=further,
+        version=optional_number(fields, "version") if further else None,
     )
 
 
