@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.access.authorize import ROLE_REFUSAL
-from keyvault_lite.access.leases import ancestors_live
+from keyvault_lite.access.leases import ancestors_live, removable_until
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.model.errors import Forbidden, InvalidRequest
+from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest
 from keyvault_lite.model.identity import Role, Service, Token, TokenKind
 from keyvault_lite.model.names import ServiceId, TokenId
 from keyvault_lite.model.requests import Request
@@ -23,6 +23,7 @@ from keyvault_lite.model.transit_tokens import (
     Issued,
     Lease,
     ReadToken,
+    RemoveTokens,
     RevokeToken,
     TokenFacts,
     TokenRequest,
@@ -56,10 +57,15 @@ def named_token(request: TokenRequest, scene: Scene) -> Token:
     mine = token is not None and _descends(token, scene)
     if scene.principal.role is not Role.ADMIN and not mine:
         raise Forbidden(ROLE_REFUSAL)
-    live = token is not None and token.ended_at is None and ancestors_live(token, scene.state, scene.now)
-    if token is None or not live or token.kind is TokenKind.AWS:
+    if token is None or token.kind is TokenKind.AWS or not _is_live(token, scene):
         raise InvalidRequest(BAD_TOKEN)
     return token
+
+
+def _is_live(token: Token, scene: Scene) -> bool:
+    """Whether a token still holds: one that does not is gone for good, and nobody brings it back."""
+    past = token.expires_at is not None and token.expires_at <= scene.now
+    return token.ended_at is None and not past and ancestors_live(token, scene.state, scene.now)
 
 
 def _descends(token: Token, scene: Scene) -> bool:
@@ -200,9 +206,24 @@ def revoke(request: RevokeToken, scene: Scene) -> Done:
     return Done(None, Change(tokens=(ended,)), subject=token.service_id)
 
 
+def remove(request: RemoveTokens, scene: Scene) -> Done:
+    """Delete what is left of leased tokens past their end."""
+    until = removable_until(scene.now)
+    found = (scene.state.token(token_id) for token_id in request.tokens)
+    gone = tuple(
+        one.id
+        for one in found
+        if one is not None and one.kind is TokenKind.LEASED and one.expires_at is not None and one.expires_at <= until
+    )
+    if not gone:
+        raise Conflict("none of these tokens is to be removed")
+    return Done(len(gone), Change(gone_tokens=gone), comment=f"{len(gone)} leased tokens past their end")
+
+
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     CreateToken: create,
     ExtendToken: extend,
     ReadToken: read,
+    RemoveTokens: remove,
     RevokeToken: revoke,
 }

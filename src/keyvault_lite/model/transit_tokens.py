@@ -13,11 +13,14 @@ from typing import Any, Final, Self
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Token
+from keyvault_lite.model.names import TokenId
 from keyvault_lite.model.requests import Request
 
 ATTRIBUTE: Final = "vault"
 DEFAULT_TTL: Final = 32 * 24 * 3600
 """Seconds; also the longest, as both products have it."""
+KEPT_SECONDS: Final = 24 * 3600
+"""For how long a token past its end is kept, so that whoever comes with it is still known in the log."""
 MAX_TTL: Final = 10 * 365 * 24 * 3600
 DEFAULT_POLICY: Final = "default"
 ROOT_POLICY: Final = "root"
@@ -121,6 +124,17 @@ class RevokeToken(TokenRequest):
     """The end of a token and of all its children. Answers None."""
 
     action = Action.TOKEN_REVOKE
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveTokens(Request):
+    """Remove those of these leased tokens that have been past their end long enough; the vault itself asks.
+
+    Answers how many.
+    """
+
+    action = Action.TOKEN_REMOVE
+    tokens: tuple[TokenId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
