@@ -113,8 +113,30 @@ def test_others_tokens_are_none_of_a_services_business(ask: Asker) -> None:
     assert ask.post("auth/token/revoke", {"token": child(ask, one)}, token=sibling).status == 403
     assert ask.post("auth/token/revoke", {"token": sibling}, token=one).status == 204
     assert ask.post("auth/token/revoke-self", token=one).status == 400  # a service's own token ends natively
-    for bad in ("hvs.x", "kvl_" + "0" * 16 + "_" + "0" * 43, ""):
-        assert ask.post("auth/token/lookup", {"token": bad}).status == 400
+    for bad in ("hvs.x", "kvl_" + "0" * 16 + "_" + "0" * 43):
+        assert ask.post("auth/token/lookup", {"token": bad}).status == 403
+        assert ask.post("auth/token/renew", {"token": bad}).status == 400
+        # Whoever revokes at the end of its work is not told of a failure.
+        assert ask.post("auth/token/revoke", {"token": bad}).status == 204
+        assert ask.post("auth/token/revoke", {"token": bad}, token=one).status == 403
+    assert ask.post("auth/token/lookup-accessor", {"accessor": "absent"}).status == 400
+    assert ask.post("auth/token/revoke-accessor", {"accessor": "absent"}).status == 400
+    assert ask.post("auth/token/lookup", token=one).data["id"] == one
+
+
+def test_a_renewal_by_accessor_shows_no_token(ask: Asker) -> None:
+    """Not the caller's own either, which a client would take for the one that it has renewed."""
+    token = child(ask)
+    accessor = ask("GET", "auth/token/lookup-self", token=token).data["accessor"]
+    renewed = ask.post("auth/token/renew-accessor", {"accessor": accessor}).json["auth"]
+    assert (renewed["accessor"], renewed["client_token"]) == (accessor, "")
+    assert ask.post("auth/token/renew", {"token": token}).json["auth"]["client_token"] == token
+
+
+def test_a_maximum_that_was_asked_for_is_shown(ask: Asker) -> None:
+    for body, shown in (({"explicit_max_ttl": "1h"}, 3600), ({"ttl": "1h"}, 0), ({"period": "1h"}, 0)):
+        token = ask.post("auth/token/create", body).json["auth"]["client_token"]
+        assert ask("GET", "auth/token/lookup-self", token=token).data["explicit_max_ttl"] == shown
 
 
 @pytest.mark.parametrize(

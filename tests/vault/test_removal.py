@@ -233,7 +233,6 @@ def test_a_token_past_its_end_is_not_brought_back(ask: Asker, pass_days: Pass) -
             ("renew-accessor", {"accessor": named}),
             ("lookup", {"token": text}),
             ("lookup-accessor", {"accessor": named}),
-            ("revoke", {"token": text}),
             ("revoke-accessor", {"accessor": named}),
         ):
             answer = ask.post(f"auth/token/{path}", body)

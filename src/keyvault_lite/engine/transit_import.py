@@ -163,7 +163,7 @@ def signing_request(request: RequestCertificate, scene: Scene) -> Done:
     text = scene.once(
         "csr", (version,), lambda: scene.keyring.transit(key.spec, version).signing_request(request.template)
     )
-    return Done(text, key_version=version.version)
+    return Done((key.spec.word, text), key_version=version.version)
 
 
 def set_certificate(request: SetCertificate, scene: Scene) -> Done:

@@ -272,7 +272,7 @@ def restore(_: RestoreTransitKey, scene: Scene) -> Done:
 
 def export(request: ExportPublicKeys, scene: Scene) -> Done:
     """The public keys of all versions shown, of the newest, or of the one named."""
-    key, rules = present(scene)
+    key, rules = usable(scene)
     if not key.spec.asymmetric:
         raise InvalidRequest(f"unknown key type {key.spec.word} for export type public-key")
     found = shown(key, rules)

@@ -44,6 +44,14 @@ def own_token(scene: Scene) -> Token:
 
 def named_token(request: TokenRequest, scene: Scene) -> Token:
     """The token that a request is about, if the caller may know of it: its own and their children, for an ADMIN any."""
+    token = _live_token(request, scene)
+    if token is None:
+        raise InvalidRequest(BAD_TOKEN)
+    return token
+
+
+def _live_token(request: TokenRequest, scene: Scene) -> Token | None:
+    """As `named_token`; None for one that does not hold any more or never was."""
     if request.token is not None:
         parsed = parse_token(request.token)
         token = None if parsed is None else scene.state.token(parsed[0])
@@ -58,7 +66,7 @@ def named_token(request: TokenRequest, scene: Scene) -> Token:
     if scene.principal.role is not Role.ADMIN and not mine:
         raise Forbidden(ROLE_REFUSAL)
     if token is None or token.kind is TokenKind.AWS or not _is_live(token, scene):
-        raise InvalidRequest(BAD_TOKEN)
+        return None
     return token
 
 
@@ -102,7 +110,9 @@ def facts(token: Token, scene: Scene) -> TokenFacts:
 
 def read(request: ReadToken, scene: Scene) -> Done:
     """A token's facts."""
-    token = named_token(request, scene)
+    token = _live_token(request, scene)
+    if token is None:
+        raise InvalidRequest(BAD_TOKEN) if request.token is None else Forbidden(BAD_TOKEN)
     return Done(facts(token, scene), subject=token.service_id)
 
 
@@ -199,7 +209,9 @@ def extend(request: ExtendToken, scene: Scene) -> Done:
 
 def revoke(request: RevokeToken, scene: Scene) -> Done:
     """The end of a token; its children end with it, as every use of them asks for their parents."""
-    token = named_token(request, scene)
+    token = named_token(request, scene) if request.token is None else _live_token(request, scene)
+    if token is None:
+        return Done(None)  # as was asked for, and whoever revokes at the end of its work is not told of a failure
     if token.kind is TokenKind.NATIVE:
         raise InvalidRequest("the token of a service ends when the service is given a new one, or deactivated")
     ended = replace(token, ended_at=scene.now)

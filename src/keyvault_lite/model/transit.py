@@ -340,7 +340,7 @@ class RefuseExport(KeyRequest):
 
 @dataclass(frozen=True, slots=True)
 class RequestCertificate(KeyRequest):
-    """A certificate signing request signed by the key, after a template if one is given. Answers PEM text."""
+    """A certificate signing request signed by the key, after a template if one is given. Answers kind and PEM text."""
 
     action = Action.SIGN
     template: str | None = None

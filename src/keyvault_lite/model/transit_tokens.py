@@ -22,6 +22,8 @@ DEFAULT_TTL: Final = 32 * 24 * 3600
 KEPT_SECONDS: Final = 24 * 3600
 """For how long a token past its end is kept, so that whoever comes with it is still known in the log."""
 MAX_TTL: Final = 10 * 365 * 24 * 3600
+MADE: Final = "auth/token/create"
+"""How a token came to be that was made with another."""
 DEFAULT_POLICY: Final = "default"
 ROOT_POLICY: Final = "root"
 POLICIES: Final = "vault/policies/"
@@ -53,7 +55,7 @@ class Lease:
     """If not 0, every renewal gives so many seconds, without end."""
     renewable: bool = True
     display_name: str = "token"
-    path: str = "auth/token/create"
+    path: str = MADE
     policies: tuple[str, ...] | None = None
     """What the token is held to; None is all its service may do."""
     meta: Mapping[str, str] = field(default_factory=dict)

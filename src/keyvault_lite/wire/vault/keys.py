@@ -186,6 +186,8 @@ def _exported(found: TransitKey, _: Request, call: Call) -> Written:
     chosen = text(call.fields, "format")
     if chosen not in {"", "der", "pem", "raw"}:
         raise InvalidRequest("invalid format")
+    if chosen == "raw" and found.key.spec.type in {KeyType.EC, KeyType.RSA}:
+        raise InvalidRequest("unknown key format; supported values are ``, `der`, or `pem`")
     keys = {str(version): _public(found, version, written, chosen) for version, written in found.public_keys.items()}
     return Written({"name": call.path["name"], "type": found.key.spec.word, "keys": keys})
 
@@ -310,8 +312,9 @@ def _csr(call: Call) -> Request:
     )
 
 
-def _requested(result: str, _: Request, call: Call) -> Written:
-    return Written({"name": call.path["name"], "csr": result})
+def _requested(result: tuple[str, str], _: Request, call: Call) -> Written:
+    kind, pem = result
+    return Written({"name": call.path["name"], "type": kind, "csr": pem})
 
 
 def _set_certificate(call: Call) -> Request:

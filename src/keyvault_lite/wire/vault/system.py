@@ -52,7 +52,10 @@ def mount_object(mount: Mount) -> dict[str, object]:
 
 
 def _config(fields: Any) -> dict[str, Any]:  # noqa: ANN401
-    found = mapping(fields, "config")
+    return _limits(mapping(fields, "config"))
+
+
+def _limits(found: Any) -> dict[str, Any]:  # noqa: ANN401
     kept: dict[str, Any] = {
         name: optional_period(found, name) or 0 for name in ("default_lease_ttl", "max_lease_ttl") if name in found
     }
@@ -64,10 +67,8 @@ def _config(fields: Any) -> dict[str, Any]:  # noqa: ANN401
 def _enable(call: Call) -> Request:
     path = call.path["path"]
     if path.endswith(TUNE):
-        description = call.fields.get("description")
-        return TuneMount(
-            mount=path.removesuffix(TUNE), description=None if description is None else text(call.fields, "description")
-        )
+        description = None if call.fields.get("description") is None else text(call.fields, "description")
+        return TuneMount(mount=path.removesuffix(TUNE), description=description, config=_limits(call.fields))
     options = mapping(call.fields, "options")
     return EnableMount(
         mount=path,
