@@ -227,6 +227,18 @@ class CreateSecretId(RoleRequest):
     """A secret of a role, shown this once. Answers NewSecretId."""
 
     action = Action.SERVICE_UPDATE
+    ttl: int | None = None
+    """Seconds; like `uses` at most what the role has, which is also what None is."""
+    uses: int | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+    """Shown with the secret and with the tokens that come of it."""
+
+    def __post_init__(self) -> None:
+        RoleRequest.__post_init__(self)
+        if self.uses is not None and self.uses < 0:
+            raise InvalidRequest("num_uses cannot be negative")
+        if len(self.meta) > 64 or (self.ttl or 0) > MAX_TTL:  # noqa: PLR2004
+            raise InvalidRequest("too much metadata, or more than ten years")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,11 +249,25 @@ class ListSecretIds(RoleRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class DestroySecretId(RoleRequest):
-    """The end of a role's secret, by its accessor. Answers None."""
+class SecretRequest(RoleRequest):
+    """Base of the requests about one secret of a role: named by itself, or else by its accessor."""
+
+    secret_id: str = field(default="", repr=False)
+    accessor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSecretId(SecretRequest):
+    """What is kept of a role's secret. Answers SecretFacts, None if there is no such secret."""
+
+    action = Action.SERVICE_READ
+
+
+@dataclass(frozen=True, slots=True)
+class DestroySecretId(SecretRequest):
+    """The end of a role's secret. Answers None."""
 
     action = Action.SERVICE_UPDATE
-    accessor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +278,18 @@ class NewSecretId:
     accessor: str
     ttl: int
     uses: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFacts:
+    """What is told of a secret."""
+
+    accessor: str
+    created_at: int
+    expires_at: int | None
+    uses: int
+    """How many are left; 0 is any number."""
+    meta: Mapping[str, str]
 
 
 # Policies

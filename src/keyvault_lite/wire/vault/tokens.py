@@ -27,7 +27,8 @@ from keyvault_lite.wire.vault.values import Fields, flag, mapping, optional_flag
 _SECOND: Final = 1_000_000
 
 
-def _moment(microseconds: int | None) -> str | None:
+def moment(microseconds: int | None) -> str | None:
+    """As the products write a time."""
     if microseconds is None:
         return None
     return datetime.fromtimestamp(microseconds // _SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -50,10 +51,10 @@ def token_object(found: TokenFacts, token: str | None) -> dict[str, object]:
         "creation_ttl": 0 if lease is None else lease.ttl,
         "display_name": f"token-{found.service}" if lease is None else lease.display_name,
         "entity_id": "",
-        "expire_time": _moment(found.expires_at),
+        "expire_time": moment(found.expires_at),
         "explicit_max_ttl": _explicit(lease),
         "id": token or "",
-        "issue_time": _moment(kept.created_at),
+        "issue_time": moment(kept.created_at),
         "meta": None if lease is None or not lease.meta else dict(lease.meta),
         "num_uses": 0,
         "orphan": kept.parent is None,
