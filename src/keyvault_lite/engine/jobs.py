@@ -24,9 +24,9 @@ from keyvault_lite.observe import logger
 PERIOD_SECONDS: Final = 30.0
 ROWS_SECONDS: Final = 60.0
 LOG_SECONDS: Final = 24 * 3600.0
-TOKENS_AT_ONCE: Final = 256
+TOKENS_AT_ONCE: Final = 128
 """How many tokens one entry removes: whoever writes meanwhile waits for it."""
-MAX_TOKENS: Final = 16 * TOKENS_AT_ONCE
+MAX_TOKENS: Final = 32 * TOKENS_AT_ONCE
 """How many a round removes: what is left comes with the next, and more than a hundred can be made each second."""
 MAX_DRIFT_SECONDS: Final = 600.0
 """How far wall and monotonic clock may part before irreversible timed work stops."""
