@@ -92,7 +92,8 @@ def test_an_item_without_input_is_a_mistake(ask: Asker) -> None:
 
 def test_a_check_of_nothing_is_refused(ask: Asker) -> None:
     ask.key("k", type="ecdsa-p256")
-    for items in ([{}], [{"input": b64("x")}, {}]):
+    batches: list[list[dict[str, str]]] = [[{}], [{"input": b64("x")}, {}]]
+    for items in batches:
         assert ask.post("transit/verify/k", {"batch_input": items}).status == 400
 
 
