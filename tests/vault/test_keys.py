@@ -247,6 +247,7 @@ def test_encrypting_makes_keys_that_encrypt_and_no_others(ask: Asker) -> None:
 def test_public_keys_of_a_soft_deleted_key_are_not_exported(ask: Asker) -> None:
     ask.key("k", type="ecdsa-p256")
     assert ask("GET", "transit/export/public-key/k?format=raw").status == 400
+    assert ask("GET", "transit/export/public-key/absent?format=zz").status == 400
     assert ask("DELETE", "transit/keys/k/soft-delete").status == 200
     assert ask("GET", "transit/export/public-key/k").error == "refusing to use soft-deleted key"
     assert ask.post("transit/keys/k/soft-delete-restore").status == 200

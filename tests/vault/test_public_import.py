@@ -208,6 +208,12 @@ def test_what_is_no_public_key_of_the_kind(ask: Asker, kind: str, key: object) -
     assert ask("GET", "transit/keys/k").status == 404
 
 
+def test_the_hash_of_a_wrapping_counts_where_something_is_wrapped(ask: Asker) -> None:
+    lone(ask, "k", "ecdsa-p256", hash_function="MD5")
+    body = {"ciphertext": wrapped(ask, bytes(32)), "hash_function": "MD5"}
+    assert ask.post("transit/keys/other/import", body).status == 400
+
+
 def test_a_derived_key_has_no_public_key_to_import(ask: Asker) -> None:
     body = {"type": "ed25519", "public_key": public(PAIRS["ed25519"]), "derived": True}
     assert ask.post("transit/keys/k/import", body).status == 400

@@ -297,7 +297,7 @@ class ImportTransitKey(MountRequest):
 
     def __post_init__(self) -> None:
         check_rules(self.spec, self.rules)
-        if self.digest not in IMPORT_DIGESTS:
+        if self.wrapped and self.digest not in IMPORT_DIGESTS:
             raise InvalidRequest(f"hash_function is one of {', '.join(IMPORT_DIGESTS)}")
         if self.rules.rotate_seconds and not self.rules.imported_rotation:
             raise InvalidRequest("allow_rotation must be set to true if auto-rotation is enabled")

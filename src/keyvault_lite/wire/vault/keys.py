@@ -174,6 +174,8 @@ def _export(call: Call) -> Request:
         raise InvalidRequest("invalid export type")
     if kind != "public-key":
         return RefuseExport(key=call.key)
+    if text(call.fields, "format") not in {"", "der", "pem", "raw"}:
+        raise InvalidRequest("invalid format")
     asked = call.path.get("version")
     if asked is None:
         return ExportPublicKeys(key=call.key)
@@ -184,8 +186,6 @@ def _export(call: Call) -> Request:
 
 def _exported(found: TransitKey, _: Request, call: Call) -> Written:
     chosen = text(call.fields, "format")
-    if chosen not in {"", "der", "pem", "raw"}:
-        raise InvalidRequest("invalid format")
     if chosen == "raw" and found.key.spec.type in {KeyType.EC, KeyType.RSA}:
         raise InvalidRequest("unknown key format; supported values are ``, `der`, or `pem`")
     keys = {str(version): _public(found, version, written, chosen) for version, written in found.public_keys.items()}
