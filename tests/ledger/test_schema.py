@@ -159,6 +159,21 @@ def test_a_newer_schema_is_not_touched(house: House) -> None:
     house.open()
 
 
+def test_a_database_of_the_first_revision_gets_its_triggers(house: House) -> None:
+    house.vault.close()
+    old = "CREATE TRIGGER tokens_no_delete BEFORE DELETE ON tokens BEGIN SELECT RAISE(ABORT, 'never'); END"
+    edit(
+        house.path,
+        "DROP TRIGGER tokens_no_delete",
+        old,
+        "UPDATE alembic_version SET version_num = '0001'",
+    )
+    house.open()
+    with closing(driver.connect(str(house.path))) as connection:
+        assert revision_of(connection, frozenset({"alembic_version"})) == REVISION
+        assert check_schema(connection) == []
+
+
 def test_what_is_no_database_is_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "v.db").write_bytes(b"not a database at all, but long enough to be looked at" * 100)
     with pytest.raises(AuditUnavailable, match=r"v\.db"):

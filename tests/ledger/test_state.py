@@ -39,9 +39,14 @@ def test_the_root_is_that_of_all_rows(first: dict[bytes, bytes], steps: list[tup
     for change, kept in steps:
         for key, mac in change.items():
             tree.put(key, mac)
+        gone = set(sorted({*rows, *change})[::3])
+        tree.remove(gone)
+        for key, mac in list(change.items())[:2]:
+            tree.put(key, mac)  # one that was removed comes again
+            gone.discard(key)
         if kept:
             tree.accept()
-            rows |= change
+            rows = {key: mac for key, mac in (rows | change).items() if key not in gone}
         else:
             tree.rollback()
         assert tree.count == len(rows)
@@ -98,6 +103,24 @@ def test_an_overlay_is_seen_from_above_only() -> None:
     assert below.active_admins() == [admin]
     assert below.native_token(admin.id) is None
     assert [one.name for one in below.settings_under("a/")] == ["a/x"]
+
+
+def test_a_token_that_is_gone_above_is_still_there_below() -> None:
+    below, admin = State(nothing), service("admin", 1)
+    tokens = [
+        Token(TokenId(f"t{at}"), admin.id, TokenKind.LEASED, b"", created_at=1, expires_at=10 - at) for at in range(3)
+    ]
+    native = Token(TokenId("n"), admin.id, TokenKind.NATIVE, b"", created_at=1, expires_at=1)
+    below.apply(Change(services=(admin,), tokens=(*tokens, native)))
+    assert [one.id for one in below.leased_until(9)] == ["t2", "t1"], "the earliest end first, and leased ones alone"
+    above = Overlay(below, nothing)
+    gone = Change(gone_tokens=(tokens[0].id, TokenId("unknown")))
+    above.apply(gone)
+    assert (above.token(tokens[0].id), below.token(tokens[0].id)) == (None, tokens[0])
+    assert above.leased_until(99) == [tokens[2], tokens[1]]
+    assert above.tokens_of(admin.id) == [*tokens[1:], native]
+    below.apply(gone)
+    assert below.tokens_of(admin.id) == [*tokens[1:], native]
 
 
 def test_names_of_dialects_move_between_keys() -> None:

@@ -55,6 +55,9 @@ def test_the_roles_of_the_documentation_are_enough_and_no_more(tmp_path: Path) -
         assert house.ask(VerifyAudit()).findings == ()
         house.reopen()
         assert house.ask(ReadKey(KeyRef("once"))).status is KeyStatus.REVOKED
+        assert house.ledger.may_forget_tokens()
+        run(databases.of("keyvault", user="keyvault_owner"), "REVOKE DELETE ON tokens FROM keyvault")
+        assert not house.ledger.may_forget_tokens(), "as the roles were before there was anything to remove"
         for statement in FORBIDDEN:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 run(url, statement)

@@ -7,6 +7,7 @@ times, the words of an error) is compared by its form.
 
 import base64
 import json
+import os
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 
 def b64(text: str | bytes) -> str:
@@ -28,12 +34,26 @@ class Ref:
 
 
 @dataclass(frozen=True)
+class Wrapped:
+    """Material under the wrapping key of the server that is asked."""
+
+    material: bytes = field(repr=False)
+
+    def under(self, pem: str) -> str:
+        public = load_pem_public_key(pem.encode())
+        assert isinstance(public, rsa.RSAPublicKey)
+        key = os.urandom(32)
+        oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
+        return b64(public.encrypt(key, oaep) + aes_key_wrap_with_padding(key, self.material))
+
+
+@dataclass(frozen=True)
 class Asked:
     method: str
     path: str
     body: Mapping[str, Any] | None = None
     keep: str | None = None
-    """Under which name to keep the ciphertext, signature or MAC of the answer."""
+    """Under which name to keep the ciphertext, signature, MAC or wrapping key of the answer."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} {self.body}"
@@ -43,6 +63,10 @@ class Asked:
 class Said:
     status: int
     body: Any
+
+
+KEPT: Final = ("ciphertext", "signature", "hmac", "public_key")
+WRAPPING: Final = "wrapping key"
 
 
 @dataclass
@@ -70,12 +94,14 @@ class Side:
         if asked.keep is not None:
             assert said.status == 200, (self.url, str(asked), said)
             data = said.body["data"]
-            self.kept[asked.keep] = next(data[name] for name in ("ciphertext", "signature", "hmac") if name in data)
+            self.kept[asked.keep] = next(data[name] for name in KEPT if name in data)
         return said
 
     def _resolve(self, value: Any) -> Any:  # noqa: ANN401
         if isinstance(value, Ref):
             return self.kept[value.name]
+        if isinstance(value, Wrapped):
+            return value.under(self.kept[WRAPPING])
         if isinstance(value, Mapping):
             return {name: self._resolve(one) for name, one in value.items()}
         return [self._resolve(one) for one in value] if isinstance(value, list) else value
@@ -99,6 +125,7 @@ FORMS: Final[Mapping[str, Callable[[Any], object]]] = {
     "ciphertext": _prefixed,
     "hmac": _prefixed,
     "signature": _prefixed,
+    "publickey": len,
     "public_key": lambda value: value.splitlines()[0] if value.startswith("-----") else len(value),
     "csr": lambda value: value.splitlines()[0],
     "random_bytes": len,
@@ -154,6 +181,12 @@ def _statuses(theirs: int, ours: int) -> Callable[[Said, Said], bool]:
 
 def _uses(*operations: str) -> Callable[[Asked], bool]:
     return lambda asked: any(f"MOUNT/{operation}" in asked.path for operation in operations)
+
+
+def _judged(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The answer to a batch with `valid` in every item."""
+    items = [{"valid": False, **one} for one in body["data"]["batch_results"]]
+    return {**body, "data": {"batch_results": items}}
 
 
 _LAX: Final = _statuses(200, 400)
@@ -233,6 +266,25 @@ INTENDED: Final = (
         Asked("POST", "MOUNT/keys/new-mldsa", {"type": "ml-dsa-65"}),
         lambda asked, theirs, ours: (
             theirs.status == 400 and ours.status == 200 and str(_field(asked, "type")).startswith("ml-dsa")
+        ),
+    ),
+    Difference(
+        "a check of a MAC always says whether it is valid",
+        "OpenBao leaves `valid` out of the items of a batch whose MAC is wrong or cannot be judged.",
+        Asked("POST", "MOUNT/verify/aes", {"batch_input": [{"input": b64("other"), "hmac": Ref("mac:aes:1")}]}),
+        lambda asked, theirs, ours: (
+            (theirs.status, ours.status) == (200, 200)
+            and _uses("verify/")(asked)
+            and "batch_input" in (asked.body or {})
+            and form(_judged(theirs.body)) == form(_judged(ours.body)) == form(ours.body)
+        ),
+    ),
+    Difference(
+        "versions of an hmac key are of one size",
+        "OpenBao takes imported versions of other lengths, and shows the length of the newest as the key's.",
+        Asked("POST", "MOUNT/keys/imported-mac/import_version", {"ciphertext": Wrapped(bytes(32))}),
+        lambda asked, theirs, ours: (
+            (theirs.status, ours.status) == (204, 400) and asked.path.endswith("imported-mac/import_version")
         ),
     ),
     Difference(
@@ -344,7 +396,8 @@ class Generator:
         while True:
             yield self._one(
                 *(self.encrypt, self.decrypt, self.rewrap, self.data_key, self.batch),
-                *(self.sign, self.verify, self.mac, self.verify_mac, self.digest, self.random_bytes),
+                *(self.sign, self.verify, self.mac, self.verify_mac, self.verify_batch),
+                *(self.digest, self.random_bytes),
                 *(self.create, self.configure, self.read, self.path),
             )()
 
@@ -461,6 +514,7 @@ class Generator:
             Asked("GET", f"MOUNT/keys/{key}"),
             Asked("GET", f"MOUNT/export/public-key/{key}"),
             Asked("GET", f"MOUNT/export/public-key/{key}/{self._one(1, 2, 9, 'latest')}"),
+            Asked("GET", f"MOUNT/export/public-key/{key}?format={self._one('', 'der', 'pem', 'raw', 'zz')}"),
             Asked("GET", f"MOUNT/export/{self._one('encryption-key', 'signing-key', 'hmac-key', 'zz')}/{key}"),
             Asked("DELETE", f"MOUNT/keys/{key}"),
             Asked("POST", f"MOUNT/keys/{key}/trim", {"min_available_version": self._one(1, 5)}),
@@ -468,8 +522,21 @@ class Generator:
         )
         return asked
 
+    def verify_batch(self) -> Asked:
+        key = self._one("ecdsa", "rsa", "edderived", "aes", "absent")
+        kind = "sig" if key in SIGNING and self._random.random() < 0.7 else "mac"
+        items = []
+        for _ in range(self._one(1, 2, 4)):
+            known = f"{kind}:{'aes' if key == 'absent' else key}:{self._one(1, 2)}"
+            item: dict[str, Any] = {"signature" if kind == "sig" else "hmac": self._one(Ref(known), Ref(known), "x")}
+            self._maybe(item, "input", b64("hello"), b64("hello"), b64("other"), "", odds=0.9)
+            self._maybe(item, "context", b64("ctx"), odds=0.8 if key == "edderived" else 0.05)
+            self._maybe(item, "reference", "r1", odds=0.3)
+            items.append({} if self._random.random() < 0.05 else item)
+        return Asked("POST", f"MOUNT/verify/{key}{self._one('', '', '/sha2-256')}", {"batch_input": items})
+
     def batch(self) -> Asked:
-        key = self._one("aes", "derived", "ed25519", "absent", "mac")
+        key = self._one("aes", "derived", "ed25519", "edderived", "absent", "mac")
         operation = self._one("encrypt", "decrypt", "rewrap", "sign", "hmac")
         if key == "absent" and operation == "encrypt":
             key = "aes"
@@ -482,8 +549,10 @@ class Generator:
                 "sign": {"input": self._bytes()},
                 "hmac": {"input": self._bytes()},
             }[operation]
-            if key == "derived":
-                item["context"] = b64("ctx")
+            if key.endswith("derived"):
+                self._maybe(item, "context", b64("ctx"), odds=0.95)
+            if operation in ("sign", "hmac") and self._random.random() < 0.05:
+                del item["input"]
             self._maybe(item, "reference", "r1", odds=0.3)
             items.append(item)
         body: dict[str, Any] = {"batch_input": items}
@@ -499,7 +568,9 @@ class Generator:
             Asked("GET", "MOUNT/keys/absent"),
             Asked("POST", "MOUNT/rewrap/aes", {"batch_input": [{"ciphertext": 5}, {"ciphertext": Ref("ct:aes:1")}]}),
             Asked("POST", "MOUNT/keys/absent/rotate", {}),
-            Asked("POST", f"MOUNT/keys/{self._one('absent', 'aes')}/csr", {}),
+            Asked("POST", f"MOUNT/keys/{self._one('absent', 'aes', 'ecdsa', 'rsa', 'ed25519')}/csr", {}),
+            Asked("POST", "MOUNT/random/all/8", {}),
+            Asked("POST", f"MOUNT/encrypt/{self._one('rsa', 'aes')}", {"plaintext": b64("x"), "type": "rsa-2048"}),
             Asked("DELETE", "MOUNT/keys/absent/soft-delete"),
             Asked("POST", "MOUNT/keys/absent/soft-delete-restore", {}),
             Asked("POST", f"MOUNT/keys/new-{self._random.randrange(10**9)}", {"type": "hmac"}),

@@ -113,8 +113,30 @@ def test_others_tokens_are_none_of_a_services_business(ask: Asker) -> None:
     assert ask.post("auth/token/revoke", {"token": child(ask, one)}, token=sibling).status == 403
     assert ask.post("auth/token/revoke", {"token": sibling}, token=one).status == 204
     assert ask.post("auth/token/revoke-self", token=one).status == 400  # a service's own token ends natively
-    for bad in ("hvs.x", "kvl_" + "0" * 16 + "_" + "0" * 43, ""):
-        assert ask.post("auth/token/lookup", {"token": bad}).status == 400
+    for bad in ("hvs.x", "kvl_" + "0" * 16 + "_" + "0" * 43):
+        assert ask.post("auth/token/lookup", {"token": bad}).status == 403
+        assert ask.post("auth/token/renew", {"token": bad}).status == 400
+        # Whoever revokes at the end of its work is not told of a failure.
+        assert ask.post("auth/token/revoke", {"token": bad}).status == 204
+        assert ask.post("auth/token/revoke", {"token": bad}, token=one).status == 403
+    assert ask.post("auth/token/lookup-accessor", {"accessor": "absent"}).status == 400
+    assert ask.post("auth/token/revoke-accessor", {"accessor": "absent"}).status == 400
+    assert ask.post("auth/token/lookup", token=one).data["id"] == one
+
+
+def test_a_renewal_by_accessor_shows_no_token(ask: Asker) -> None:
+    """Not the caller's own either, which a client would take for the one that it has renewed."""
+    token = child(ask)
+    accessor = ask("GET", "auth/token/lookup-self", token=token).data["accessor"]
+    renewed = ask.post("auth/token/renew-accessor", {"accessor": accessor}).json["auth"]
+    assert (renewed["accessor"], renewed["client_token"]) == (accessor, "")
+    assert ask.post("auth/token/renew", {"token": token}).json["auth"]["client_token"] == token
+
+
+def test_a_maximum_that_was_asked_for_is_shown(ask: Asker) -> None:
+    for body, shown in (({"explicit_max_ttl": "1h"}, 3600), ({"ttl": "1h"}, 0), ({"period": "1h"}, 0)):
+        token = ask.post("auth/token/create", body).json["auth"]["client_token"]
+        assert ask("GET", "auth/token/lookup-self", token=token).data["explicit_max_ttl"] == shown
 
 
 @pytest.mark.parametrize(
@@ -344,6 +366,64 @@ def test_secrets_are_counted_and_end(ask: Asker, house: House) -> None:
     assert ask.post(destroy, {"secret_id_accessor": made["secret_id_accessor"]}).status == 204
     assert login(ask, role_id, made["secret_id"])[0] == 400
     assert ask.post(destroy, {"secret_id_accessor": made["secret_id_accessor"]}).status == 404
+
+
+SECRETS = "auth/approle/role/web/secret-id"
+
+
+def test_a_secret_may_have_less_than_its_role(ask: Asker) -> None:
+    role_id, _ = role(ask, secret_id_num_uses=5, secret_id_ttl="2h")
+    made = ask.post(SECRETS, {"ttl": "1h", "num_uses": 1, "metadata": '{"host": "a", "role_name": "other"}'}).data
+    assert (made["secret_id_ttl"], made["secret_id_num_uses"]) == (3600, 1)
+    answer = ask.post("auth/approle/login", {"role_id": role_id, "secret_id": made["secret_id"]}, token=None)
+    assert answer.json["auth"]["metadata"] == {"host": "a", "role_name": "web"}
+    assert login(ask, role_id, made["secret_id"])[0] == 400
+    for more in (
+        {"ttl": "3h"},
+        {"ttl": 0},
+        {"num_uses": 6},
+        {"num_uses": 0},
+        {"num_uses": -1},
+        {"metadata": "x"},
+        {"metadata": '{"a": 1}'},
+        {"metadata": "[]"},
+        {"cidr_list": "10.0.0.0/8"},
+        {"token_bound_cidrs": ["10.0.0.0/8"]},
+    ):
+        assert ask.post(SECRETS, more).status == 400, more
+    role(ask, "free")
+    made = ask.post("auth/approle/role/free/secret-id", {"ttl": "9h", "num_uses": 7}).data
+    assert (made["secret_id_ttl"], made["secret_id_num_uses"]) == (9 * 3600, 7)
+
+
+def test_a_secret_is_looked_up_by_itself_and_by_its_accessor(ask: Asker, house: House) -> None:
+    role_id, secret_id = role(ask, secret_id_num_uses=5)
+    made = ask.post(SECRETS, {"ttl": "1h", "metadata": '{"host": "a"}'}).data
+    by_itself = {"secret_id": made["secret_id"]}
+    by_accessor = {"secret_id_accessor": made["secret_id_accessor"]}
+    found = ask.post(f"{SECRETS}/lookup", by_itself).data
+    assert found == ask.post(f"{SECRETS}-accessor/lookup", by_accessor).data
+    assert (found["secret_id_ttl"], found["secret_id_num_uses"], found["metadata"]) == (3600, 5, {"host": "a"})
+    assert (found["creation_time"] < found["expiration_time"], "secret_id" in found) == (True, False)
+    endless = ask.post(f"{SECRETS}/lookup", {"secret_id": secret_id}).data
+    assert (endless["expiration_time"], endless["secret_id_ttl"]) == ("0001-01-01T00:00:00Z", 0)
+    login(ask, role_id, made["secret_id"])
+    assert ask.post(f"{SECRETS}/lookup", by_itself).data["secret_id_num_uses"] == 4
+    # Not as another role's, not with a wrong secret, not by who may not read roles.
+    role(ask, "other")
+    assert ask.post("auth/approle/role/other/secret-id/lookup", by_itself).status == 204
+    assert ask.post("auth/approle/role/other/secret-id-accessor/lookup", by_accessor).status == 404
+    assert ask.post(f"{SECRETS}/lookup", {"secret_id": made["secret_id"][:-1]}).status == 204
+    assert ask.post(f"{SECRETS}/lookup", by_itself, token=ask.service("app")).status == 403
+    for body in ({}, {"secret_id": ""}):
+        assert ask.post(f"{SECRETS}/lookup", body).status == 400
+    assert ask.post("auth/approle/role/none/secret-id/lookup", by_itself).status == 404
+    assert ask.post(f"{SECRETS}/destroy", {"secret_id": made["secret_id"][:-1]}).status == 204
+    assert login(ask, role_id, made["secret_id"])[0] == 200
+    assert [ask.post(f"{SECRETS}/destroy", by_itself).status for _ in range(2)] == [204, 204]
+    assert login(ask, role_id, made["secret_id"])[0] == 400
+    assert ask.post(f"{SECRETS}/lookup", by_itself).status == 204
+    assert house.ledger.verify().findings == ()
 
 
 def test_the_life_of_a_role(ask: Asker) -> None:

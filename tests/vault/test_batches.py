@@ -78,3 +78,31 @@ def test_a_batch_makes_a_missing_key_once(ask: Asker) -> None:
     assert ask.read("new")["latest_version"] == 1
     token = ask.service("app", ("vault:transit/*", "encrypt"))
     assert ask.post("transit/encrypt/typo", {"batch_input": items}, token=token).status == 403
+
+
+def test_an_item_without_input_is_a_mistake(ask: Asker) -> None:
+    """Alone it is the empty message, in both products; among others it would be signed unseen."""
+    ask.key("k", type="ecdsa-p256")
+    signature = ask.post("transit/sign/k", {"input": ""}).data["signature"]
+    for operation, item in (("sign", {}), ("verify", {"signature": signature})):
+        items = [item, {**item, "input": ""}]
+        first, second = ask.post(f"transit/{operation}/k", {"batch_input": items}).data["batch_results"]
+        assert (first["error"], "error" in second) == ("missing input", False)
+
+
+def test_a_check_of_nothing_is_refused(ask: Asker) -> None:
+    ask.key("k", type="ecdsa-p256")
+    batches: list[list[dict[str, str]]] = [[{}], [{"input": b64("x")}, {}]]
+    for items in batches:
+        assert ask.post("transit/verify/k", {"batch_input": items}).status == 400
+
+
+def test_signatures_of_derived_keys_name_their_public_key(ask: Asker) -> None:
+    """Under another name than alone, as both products have it; each item by its own context."""
+    ask.key("k", type="ed25519", derived=True)
+    items = [{"input": b64("x"), "context": b64("a")}, {"input": b64("x"), "context": b64("b")}, {"input": b64("x")}]
+    one, other, third = ask.post("transit/sign/k", {"batch_input": items}).data["batch_results"]
+    alone = ask.post("transit/sign/k", items[0]).data
+    assert one["publickey"] == alone["public_key"] != other["publickey"]
+    assert "public_key" not in one
+    assert "missing 'context'" in third["error"]

@@ -232,3 +232,23 @@ def test_what_was_destroyed_is_absent_by_its_id_too_and_has_no_way_back(
     for request in (ReadTransitKey(ref), RestoreTransitKey(ref)):
         house.refusal(request, NotFound)
     assert house.ask(ReadKey(ref)).status is KeyStatus.DESTROYED
+
+
+def test_encrypting_makes_keys_that_encrypt_and_no_others(ask: Asker) -> None:
+    for kind in ("rsa-2048", "ecdsa-p256", "ed25519", "mldsa-44", "hmac"):
+        answer = ask.post(f"transit/encrypt/new-{kind}", {"plaintext": b64("x"), "type": kind})
+        assert answer.status == 400
+        assert ask("GET", f"transit/keys/new-{kind}").status == 404
+    # What is said of a key that is there already does not count.
+    ask.key("there", type="rsa-2048")
+    assert ask.encrypt("there", type="rsa-2048")
+
+
+def test_public_keys_of_a_soft_deleted_key_are_not_exported(ask: Asker) -> None:
+    ask.key("k", type="ecdsa-p256")
+    assert ask("GET", "transit/export/public-key/k?format=raw").status == 400
+    assert ask("GET", "transit/export/public-key/absent?format=zz").status == 400
+    assert ask("DELETE", "transit/keys/k/soft-delete").status == 200
+    assert ask("GET", "transit/export/public-key/k").error == "refusing to use soft-deleted key"
+    assert ask.post("transit/keys/k/soft-delete-restore").status == 200
+    assert ask("GET", "transit/export/public-key/k").status == 200

@@ -129,7 +129,10 @@ def test_mounts(ask: Asker) -> None:
     mounts = ask("GET", "sys/mounts").json
     assert mounts["team/a/"] == mounts["data"]["team/a/"]
     assert mounts["data"].keys() == {"transit/", "team/a/", "x/", "y/keyring/z/"}
-    assert ask.post("sys/mounts/x/tune", {"description": "new"}).status == 204
+    assert ask("GET", "sys/mounts/x/tune").data["default_lease_ttl"] == 32 * 86400
+    assert ask.post("sys/mounts/x/tune", {"description": "new", "max_lease_ttl": "2h"}).status == 204
+    tuned = ask("GET", "sys/mounts/x/tune").data
+    assert (tuned["max_lease_ttl"], tuned["default_lease_ttl"], tuned["force_no_cache"]) == (7200, 32 * 86400, False)
     assert ask("GET", "sys/mounts/x").data["description"] == "new"
     assert ask("GET", "sys/internal/ui/mounts/team/a/keys/k").data["path"] == "team/a/"
     assert ask("DELETE", "sys/mounts/x").status == ask("DELETE", "sys/mounts/x").status == 204

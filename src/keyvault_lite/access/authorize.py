@@ -23,7 +23,7 @@ from keyvault_lite.model.requests import (
     TrustAnchor,
 )
 from keyvault_lite.model.transit import RotateDueTransitKey
-from keyvault_lite.model.transit_tokens import Login
+from keyvault_lite.model.transit_tokens import Login, RemoveTokens
 
 _ALL: Final = frozenset(Role)
 _ADMIN: Final = frozenset({Role.ADMIN})
@@ -84,6 +84,7 @@ SYSTEM_ONLY: Final[frozenset[type[Request]]] = frozenset(
         RecordMove,
         RecoverAdmin,
         RemoveSlots,
+        RemoveTokens,
         Repair,
         RotateDueKey,
         RotateDueTransitKey,

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from keyvault_lite.model.encoding import decode_base64
 from keyvault_lite.model.identity import AppRoleCredential, Grant, Permission, Role, Service, Setting, Token
 from keyvault_lite.model.names import TokenId
-from keyvault_lite.model.transit_tokens import GRANTS, POLICIES, ROLE_IDS, ROLES, SECRETS, Lease
+from keyvault_lite.model.transit_tokens import GRANTS, KEPT_SECONDS, POLICIES, ROLE_IDS, ROLES, SECRETS, Lease
 
 DEPTH: Final = 16
 """Generations of children."""
@@ -33,6 +33,15 @@ class Secrets(Protocol):
 
     def token_matches(self, token_id: TokenId, secret: str, stored: bytes | None) -> bool:
         """Whether a secret is the one whose keyed digest is stored; None costs the same and is false."""
+
+
+def removable_until(now: int) -> int:
+    """Leased tokens whose end is not after this moment may be removed at `now`.
+
+    Safe because nothing depends on them any more: their own end has passed, which their row says, so that a row that is
+    put back is good for nothing; and of their children none holds, except those who have no parent.
+    """
+    return now - KEPT_SECONDS * 1_000_000
 
 
 def ancestors_live(token: Token, directory: Leases, now: int) -> bool:

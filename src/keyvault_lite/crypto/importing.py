@@ -3,6 +3,8 @@
 Two ways: RSA-OAEP of the material itself, or RSA-OAEP of a fresh AES-256 key and the material under AES key wrap with
 padding (RFC 5649; PKCS #11's CKM_RSA_AES_KEY_WRAP). Every failure is one InvalidCiphertext. Unwrapped material is
 parsed and validated in full before anything is kept: it is the one input that becomes a key.
+
+A public key needs no wrapping; in the Vault dialect it can come alone, and its private key later.
 """
 
 from collections.abc import Mapping
@@ -10,8 +12,9 @@ from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap_with_padding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from keyvault_lite.crypto.container import refusal
 from keyvault_lite.crypto.material import CURVES, Material, adopt, parse_pair
@@ -26,6 +29,12 @@ HASHES: Final[Mapping[str, hashes.HashAlgorithm]] = {
     "SHA512": hashes.SHA512(),
 }
 _AES_KEYS: Final = frozenset({16, 24, 32})
+_ML_DSA: Final[Mapping[int, type]] = {
+    44: mldsa.MLDSA44PublicKey,
+    65: mldsa.MLDSA65PublicKey,
+    87: mldsa.MLDSA87PublicKey,
+}
+_PUBLIC: Final = "-----BEGIN PUBLIC KEY-----"
 
 
 def open_oaep(private: rsa.RSAPrivateKey, wrapped: bytes, digest: str) -> bytes:
@@ -67,16 +76,34 @@ def imported(spec: KeySpec, raw: bytes) -> Material:
         pair = parse_pair(raw)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InvalidRequest("the material is not a private key as PKCS #8 in DER") from None
+    _check_kind(spec, pair.public_key())
+    return adopt(pair)
+
+
+def imported_public(spec: KeySpec, pem: str) -> Material:
+    """Material without a secret, from SubjectPublicKeyInfo in PEM. Raises InvalidRequest."""
+    if not spec.asymmetric:
+        raise InvalidRequest("provided type does not support public_key import")
+    try:
+        # The other block that would be read is PKCS #1, which says nothing of the key's kind.
+        key = load_pem_public_key(pem.encode()) if _PUBLIC in pem else None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if key is None:
+        raise InvalidRequest("the public key is not SubjectPublicKeyInfo in PEM")
+    _check_kind(spec, key)
+    return Material(b"", key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _check_kind(spec: KeySpec, key: object) -> None:
     fits = {
-        KeyType.RSA: lambda: isinstance(pair, rsa.RSAPrivateKey) and pair.key_size == spec.size,
+        KeyType.RSA: lambda: isinstance(key, rsa.RSAPublicKey) and key.key_size == spec.size,
         KeyType.EC: lambda: (
-            isinstance(pair, ec.EllipticCurvePrivateKey) and isinstance(pair.curve, type(CURVES[spec.size or 0]()))
+            isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, type(CURVES[spec.size or 0]()))
         ),
-        KeyType.SECP256K1: lambda: (
-            isinstance(pair, ec.EllipticCurvePrivateKey) and isinstance(pair.curve, ec.SECP256K1)
-        ),
-        KeyType.ED25519: lambda: isinstance(pair, ed25519.Ed25519PrivateKey),
+        KeyType.SECP256K1: lambda: isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256K1),
+        KeyType.ED25519: lambda: isinstance(key, ed25519.Ed25519PublicKey),
+        KeyType.ML_DSA: lambda: isinstance(key, _ML_DSA[spec.size or 0]),
     }.get(spec.type)
     if fits is None or not fits():
         raise InvalidRequest("the material is of another kind than the key")
-    return adopt(pair)

@@ -23,7 +23,7 @@ from keyvault_lite.crypto.algorithms import Signer
 from keyvault_lite.crypto.bundle import Bundle
 from keyvault_lite.crypto.cipher import Cipher
 from keyvault_lite.crypto.container import Frame, KeyBox, Rng, Secret, expand, parse, refusal
-from keyvault_lite.crypto.importing import imported, open_oaep, open_wrapped
+from keyvault_lite.crypto.importing import imported, imported_public, open_oaep, open_wrapped
 from keyvault_lite.crypto.material import Material, generate, load_rsa
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.crypto.sigv4 import AccessKeys
@@ -210,7 +210,13 @@ class Keyring(Secret):
         if spec.purpose is Purpose.TRANSIT:
             place = _id_bytes(version.key_id)
             return TransitVersion(
-                spec, secret, instance_id=self.instance_id, key_id=place, version=version.version, rng=self._rng
+                spec,
+                secret,
+                version.public_key,
+                instance_id=self.instance_id,
+                key_id=place,
+                version=version.version,
+                rng=self._rng,
             )
         if spec.purpose in {Purpose.SIGN, Purpose.MAC}:
             return Signer(spec, secret)
@@ -418,6 +424,10 @@ class Keyring(Secret):
         """The unwrapped bytes as material of that kind, validated. Raises InvalidRequest."""
         material = imported(spec, raw)
         return with_mac_key(spec, material, self._rng) if spec.purpose is Purpose.TRANSIT else material
+
+    def read_public(self, spec: KeySpec, pem: str) -> Material:
+        """A public key as material of a TRANSIT version that has no private key. Raises InvalidRequest."""
+        return with_mac_key(spec, imported_public(spec, pem), self._rng)
 
     def material_digest(self, key_id: KeyId, raw: bytes) -> bytes:
         """Keyed digest that tells whether two imports under a key are the same material; 32 bytes."""

@@ -3,7 +3,7 @@
 What is encrypted here is one container (layer `transit`) right under the version's key: bound to the derivation context
 and the associated data, and committing, unlike a bare AEAD. RSA is plain RSAES-OAEP, which whoever has the public key
 can make outside. Material: HMAC key[32] | key, so that each version MACs with a key of its own; for type `hmac` the key
-itself.
+itself. A version that came as a public key alone has its HMAC key and nothing behind it.
 
 Deriving (RFC 5869): HKDF-SHA256(ikm = key, no salt, info = context), for Ed25519 of seed | public key. In a container
 the context needs no key of its own: HKDF's info has it.
@@ -87,17 +87,26 @@ def public_text(public_key: bytes) -> str:
 class TransitVersion(Secret):
     """The loaded material of one version."""
 
-    __slots__ = ("_convergent", "_convergent_key", "_frame", "_key", "_mac_key", "_pair", "_rng", "_spec")
+    __slots__ = ("_convergent", "_convergent_key", "_frame", "_key", "_mac_key", "_pair", "_public", "_rng", "_spec")
 
     def __init__(
-        self, spec: KeySpec, secret: bytes, *, instance_id: bytes, key_id: bytes, version: int, rng: Rng
+        self,
+        spec: KeySpec,
+        secret: bytes,
+        public_key: bytes | None,
+        *,
+        instance_id: bytes,
+        key_id: bytes,
+        version: int,
+        rng: Rng,
     ) -> None:
         self._spec: Final = spec
         self._rng: Final = rng
         own = spec.type is KeyType.HMAC
         self._mac_key: Final = secret if own else secret[:MAC_KEY]
         self._key: Final = b"" if own else secret[MAC_KEY:]
-        self._pair: Final[Any] = load(self._key) if spec.asymmetric else None
+        self._pair: Final[Any] = load(self._key) if spec.asymmetric and self._key else None
+        self._public: Final[Any] = None if public_key is None else load_der_public_key(public_key)
         aes = spec.type is KeyType.AES
 
         def frame(suite: Any) -> Frame:  # noqa: ANN401
@@ -111,7 +120,7 @@ class TransitVersion(Secret):
 
     def encrypt(self, plaintext: bytes, context: bytes | None, associated: bytes | None, *, convergent: bool) -> bytes:
         """The body of a ciphertext. Raises InvalidRequest for what an RSA key cannot hold."""
-        if self._pair is not None:
+        if self._spec.asymmetric:
             return self._encrypt_rsa(plaintext)
         bound = binding(context, associated)
         if not convergent:
@@ -121,10 +130,10 @@ class TransitVersion(Secret):
         return self._convergent.seal(self._key, bound, plaintext, lambda _: salt)
 
     def _encrypt_rsa(self, plaintext: bytes) -> bytes:
-        pair: rsa.RSAPrivateKey = self._pair
-        if len(plaintext) > pair.key_size // 8 - 66:
+        public: rsa.RSAPublicKey = self._public
+        if len(plaintext) > public.key_size // 8 - 66:
             raise InvalidRequest("failed to RSA encrypt the plaintext: message too long for RSA key size")
-        return pair.public_key().encrypt(plaintext, oaep_plain())
+        return public.encrypt(plaintext, oaep_plain())
 
     def decrypt(
         self, body: bytes, context: bytes | None, associated: bytes | None, *, convergent: bool, foreign: bool
@@ -134,7 +143,7 @@ class TransitVersion(Secret):
         `foreign` says that this version's material was imported: then a body that is not our container may be one that
         the former owner made. It is opened with this version's key alone, which the ciphertext names.
         """
-        if self._pair is not None:
+        if self._spec.asymmetric:
             return self._decrypt_rsa(body)
         frame = self._convergent if convergent else self._frame
         if foreign and not body.startswith(frame.header):
@@ -142,6 +151,8 @@ class TransitVersion(Secret):
         return frame.open(self._key, binding(context, associated), body)
 
     def _decrypt_rsa(self, body: bytes) -> bytes:
+        if self._pair is None:
+            raise InvalidRequest("cannot decrypt ciphertext, key version does not have a private counterpart")
         pair: rsa.RSAPrivateKey = self._pair
         try:
             return pair.decrypt(body, oaep_plain())
@@ -152,14 +163,16 @@ class TransitVersion(Secret):
 
     def sign(self, message: bytes, scheme: Scheme, context: bytes | None) -> tuple[bytes, bytes | None]:
         """A signature, and the raw public key if it is one derived for the context."""
+        if self._pair is None:
+            raise InvalidRequest("requested version for signing does not contain a private part")
         pair = self._pair if context is None else self._derived(context)
         signature = transit_signature.sign(pair, message, scheme)
         return signature, None if context is None else pair.public_key().public_bytes_raw()
 
     def verify(self, message: bytes, signature: bytes, scheme: Scheme, context: bytes | None) -> bool:
         """Whether the signature holds. Raises InvalidRequest for one that does not parse."""
-        pair = self._pair if context is None else self._derived(context)
-        return transit_signature.verify(pair.public_key(), message, signature, scheme)
+        public = self._public if context is None else self._derived(context).public_key()
+        return transit_signature.verify(public, message, signature, scheme)
 
     def derived_public_text(self, context: bytes) -> str:
         """The public key of the Ed25519 pair derived for a context, in base64."""
@@ -180,7 +193,20 @@ class TransitVersion(Secret):
 
     def signing_request(self, template: str | None) -> str:
         """A certificate signing request in PEM. Raises InvalidRequest."""
+        if self._pair is None:
+            raise InvalidRequest("could not create the csr: private key not imported for key version selected")
         return signing_request(self._pair, template)
+
+    # Private keys that come later
+
+    @property
+    def is_public_only(self) -> bool:
+        """Whether it is of a key pair whose private key is not here."""
+        return self._spec.asymmetric and self._pair is None
+
+    def completed(self, material: Material) -> Material:
+        """This version's material with the private key of other material for the same public key; it MACs as before."""
+        return Material(self._mac_key + material.secret[MAC_KEY:], material.public_key)
 
 
 def derive(key: bytes, context: bytes, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What the vault does by itself: rotate keys whose period has passed, erase what is due, forget expired replies.
+"""What the vault does by itself: rotate keys whose period has passed, erase what is due, forget what has expired.
 
 Everything that changes anything passes `Engine.perform` like any other request, and is recorded.
 """
@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+from keyvault_lite.access.leases import removable_until
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.model.errors import KeyVaultError
@@ -17,11 +18,16 @@ from keyvault_lite.model.keys import Key, KeyStatus, Purpose
 from keyvault_lite.model.names import KeyId, KeyRef
 from keyvault_lite.model.requests import EraseDueKey, Origin, Request, RotateDueKey
 from keyvault_lite.model.transit import RotateDueTransitKey
+from keyvault_lite.model.transit_tokens import RemoveTokens
 from keyvault_lite.observe import logger
 
 PERIOD_SECONDS: Final = 30.0
 ROWS_SECONDS: Final = 60.0
 LOG_SECONDS: Final = 24 * 3600.0
+TOKENS_AT_ONCE: Final = 128
+"""How many tokens one entry removes: whoever writes meanwhile waits for it."""
+MAX_TOKENS: Final = 32 * TOKENS_AT_ONCE
+"""How many a round removes: what is left comes with the next, and more than a hundred can be made each second."""
 MAX_DRIFT_SECONDS: Final = 600.0
 """How far wall and monotonic clock may part before irreversible timed work stops."""
 
@@ -35,6 +41,7 @@ class Jobs:
         self._engine = engine
         self._ledger = ledger
         self._forgotten: set[KeyId] = set()
+        self._warned = False
         self._rows_read = time.monotonic()
         self._log_read = float("-inf")
         self._clocks_apart = time.time() - time.monotonic()
@@ -77,7 +84,17 @@ class Jobs:
         await self._perform_each(_rotation(key) for key in keys if _rotation_due(key, now))
         if self._clock_is_steady():
             await self._perform_each(EraseDueKey(KeyRef(key.id)) for key in keys if _erasure_due(key, now))
+            await self._perform_each(await self._engine.in_background(lambda: self._removals(now)))
         await self._engine.in_background(self._ledger.forget_replies)
+
+    def _removals(self, now: int) -> list[RemoveTokens]:
+        """Requests that remove leased tokens past their end, the oldest first and not too many."""
+        due = [one.id for one in self._ledger.snapshot().leased_until(removable_until(now))[:MAX_TOKENS]]
+        if due and not self._ledger.may_forget_tokens():
+            if not self._warned:
+                log.warning("tokens past their end stay: this role may not delete from tokens (docs/postgresql.md)")
+            self._warned, due = True, []
+        return [RemoveTokens(tuple(due[at : at + TOKENS_AT_ONCE])) for at in range(0, len(due), TOKENS_AT_ONCE)]
 
     async def _forget_erased(self) -> None:
         """What was erased, by whichever process, goes from this one's memory and from the write-ahead log."""

@@ -16,6 +16,7 @@ from keyvault_lite.engine import (
 from keyvault_lite.engine.scene import Handler
 from keyvault_lite.model.requests import KeyRequest, Request
 from keyvault_lite.model.transit import (
+    AEAD,
     CreateTransitKey,
     ListTransitKeys,
     ReadTransitKey,
@@ -54,10 +55,10 @@ QUICK: Final[frozenset[type[Request]]] = frozenset(
 
 
 def key_to_make(request: Request) -> CreateTransitKey | None:
-    """What to make for a request whose key is missing, if that is how the dialect has it."""
+    """What to make for a request whose key is missing, if that is how the dialect has it: symmetric keys only."""
     if isinstance(request, TransitBatch):
         return next((key_to_make(item) for item in request.items if isinstance(item, KeyRequest)), None)
-    if not isinstance(request, TransitEncrypt):
+    if not isinstance(request, TransitEncrypt) or request.made_spec.type not in AEAD:
         return None
     mount, name = mount_and_name(request.key)
     return CreateTransitKey(mount=mount, name=name, spec=request.made_spec, rules=request.made_rules, upsert=True)

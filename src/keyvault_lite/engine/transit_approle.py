@@ -12,10 +12,10 @@ from keyvault_lite.crypto.credentials import new_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_tokens import bounded, facts, issue
 from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.model.encoding import encode_base64
+from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.identity import Role, Service, Setting
-from keyvault_lite.model.names import ServiceId, is_name, new_id
+from keyvault_lite.model.names import ServiceId, TokenId, is_name, new_id
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit_tokens import (
     DEFAULT_POLICY,
@@ -33,6 +33,9 @@ from keyvault_lite.model.transit_tokens import (
     Login,
     NewSecretId,
     ReadRole,
+    ReadSecretId,
+    SecretFacts,
+    SecretRequest,
     SetRoleId,
     WriteRole,
 )
@@ -132,7 +135,8 @@ def create_secret(request: CreateSecretId, scene: Scene) -> Done:
     """A secret of the role; its keyed digest is kept."""
     role = _role(request.role, scene)
     accessor, secret = scene.once("secret", (), new_token)
-    ttl, uses = role["secret_id_ttl"], role["secret_id_uses"]
+    ttl = _within(request.ttl, role["secret_id_ttl"], "ttl cannot be longer than the role's secret_id_ttl")
+    uses = _within(request.uses, role["secret_id_uses"], "num_uses cannot be higher than the role's secret_id_num_uses")
     kept = Setting(
         f"{SECRETS}{request.role}/{accessor}",
         {
@@ -140,10 +144,46 @@ def create_secret(request: CreateSecretId, scene: Scene) -> Done:
             "expires_at": scene.now + ttl * _SECOND if ttl else None,
             "uses": uses,
             "created_at": scene.now,
+            "meta": dict(request.meta),
         },
     )
     result = NewSecretId(f"{accessor}{SEPARATOR}{secret}", accessor, ttl, uses)
     return Done(result, Change(settings=(kept,)), subject=role["service"])
+
+
+def _within(asked: int | None, most: int, refusal: str) -> int:
+    """What was asked for, or what the role has; 0 is without end."""
+    if asked is None:
+        return most
+    if most and not 0 < asked <= most:
+        raise InvalidRequest(refusal)
+    return asked
+
+
+def _secret(request: SecretRequest, scene: Scene) -> Setting | None:
+    """The setting of the secret that a request names, also of one past its end."""
+    accessor, secret = request.accessor, ""
+    if request.secret_id:
+        accessor, _, secret = request.secret_id.partition(SEPARATOR)
+    found = scene.state.setting(f"{SECRETS}{request.role}/{accessor}")
+    value = None if found is None else found.value
+    if request.secret_id:
+        digest = None if value is None else decode_base64(value["digest"])
+        if not scene.keyring.token_matches(TokenId(accessor), secret, digest):
+            return None
+    return None if value is None else found
+
+
+def read_secret(request: ReadSecretId, scene: Scene) -> Done:
+    """What is kept of a secret: never the secret."""
+    role = _role(request.role, scene)
+    found = _secret(request, scene)
+    kept = None if found is None else found.value
+    if found is None or kept is None or (kept["expires_at"] is not None and kept["expires_at"] <= scene.now):
+        return Done(None, subject=role["service"])
+    accessor = found.name.rpartition("/")[2]
+    facts = SecretFacts(accessor, kept["created_at"], kept["expires_at"], kept["uses"], kept.get("meta", {}))
+    return Done(facts, subject=role["service"])
 
 
 def list_secrets(request: ListSecretIds, scene: Scene) -> Done:
@@ -155,12 +195,14 @@ def list_secrets(request: ListSecretIds, scene: Scene) -> Done:
 
 
 def destroy_secret(request: DestroySecretId, scene: Scene) -> Done:
-    """The end of a secret."""
+    """The end of a secret; one that is named by itself and is no more is none either."""
     role = _role(request.role, scene)
-    name = f"{SECRETS}{request.role}/{request.accessor}"
-    if scene.state.setting(name) is None:
+    found = _secret(request, scene)
+    if found is None:
+        if request.secret_id:
+            return Done(None, subject=role["service"])
         raise NotFound("no such secret")
-    return Done(None, Change(settings=(Setting(name, None),)), subject=role["service"])
+    return Done(None, Change(settings=(Setting(found.name, None),)), subject=role["service"])
 
 
 def login(_request: Login, scene: Scene) -> Done:
@@ -168,6 +210,8 @@ def login(_request: Login, scene: Scene) -> Done:
     role_name, _, accessor = (scene.principal.login or "").partition("/")
     role = _role(role_name, scene)
     ttl, most, warnings = bounded(role["token_ttl"] or None, max_ttl=role["token_max_ttl"], period=role["token_period"])
+    kept = scene.state.setting(f"{SECRETS}{role_name}/{accessor}")
+    meta = {} if kept is None or kept.value is None else kept.value.get("meta", {})
     lease = Lease(
         ttl=ttl,
         max_ttl=most,
@@ -175,20 +219,19 @@ def login(_request: Login, scene: Scene) -> Done:
         display_name="approle",
         path="auth/approle/login",
         policies=tuple(sorted({DEFAULT_POLICY, *role["policies"]})),
-        meta={"role_name": role_name},
+        meta={**meta, "role_name": role_name},
     )
     token, text = issue(scene.principal.service_id, lease, scene, parent=None)
-    used = _used(f"{SECRETS}{role_name}/{accessor}", scene)
+    used = _used(kept)
     return Done(Issued(facts(token, scene), text, warnings), Change(tokens=(token,), settings=used))
 
 
-def _used(name: str, scene: Scene) -> tuple[Setting, ...]:
+def _used(found: Setting | None) -> tuple[Setting, ...]:
     """The secret with one use less, if its uses are counted: gone after the last."""
-    found = scene.state.setting(name)
     if found is None or found.value is None or not found.value["uses"]:
         return ()
     left = found.value["uses"] - 1
-    return (Setting(name, {**found.value, "uses": left} if left else None),)
+    return (Setting(found.name, {**found.value, "uses": left} if left else None),)
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
@@ -199,6 +242,7 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     ListSecretIds: list_secrets,
     Login: login,
     ReadRole: read,
+    ReadSecretId: read_secret,
     SetRoleId: set_role_id,
     WriteRole: write,
 }

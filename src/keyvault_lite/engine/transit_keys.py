@@ -53,7 +53,11 @@ def replaced(key: Key, rules: Rules, **changes: object) -> Key:
 
 
 def _rotates_at(rules: Rules, now: int) -> int | None:
-    return now + rules.rotate_seconds * _SECOND if rules.rotate_seconds else None
+    return now + rules.rotate_seconds * _SECOND if rules.rotate_seconds and _may_rotate(rules) else None
+
+
+def _may_rotate(rules: Rules) -> bool:
+    return rules.imported_rotation or not rules.imported
 
 
 def taken_name(scene: Scene, mount: str, name: str) -> tuple[Key | None, tuple[Key, ...]]:
@@ -180,7 +184,7 @@ def _check_minima(rules: Rules) -> None:
 def rotate(_: RotateTransitKey, scene: Scene) -> Done:
     """A new version, the newest from now on."""
     key, rules = usable(scene)
-    if rules.imported and not rules.imported_rotation:
+    if not _may_rotate(rules):
         raise InvalidRequest("imported key does not allow rotation within the vault")
     return _rotated(key, rules, scene)
 
@@ -188,7 +192,7 @@ def rotate(_: RotateTransitKey, scene: Scene) -> Done:
 def rotate_due(_: RotateDueTransitKey, scene: Scene) -> Done:
     """As `rotate`, if the key's period has passed."""
     key, rules = usable(scene)
-    if key.rotate_at is None or key.rotate_at > scene.now:
+    if key.rotate_at is None or key.rotate_at > scene.now or not _may_rotate(rules):
         raise Conflict("the key is not due")
     return _rotated(key, rules, scene)
 
@@ -197,8 +201,10 @@ def _rotated(key: Key, rules: Rules, scene: Scene) -> Done:
     number = len(key.versions) + 1
     material = scene.once("material", (), lambda: scene.keyring.generate(key.spec))
     newest = scene.keyring.wrap(material, key.spec, key_id=key.id, version=number, created_at=scene.now)
-    after = extended(key, rules, newest, scene)
-    return Done(shown(after, rules), Change(keys=(after,)), key_version=number)
+    # From here on its versions are made here: an imported key that was rotated takes no imported versions any more.
+    own = replace(rules, imported=False)
+    after = replaced(extended(key, own, newest, scene), own)
+    return Done(shown(after, own), Change(keys=(after,)), key_version=number)
 
 
 def extended(key: Key, rules: Rules, newest: KeyVersion, scene: Scene) -> Key:
@@ -266,7 +272,7 @@ def restore(_: RestoreTransitKey, scene: Scene) -> Done:
 
 def export(request: ExportPublicKeys, scene: Scene) -> Done:
     """The public keys of all versions shown, of the newest, or of the one named."""
-    key, rules = present(scene)
+    key, rules = usable(scene)
     if not key.spec.asymmetric:
         raise InvalidRequest(f"unknown key type {key.spec.word} for export type public-key")
     found = shown(key, rules)

@@ -60,7 +60,7 @@ def protecting(key: Key, rules: Rules, number: int, *, what: str) -> KeyVersion:
         raise InvalidRequest(f"requested version for {what} is higher than the latest key version")
     if number < max(rules.min_encryption, rules.min_decryption):
         raise InvalidRequest(f"requested version for {what} is less than the minimum encryption key version")
-    return _sound(version)
+    return sound(version)
 
 
 def processing(key: Key, rules: Rules, number: int, *, what: str) -> KeyVersion:
@@ -70,10 +70,11 @@ def processing(key: Key, rules: Rules, number: int, *, what: str) -> KeyVersion:
         raise InvalidRequest(f"invalid {what}: version is too new")
     if version.version < rules.min_decryption:
         raise InvalidRequest("ciphertext or signature version is disallowed by policy (too old)")
-    return _sound(version)
+    return sound(version)
 
 
-def _sound(version: KeyVersion) -> KeyVersion:
+def sound(version: KeyVersion) -> KeyVersion:
+    """The version, if it may be used at all. Raises InvalidState."""
     # A version that the caller names may protect though it is DEPRECATED; REVOKED and DESTROYED do nothing here either.
     if version.status not in MAY_PROCESS:
         raise InvalidState(f"the version is {version.status}")

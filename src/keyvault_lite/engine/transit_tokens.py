@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.access.authorize import ROLE_REFUSAL
-from keyvault_lite.access.leases import ancestors_live
+from keyvault_lite.access.leases import ancestors_live, removable_until
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.model.errors import Forbidden, InvalidRequest
+from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest
 from keyvault_lite.model.identity import Role, Service, Token, TokenKind
 from keyvault_lite.model.names import ServiceId, TokenId
 from keyvault_lite.model.requests import Request
@@ -23,6 +23,7 @@ from keyvault_lite.model.transit_tokens import (
     Issued,
     Lease,
     ReadToken,
+    RemoveTokens,
     RevokeToken,
     TokenFacts,
     TokenRequest,
@@ -43,6 +44,14 @@ def own_token(scene: Scene) -> Token:
 
 def named_token(request: TokenRequest, scene: Scene) -> Token:
     """The token that a request is about, if the caller may know of it: its own and their children, for an ADMIN any."""
+    token = _live_token(request, scene)
+    if token is None:
+        raise InvalidRequest(BAD_TOKEN)
+    return token
+
+
+def _live_token(request: TokenRequest, scene: Scene) -> Token | None:
+    """As `named_token`; None for one that does not hold any more or never was."""
     if request.token is not None:
         parsed = parse_token(request.token)
         token = None if parsed is None else scene.state.token(parsed[0])
@@ -56,10 +65,15 @@ def named_token(request: TokenRequest, scene: Scene) -> Token:
     mine = token is not None and _descends(token, scene)
     if scene.principal.role is not Role.ADMIN and not mine:
         raise Forbidden(ROLE_REFUSAL)
-    live = token is not None and token.ended_at is None and ancestors_live(token, scene.state, scene.now)
-    if token is None or not live or token.kind is TokenKind.AWS:
-        raise InvalidRequest(BAD_TOKEN)
+    if token is None or token.kind is TokenKind.AWS or not _is_live(token, scene):
+        return None
     return token
+
+
+def _is_live(token: Token, scene: Scene) -> bool:
+    """Whether a token still holds: one that does not is gone for good, and nobody brings it back."""
+    past = token.expires_at is not None and token.expires_at <= scene.now
+    return token.ended_at is None and not past and ancestors_live(token, scene.state, scene.now)
 
 
 def _descends(token: Token, scene: Scene) -> bool:
@@ -96,7 +110,9 @@ def facts(token: Token, scene: Scene) -> TokenFacts:
 
 def read(request: ReadToken, scene: Scene) -> Done:
     """A token's facts."""
-    token = named_token(request, scene)
+    token = _live_token(request, scene)
+    if token is None:
+        raise InvalidRequest(BAD_TOKEN) if request.token is None else Forbidden(BAD_TOKEN)
     return Done(facts(token, scene), subject=token.service_id)
 
 
@@ -193,16 +209,33 @@ def extend(request: ExtendToken, scene: Scene) -> Done:
 
 def revoke(request: RevokeToken, scene: Scene) -> Done:
     """The end of a token; its children end with it, as every use of them asks for their parents."""
-    token = named_token(request, scene)
+    token = named_token(request, scene) if request.token is None else _live_token(request, scene)
+    if token is None:
+        return Done(None)  # as was asked for, and whoever revokes at the end of its work is not told of a failure
     if token.kind is TokenKind.NATIVE:
         raise InvalidRequest("the token of a service ends when the service is given a new one, or deactivated")
     ended = replace(token, ended_at=scene.now)
     return Done(None, Change(tokens=(ended,)), subject=token.service_id)
 
 
+def remove(request: RemoveTokens, scene: Scene) -> Done:
+    """Delete what is left of leased tokens past their end."""
+    until = removable_until(scene.now)
+    found = (scene.state.token(token_id) for token_id in request.tokens)
+    gone = tuple(
+        one.id
+        for one in found
+        if one is not None and one.kind is TokenKind.LEASED and one.expires_at is not None and one.expires_at <= until
+    )
+    if not gone:
+        raise Conflict("none of these tokens is to be removed")
+    return Done(len(gone), Change(gone_tokens=gone), comment=f"{len(gone)} leased tokens past their end")
+
+
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     CreateToken: create,
     ExtendToken: extend,
     ReadToken: read,
+    RemoveTokens: remove,
     RevokeToken: revoke,
 }

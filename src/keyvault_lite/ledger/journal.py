@@ -8,6 +8,7 @@ COMMIT has succeeded, and nothing is signed before: what may be rolled back must
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.audit import checkpoint
@@ -24,10 +25,10 @@ from keyvault_lite.ledger.records import read_reply
 from keyvault_lite.ledger.retention import end_of, holds_entry, leaves_between, newest_segment
 from keyvault_lite.ledger.rows import read_rows, row_is_genuine
 from keyvault_lite.ledger.schema import FORMATS
-from keyvault_lite.ledger.state import State, StateTree
+from keyvault_lite.ledger.state import State, StateTree, row_key
 from keyvault_lite.ledger.store import BUSY_SECONDS, Database
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
-from keyvault_lite.model.names import ServiceId
+from keyvault_lite.model.names import ServiceId, TokenId
 
 log = logging.getLogger("keyvault_lite.ledger")
 
@@ -361,7 +362,7 @@ class Journal:
                 )
             if at_once and head.size - old.size > CHUNK:
                 raise AuditUnavailable("much has to be read first")
-            hashes = self._adopt(head, head_row[-1])
+            hashes = self._adopt(head, head_row[-1], at_once=at_once)
         self.suspect = False
         if mark != self._anchored:
             self._check_extends(mark, old, hashes)
@@ -382,7 +383,7 @@ class Journal:
         if held != mark.hash:
             raise IntegrityViolation(PUT_BACK)
 
-    def _adopt(self, head: Head, mac: bytes) -> list[bytes]:
+    def _adopt(self, head: Head, mac: bytes, *, at_once: bool) -> list[bytes]:
         """Take in a head that another process has written. Returns the hashes of the entries that are new here."""
         old, tiles = self.head, self.known.tiles.copy()
         position = Position(old.size, old.hash, old.epoch, old.timestamp, old.state_seq, None)
@@ -408,15 +409,26 @@ class Journal:
             news = read_rows(self._connection, self._authority, newer_than=old.state_seq, known=self.state.key_record)
             for key, row_mac in news.macs.items():
                 self.tree.put(key, row_mac)
+            gone: tuple[TokenId, ...] = ()
+            if self.tree.root() != head.state_root:
+                gone = self._deleted(head.timestamp, at_once=at_once)
+                self.tree.remove(row_key("tokens", (one,)) for one in gone)
             # The root decides: an old row put back, or a new one left out, is not the state the log commits to.
             if news.findings or self.tree.root() != head.state_root or found.state_root != head.state_root:
                 self.tree.rollback()
                 raise IntegrityViolation("the stored state is not the one the log commits to")
             self.tree.accept()
-            self.state.apply(news.change)
+            self.state.apply(replace(news.change, gone_tokens=gone))
         self.known = Known(head, mac, tiles, self.known.checkpoint)
         self.state.sequence = head.state_seq
         return hashes
+
+    def _deleted(self, now: int, *, at_once: bool) -> tuple[TokenId, ...]:
+        """The leased tokens past their end whose rows are there no more; any other row that is missing stays missed."""
+        if at_once:
+            raise AuditUnavailable("all tokens have to be compared first")
+        stored = {row[0] for row in self._connection.execute(statements.TOKEN_IDS)}
+        return tuple(one.id for one in self.state.leased_until(now) if one.id not in stored)
 
     # Telling the world
 

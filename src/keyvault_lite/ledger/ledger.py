@@ -325,6 +325,11 @@ class Ledger:
         """Whether this is the one of all processes on this database that does the timed work."""
         return self._database.leads()
 
+    def may_forget_tokens(self) -> bool:
+        """Whether the database lets this process delete the rows of tokens past their end."""
+        with self._reading() as connection:
+            return self._database.may_forget_tokens(connection)
+
     def forget_replies(self) -> None:
         """Delete kept replies that have expired. Blocks."""
         self._journal.forget_replies(self.now())

@@ -12,7 +12,7 @@ from keyvault_lite.model.evidence import Draft
 from keyvault_lite.model.identity import Service, Setting, Token
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import Key, KeyName
-from keyvault_lite.model.names import ServiceId
+from keyvault_lite.model.names import ServiceId, TokenId
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Change:
     settings: tuple[Setting, ...] = ()
     gone_names: tuple[KeyName, ...] = ()
     """Names whose rows become tombstones although no key is known to have them."""
+    gone_tokens: tuple[TokenId, ...] = ()
+    """Leased tokens past their end, whose rows are deleted."""
     lost_replies: tuple[str, ...] = ()
     """Kept replies that do not verify and are deleted, by `service id/key digest in hexadecimal`."""
     archived: Segment | None = None

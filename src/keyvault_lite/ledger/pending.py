@@ -172,6 +172,7 @@ class Pending:
             mac = self._authority.row_mac(table, key, self._size, values)
             self._tree.put(row_key(table, key), mac)
             self._rows.append((table, (*values, self._size, mac)))
+        self._tree.remove(row_key("tokens", (gone,)) for gone in change.gone_tokens)
         self._changes.append(change)
         self._state.apply(change)
         self._state.sequence = self._state_seq = self._size
@@ -198,6 +199,7 @@ class Pending:
                 connection.execute(statements.UPSERT[table], row)
             for change in self._changes:
                 connection.executemany(statements.LOSE_REPLY, [(lost,) for lost in change.lost_replies])
+                connection.executemany(statements.FORGET_TOKEN, [(gone,) for gone in change.gone_tokens])
             appended = store.append(connection, self._entries)
             if self._full_tiles:
                 connection.executemany(statements.PUT_TILE, self._full_tiles)

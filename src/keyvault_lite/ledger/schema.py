@@ -201,11 +201,20 @@ tiles: Final = sa.Table(
 TABLES: Final = (*(str(table.name) for table in reversed(metadata.sorted_tables)), "alembic_version")
 """All tables of a vault, in the order in which foreign keys let them be removed."""
 NEVER_DELETED: Final = (audit_logs, keys, key_versions, key_names, services, tokens, keyring_slots, settings)
+DELETED_ONLY: Final[Mapping[str, tuple[str, str]]] = {"tokens": ("kind", "leased")}
+"""Of which rows the guard of a table lets deletions pass, by a column and its value."""
+
+
+def _refused_rows(table: str) -> str:
+    column, value = DELETED_ONLY.get(table, ("", ""))
+    return f"WHEN OLD.{column} <> '{value}' " if column else ""
+
+
 TRIGGERS: Final[Mapping[str, str]] = {
     # Honest mistakes are stopped here; a forger drops the triggers and is found by hashes and MACs.
     **{
         f"{table.name}_no_delete": f"CREATE TRIGGER {table.name}_no_delete BEFORE DELETE ON {table.name} "
-        f"BEGIN SELECT RAISE(ABORT, 'rows of {table.name} are never deleted'); END"
+        f"{_refused_rows(table.name)}BEGIN SELECT RAISE(ABORT, 'rows of {table.name} are never deleted'); END"
         for table in NEVER_DELETED
     },
     "audit_logs_no_update": "CREATE TRIGGER audit_logs_no_update BEFORE UPDATE ON audit_logs "

@@ -173,6 +173,10 @@ class SqliteDatabase:
             taken += connection.execute(statements.append(len(rows)), values).rowcount
         return Count(taken)
 
+    def may_forget_tokens(self, _connection: driver.Connection) -> bool:
+        """See Store."""
+        return True
+
     def forget_entries(self, connection: driver.Connection, first: int, last: int) -> None:
         """See Store.
 

@@ -9,7 +9,7 @@ repetition and never an answer.
 import hashlib
 from bisect import bisect_right, insort
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import cache
 from struct import Struct
 from typing import Final
@@ -59,7 +59,7 @@ class State:
         self._services: MutableMapping[ServiceId, Service] = {}
         self._service_names: MutableMapping[str, ServiceId] = {}
         self._service_order: list[Place] = []
-        self._tokens: MutableMapping[TokenId, Token] = {}
+        self._tokens: MutableMapping[TokenId, Token | None] = {}
         self._native_tokens: MutableMapping[ServiceId, TokenId] = {}
         self._slots: MutableMapping[str, Slot] = {}
         self._settings: MutableMapping[str, Setting] = {}
@@ -130,7 +130,14 @@ class State:
 
     def tokens_of(self, service_id: ServiceId) -> list[Token]:
         """Every token of a service, of any kind, that has not ended."""
-        return [one for one in list(self._tokens.values()) if one.service_id == service_id and one.ended_at is None]
+        found = [one for one in list(self._tokens.values()) if one is not None and one.service_id == service_id]
+        return [one for one in found if one.ended_at is None]
+
+    def leased_until(self, moment: int) -> list[Token]:
+        """Every leased token whose end is not after a moment, the earliest end first."""
+        leased = (one for one in list(self._tokens.values()) if one is not None and one.kind is TokenKind.LEASED)
+        ended = ((one.expires_at, one.id, one) for one in leased if one.expires_at is not None)
+        return [one for _, _, one in sorted(end for end in ended if end[0] <= moment)]
 
     def reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
         """The kept reply to the Idempotency-Key of that digest."""
@@ -159,10 +166,15 @@ class State:
             self._tokens[token.id] = token
             if token.kind is TokenKind.NATIVE and token.ended_at is None:
                 self._native_tokens[token.service_id] = token.id
+        for gone in change.gone_tokens:
+            self._drop_token(gone)
         for slot in change.slots:
             self._slots[slot.id] = slot
         for setting in change.settings:
             self._settings[setting.name] = setting
+
+    def _drop_token(self, token_id: TokenId) -> None:
+        self._tokens.pop(token_id, None)
 
     def _put_key(self, key: Key) -> None:
         old = self._keys.get(key.id)
@@ -209,6 +221,9 @@ class Overlay(State):
             self._service_order = list(self._service_order)
         super().apply(change)
 
+    def _drop_token(self, token_id: TokenId) -> None:
+        self._tokens[token_id] = None  # what stands below must not show through
+
 
 class StateTree:
     """The root over all row MACs: 4 096 buckets by hashed row key, then one hash. Belongs to the committer thread.
@@ -232,6 +247,19 @@ class StateTree:
         index = self._place(row_key, mac)
         self._digests[index] = encode(_bucket_digest(self._buckets[index]))
 
+    def remove(self, row_keys: Iterable[bytes]) -> None:
+        """Note that rows are gone. As `put` it takes effect at once and can be undone."""
+        touched = set()
+        for row_key in row_keys:
+            index = _bucket_of(row_key)
+            before = self._buckets[index].pop(row_key, None)
+            if before is not None:
+                self._undo.append((index, row_key, before))
+                self.count -= 1
+                touched.add(index)
+        for index in touched:
+            self._digests[index] = encode(_bucket_digest(self._buckets[index]))
+
     def load(self, rows: Mapping[bytes, bytes]) -> None:
         """Note many rows at once, none of them to be rolled back."""
         touched = {self._place(row_key, mac) for row_key, mac in rows.items()}
@@ -240,8 +268,7 @@ class StateTree:
         self._undo.clear()
 
     def _place(self, row_key: bytes, mac: bytes) -> int:
-        digest = hashlib.sha256(row_key).digest()
-        index = digest[0] << 4 | digest[1] >> 4
+        index = _bucket_of(row_key)
         bucket = self._buckets[index]
         before = bucket.get(row_key)
         self._undo.append((index, row_key, before))
@@ -255,11 +282,11 @@ class StateTree:
         return hashlib.sha256(list_head(len(values)) + b"".join(values)).digest()
 
     def accept(self) -> None:
-        """Keep what was put since the last `accept` or `rollback`."""
+        """Keep what was put and removed since the last `accept` or `rollback`."""
         self._undo.clear()
 
     def rollback(self) -> None:
-        """Undo what was put since the last `accept` or `rollback`."""
+        """Undo what was put and removed since the last `accept` or `rollback`."""
         touched = set()
         for index, row_key, before in reversed(self._undo):
             touched.add(index)
@@ -267,6 +294,7 @@ class StateTree:
                 del self._buckets[index][row_key]
                 self.count -= 1
             else:
+                self.count += row_key not in self._buckets[index]
                 self._buckets[index][row_key] = before
         for index in touched:
             self._digests[index] = encode(_bucket_digest(self._buckets[index]))
@@ -276,6 +304,11 @@ class StateTree:
         """The keys of rows whose MAC is another one here, or that are on one side only."""
         mine = {row_key: mac for bucket in self._buckets for row_key, mac in bucket.items()}
         return {row_key for row_key, _ in mine.items() ^ macs.items()}
+
+
+def _bucket_of(row_key: bytes) -> int:
+    digest = hashlib.sha256(row_key).digest()
+    return digest[0] << 4 | digest[1] >> 4
 
 
 def row_key(table: str, key: tuple[Value, ...]) -> bytes:

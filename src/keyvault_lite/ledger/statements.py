@@ -59,6 +59,9 @@ SELECT: Final = {name: _select(form) for name, form in FORMATS.items()}
 FIND_REPLY: Final = SELECT["idempotency_replies"] + " WHERE service_id = ? AND key_digest = ?"
 ENTRY_HASH: Final = "SELECT hash FROM audit_logs WHERE id = ?"
 LOSE_REPLY: Final = "DELETE FROM idempotency_replies WHERE service_id || '/' || lower(hex(key_digest)) = ?"
+FORGET_TOKEN: Final = "DELETE FROM tokens WHERE id = ?"  # noqa: S105  (no token)
+"""Of one past its end, and only in the transaction that records it."""
+TOKEN_IDS: Final = "SELECT id FROM tokens"  # noqa: S105
 FORGET_REPLIES: Final = "DELETE FROM idempotency_replies WHERE expires_at < ?"
 FORGET_ENTRIES: Final = "DELETE FROM audit_logs WHERE id BETWEEN ? AND ?"
 """Of entries that were archived, and only in the transaction that records it; see ledger/retention.py."""

@@ -35,6 +35,9 @@ class Store(Protocol):
     def append(self, connection: driver.Connection, entries: Sequence[Row]) -> Taken:
         """Append entries to the log."""
 
+    def may_forget_tokens(self, connection: driver.Connection) -> bool:
+        """Whether this process may delete rows of tokens."""
+
     def forget_entries(self, connection: driver.Connection, first: int, last: int) -> None:
         """Delete what was archived, in the open transaction that also writes its record. The log begins with `first`.
 

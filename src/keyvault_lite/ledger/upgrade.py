@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from keyvault_lite.ledger import driver
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The revision this version works with."""
-OLDER: Final[frozenset[str]] = frozenset()
+OLDER: Final = frozenset({"0001"})
 """The revisions it can bring up to date."""
 
 

@@ -64,6 +64,8 @@ class Action(StrEnum):
     TOKEN_CREATE = "token_create"  # noqa: S105  (as above)
     TOKEN_EXTEND = "token_extend"  # noqa: S105
     TOKEN_READ = "token_read"  # noqa: S105
+    TOKEN_REMOVE = "token_remove"  # noqa: S105
+    """Leased tokens past their end are removed, by the vault itself."""
     TOKEN_REVOKE = "token_revoke"  # noqa: S105
 
 

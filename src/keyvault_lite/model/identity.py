@@ -68,7 +68,8 @@ class Token:
     expires_at: int | None = None
     parent: TokenId | None = None
     ended_at: int | None = None
-    """When it was renewed or revoked. An ended token stays as a tombstone, so its row cannot be put back unseen."""
+    """When it was renewed or revoked. An ended token stays as a tombstone, so its row cannot be put back unseen; a
+    leased one until its lease would have ended."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """What a dialect keeps of the token."""
 

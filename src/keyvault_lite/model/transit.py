@@ -25,6 +25,7 @@ MAX_TRANSIT_RANDOM: Final = 128 * 1024
 MIN_ROTATION_SECONDS: Final = 3600
 MAX_ROTATION_SECONDS: Final = 3650 * 24 * 3600
 MAX_CHAIN: Final = 64 * 1024
+MAX_PUBLIC_KEY: Final = 16 * 1024
 CERTIFICATES: Final = "vault.certificates"
 """Under which a version's certificate chain stands in its attributes."""
 IMPORT_DIGESTS: Final = ("SHA1", "SHA224", "SHA256", "SHA384", "SHA512")
@@ -279,21 +280,38 @@ class RestoreTransitKey(KeyRequest):
 
 @dataclass(frozen=True, slots=True)
 class ImportTransitKey(MountRequest):
-    """Make a key of wrapped material, or a further version of an imported key. Answers TransitKey."""
+    """Make a key of wrapped material or of a public key alone, or a version of an imported key. Answers TransitKey."""
 
     action = Action.IMPORT
     name: str
     wrapped: bytes = field(default=b"", repr=False)
+    public_key: str = ""
+    """In PEM; looked at if nothing is wrapped."""
     digest: str = "SHA256"
     """Of the OAEP padding."""
     spec: KeySpec = SPECS[DEFAULT_TYPE]
     rules: Rules = field(default_factory=Rules)
     further: bool = False
+    version: int | None = None
+    """Of `further`: the version that came as a public key alone and is given its private key."""
 
     def __post_init__(self) -> None:
         check_rules(self.spec, self.rules)
-        if self.digest not in IMPORT_DIGESTS:
+        if self.wrapped and self.digest not in IMPORT_DIGESTS:
             raise InvalidRequest(f"hash_function is one of {', '.join(IMPORT_DIGESTS)}")
+        if self.rules.rotate_seconds and not self.rules.imported_rotation:
+            raise InvalidRequest("allow_rotation must be set to true if auto-rotation is enabled")
+        if not self.wrapped:
+            self._check_public()
+
+    def _check_public(self) -> None:
+        if not self.public_key:
+            raise InvalidRequest("the ciphertext or the public_key is missing")
+        if len(self.public_key) > MAX_PUBLIC_KEY:
+            raise TooLarge("a public key is at most 16 KiB")
+        if self.rules.derived and self.spec.type is KeyType.ED25519:
+            # What a derived key is derived from is the private key.
+            raise InvalidRequest("a derived key cannot be imported by its public key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +340,7 @@ class RefuseExport(KeyRequest):
 
 @dataclass(frozen=True, slots=True)
 class RequestCertificate(KeyRequest):
-    """A certificate signing request signed by the key, after a template if one is given. Answers PEM text."""
+    """A certificate signing request signed by the key, after a template if one is given. Answers kind and PEM text."""
 
     action = Action.SIGN
     template: str | None = None

@@ -13,12 +13,17 @@ from typing import Any, Final, Self
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Token
+from keyvault_lite.model.names import TokenId
 from keyvault_lite.model.requests import Request
 
 ATTRIBUTE: Final = "vault"
 DEFAULT_TTL: Final = 32 * 24 * 3600
 """Seconds; also the longest, as both products have it."""
+KEPT_SECONDS: Final = 24 * 3600
+"""For how long a token past its end is kept, so that whoever comes with it is still known in the log."""
 MAX_TTL: Final = 10 * 365 * 24 * 3600
+MADE: Final = "auth/token/create"
+"""How a token came to be that was made with another."""
 DEFAULT_POLICY: Final = "default"
 ROOT_POLICY: Final = "root"
 POLICIES: Final = "vault/policies/"
@@ -50,7 +55,7 @@ class Lease:
     """If not 0, every renewal gives so many seconds, without end."""
     renewable: bool = True
     display_name: str = "token"
-    path: str = "auth/token/create"
+    path: str = MADE
     policies: tuple[str, ...] | None = None
     """What the token is held to; None is all its service may do."""
     meta: Mapping[str, str] = field(default_factory=dict)
@@ -121,6 +126,17 @@ class RevokeToken(TokenRequest):
     """The end of a token and of all its children. Answers None."""
 
     action = Action.TOKEN_REVOKE
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveTokens(Request):
+    """Remove those of these leased tokens that have been past their end long enough; the vault itself asks.
+
+    Answers how many.
+    """
+
+    action = Action.TOKEN_REMOVE
+    tokens: tuple[TokenId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +227,18 @@ class CreateSecretId(RoleRequest):
     """A secret of a role, shown this once. Answers NewSecretId."""
 
     action = Action.SERVICE_UPDATE
+    ttl: int | None = None
+    """Seconds; like `uses` at most what the role has, which is also what None is."""
+    uses: int | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+    """Shown with the secret and with the tokens that come of it."""
+
+    def __post_init__(self) -> None:
+        RoleRequest.__post_init__(self)
+        if self.uses is not None and self.uses < 0:
+            raise InvalidRequest("num_uses cannot be negative")
+        if len(self.meta) > 64 or (self.ttl or 0) > MAX_TTL:  # noqa: PLR2004
+            raise InvalidRequest("too much metadata, or more than ten years")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +249,25 @@ class ListSecretIds(RoleRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class DestroySecretId(RoleRequest):
-    """The end of a role's secret, by its accessor. Answers None."""
+class SecretRequest(RoleRequest):
+    """Base of the requests about one secret of a role: named by itself, or else by its accessor."""
+
+    secret_id: str = field(default="", repr=False)
+    accessor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSecretId(SecretRequest):
+    """What is kept of a role's secret. Answers SecretFacts, None if there is no such secret."""
+
+    action = Action.SERVICE_READ
+
+
+@dataclass(frozen=True, slots=True)
+class DestroySecretId(SecretRequest):
+    """The end of a role's secret. Answers None."""
 
     action = Action.SERVICE_UPDATE
-    accessor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +278,18 @@ class NewSecretId:
     accessor: str
     ttl: int
     uses: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFacts:
+    """What is told of a secret."""
+
+    accessor: str
+    created_at: int
+    expires_at: int | None
+    uses: int
+    """How many are left; 0 is any number."""
+    meta: Mapping[str, str]
 
 
 # Policies

@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.schema import NEVER_DELETED, ONE_ACTIVE, audit_logs, metadata
+from keyvault_lite.ledger.schema import DELETED_ONLY, NEVER_DELETED, ONE_ACTIVE, audit_logs, metadata
 from keyvault_lite.model.replies import Finding
 
 Fact = tuple[Any, ...]
@@ -33,7 +33,10 @@ _GUARDS: Final[Mapping[str, tuple[str, str]]] = {
 
 def _trigger(name: str, table: str, event: str) -> str:
     each = "STATEMENT" if event == "TRUNCATE" else "ROW"
-    return f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH {each} EXECUTE FUNCTION {_REFUSE}()"
+    column, value = DELETED_ONLY.get(table, ("", ""))
+    # As the catalogue writes it.
+    when = f" WHEN (((old.{column})::text <> '{value}'::text))" if column and event == "DELETE" else ""
+    return f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH {each}{when} EXECUTE FUNCTION {_REFUSE}()"
 
 
 TRIGGERS: Final = (

@@ -218,6 +218,11 @@ class PostgresDatabase:
         """See Store."""
         return connection.execute(arrays.APPEND, arrays.columns_of(entries)) if entries else One(None, rowcount=0)
 
+    def may_forget_tokens(self, connection: driver.Connection) -> bool:
+        """See Store: a right that the service role has to be given."""
+        row = connection.execute("SELECT has_table_privilege(current_user, 'tokens', 'DELETE')").fetchone()
+        return bool(row and row[0])
+
     def forget_entries(self, connection: driver.Connection, first: int, last: int) -> None:
         """See Store. Needs the owner's role: the trigger in the way is away only inside the transaction."""
         drop, create = GUARD_OF_LOG

@@ -14,13 +14,20 @@ from keyvault_lite.model.transit_tokens import (
     ListSecretIds,
     NewSecretId,
     ReadRole,
+    ReadSecretId,
+    SecretFacts,
     SetRoleId,
     WriteRole,
 )
+from keyvault_lite.wire.reader import read_json
 from keyvault_lite.wire.vault.route import NO_CONTENT, NOT_FOUND, Call, Route, Written
+from keyvault_lite.wire.vault.tokens import moment
 from keyvault_lite.wire.vault.values import optional_flag, optional_number, optional_period, text, texts
 
 _NOT_OFFERED: Final = ("secret_id_bound_cidrs", "token_bound_cidrs", "token_num_uses", "token_no_default_policy")
+_NO_CIDRS: Final = ("cidr_list", "token_bound_cidrs")
+_NEVER: Final = "0001-01-01T00:00:00Z"
+"""As the products write that there is no such moment."""
 _FIELDS: Final = frozenset(
     {
         "bind_secret_id",
@@ -94,6 +101,54 @@ def _secret(found: NewSecretId, _: Request, __: Call) -> Written:
     )
 
 
+def _create_secret(call: Call) -> Request:
+    for name in _NO_CIDRS:
+        if call.fields.get(name):
+            raise InvalidRequest(f"{name} is not offered here")
+    return CreateSecretId(
+        role=call.path["role"],
+        ttl=optional_period(call.fields, "ttl"),
+        uses=optional_number(call.fields, "num_uses"),
+        meta=_metadata(text(call.fields, "metadata")),
+    )
+
+
+def _metadata(written: str) -> Mapping[str, str]:
+    found = read_json(written.encode()) if written else {}
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise InvalidRequest("failed to parse metadata: it is JSON, an object of texts")
+    return found
+
+
+def _named(kind: Callable[..., Request], field: str) -> Callable[[Call], Request]:
+    def build(call: Call) -> Request:
+        named = text(call.fields, field)
+        if not named:
+            raise InvalidRequest(f"missing {field}")
+        return kind(role=call.path["role"], **{field.replace("secret_id_accessor", "accessor"): named})
+
+    return build
+
+
+def _facts(found: SecretFacts | None, request: Request, _: Call) -> Written:
+    if found is None:
+        return NO_CONTENT if isinstance(request, ReadSecretId) and request.secret_id else NOT_FOUND
+    ttl = 0 if found.expires_at is None else (found.expires_at - found.created_at) // 1_000_000
+    return Written(
+        {
+            "cidr_list": [],
+            "creation_time": moment(found.created_at),
+            "expiration_time": moment(found.expires_at) or _NEVER,
+            "last_updated_time": moment(found.created_at),
+            "metadata": dict(found.meta),
+            "secret_id_accessor": found.accessor,
+            "secret_id_num_uses": found.uses,
+            "secret_id_ttl": ttl,
+            "token_bound_cidrs": [],
+        }
+    )
+
+
 def _names(found: tuple[str, ...], _: Request, __: Call) -> Written:
     return Written({"keys": list(found)}) if found else NOT_FOUND
 
@@ -125,13 +180,26 @@ WRITE_ROLE_ID: Final = _route(
     "role_id",
 )
 CREATE_SECRET: Final = _route(
-    "secret-id.create", Action.SERVICE_UPDATE, _of_role(CreateSecretId), _secret, "metadata", "cidr_list"
+    "secret-id.create", Action.SERVICE_UPDATE, _create_secret, _secret, "metadata", "num_uses", "ttl", *_NO_CIDRS
+)
+READ_SECRET: Final = _route(
+    "secret-id.lookup", Action.SERVICE_READ, _named(ReadSecretId, "secret_id"), _facts, "secret_id"
+)
+READ_SECRET_BY_ACCESSOR: Final = _route(
+    "secret-id-accessor.lookup",
+    Action.SERVICE_READ,
+    _named(ReadSecretId, "secret_id_accessor"),
+    _facts,
+    "secret_id_accessor",
 )
 LIST_SECRETS: Final = _route("secret-id.list", Action.SERVICE_READ, _of_role(ListSecretIds), _names)
 DESTROY_SECRET: Final = _route(
-    "secret-id.destroy",
+    "secret-id.destroy", Action.SERVICE_UPDATE, _named(DestroySecretId, "secret_id"), _no_content, "secret_id"
+)
+DESTROY_SECRET_BY_ACCESSOR: Final = _route(
+    "secret-id-accessor.destroy",
     Action.SERVICE_UPDATE,
-    lambda call: DestroySecretId(role=call.path["role"], accessor=text(call.fields, "secret_id_accessor")),
+    _named(DestroySecretId, "secret_id_accessor"),
     _no_content,
     "secret_id_accessor",
 )

@@ -21,14 +21,17 @@ Single = Callable[[KeyRef, Fields, Fields], KeyRequest]
 """From the key, the fields of an item and the fields round the batch to a request."""
 
 
-def build_batch(call: Call, action: Action, single: Single) -> TransitBatch:
-    """The batch. An item that cannot be built is its error in the same place."""
+def build_batch(call: Call, action: Action, single: Single, *, one_kind: bool = False) -> TransitBatch:
+    """The batch. An item that cannot be built is its error in the same place.
+
+    With `one_kind` all items have a context or none has.
+    """
     items = objects(call.fields, BATCH)
     if not items:
         raise InvalidRequest("missing batch input to process")
     if len(items) > MAX_TRANSIT_BATCH:  # before any work is done on them
         raise TooLarge(f"a batch has at most {MAX_TRANSIT_BATCH} items")
-    if len({bool(item.get("context")) for item in items}) > 1:
+    if one_kind and len({bool(item.get("context")) for item in items}) > 1:
         raise InvalidRequest("context should be set either in all the request blocks or in none")
     key = call.key
     return TransitBatch(key=key, of=action, items=tuple(_item(key, item, call.fields, single) for item in items))

@@ -151,7 +151,7 @@ def _route(
 
     def build(call: Call) -> Request:
         if BATCH in call.fields:
-            return build_batch(call, action, single)
+            return build_batch(call, action, single, one_kind=True)
         return single(call.key, call.fields, call.fields)
 
     def render(result: Any, request: Request, call: Call) -> Written:  # noqa: ANN401

@@ -174,6 +174,8 @@ def _export(call: Call) -> Request:
         raise InvalidRequest("invalid export type")
     if kind != "public-key":
         return RefuseExport(key=call.key)
+    if text(call.fields, "format") not in {"", "der", "pem", "raw"}:
+        raise InvalidRequest("invalid format")
     asked = call.path.get("version")
     if asked is None:
         return ExportPublicKeys(key=call.key)
@@ -184,8 +186,8 @@ def _export(call: Call) -> Request:
 
 def _exported(found: TransitKey, _: Request, call: Call) -> Written:
     chosen = text(call.fields, "format")
-    if chosen not in {"", "der", "pem", "raw"}:
-        raise InvalidRequest("invalid format")
+    if chosen == "raw" and found.key.spec.type in {KeyType.EC, KeyType.RSA}:
+        raise InvalidRequest("unknown key format; supported values are ``, `der`, or `pem`")
     keys = {str(version): _public(found, version, written, chosen) for version, written in found.public_keys.items()}
     return Written({"name": call.path["name"], "type": found.key.spec.word, "keys": keys})
 
@@ -272,21 +274,18 @@ BACKUP: Final = _manage(
 
 
 def _import(call: Call) -> Request:
-    fields = call.fields
-    if text(fields, "public_key"):
-        raise InvalidRequest("a public key alone is not imported: this vault verifies with keys it can sign with")
-    wrapped = data(fields, "ciphertext")
-    if not wrapped:
-        raise InvalidRequest("the ciphertext is missing: the wrapped material")
+    fields, further = call.fields, "import_version" in call.path
     chosen = rules(call)
     return ImportTransitKey(
         mount=call.mount,
         name=call.path["name"],
-        wrapped=wrapped,
+        wrapped=data(fields, "ciphertext"),
+        public_key=text(fields, "public_key"),
         digest=(text(fields, "hash_function") or "SHA256").upper().replace("-", ""),
         spec=read_spec(fields),
         rules=replace(chosen, imported_rotation=flag(fields, "allow_rotation")),
-        further="import_version" in call.path,
+        further=further,
+        version=optional_number(fields, "version") if further else None,
     )
 
 
@@ -313,8 +312,9 @@ def _csr(call: Call) -> Request:
     )
 
 
-def _requested(result: str, _: Request, call: Call) -> Written:
-    return Written({"name": call.path["name"], "csr": result})
+def _requested(result: tuple[str, str], _: Request, call: Call) -> Written:
+    kind, pem = result
+    return Written({"name": call.path["name"], "type": kind, "csr": pem})
 
 
 def _set_certificate(call: Call) -> Request:

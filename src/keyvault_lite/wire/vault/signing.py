@@ -77,6 +77,13 @@ def _with_path(call: Call) -> Fields:
     return call.fields if named is None else {**call.fields, _PATH_ALGORITHM: named}
 
 
+def _input(fields: Fields, common: Fields) -> bytes:
+    # Alone, a message that is not there is the empty one; in a batch it is a mistake.
+    if fields is not common and "input" not in fields:
+        raise InvalidRequest("missing input")
+    return data(fields, "input")
+
+
 # Sign
 
 
@@ -84,7 +91,7 @@ def _sign(key: KeyRef, fields: Fields, common: Fields) -> TransitSign:
     return TransitSign(
         key=key,
         context=optional_data(fields, "context"),
-        input=data(fields, "input"),
+        input=_input(fields, common),
         scheme=scheme(common),
         version=number(common, "key_version"),
     )
@@ -99,7 +106,7 @@ def build_sign(call: Call) -> Request:
     return _sign(call.key, common, common)
 
 
-def _signature(result: Protected, marshaling: Marshaling) -> dict[str, object]:
+def _signature(result: Protected, marshaling: Marshaling, public_key: str = "public_key") -> dict[str, object]:
     if marshaling is Marshaling.JWS:
         body = urlsafe_b64encode(result.body).rstrip(b"=").decode()
         written: dict[str, object] = {"signature": f"vault:v{result.version}:{body}"}
@@ -107,7 +114,7 @@ def _signature(result: Protected, marshaling: Marshaling) -> dict[str, object]:
         written = {"signature": ciphertext(result.body, result.version)}
     written["key_version"] = result.version
     if result.public_key is not None:
-        written["public_key"] = b64encode(result.public_key).decode()
+        written[public_key] = b64encode(result.public_key).decode()
     return written
 
 
@@ -117,7 +124,7 @@ def _signed(result: Any, _: Request, call: Call) -> Written:  # noqa: ANN401
         return outcome(
             result,
             call.fields,
-            lambda one: _signature(one, marshaling),
+            lambda one: _signature(one, marshaling, "publickey"),  # as both products have it in a batch
             failed={"key_version": 0},
             strict=False,
         )
@@ -135,7 +142,7 @@ def _verify(key: KeyRef, fields: Fields, common: Fields) -> KeyRequest:
         return TransitVerify(
             key=key,
             context=optional_data(fields, "context"),
-            input=data(fields, "input"),
+            input=_input(fields, common),
             scheme=chosen,
             version=version,
             signature=_decode_signature(body, chosen.marshaling),
@@ -146,7 +153,7 @@ def _verify(key: KeyRef, fields: Fields, common: Fields) -> KeyRequest:
     version, body = prefixed(given, "HMAC")
     return TransitVerifyHmac(
         key=key,
-        input=data(fields, "input"),
+        input=_input(fields, common),
         digest=_digest(common),
         version=version,
         mac=decode(body, "hmac"),
@@ -171,10 +178,12 @@ def build_verify(call: Call) -> Request:
     if BATCH not in common:
         return _verify(call.key, common, common)
     items = objects(common, BATCH)
-    for name in ("signature", "hmac"):
-        given = [name in item for item in items]
-        if any(given) and not all(given):
+    given = {name: [name in item for item in items] for name in ("signature", "hmac")}
+    for name, found in given.items():
+        if any(found) and not all(found):
             raise InvalidRequest(f"some elements of batch_input are missing '{name}'")
+    if items and not any(map(any, given.values())):
+        raise InvalidRequest("no batch_input elements have 'signature' or 'hmac'")
     return build_batch(Call(call.mount, call.path, common), Action.VERIFY, _verify)
 
 
@@ -253,7 +262,7 @@ def build_random(call: Call) -> Request:
 
 def _random(result: bytes, _: Request, call: Call) -> Written:
     source = call.path.get("source") or text(call.fields, "source")
-    warnings = (_PLATFORM,) if source in {"seal", "all"} else ()
+    warnings = (_PLATFORM,) if source == "seal" else ()
     return Written({"random_bytes": _formatted(result, _format(call.fields, "base64"))}, warnings=warnings)
 
 

@@ -7,11 +7,13 @@ from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit_system import DisableMount, EnableLogin, EnableMount, ListMounts, Mount, TuneMount
+from keyvault_lite.model.transit_tokens import DEFAULT_TTL
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
 from keyvault_lite.wire.vault.values import flag, mapping, optional_period, text
 
 TUNE: Final = "/tune"
 _CONFIG: Final = {"default_lease_ttl": 0, "max_lease_ttl": 0, "force_no_cache": False}
+_TTLS: Final = ("default_lease_ttl", "max_lease_ttl")
 _FIELDS: Final = frozenset(
     {
         "allowed_managed_keys",
@@ -52,10 +54,11 @@ def mount_object(mount: Mount) -> dict[str, object]:
 
 
 def _config(fields: Any) -> dict[str, Any]:  # noqa: ANN401
-    found = mapping(fields, "config")
-    kept: dict[str, Any] = {
-        name: optional_period(found, name) or 0 for name in ("default_lease_ttl", "max_lease_ttl") if name in found
-    }
+    return _limits(mapping(fields, "config"))
+
+
+def _limits(found: Any) -> dict[str, Any]:  # noqa: ANN401
+    kept: dict[str, Any] = {name: optional_period(found, name) or 0 for name in _TTLS if name in found}
     if "force_no_cache" in found:
         kept["force_no_cache"] = flag(found, "force_no_cache")
     return kept
@@ -64,10 +67,8 @@ def _config(fields: Any) -> dict[str, Any]:  # noqa: ANN401
 def _enable(call: Call) -> Request:
     path = call.path["path"]
     if path.endswith(TUNE):
-        description = call.fields.get("description")
-        return TuneMount(
-            mount=path.removesuffix(TUNE), description=None if description is None else text(call.fields, "description")
-        )
+        description = None if call.fields.get("description") is None else text(call.fields, "description")
+        return TuneMount(mount=path.removesuffix(TUNE), description=description, config=_limits(call.fields))
     options = mapping(call.fields, "options")
     return EnableMount(
         mount=path,
@@ -91,6 +92,8 @@ def _one(found: tuple[Mount, ...], _: Request, call: Call) -> Written:
             shown = mount_object(one)
             if tuned:
                 shown = {**_CONFIG, **one.config, "description": one.description}
+                # What is not set is what the vault has for all.
+                shown |= {name: shown[name] or DEFAULT_TTL for name in _TTLS}
             return Written(shown, merged=True)
     raise InvalidRequest("No secret engine mount at that path")
 

@@ -9,9 +9,12 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import AppRoleCredential, Credential
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit_tokens import (
+    DEFAULT_TTL,
+    MADE,
     CreateToken,
     ExtendToken,
     Issued,
+    Lease,
     Login,
     ReadCapabilities,
     ReadToken,
@@ -24,7 +27,8 @@ from keyvault_lite.wire.vault.values import Fields, flag, mapping, optional_flag
 _SECOND: Final = 1_000_000
 
 
-def _moment(microseconds: int | None) -> str | None:
+def moment(microseconds: int | None) -> str | None:
+    """As the products write a time."""
     if microseconds is None:
         return None
     return datetime.fromtimestamp(microseconds // _SECOND, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -32,6 +36,10 @@ def _moment(microseconds: int | None) -> str | None:
 
 def _left(found: TokenFacts) -> int:
     return 0 if found.expires_at is None else max(0, (found.expires_at - found.now) // _SECOND)
+
+
+def _explicit(lease: Lease | None) -> int:
+    return lease.max_ttl if lease is not None and 0 < lease.max_ttl < DEFAULT_TTL and lease.path == MADE else 0
 
 
 def token_object(found: TokenFacts, token: str | None) -> dict[str, object]:
@@ -43,14 +51,14 @@ def token_object(found: TokenFacts, token: str | None) -> dict[str, object]:
         "creation_ttl": 0 if lease is None else lease.ttl,
         "display_name": f"token-{found.service}" if lease is None else lease.display_name,
         "entity_id": "",
-        "expire_time": _moment(found.expires_at),
-        "explicit_max_ttl": 0,
+        "expire_time": moment(found.expires_at),
+        "explicit_max_ttl": _explicit(lease),
         "id": token or "",
-        "issue_time": _moment(kept.created_at),
+        "issue_time": moment(kept.created_at),
         "meta": None if lease is None or not lease.meta else dict(lease.meta),
         "num_uses": 0,
         "orphan": kept.parent is None,
-        "path": "auth/token/create" if lease is None else lease.path,
+        "path": MADE if lease is None else lease.path,
         "policies": list(found.policies),
         "renewable": lease is not None and lease.renewable,
         "ttl": _left(found),
@@ -84,6 +92,11 @@ def auth_object(result: Issued, token: str | None) -> dict[str, object]:
 def _issued(result: Issued, _: Request, call: Call) -> Written:
     named = text(call.fields, "token") or call.token
     return Written(None, auth=auth_object(result, named), warnings=result.warnings)
+
+
+def _issued_by_accessor(result: Issued, _: Request, __: Call) -> Written:
+    """Whoever knows a token by its accessor alone is not shown any token: not the caller's own in its place either."""
+    return Written(None, auth=auth_object(result, None), warnings=result.warnings)
 
 
 def _nothing_of(fields: Fields, *names: str) -> None:
@@ -129,6 +142,10 @@ def _by_token(kind: Callable[..., Request]) -> Callable[[Call], Request]:
         return kind(token=token)
 
     return build
+
+
+def _named_or_own(call: Call) -> Request:
+    return ReadToken(token=text(call.fields, "token") or None)
 
 
 def _by_accessor(kind: Callable[..., Request]) -> Callable[[Call], Request]:
@@ -183,7 +200,7 @@ _NEW: Final = (
     "type",
 )
 LOOKUP_SELF: Final = _route("lookup-self", Action.TOKEN_READ, _own(ReadToken), _shown, "token")
-LOOKUP: Final = _route("lookup", Action.TOKEN_READ, _by_token(ReadToken), _shown, "token")
+LOOKUP: Final = _route("lookup", Action.TOKEN_READ, _named_or_own, _shown, "token")
 LOOKUP_ACCESSOR: Final = _route(
     "lookup-accessor", Action.TOKEN_READ, _by_accessor(ReadToken), _shown_by_accessor, "accessor"
 )
@@ -192,7 +209,12 @@ CREATE_ORPHAN: Final = _route("create-orphan", Action.TOKEN_CREATE, _create_orph
 RENEW_SELF: Final = _route("renew-self", Action.TOKEN_EXTEND, _extension(), _issued, "increment", "token")
 RENEW: Final = _route("renew", Action.TOKEN_EXTEND, _extension(token="token"), _issued, "increment", "token")  # noqa: S106
 RENEW_ACCESSOR: Final = _route(
-    "renew-accessor", Action.TOKEN_EXTEND, _extension(accessor="accessor"), _issued, "increment", "accessor"
+    "renew-accessor",
+    Action.TOKEN_EXTEND,
+    _extension(accessor="accessor"),
+    _issued_by_accessor,
+    "increment",
+    "accessor",
 )
 REVOKE_SELF: Final = _route("revoke-self", Action.TOKEN_REVOKE, _own(RevokeToken), lambda *_: NO_CONTENT, "token")
 REVOKE: Final = _route("revoke", Action.TOKEN_REVOKE, _by_token(RevokeToken), lambda *_: NO_CONTENT, "token")
