@@ -1,0 +1,78 @@
+"""Rules taken out of the product, one at a time, so that a test can show what each of them is for.
+
+A rule is a piece of source text in one function. It is looked up there, replaced, and the function compiled anew in its
+own module: nothing in the product knows of it, and a rule that was rewritten fails the lookup instead of passing a test.
+"""
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Final, Protocol
+
+from keyvault_lite.ledger import anchor, catalogue, committer, head, inspection, journal, ledger, pending, rows, sqlite
+from keyvault_lite.ledger import check as check_module
+
+Owner = type[Any] | ModuleType
+
+
+class Set(Protocol):
+    """setattr, or pytest's that is undone."""
+
+    def __call__(self, owner: Any, name: str, value: Any, /) -> None: ...  # noqa: ANN401
+
+
+@dataclass(frozen=True)
+class Removal:
+    """`text` of the function `name` becomes `instead`."""
+
+    owner: Owner
+    name: str
+    text: str
+    instead: str
+
+    def apply(self, put: Set = setattr) -> None:
+        function = inspect.getattr_static(self.owner, self.name)
+        plain: Callable[..., Any] = getattr(function, "__func__", function)
+        source = textwrap.dedent(inspect.getsource(plain))
+        if source.count(self.text) != 1:
+            raise AssertionError(f"{self.owner.__name__}.{self.name} has not once: {self.text}")
+        made: dict[str, Any] = {}
+        exec(source.replace(self.text, self.instead), plain.__globals__, made)
+        put(self.owner, self.name, made[self.name])
+
+
+_BLANK: Final = (
+    "Head(0, 0, genesis(self._authority.instance_id, self._authority.log_public_key), 0, 0, b'', b'', ''), Tiles()"
+)
+_SIGN: Final = (
+    "pending.store(self._connection, self._database); early = pending.after; "
+    "checkpoint.sign_note(checkpoint.checkpoint_body(checkpoint.origin(self._authority.instance_id, 0), "
+    "early.head.size, early.tiles.edge.root(), checkpoint.fact_lines(early.head.state_seq, early.head.hash)), "
+    "checkpoint.origin(self._authority.instance_id, 0), self._authority.log_public_key, self._authority.sign_log)"
+)
+
+REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
+    # The rules of the protocol (docs/adr/0017-commit-anchor-reply.md).
+    "R1": (Removal(pending.Pending, "is_judged_again", "item.since != self._state_seq or ", ""),),
+    "R2": (
+        Removal(journal.Journal, "_catch_up", "head.size < old.size or head.epoch < old.epoch", "False"),
+        Removal(journal.Journal, "_adopt", "self.head, self.known.tiles.copy()", _BLANK),
+    ),
+    "R3": (
+        Removal(
+            journal.Journal,
+            "_adopt",
+            "news.findings or self.tree.root() != head.state_root or found.state_root != head.state_root",
+            "False",
+        ),
+    ),
+    "R4": (
+        Removal(journal, "read_head", "good != mac", "False"),
+        Removal(inspection, "read_head", "good != mac", "False"),
+    ),
+    "R5": (Removal(journal.Journal, "_fill", "pending.store(self._connection, self._database)", _SIGN),),
+    "R6": (Removal(anchor.FileAnchor, "write", "self._always or mark.state_seq > self._covered", "self._always"),),
+    "R7": (Removal(journal.Journal, "_check_extends", "held != mark.hash", "False"),),
+}
