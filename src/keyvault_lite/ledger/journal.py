@@ -406,23 +406,26 @@ class Journal:
     # Telling the world
 
     def _publish(self, known: Known) -> None:
-        """After COMMIT: sign the head, and put it in the anchor, before anybody is answered."""
-        head, root = known.head, known.tiles.edge.root()
-        origin = checkpoint.origin(self._authority.instance_id, head.epoch)
-        public_key = self._authority.log_public_key
-        note = checkpoint.sign_note(
-            checkpoint.checkpoint_body(origin, head.size, root, checkpoint.fact_lines(head.state_seq, head.hash)),
-            origin,
-            public_key,
-            self._authority.sign_log,
-        )
-        self.known = Known(head, known.mac, known.tiles, note)
+        """After COMMIT: put the head in the anchor, signed, before anybody is answered.
+
+        It is signed once the anchor has nothing against it: of a log that was forked, one branch alone is.
+        """
+        self.known = known
+        anchored = self._anchored
         if self._anchor is None:
-            return
-        mark = self.mark()
-        if mark != self._anchored:
-            self._anchor.write(mark, before=self._anchored, prove=self._prove)
-            self._anchored = mark
+            self._sign()
+        elif anchored is None or anchored.hash != known.head.hash or self._sign() != anchored:
+            self._anchored = self._anchor.write(self._sign, before=anchored, prove=self._prove)
+
+    def _sign(self) -> Mark:
+        """Sign the newest head; the mark that says so."""
+        known, head = self.known, self.head
+        origin = checkpoint.origin(self._authority.instance_id, head.epoch)
+        lines = checkpoint.fact_lines(head.state_seq, head.hash)
+        body = checkpoint.checkpoint_body(origin, head.size, known.tiles.edge.root(), lines)
+        note = checkpoint.sign_note(body, origin, self._authority.log_public_key, self._authority.sign_log)
+        self.known = Known(head, known.mac, known.tiles, note)
+        return self.mark()
 
     def mark(self) -> Mark:
         """The newest signed head as an anchor keeps it."""
