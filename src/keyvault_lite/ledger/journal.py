@@ -328,15 +328,13 @@ class Journal:
             return
         *head_row, last_id, last_hash = row
         count_of_others = self._database.count_of_others(self._connection)
-        self.suspect = self.suspect or count_of_others != self._data_version
-        self._data_version = count_of_others
+        wrote, self._data_version = count_of_others != self._data_version, count_of_others
         if head_row[-1] == self.known.mac:
             self._check_last(last_id, last_hash, old)
-            if self.suspect and not self.frozen:
-                if at_once:
-                    raise AuditUnavailable("all stored rows have to be compared first")
-                schema = self._database.check_schema(self._connection)
-                self._alarms += recheck(self._connection, self._authority, self.state, self.tree, schema)
+            # Whoever has written since, and not to the log, has edited.
+            self.suspect = self.suspect or wrote
+            if at_once and self.suspect:
+                raise AuditUnavailable("all stored rows have to be compared first")
         else:
             head = read_head(tuple(head_row), self._authority)
             self._check_last(last_id, last_hash, head)
@@ -344,13 +342,16 @@ class Journal:
                 raise IntegrityViolation(
                     "the log is shorter than the one this process knows: the database was put back"
                 )
-            if at_once and head.size - old.size > CHUNK:
+            if at_once and (self.suspect or head.size - old.size > CHUNK):
                 raise AuditUnavailable("much has to be read first")
             hashes = self._adopt(head, head_row[-1])
-        self.suspect = False
         if mark != self._anchored:
             self._check_extends(mark, old, hashes)
             self._anchored = mark
+        if self.suspect and not self.frozen:
+            schema = self._database.check_schema(self._connection)
+            self._alarms += recheck(self._connection, self._authority, self.state, self.tree, schema)
+        self.suspect = False
 
     @staticmethod
     def _check_last(last_id: int | None, last_hash: bytes | None, head: Head) -> None:
