@@ -402,6 +402,18 @@ def s9_both_committed_before_either_anchored(site: Site) -> list[str]:
 
 
 @play
+def s9_both_committed_and_the_fork_is_longer(site: Site) -> list[str]:
+    a, b = site.nodes
+    b.compute(ENCRYPT, ENCRYPT)
+    b.move(site.folder / "fork.db")
+    a.compute(REVOKE)
+    b.commit()
+    a.finish()
+    b.finish()
+    return b.ask(ENCRYPT)
+
+
+@play
 def s9_overtaken_by_the_longer_copy(site: Site) -> list[str]:
     a, b = site.nodes
     b.compute(ENCRYPT)

@@ -35,12 +35,14 @@ class Removal:
     def apply(self, put: Set = setattr) -> None:
         function = inspect.getattr_static(self.owner, self.name)
         plain: Callable[..., Any] = getattr(function, "__func__", function)
-        source = textwrap.dedent(inspect.getsource(plain))
+        source: str = getattr(plain, "source", None) or textwrap.dedent(inspect.getsource(plain))
         if source.count(self.text) != 1:
             raise AssertionError(f"{self.owner.__name__}.{self.name} has not once: {self.text}")
-        made: dict[str, Any] = {}
-        exec(source.replace(self.text, self.instead), plain.__globals__, made)
-        put(self.owner, self.name, made[self.name])
+        changed, made = source.replace(self.text, self.instead), dict[str, Any]()
+        exec(changed, plain.__globals__, made)
+        new = made[self.name]
+        getattr(new, "__func__", new).source = changed  # for another removal from the same function
+        put(self.owner, self.name, new)
 
 
 _BLANK: Final = (
@@ -74,5 +76,23 @@ REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
     ),
     "R5": (Removal(journal.Journal, "_fill", "pending.store(self._connection, self._database)", _SIGN),),
     "R6": (Removal(anchor.FileAnchor, "write", "self._always or mark.state_seq > self._covered", "self._always"),),
-    "R7": (Removal(journal.Journal, "_check_extends", "held != mark.hash", "False"),),
+    "R7": (
+        Removal(journal.Journal, "_check_extends", "held != mark.hash", "False"),
+        Removal(anchor.FileAnchor, "write", "now is not None and now != before", "False"),
+        Removal(
+            anchor.FileAnchor,
+            "write",
+            "now is not None and (mark.size < now.size or (mark.size == now.size and mark.hash != now.hash))",
+            "False",
+        ),
+    ),
+    # Parts of R7: what each of them stops that the others do not.
+    "R7, extend": (Removal(journal.Journal, "_check_extends", "held != mark.hash", "False"),),
+    "R7, compare": (Removal(anchor.FileAnchor, "write", "now is not None and now != before", "False"),),
+    "R7, before signing": (
+        Removal(anchor.FileAnchor, "write", "now = self._newest(descriptor)", "sign(); now = self._newest(descriptor)"),
+    ),
+    "R6, always": (
+        Removal(anchor.FileAnchor, "write", "self._always or mark.state_seq > self._covered", "mark.state_seq > self._covered"),
+    ),
 }

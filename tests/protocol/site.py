@@ -202,6 +202,7 @@ class Node:
 
     def _judge(self, replies: Sequence[Reply]) -> None:
         self.stage = "idle"
+        self.site.compare_signed()
         for one, reply in zip(self.pending, replies, strict=True):
             if reply.entry is None:
                 assert reply.code in BROKEN, reply
@@ -343,13 +344,17 @@ class Site:
         self.observe(node)
 
     def observe(self, node: Node) -> None:
-        """Judge the log that the node has just written to, and every head that was ever signed."""
+        """Judge the log that the node has just written to."""
         for problem in judge(node.path, self.furniture.size, attacked=self.attacked):
             self.note(problem)
+        self.compare_signed()
+        self.keep(node.path)
+
+    def compare_signed(self) -> None:
+        """Of any two heads that were ever signed, one extends the other."""
         signed = sorted((json.loads(line) for line in self.notes.read_text().splitlines()), key=len)
         if any(longer[: len(one)] != one for one, longer in zip(signed, signed[1:], strict=False)):
             self.note("EQUIVOCATION")
-        self.keep(node.path)
 
     def keep(self, path: Path | None = None) -> None:
         copy = self.folder / f"history-{len(self.history)}.db"
