@@ -1,4 +1,4 @@
-"""What the attacker of the protocol's tests does: he writes the database as he likes, and has every copy ever made of it.
+"""What the attacker of the protocol's tests does: he writes the database as he likes, and has all copies of it.
 
 He has neither the keyring nor the memory of a node nor an anchor. Whole databases are exchanged through SQLite's own
 backup, in one transaction, so that it can be done under running nodes.

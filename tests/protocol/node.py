@@ -1,4 +1,4 @@
-"""A node of the protocol's tests: an operating system process with a real vault, that its parent takes through the steps.
+"""A node of the protocol's tests: a process with a real vault, that its parent takes through the steps.
 
 The steps are those of the protocol: computed on a snapshot, committed, anchored, replied. The product knows nothing of
 it: its functions are wrapped here, in this process alone. What the parent says is read by a thread of its own, because
@@ -115,7 +115,7 @@ def _remember_signatures(notes: Path) -> list[Vault]:
                 file.write(json.dumps([row[0].hex() for row in rows]) + "\n")
         return sign_note(body, *how)
 
-    checkpoint.sign_note = remembered
+    checkpoint.sign_note = remembered  # type: ignore[assignment]
     return opened
 
 
@@ -173,7 +173,7 @@ class _Node:
                 self._stop("anchored")
             finish(transaction, answers)
 
-        ledger.commit = computed  # type: ignore[method-assign]
+        ledger.commit = computed  # type: ignore[assignment,method-assign]
         journal._settle = committed  # type: ignore[method-assign]
         committer._finish = anchored  # type: ignore[method-assign]
 

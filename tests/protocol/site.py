@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -136,7 +137,7 @@ class Node:
             self._end()
         else:
             self.site.started(self)
-        return said == "up"
+        return bool(said == "up")
 
     def kill(self) -> None:
         self._end()
@@ -162,7 +163,9 @@ class Node:
     def compute(self, *requests: Request) -> None:
         assert self.stage == "idle", self.stage
         self.pending = [Pending(one, os.urandom(16), self.site.revoked) for one in requests]
-        self.pipe.send(("compute", *(Ask(one.request, self.site.token(one.request), one.request_id) for one in self.pending)))
+        self.pipe.send(
+            ("compute", *(Ask(one.request, self.site.token(one.request), one.request_id) for one in self.pending))
+        )
         assert self._hear() == ("computed",)
         self.stage = "computed"
 
@@ -353,7 +356,7 @@ class Site:
     def compare_signed(self) -> None:
         """Of any two heads that were ever signed, one extends the other."""
         signed = sorted((json.loads(line) for line in self.notes.read_text().splitlines()), key=len)
-        if any(longer[: len(one)] != one for one, longer in zip(signed, signed[1:], strict=False)):
+        if any(longer[: len(one)] != one for one, longer in pairwise(signed)):
             self.note("EQUIVOCATION")
 
     def keep(self, path: Path | None = None) -> None:

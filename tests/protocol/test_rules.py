@@ -1,6 +1,6 @@
 """For each rule of the protocol: a play that comes to nothing, and what it comes to once the rule is taken out.
 
-The second half proves that the first can fail. Rules, code and tests are listed in docs/adr/0017-commit-anchor-reply.md.
+The second half proves that the first can fail. Rules, code and tests are listed in ADR 17 (docs/adr).
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""The scenarios of the protocol's model, S1 to S12, on real nodes: what the repaired model does is what the ledger does.
+"""The scenarios of the protocol's model on real nodes: what the repaired model does is what the ledger does.
 
 Each play is a shortest trace to a violation in a ledger that lacks a rule. Here nothing may be violated, and the end is
 the one expected: done, refused by the state as it is, halted, or not started. Where the design promises less, because
@@ -32,7 +32,7 @@ ONE_NODE: Final = ("s2_", "s4_", "s5_")
 """Scenarios of a single node."""
 
 ENDS: Final[dict[str, tuple[list[str], str]]] = {
-    # The codes of the last replies, and where the node that acted last stands; the replies are those of a shared anchor.
+    # The codes of the last replies, and where the node that acted last stands; with one anchor for all.
     "s1_aborted_commit_was_signed": ([STATE], "idle"),
     "s1_computed_before_anothers_change": ([DONE], "idle"),
     "s1_applied_commit_is_refused_at_start": ([STATE], "idle"),
@@ -267,4 +267,3 @@ def test_with_a_witness_nothing_lags(scene: Scene, witness: dict[str, str]) -> N
     site = scene(nodes=1, witness=witness)
     assert PLAYS[LAGS](site) == []
     assert site.violations == []
-
