@@ -28,6 +28,7 @@ def connect(path: Path) -> Any:  # noqa: ANN401  (what the driver gives, its bac
 def copy_database(source: Path, target: Path) -> None:
     """Make one database what another is; a whole rollback, if the source is an older copy of the target."""
     with closing(connect(source)) as here, closing(connect(target)) as there:
+        there.execute("PRAGMA synchronous = OFF")  # no test depends on it, and there are many copies
         here.backup(there)
 
 
@@ -41,27 +42,25 @@ def put_back_rows(older: Path, path: Path, tables: tuple[str, ...] = KEY_TABLES)
         there.execute("COMMIT")
 
 
-def forge(path: Path, *, state_root: bytes | None, with_head: bool, draft: Draft | None = None) -> None:
+def forge(path: Path, *, state_root: bytes, with_head: bool) -> None:
     """Append an entry whose hash is right, since nothing secret is in it; with_head, also the row that names it.
 
     Of the head everything is right but its MAC.
     """
-    said = draft or Draft(Action.ENABLE, Result.SUCCESS, FORGED, key_id=KeyId("0" * 32))
+    said = Draft(Action.ENABLE, Result.SUCCESS, FORGED, key_id=KeyId("0" * 32))
     with closing(connect(path)) as there:
         there.execute("BEGIN IMMEDIATE")
         *values, mac = there.execute(statements.READ_HEAD).fetchone()
         head = Head(*values)
-        number = head.size + 1
-        moment = max(time.time_ns() // 1000, head.timestamp)
-        state_seq = head.state_seq if state_root is None else number
-        digest = entry_hash(number, head.epoch, moment, state_seq, state_root, encode_draft(said), head.hash)
-        row = entry_row(number, head.epoch, moment, state_seq, state_root, said, head.hash, digest)
+        last, previous = there.execute(statements.LAST_ENTRY).fetchone()
+        number, moment = last + 1, max(time.time_ns() // 1000, head.timestamp)
+        digest = entry_hash(number, head.epoch, moment, number, state_root, encode_draft(said), previous)
+        row = entry_row(number, head.epoch, moment, number, state_root, said, previous, digest)
         there.execute(statements.APPEND, row)
         if with_head:
             edge = Edge.from_bytes(head.edge)
             edge.extend([digest])
-            root = state_root or head.state_root
-            new = Head(head.epoch, number, digest, moment, state_seq, root, edge.to_bytes(), head.checkpoint)
+            new = Head(head.epoch, number, digest, moment, number, state_root, edge.to_bytes(), head.checkpoint)
             there.execute(statements.WRITE_HEAD, (*new.values(), os.urandom(len(mac))))
         there.execute("COMMIT")
 

@@ -1,4 +1,4 @@
-"""S11 and S12 of the protocol's model, and what is deeper than any enumeration: seeded walks of steps, faults and attacks.
+"""S11 and S12 of the protocol's model, and what no enumeration reaches: seeded walks of steps, faults and attacks.
 
 At each moment one of all that can happen is drawn, until nothing is left. After every step the facts are judged.
 """
@@ -38,6 +38,7 @@ class Walk:
     kills: int = 0
     powers: int = 0
     unknowns: int = 0
+    flushes: int = 2
     batch: int = 1
     allowed: frozenset[str] = frozenset()
 
@@ -84,7 +85,7 @@ class Walker:
         self.site, self.walk = site, walk
         self.chance = random.Random(seed)
         self.left = list(walk.requests)
-        self.budget = {name: getattr(walk, name) for name in ("attacks", "kills", "powers", "unknowns")}
+        self.budget = {name: getattr(walk, name) for name in ("attacks", "kills", "powers", "unknowns", "flushes")}
         self.trace: list[str] = []
 
     def run(self) -> None:
@@ -104,7 +105,9 @@ class Walker:
     def steps_of(self, node: Node) -> Iterator[Step]:
         locked = any(one.stage == "committed" and one.path == node.path for one in self.site.nodes if one is not node)
         name = node.name
-        if node.stage == "idle" and self.left:
+        # Who is no ADMIN any more makes the node look for news, which waits for the lock.
+        waits = locked and DEMOTE_1 not in self.left and DEMOTE_1 in self.walk.requests
+        if node.stage == "idle" and self.left and not waits:
             yield f"{name} computes", lambda: self.compute(node, 1)
             if self.walk.batch > 1 and len(self.left) > 1:
                 yield f"{name} computes two", lambda: self.compute(node, 2)
@@ -129,8 +132,8 @@ class Walker:
                 f"{node.name} loses power: {slots}",
                 lambda: self.spend("powers", lambda: self.site.lose_power(node, slots=slots)),
             )
-        if node.stage in {"idle", "computed"} and self.walk.powers:
-            yield f"{node.name} flushes the anchor", node.flush
+        if node.stage in {"idle", "computed"} and self.budget["flushes"]:
+            yield f"{node.name} flushes the anchor", lambda: self.spend("flushes", node.flush)
 
     def compute(self, node: Node, count: int) -> None:
         chosen = [self.left.pop(self.chance.randrange(len(self.left))) for _ in range(count)]
@@ -154,8 +157,9 @@ class Walker:
             "rows": lambda: self.site.put_back_rows(which, where),
             "forge": lambda: self.site.forge(which, with_head=self.chance.random() < 0.5, path=where),
         }
-        if self.site.leaked:
-            moves["abort"] = lambda: self.site.complete_aborted(-1, where)
+        seen = [number for number, copy in enumerate(self.site.leaked) if copy.exists()]
+        if seen:
+            moves["abort"] = lambda: self.site.complete_aborted(seen[-1], where)
         if len({node.path for node in self.site.nodes}) < len(self.site.nodes):
             moves["fork"] = self.fork
         for name, move in moves.items():
@@ -168,7 +172,7 @@ class Walker:
             node.move(self.site.folder / "fork.db")
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", WALKS)
 def test_walk(scene: Scene, name: str, seed: int) -> None:
     walk = WALKS[name]
