@@ -23,6 +23,7 @@ from keyvault_lite.audit import checkpoint
 from keyvault_lite.ledger import committer as committer_module
 from keyvault_lite.ledger import ledger as ledger_module
 from keyvault_lite.ledger.anchor import BLOCK, FileAnchor
+from keyvault_lite.ledger.catalogue import expected_schema
 from keyvault_lite.ledger.outcome import Committed
 from keyvault_lite.ledger.pending import Pending
 from keyvault_lite.ledger.sqlite import SqliteDatabase
@@ -36,6 +37,7 @@ from tests.protocol.attacker import copy_database
 from tests.protocol.removal import REMOVALS
 
 NEVER: Final = 3600.0
+expected_schema()  # worked out once, by the process that all nodes are forked from
 
 
 @dataclass(frozen=True)
