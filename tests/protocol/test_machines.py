@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def lost_after(folder: Path, steps: tuple[bool, ...]) -> str | None:
     with opened(path) as anchor:
         disk, before = Disk(path), None
         for number, flush in enumerate(steps, start=1):
-            before = anchor.write(lambda size=number: mark(size), before=before, prove=lambda _: ())
+            before = anchor.write(partial(mark, number), before=before, prove=lambda _: ())
             disk.note(flushed=number == 1, size=number)
             if flush:
                 anchor.flush()

@@ -6,6 +6,7 @@ At each moment one of all that can happen is drawn, until nothing is left. After
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +45,7 @@ class Walk:
 
 
 MANY: Final = (ENCRYPT, REVOKE, ROTATE, CREATE, ENCRYPT, DEMOTE_1, DEMOTE_2, ENCRYPT)
-FAULTS: Final[dict[str, int]] = {"kills": 2, "powers": 2, "unknowns": 2, "batch": 2}
+FAULTS: Final[dict[str, Any]] = {"kills": 2, "powers": 2, "unknowns": 2, "batch": 2}
 WALKS: Final[dict[str, Walk]] = {
     "honest, one anchor": Walk(MANY, **FAULTS),
     "honest, an anchor each": Walk(MANY, {"own_anchors": True}, **FAULTS),
@@ -115,7 +116,7 @@ class Walker:
             yield f"{name} commits", node.commit
             if self.budget["unknowns"]:
                 for fault in ("applied", "aborted"):
-                    yield f"{name} commits, {fault}, outcome unknown", lambda fault=fault: self.fail(node, fault)
+                    yield f"{name} commits, {fault}, outcome unknown", partial(self.fail, node, fault)
         if node.stage in {"committed", "anchored"}:
             yield f"{name}: {STEPS[node.stage]}", getattr(node, STEPS[node.stage])
         if node.stage == "down" and not locked:
@@ -164,7 +165,7 @@ class Walker:
             moves["fork"] = self.fork
         for name, move in moves.items():
             if name in self.walk.moves:
-                yield f"ATTACKER: {name}, {which} in {where.name}", lambda move=move: self.spend("attacks", move)
+                yield f"ATTACKER: {name}, {which} in {where.name}", partial(self.spend, "attacks", move)
 
     def fork(self) -> None:
         node = self.site.nodes[-1]
