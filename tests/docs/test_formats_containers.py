@@ -193,7 +193,7 @@ def test_the_state_root() -> None:
 def test_the_anchor_file(tmp_path: Path) -> None:
     mark = Mark(2, 70, 60, b"h" * 32, Edge().root(), "the note\n", "name+01+key", 55)
     anchor = FileAnchor(tmp_path / "anchor")
-    anchor.write(mark, before=None, prove=lambda _: [])
+    anchor.write(lambda: mark, before=None, prove=lambda _: [])
     anchor.close()
     raw = (tmp_path / "anchor").read_bytes()
     body = (

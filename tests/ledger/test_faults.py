@@ -12,7 +12,7 @@ import pytest
 
 from keyvault_lite.ledger import committer as committer_module
 from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.anchor import FileAnchor, Mark
 from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.rows import read_rows
@@ -323,10 +323,10 @@ def test_a_defect_after_commit_is_an_unknown_outcome_and_nothing_is_recorded_twi
     write = FileAnchor.write
     defects = [ValueError("canary")]
 
-    def broken(self: FileAnchor, *values: Any, **more: Any) -> None:  # noqa: ANN401
+    def broken(self: FileAnchor, *values: Any, **more: Any) -> Mark:  # noqa: ANN401
         if defects:
             raise defects.pop()
-        write(self, *values, **more)
+        return write(self, *values, **more)
 
     monkeypatch.setattr(FileAnchor, "write", broken)
     before = house.size

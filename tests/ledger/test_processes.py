@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 import keyvault_lite
-from keyvault_lite.model.errors import InvalidState, Unauthenticated
+from keyvault_lite.ledger import driver
+from keyvault_lite.model.errors import IntegrityViolation, InvalidState, Unauthenticated
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import (
@@ -154,6 +155,23 @@ def test_another_process_is_caught_up_with_from_far_behind(house: House) -> None
         assert other.ask(Encrypt(KeyRef("orders"), plaintext=b"x")).key_version == 4
         assert other.ask(VerifyAudit()).valid
         assert other.ledger._journal.tree.root() == house.ledger._journal.tree.root()
+    finally:
+        other.close()
+
+
+@pytest.mark.sqlite_only
+def test_what_a_check_has_found_is_set_aside_although_another_process_writes(house: House) -> None:
+    other = neighbours(house)
+    try:
+        name = KeyRef(house.key("orders").id)
+        house.key("others")
+        for one in (other, house):
+            one.ask(Encrypt(KeyRef("others"), plaintext=b"x"))
+        with closing(driver.connect(str(house.path), isolation_level=None)) as edits:
+            edits.execute("UPDATE keys SET description = 'edited' WHERE name = 'orders'")
+        house.ledger.scrub()
+        other.ask(Encrypt(KeyRef("others"), plaintext=b"x"))
+        house.refusal(Encrypt(name, plaintext=b"x"), IntegrityViolation)
     finally:
         other.close()
 

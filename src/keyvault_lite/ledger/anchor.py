@@ -71,11 +71,12 @@ class Anchor(Protocol):
         Raises DamagedAnchor, or OutcomeUnknown or AuditUnavailable if it cannot be reached.
         """
 
-    def write(self, mark: Mark, *, before: Mark | None, prove: Prove) -> None:
-        """Replace the mark that was read as `before`; `prove` is for an anchor that judges itself what extends it.
+    def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove) -> Mark:
+        """Replace the mark that was read as `before` by what `sign` makes; returns it.
 
-        Raises OutcomeUnknown if it is another by now, or cannot be replaced; IntegrityViolation if it is one that the
-        new mark does not extend.
+        MUST NOT call `sign` for a head that it can tell it will refuse: what is signed cannot be taken back. `prove` is
+        for an anchor that judges itself what extends it. Raises OutcomeUnknown if it is another by now, or cannot be
+        replaced; IntegrityViolation if it is one that the new mark does not extend.
         """
 
     def flush(self) -> None:
@@ -180,12 +181,15 @@ class FileAnchor:
         except OSError as problem:
             raise OutcomeUnknown("the anchor cannot be read") from problem
 
-    def write(self, mark: Mark, *, before: Mark | None, prove: Prove) -> None:
+    def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove) -> Mark:
         """See Anchor. Flushed at once if it holds a management entry that no flush has covered yet."""
         with self._locked() as descriptor:
             now = self._newest(descriptor)
             if now is not None and now != before:
                 raise OutcomeUnknown("the anchor was moved by another vault or copy of this one")
+            mark = sign()
+            if now is not None and (mark.size < now.size or (mark.size == now.size and mark.hash != now.hash)):
+                raise IntegrityViolation("the anchor remembers entries that this log does not have")
             counter, slot = 1, 0
             if self._seen is not None:
                 newest, raw, _ = self._seen
@@ -198,6 +202,7 @@ class FileAnchor:
             if self._always or mark.state_seq > self._covered:
                 self._flush(descriptor, slot)
                 self._covered = mark.state_seq
+            return mark
 
     def flush(self) -> None:
         """See Anchor."""

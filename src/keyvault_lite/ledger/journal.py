@@ -344,15 +344,13 @@ class Journal:
             return
         *head_row, last_id, last_hash = row
         count_of_others = self._database.count_of_others(self._connection)
-        self.suspect = self.suspect or count_of_others != self._data_version
-        self._data_version = count_of_others
+        wrote, self._data_version = count_of_others != self._data_version, count_of_others
         if head_row[-1] == self.known.mac:
             self._check_last(last_id, last_hash, old)
-            if self.suspect and not self.frozen:
-                if at_once:
-                    raise AuditUnavailable("all stored rows have to be compared first")
-                schema = self._database.check_schema(self._connection)
-                self._alarms += recheck(self._connection, self._authority, self.state, self.tree, schema)
+            # Whoever has written since, and not to the log, has edited.
+            self.suspect = self.suspect or wrote
+            if at_once and self.suspect:
+                raise AuditUnavailable("all stored rows have to be compared first")
         else:
             head = read_head(tuple(head_row), self._authority)
             self._check_last(last_id, last_hash, head)
@@ -360,13 +358,16 @@ class Journal:
                 raise IntegrityViolation(
                     "the log is shorter than the one this process knows: the database was put back"
                 )
-            if at_once and head.size - old.size > CHUNK:
+            if at_once and (self.suspect or head.size - old.size > CHUNK):
                 raise AuditUnavailable("much has to be read first")
             hashes = self._adopt(head, head_row[-1], at_once=at_once)
-        self.suspect = False
         if mark != self._anchored:
             self._check_extends(mark, old, hashes)
             self._anchored = mark
+        if self.suspect and not self.frozen:
+            schema = self._database.check_schema(self._connection)
+            self._alarms += recheck(self._connection, self._authority, self.state, self.tree, schema)
+        self.suspect = False
 
     @staticmethod
     def _check_last(last_id: int | None, last_hash: bytes | None, head: Head) -> None:
@@ -433,23 +434,26 @@ class Journal:
     # Telling the world
 
     def _publish(self, known: Known) -> None:
-        """After COMMIT: sign the head, and put it in the anchor, before anybody is answered."""
-        head, root = known.head, known.tiles.edge.root()
-        origin = checkpoint.origin(self._authority.instance_id, head.epoch)
-        public_key = self._authority.log_public_key
-        note = checkpoint.sign_note(
-            checkpoint.checkpoint_body(origin, head.size, root, checkpoint.fact_lines(head.state_seq, head.hash)),
-            origin,
-            public_key,
-            self._authority.sign_log,
-        )
-        self.known = Known(head, known.mac, known.tiles, note)
+        """After COMMIT: put the head in the anchor, signed, before anybody is answered.
+
+        It is signed once the anchor has nothing against it: of a log that was forked, one branch alone is.
+        """
+        self.known = known
+        anchored = self._anchored
         if self._anchor is None:
-            return
-        mark = self._mark(origin, root)
-        if mark != self._anchored:
-            self._anchor.write(mark, before=self._anchored, prove=self._prove)
-            self._anchored = mark
+            self._sign()
+        elif anchored is None or anchored.hash != known.head.hash or self._sign() != anchored:
+            self._anchored = self._anchor.write(self._sign, before=anchored, prove=self._prove)
+
+    def _sign(self) -> Mark:
+        """Sign the newest head; the mark that says so."""
+        known, head = self.known, self.head
+        origin, root = checkpoint.origin(self._authority.instance_id, head.epoch), known.tiles.edge.root()
+        lines = checkpoint.fact_lines(head.state_seq, head.hash)
+        body = checkpoint.checkpoint_body(origin, head.size, root, lines)
+        note = checkpoint.sign_note(body, origin, self._authority.log_public_key, self._authority.sign_log)
+        self.known = Known(head, known.mac, known.tiles, note)
+        return self._mark(origin, root)
 
     def mark(self) -> Mark:
         """The newest signed head as an anchor keeps it."""

@@ -6,7 +6,7 @@ that are not the tree's (`state-seq`, `entry-hash`) are lines of the checkpoint,
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from keyvault_lite.audit.checkpoint import (
@@ -68,11 +68,16 @@ class SharedAnchor:
                 self._seen = (mark, confirmed)
             return mark
 
-    def write(self, mark: Mark, *, before: Mark | None, prove: Prove) -> None:
-        """See Anchor. Raises IntegrityViolation if the witness knows another history than this mark's."""
+    def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove) -> Mark:
+        """See Anchor. Raises IntegrityViolation if the witness knows another history than this mark's.
+
+        A witness judges what is signed: of a log that was forked it may see two heads of one size, and keeps them.
+        """
         with self._lock:
+            mark = sign()
             old = before.size if before is not None and before.epoch == mark.epoch else 0
             self._submit(mark, old, prove)
+            return mark
 
     def _submit(self, mark: Mark, old: int, prove: Prove) -> None:
         try:

@@ -1,0 +1,108 @@
+"""Rules taken out of the product, one at a time, so that a test can show what each of them is for.
+
+A rule is a piece of source text in one function. It is looked up there, replaced, and the function compiled anew in its
+own module: nothing in the product knows of it, and a rule that was rewritten fails the lookup instead of a test.
+"""
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Final, Protocol
+
+from keyvault_lite.ledger import anchor, head, journal, pending
+
+Owner = type[Any] | ModuleType
+
+
+class Set(Protocol):
+    """setattr, or pytest's that is undone."""
+
+    def __call__(self, owner: Any, name: str, value: Any, /) -> None: ...  # noqa: ANN401
+
+
+@dataclass(frozen=True)
+class Removal:
+    """`text` of the function `name` becomes `instead`."""
+
+    owner: Owner
+    name: str
+    text: str
+    instead: str
+
+    def apply(self, put: Set = setattr) -> None:
+        function = inspect.getattr_static(self.owner, self.name)
+        plain: Callable[..., Any] = getattr(function, "__func__", function)
+        source: str = getattr(plain, "source", None) or textwrap.dedent(inspect.getsource(plain))
+        if source.count(self.text) != 1:
+            raise AssertionError(f"{self.owner.__name__}.{self.name} has not once: {self.text}")
+        changed, made = source.replace(self.text, self.instead), dict[str, Any]()
+        exec(changed, plain.__globals__, made)
+        new = made[self.name]
+        getattr(new, "__func__", new).source = changed  # for another removal from the same function
+        for owner in self._owners(plain):
+            put(owner, self.name, new)
+
+    def _owners(self, plain: Callable[..., Any]) -> list[Owner]:
+        """The class; of a function of a module, every module that has imported it by name."""
+        if isinstance(self.owner, type):
+            return [self.owner]
+        loaded = [module for name, module in sys.modules.items() if name.startswith("keyvault_lite.")]
+        return [module for module in loaded if vars(module).get(self.name) is plain]
+
+
+_BLANK: Final = (
+    "Head(0, 0, genesis(self._authority.instance_id, self._authority.log_public_key), 0, 0, b'', b'', ''), Tiles()"
+)
+_SIGN: Final = (
+    "pending.store(self._connection, self._database); early = pending.after; "
+    "checkpoint.sign_note(checkpoint.checkpoint_body(checkpoint.origin(self._authority.instance_id, 0), "
+    "early.head.size, early.tiles.edge.root(), checkpoint.fact_lines(early.head.state_seq, early.head.hash)), "
+    "checkpoint.origin(self._authority.instance_id, 0), self._authority.log_public_key, self._authority.sign_log)"
+)
+
+REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
+    # The rules of the protocol (docs/adr/0017-commit-anchor-reply.md).
+    "R1": (Removal(pending.Pending, "is_judged_again", "item.since != self._state_seq or ", ""),),
+    "R2": (
+        Removal(journal.Journal, "_catch_up", "head.size < old.size or head.epoch < old.epoch", "False"),
+        Removal(journal.Journal, "_adopt", "self.head, self.known.tiles.copy()", _BLANK),
+    ),
+    "R3": (
+        Removal(
+            journal.Journal,
+            "_adopt",
+            "news.findings or self.tree.root() != head.state_root or found.state_root != head.state_root",
+            "False",
+        ),
+    ),
+    "R4": (Removal(head, "read_head", "good != mac", "False"),),
+    "R5": (Removal(journal.Journal, "_fill", "pending.store(self._connection, self._database)", _SIGN),),
+    "R6": (Removal(anchor.FileAnchor, "write", "self._always or mark.state_seq > self._covered", "self._always"),),
+    "R7": (
+        Removal(journal.Journal, "_check_extends", "held != mark.hash", "False"),
+        Removal(anchor.FileAnchor, "write", "now is not None and now != before", "False"),
+        Removal(
+            anchor.FileAnchor,
+            "write",
+            "now is not None and (mark.size < now.size or (mark.size == now.size and mark.hash != now.hash))",
+            "False",
+        ),
+    ),
+    # Parts of R7: what each of them stops that the others do not.
+    "R7, extend": (Removal(journal.Journal, "_check_extends", "held != mark.hash", "False"),),
+    "R7, compare": (Removal(anchor.FileAnchor, "write", "now is not None and now != before", "False"),),
+    "R7, before signing": (
+        Removal(anchor.FileAnchor, "write", "now = self._newest(descriptor)", "sign(); now = self._newest(descriptor)"),
+    ),
+    "R6, always": (
+        Removal(
+            anchor.FileAnchor,
+            "write",
+            "self._always or mark.state_seq > self._covered",
+            "mark.state_seq > self._covered",
+        ),
+    ),
+}

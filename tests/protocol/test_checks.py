@@ -1,0 +1,336 @@
+"""The security checks of the ledger, each with what it refuses, and what is accepted once it is taken out.
+
+A check that stands behind others is met by taking those out first (`before`): what is deep has to hold by itself too.
+"""
+
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from keyvault_lite.audit.entry import row_hash
+from keyvault_lite.ledger import inspection, journal, ledger, pending, rows, sqlite, start, statements
+from keyvault_lite.ledger.reader import Filter
+from keyvault_lite.model.errors import IntegrityViolation
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import Encrypt, ReadKey, RevokeKey, RotateKey
+from tests.house import House, chosen, idempotent
+from tests.ledger.test_tampering import tamper
+from tests.protocol import attacker
+from tests.protocol.removal import REMOVALS, Removal
+
+DONE: Final = KeyRef("done")
+USED: Final = KeyRef("used")
+ROWS_ARE_COMPARED: Final = Removal(journal.Journal, "_catch_up", "self.suspect and not self.frozen", "False")
+Act = Callable[[House], None]
+Ask = Callable[[House], bool]
+
+
+@dataclass(frozen=True)
+class Check:
+    """`attack` is made, and `accepted` tells whether it goes through, without an error, once `removal` is applied."""
+
+    removal: Removal
+    attack: Act
+    accepted: Ask
+    before: tuple[Removal, ...] = ()
+
+
+CHECKS: Final[dict[str, Check]] = {}
+
+
+# What is asked
+
+
+def revoked_key_is_used(house: House) -> bool:
+    house.ask(Encrypt(DONE, plaintext=b"x"))
+    return True
+
+
+def it_starts(house: House) -> bool:
+    house.open()
+    return True
+
+
+def it_starts_and_uses_the_revoked_key(house: House) -> bool:
+    house.open()
+    return revoked_key_is_used(house)
+
+
+def it_is_answered(house: House) -> bool:
+    house.ask(Encrypt(USED, plaintext=b"x"))
+    return True
+
+
+def it_is_answered_without_alarm(house: House) -> bool:
+    house.ask(Encrypt(USED, plaintext=b"x"))
+    house.ask(Encrypt(USED, plaintext=b"x"))
+    with house.ledger._reading() as connection:
+        sql = "SELECT count(*) FROM audit_logs WHERE action = ?"
+        return bool(connection.execute(sql, (Action.INTEGRITY.value,)).fetchone() == (0,))
+
+
+def it_is_answered_after_a_look_at_the_rows(house: House) -> bool:
+    house.ledger.scrub()
+    return it_is_answered_without_alarm(house)
+
+
+def it_is_answered_after_a_look_at_the_log(house: House) -> bool:
+    house.ledger.scrub_log()
+    return it_is_answered(house)
+
+
+# What is done before
+
+
+def planted(statement: str) -> Act:
+    def attack(house: House) -> None:
+        with closing(attacker.connect(house.path)) as there:
+            there.execute(statement)
+
+    return attack
+
+
+def edited(*edits: str) -> Act:
+    return lambda house: tamper(house.path, *edits)
+
+
+def at_rest(attack: Act) -> Act:
+    def closed(house: House) -> None:
+        house.vault.close()
+        attack(house)
+
+    return closed
+
+
+def older(house: House) -> Path:
+    """The copy from before the key was revoked; see `lived_in`."""
+    return house.path.with_name("older.db")
+
+
+def rows_put_back(house: House) -> None:
+    attacker.put_back_rows(older(house), house.path)
+
+
+def database_put_back(house: House) -> None:
+    attacker.copy_database(older(house), house.path)
+
+
+def anchor_lost(house: House) -> None:
+    database_put_back(house)
+    house.path.with_name("vault.db.anchor").unlink()
+
+
+def file_replaced(house: House) -> None:
+    copy = house.path.with_name("copy.db")
+    attacker.copy_database(house.path, copy)
+    copy.rename(house.path)
+
+
+def entry_rewritten(house: House) -> None:
+    """An old entry tells otherwise, with the hash that its columns give now."""
+    with closing(attacker.connect(house.path)) as there:
+        row = list(there.execute(f"{statements.ENTRIES} WHERE id = 2").fetchone())
+    row[9] = "denied"
+    tamper(house.path, f"UPDATE audit_logs SET result = 'denied', hash = x'{row_hash(tuple(row)).hex()}' WHERE id = 2")
+
+
+def unnoticed(attack: Act) -> Act:
+    """Done to the file's bytes: the counter of what others have written does not move."""
+
+    def done(house: House) -> None:
+        attack(house)
+        journal_ = house.ledger._journal
+        journal_._data_version = house.vault.database.count_of_others(journal_._connection)
+
+    return done
+
+
+# At a start
+
+CHECKS["row MAC"] = Check(
+    Removal(rows, "_has_mac", "bool(authority.row_mac(table, key, row[-2], values) == row[-1])", "True"),
+    at_rest(
+        edited(
+            "UPDATE keys SET status = 'ACTIVE' WHERE name = 'done'",
+            "UPDATE key_versions SET status = 'ACTIVE' WHERE status = 'REVOKED'",
+        )
+    ),
+    it_starts_and_uses_the_revoked_key,
+)
+CHECKS["state root at start"] = Check(
+    Removal(inspection, "inspect", "head is not None and tree.root() != head.state_root", "False"),
+    at_rest(rows_put_back),
+    it_starts_and_uses_the_revoked_key,
+)
+CHECKS["schema at start"] = Check(
+    Removal(inspection, "inspect", "database.check_schema(connection)", "[]"),
+    at_rest(planted("CREATE TRIGGER planted AFTER INSERT ON keys BEGIN UPDATE keys SET status = 'ACTIVE'; END")),
+    it_starts,
+)
+CHECKS["index at start"] = Check(
+    Removal(inspection, "inspect", "database.check_schema(connection)", "[]"),
+    at_rest(planted("DROP INDEX ix_key_versions_one_active")),
+    it_starts,
+)
+CHECKS["anchor at start"] = Check(
+    Removal(inspection, "inspect", "if anchor is not None:", "if False:"),
+    at_rest(database_put_back),
+    it_starts_and_uses_the_revoked_key,
+    before=REMOVALS["R7"][2:],
+)
+CHECKS["anchor never backwards"] = Check(
+    REMOVALS["R7"][2],
+    at_rest(database_put_back),
+    it_starts_and_uses_the_revoked_key,
+    before=(Removal(inspection, "inspect", "if anchor is not None:", "if False:"),),
+)
+CHECKS["anchor is there"] = Check(
+    Removal(start, "check_anchor", "if size else []", "if False else []"),
+    at_rest(anchor_lost),
+    it_starts_and_uses_the_revoked_key,
+)
+CHECKS["log at start"] = Check(
+    Removal(inspection, "inspect", "if log_from is not None:", "if False:"),
+    at_rest(edited("UPDATE audit_logs SET result = 'denied' WHERE id = 2")),
+    it_starts,
+)
+
+# While it serves
+
+CHECKS["head names the newest entry"] = Check(
+    Removal(
+        journal.Journal, "_check_last", "(last_id or 0) != head.size or (head.size and last_hash != head.hash)", "False"
+    ),
+    edited("DELETE FROM audit_logs WHERE id = (SELECT max(id) FROM audit_logs)"),
+    it_is_answered,
+)
+CHECKS["counter of what others write"] = Check(
+    Removal(journal.Journal, "_catch_up", "self.suspect or wrote", "self.suspect"),
+    rows_put_back,
+    it_is_answered_without_alarm,
+)
+CHECKS["rows compared with memory"] = Check(
+    ROWS_ARE_COMPARED,
+    rows_put_back,
+    it_is_answered_without_alarm,
+)
+CHECKS["rows read each minute"] = Check(
+    Removal(ledger.Ledger, "scrub", "seen.findings and not self.frozen", "False"),
+    unnoticed(rows_put_back),
+    it_is_answered_after_a_look_at_the_rows,
+)
+CHECKS["schema while it serves"] = Check(
+    Removal(journal.Journal, "_catch_up", "self._database.check_schema(self._connection)", "[]"),
+    planted("CREATE TRIGGER planted AFTER INSERT ON keys BEGIN UPDATE keys SET status = 'ACTIVE'; END"),
+    it_is_answered,
+)
+CHECKS["entries read back"] = Check(
+    Removal(pending.Pending, "store", "appended.rowcount != len(self._entries)", "False"),
+    planted("CREATE TRIGGER planted BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(IGNORE); END"),
+    it_is_answered,
+    before=(ROWS_ARE_COMPARED,),
+)
+CHECKS["head read back"] = Check(
+    Removal(pending.Pending, "store", "written.rowcount != 1", "False"),
+    planted("CREATE TRIGGER planted BEFORE UPDATE ON ledger_head BEGIN SELECT RAISE(IGNORE); END"),
+    it_is_answered,
+    before=(ROWS_ARE_COMPARED,),
+)
+CHECKS["same file"] = Check(
+    Removal(sqlite.SqliteDatabase, "check_same_file", "self._stat() != self._identity", "False"),
+    file_replaced,
+    it_is_answered,
+)
+CHECKS["page of the log is proven"] = Check(
+    Removal(
+        ledger.Ledger,
+        "_prove",
+        "verify_inclusion(entry.hash, proof, index=index, size=edge.size, root=root)",
+        "pass",
+    ),
+    entry_rewritten,
+    lambda house: any(one.draft.result.value == "denied" for one in house.ledger.entries(Filter(limit=100)).items),
+)
+CHECKS["log read each day"] = Check(
+    Removal(ledger.Ledger, "scrub_log", "if damage:", "if False:"),
+    entry_rewritten,
+    it_is_answered_after_a_look_at_the_log,
+)
+
+
+# Kept replies
+
+
+def kept_by_a_branch_that_was_lost(house: House) -> None:
+    """A reply of a copy that went on by itself: it is genuine, and this log has not the entry that it names."""
+    branch = house.path.with_name("branch")
+    branch.mkdir()
+    attacker.copy_database(house.path, branch / "vault.db")
+    shutil.copy(house.path.with_name("vault.db.anchor"), branch)
+    master = house.chosen.master_key
+    assert master is not None
+    apart = House(chosen(branch, master.get_secret_value()), house.admin)
+    for _ in range(3):
+        apart.ask(Encrypt(USED, plaintext=b"x"))
+    apart.ask(RotateKey(USED), idempotency=idempotent("once"))
+    apart.close()
+    with closing(attacker.connect(house.path)) as there:
+        there.execute("ATTACH ? AS branch", (str(branch / "vault.db"),))
+        there.execute("INSERT INTO idempotency_replies SELECT * FROM branch.idempotency_replies")
+
+
+def kept_and_said_to_be_of_another_entry(house: House) -> None:
+    kept_by_a_branch_that_was_lost(house)
+    with closing(attacker.connect(house.path)) as there:
+        there.execute("UPDATE idempotency_replies SET row_seq = 1")
+
+
+def kept_reply_is_given(house: House) -> bool:
+    before = len(house.ask(ReadKey(USED)).versions)
+    house.ask(RotateKey(USED), idempotency=idempotent("once"))
+    return len(house.ask(ReadKey(USED)).versions) == before
+
+
+CHECKS["MAC of a kept reply"] = Check(
+    Removal(journal, "find_reply", 'not row_is_genuine(authority, FORMATS["idempotency_replies"], row)', "False"),
+    kept_and_said_to_be_of_another_entry,
+    kept_reply_is_given,
+)
+CHECKS["entry of a kept reply"] = Check(
+    Removal(journal, "find_reply", "not holds_entry(connection, authority, row[-2])", "False"),
+    kept_by_a_branch_that_was_lost,
+    kept_reply_is_given,
+)
+
+
+@pytest.fixture
+def lived_in(house: House) -> House:
+    """A vault with a key that was revoked, and the copy of it from before."""
+    house.key("used")
+    house.key("done")
+    attacker.copy_database(house.path, older(house))
+    house.ask(RevokeKey(DONE))
+    house.ask(Encrypt(USED, plaintext=b"x"))
+    return house
+
+
+@pytest.mark.parametrize("removed", [False, True])
+@pytest.mark.parametrize("name", CHECKS)
+def test_check(lived_in: House, monkeypatch: pytest.MonkeyPatch, name: str, *, removed: bool) -> None:
+    check = CHECKS[name]
+    for removal in check.before:
+        removal.apply(monkeypatch.setattr)
+    if removed:
+        check.removal.apply(monkeypatch.setattr)
+    check.attack(lived_in)
+    try:
+        accepted = check.accepted(lived_in)
+    except IntegrityViolation:
+        accepted = False
+    assert accepted is removed
