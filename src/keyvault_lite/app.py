@@ -170,7 +170,8 @@ def _refuse_emptied(chosen: Settings, database: Database) -> None:
             "database was replaced or removed: restore it. A new one begins with a file as anchor (docs/witness.md)."
         )
     anchor = file_anchor(chosen, database)
-    if anchor is not None and anchor.exists():
+    mark = None if anchor is None else anchor.peek()
+    if anchor is not None and mark is not None and mark.size:
         raise IntegrityViolation(
             f"the database is empty, but the anchor {anchor.place} remembers a vault: the database was replaced or "
             "removed. Restore it; for a new vault move the anchor away."
@@ -221,6 +222,7 @@ async def _initialise(
         keyring = Keyring.create()
         vault = _compose(chosen, database, master, keyring)
         try:
+            vault.ledger.begin()
             slot = keyring.seal(master, slot_id=new_id(), created_at=vault.ledger.now())
             made = await perform(vault, Initialise(slot, name))
         except BaseException:

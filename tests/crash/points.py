@@ -69,6 +69,8 @@ CLOSING: Final = {
 """When it is stopped in good order."""
 BEGINNING: Final = {
     "schema made": Point("app:prepare", AFTER),
+    "before the anchor knows of it": Point("ledger.journal:Journal.begin", BEFORE),
+    "after the anchor knows of it": Point("ledger.journal:Journal.begin", AFTER),
     "keyring sealed": Point("crypto.keyring:Keyring.seal", AFTER),
     "before COMMIT": Point(_COMMIT, BEFORE, (HANDED, THREAD)),
     "after COMMIT": Point(_COMMIT, AFTER, (HANDED, THREAD)),

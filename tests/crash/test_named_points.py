@@ -1,6 +1,7 @@
 """Processes that kill themselves at named points, under mixed load, at a start, at a stop."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from tests.crash import promises
 from tests.crash.child import Order
 from tests.crash.nursery import Life, Nursery
 from tests.crash.points import CLOSING, LOAD, OPENING, Point
+from tests.crash.work import ORDERS, encoded
 from tests.house import House
 
 
@@ -39,3 +41,34 @@ def die(nursery: Nursery, what: Order) -> Life:
 def test_under_load(left: House, nursery: Nursery, point: Point, way: str) -> None:
     life = die(nursery, order(left, "load", point, way, call=4))
     promises.check(left, life)
+
+
+@places(OPENING)
+def test_at_a_start_after_another_death(left: House, nursery: Nursery, point: Point, way: str) -> None:
+    before = die(nursery, order(left, "load", LOAD["before the anchor"], "loop", call=4))
+    promises.check(left, before, die(nursery, order(left, "open", point, way)))
+
+
+@places(CLOSING)
+def test_while_it_closes(left: House, nursery: Nursery, point: Point, way: str) -> None:
+    promises.check(left, die(nursery, order(left, "close", point, way, most=10)))
+
+
+@pytest.mark.parametrize("broken", ["forgotten", "elsewhere", "changed", "unsolicited", "never revoked"])
+def test_a_broken_promise_is_noticed(left: House, nursery: Nursery, broken: str) -> None:
+    life = die(nursery, order(left, "load", LOAD["before the answers"], call=9))
+    lines: list[dict[str, Any]] = [dict(line) for line in life.lines]
+    done = next(line for line in lines if "ciphertext" in line.get("done", {}))
+    match broken:
+        case "forgotten":  # an acknowledged operation that has no entry
+            lines += [{"asked": {"op": "x", "kind": "read", "key": ORDERS}}, {"op": "x", "done": {}, "audit": 10**6}]
+        case "elsewhere":
+            done["audit"] -= 1
+        case "changed":
+            done["done"] = done["done"] | {"dek": encoded(bytes(64))}
+        case "unsolicited":  # an entry that nobody has asked for
+            lines = [line for line in lines if done["op"] not in {line.get("op"), line.get("asked", {}).get("op")}]
+        case "never revoked":
+            lines += [{"asked": {"op": "x", "kind": "revoke", "key": ORDERS}}, {"op": "x", "done": {}, "audit": 10**6}]
+    with pytest.raises((AssertionError, AttributeError)):
+        promises.check(left, Life(life.ended, list(lines)))

@@ -90,6 +90,16 @@ class Journal:
         self.state.apply(change)
         self.state.sequence = known.head.state_seq
 
+    def begin(self) -> None:
+        """Before the first entry: have the anchor know the log that begins, in place of one that never had an entry.
+
+        So the first COMMIT is no moment after which a vault stands there without its anchor, and does not start.
+        """
+        empty = self.known
+        self._anchored = None if self._anchor is None else self._anchor.read()
+        self._publish(empty)
+        self.known = empty  # the first head is from before any checkpoint of entries
+
     def close(self) -> None:
         """Store the newest checkpoint, flush the anchor, close the connection."""
         try:
@@ -323,7 +333,7 @@ class Journal:
         hashes: list[bytes] = []
         row = self._connection.execute(statements.CATCH_UP).fetchone()
         if row is None:
-            if self.known.mac or mark is not None:
+            if self.known.mac or mark != self._anchored:
                 raise IntegrityViolation(PUT_BACK)
             return
         *head_row, last_id, last_hash = row

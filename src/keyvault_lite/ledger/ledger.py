@@ -218,6 +218,10 @@ class Ledger:
         self.lost = tuple(findings)
         self._journal.frozen = True
 
+    def begin(self) -> None:
+        """Before the first entry, once it is certain that there was none: have the anchor know this log."""
+        self._journal.begin()
+
     @property
     def degraded(self) -> bool:
         """Whether anything is set aside because it does not verify."""
