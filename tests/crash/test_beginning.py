@@ -1,7 +1,6 @@
 """A process that dies while it begins a vault: whoever starts next begins it, or has it; nobody has to tidy up."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,10 @@ from tests.house import House, chosen
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    made = tmp_path / "vault"
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "begun"
     made.mkdir()
-    yield made
+    return made
 
 
 @places(BEGINNING)

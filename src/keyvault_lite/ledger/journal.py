@@ -328,7 +328,7 @@ class Journal:
         With `at_once`, long work is not begun but left to the next call, by raising AuditUnavailable.
         """
         # The anchor is read first: whatever it says was in the log by then, so it is in what is read now.
-        mark = None if self._anchor is None else self._anchor.read()
+        mark = None if self._anchor is None else self._anchor.read(at_once=at_once)
         old = self.head
         hashes: list[bytes] = []
         row = self._connection.execute(statements.CATCH_UP).fetchone()
