@@ -1,0 +1,194 @@
+"""Disks that are full, or take no more of a file: refused, on record what can be, `revoke` to the last, back by itself.
+
+The faults are SQLite's and the kernel's own: a limit of pages, and one of a file's size. Real small disks are in
+`test_small_disk.py`; disks that are locked, read-only or fail while committing in tests/ledger.
+"""
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from keyvault_lite import custody
+from keyvault_lite.ledger import sqlite
+from keyvault_lite.ledger.sqlite import RESERVE, SqliteDatabase
+from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, NotFound, Unauthenticated
+from keyvault_lite.model.evidence import Action, Result
+from keyvault_lite.model.keys import Key, KeyStatus
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import Replayed
+from keyvault_lite.model.requests import CreateKey, Encrypt, ListKeys, ReadKey, RevokeKey, VerifyAudit
+from tests.house import AES, House, idempotent
+
+PAGE = 4096
+
+
+def comes_back(house: House) -> None:
+    """Without a request, and without a hand. The test's timeout is the limit."""
+    while house.ledger.fault is not None:
+        time.sleep(0.01)
+    assert house.engine.health().serving
+
+
+class SmallDisk:
+    """A disk of so many pages for the database, and the reserve."""
+
+    def __init__(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._house = house
+        self.seen_as_full = True
+        """Whether it can be seen beforehand that the disk is nearly full."""
+        writer, release = SqliteDatabase.writer, SqliteDatabase.release_reserve
+
+        def limited(database: SqliteDatabase, **how: Any) -> Any:  # noqa: ANN401
+            connection = writer(database, **how)
+            connection.execute(f"PRAGMA max_page_count = {self.pages}")
+            return connection
+
+        def give_up(database: SqliteDatabase) -> bool:
+            given = release(database)
+            if given:
+                self.resize(self.pages + RESERVE // PAGE)
+            return given
+
+        def statvfs(_: object) -> SimpleNamespace:
+            free = 0 if self.seen_as_full else 2**20
+            return SimpleNamespace(f_bavail=free, f_frsize=PAGE, f_blocks=2**22)
+
+        monkeypatch.setattr(SqliteDatabase, "writer", limited)
+        monkeypatch.setattr(SqliteDatabase, "release_reserve", give_up)
+        monkeypatch.setattr(sqlite, "os", SimpleNamespace(**vars(os) | {"statvfs": statvfs}))
+        self.resize(self._query("PRAGMA page_count"))
+
+    def resize(self, pages: int) -> None:
+        self.pages = pages
+        self._query(f"PRAGMA max_page_count = {pages}")
+
+    def _query(self, sql: str) -> int:
+        return int(self._house.ledger._journal._connection.execute(sql).fetchone()[0])
+
+    @property
+    def reserve_is_there(self) -> bool:
+        return self._house.path.with_name("vault.db.reserve").exists()
+
+
+@pytest.fixture
+def disk(house: House, monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
+    return SmallDisk(house, monkeypatch)
+
+
+def fill(house: House) -> None:
+    """Until a change that needs room is refused."""
+    with pytest.raises(AuditUnavailable):
+        for _ in range(10_000):
+            house.ask(CreateKey(AES, description="x" * 4000))
+
+
+def test_a_nearly_full_disk_is_kept_for_management_and_denials(house: House, disk: SmallDisk) -> None:
+    name = KeyRef(house.key().id)
+    disk.resize(disk.pages + 1000)
+    time.sleep(sqlite.LOOK_SECONDS)
+    before = house.size
+    answers = house.together(
+        house.perform(Encrypt(name, plaintext=b"x")),
+        house.perform(RevokeKey(name)),
+        house.perform(Encrypt(KeyRef("absent"), plaintext=b"x")),
+        house.perform(ListKeys(), None),
+        house.perform(ReadKey(name)),
+    )
+    refused, revoked, absent, unknown, read = answers
+    assert isinstance(refused, AuditUnavailable)
+    assert refused.audit_id is None
+    assert revoked.result.status is KeyStatus.REVOKED
+    assert isinstance(absent, NotFound)
+    assert isinstance(unknown, Unauthenticated)
+    assert read.result.id == name
+    actions = [(entry.draft.action, entry.draft.result) for entry in house.log(before)]
+    assert (Action.ENCRYPT, Result.SUCCESS) not in actions
+    assert len(actions) == 4
+    assert house.engine.health().serving, "who manages keys is served"
+    assert disk.reserve_is_there, "and the reserve is for worse"
+    disk.seen_as_full = False
+    time.sleep(sqlite.LOOK_SECONDS)
+    house.ask(Encrypt(KeyRef(house.key().id), plaintext=b"x"))
+
+
+@pytest.mark.timeout(60)
+def test_a_full_disk_never_blocks_revoke(house: House, disk: SmallDisk) -> None:
+    name = KeyRef(house.key().id)
+    doomed = [house.key() for _ in range(20)] if disk.resize(disk.pages + 100) is None else []  # type: ignore[func-returns-value]
+    time.sleep(sqlite.LOOK_SECONDS)
+    # Nothing of the reserve is taken by whoever only makes more: it is full to the last page.
+    disk.resize(disk._query("PRAGMA page_count"))
+    with pytest.MonkeyPatch.context() as without:
+        without.setattr(SqliteDatabase, "release_reserve", lambda _: False)
+        fill(house)
+    assert disk.reserve_is_there
+    for key in doomed:
+        house.refusal(Encrypt(name, plaintext=b"x"), AuditUnavailable)
+        assert house.ask(RevokeKey(KeyRef(key.id))).status is KeyStatus.REVOKED
+    assert not disk.reserve_is_there
+    house.refusal(Encrypt(KeyRef("absent"), plaintext=b"x"), NotFound)
+    fill(house)
+    disk.resize(2**20)
+    disk.seen_as_full = False
+    comes_back(house)
+    time.sleep(sqlite.LOOK_SECONDS)
+    house.ask(Encrypt(name, plaintext=b"x"))
+    house.ledger.scrub()  # as each minute
+    assert disk.reserve_is_there
+    assert house.ask(VerifyAudit()).findings == ()
+    house.reopen()
+    assert {house.ask(ReadKey(KeyRef(key.id))).status for key in doomed} == {KeyStatus.REVOKED}
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """For the whole process: whoever writes beyond that gets EFBIG (Python ignores the signal)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.timeout(60)
+def test_files_that_may_not_grow(house: House) -> None:
+    """A write that fails wherever it stands: in the log that is written ahead, within COMMIT, in the copy of it."""
+    made: dict[str, Key] = {}
+    refused: dict[str, KeyVaultError] = {}
+
+    def create(name: str) -> None:
+        request = CreateKey(AES, name, description="x" * 2000)
+        try:
+            made[name] = house.ask(request, idempotency=idempotent(name, name))
+        except KeyVaultError as error:
+            refused[name] = error
+
+    wal = house.path.with_name("vault.db-wal")
+    with files_no_larger_than(max(house.path.stat().st_size, wal.stat().st_size) + 20 * PAGE + 1):
+        for number in range(600):
+            create(f"key-{number}")
+            if len(refused) == 5:
+                break
+        assert {error.code for error in refused.values()} <= {"audit_unavailable", "outcome_unknown"}
+        assert len(refused) == 5
+        assert {error.audit_id for error in refused.values()} == {None}
+        assert not house.engine.health().serving
+    comes_back(house)
+    for name, error in refused.items():
+        was_there = house.ledger.snapshot().find_key(KeyRef(name)) is not None
+        assert not was_there or error.code == "outcome_unknown"
+        again = house.ask(CreateKey(AES, name, description="x" * 2000), idempotency=idempotent(name, name))
+        assert isinstance(again, Replayed) is was_there
+    stored = {key.name: key for key in house.ledger.snapshot().keys_after(None)}
+    assert stored == {**made, **{name: stored[name] for name in refused}}
+    assert house.ask(VerifyAudit()).findings == ()
+    house.vault.close()
+    assert custody.verify(house.chosen).findings == ()
+    house.open()
