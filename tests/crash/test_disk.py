@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 
 from keyvault_lite import custody
-from keyvault_lite.ledger import sqlite
+from keyvault_lite.ledger import committer, driver, sqlite
 from keyvault_lite.ledger.sqlite import RESERVE, SqliteDatabase
-from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, NotFound, Unauthenticated
+from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, NotFound, OutcomeUnknown, Unauthenticated
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.keys import Key, KeyStatus
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Replayed
 from keyvault_lite.model.requests import CreateKey, Encrypt, ListKeys, ReadKey, RevokeKey, VerifyAudit
 from tests.house import AES, House, idempotent
+from tests.ledger.faults import FaultyConnection
 
 PAGE = 4096
 
@@ -155,6 +156,63 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def counting_probes(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[KeyVaultError | None]]:
+    """How each look whether the fault is over has ended, as they come."""
+    journal, told = house.ledger._journal, list[KeyVaultError | None]()
+    probe = journal.probe
+
+    def watched() -> None:
+        try:
+            probe()
+        except KeyVaultError as error:
+            told.append(error)
+            raise
+        told.append(None)
+
+    monkeypatch.setattr(committer, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(journal, "probe", watched)
+    yield told
+
+
+@pytest.mark.timeout(60)
+def test_a_fault_that_lasts_is_not_told_to_be_over(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What looks whether the store can be written again really writes.
+    with counting_probes(house, monkeypatch) as told:
+        with files_no_larger_than(min(house.path.stat().st_size, PAGE)):
+            with pytest.raises((AuditUnavailable, OutcomeUnknown)):
+                house.ask(CreateKey(AES))
+            while len(told) < 3 and None not in told:
+                time.sleep(0.01)
+            assert None not in told
+            assert not house.engine.health().serving
+        comes_back(house)
+    assert told[-1] is None
+    house.ask(CreateKey(AES))
+
+
+@pytest.mark.timeout(60)
+def test_the_reserve_is_given_up_for_recovery_too(
+    house: House, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The disk fills up while something else keeps the vault from serving: that being over, it serves.
+    doomed = KeyRef(house.key().id)
+    journal = house.ledger._journal
+    full = driver.dbapi.OperationalError("database or disk is full")
+
+    def writer(database: SqliteDatabase, **how: Any) -> FaultyConnection:  # noqa: ANN401
+        made = FaultyConnection(open_writer(database, **how))
+        made.before = lambda sql: full if sql.startswith("UPDATE ledger_head") and disk.reserve_is_there else None
+        return made
+
+    open_writer = SqliteDatabase.writer
+    monkeypatch.setattr(SqliteDatabase, "writer", writer)
+    house.ledger._committer._fail(AuditUnavailable("a fault"))
+    assert house.ask(RevokeKey(doomed)).status is KeyStatus.REVOKED
+    assert not disk.reserve_is_there
+    assert journal._connection.in_transaction is False
 
 
 @pytest.mark.timeout(60)

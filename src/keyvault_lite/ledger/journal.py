@@ -285,22 +285,29 @@ class Journal:
                 self._publish(self.known)
 
     def probe(self) -> None:
-        """Try whether the store takes writes again. Raises AuditUnavailable if not."""
-        self._write_apart(statements.PROBE, ())
+        """Try whether the store takes writes again, with the reserve if need be. Raises AuditUnavailable if not."""
+        try:
+            self._write_apart(*statements.PROBE)
+        except StoreFull:
+            if not self._database.release_reserve():
+                raise
+            self._write_apart(*statements.PROBE)
 
     def forget_replies(self, now: int) -> None:
         """Delete the kept replies that have expired."""
-        self._write_apart(statements.FORGET_REPLIES, (now,))
+        self._write_apart(statements.FORGET_REPLIES, values=(now,))
 
-    def _write_apart(self, sql: str, values: tuple[int, ...]) -> None:
+    def _write_apart(self, *steps: str, values: tuple[int, ...] = ()) -> None:
         with self._database.lock():
             self._begin()
             try:
-                self._connection.execute(sql, values)
+                for sql in steps:
+                    self._connection.execute(sql, values)
                 self._connection.execute("COMMIT")
             except driver.Error as error:
                 self._abort()
-                raise AuditUnavailable("the database cannot be written") from error
+                kind = StoreFull if driver.is_full(error) else AuditUnavailable
+                raise kind("the database cannot be written") from error
 
     def _begin(self, *, patience: float = BUSY_SECONDS) -> None:
         try:
