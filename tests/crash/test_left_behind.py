@@ -1,10 +1,14 @@
 """What a process that was killed within SQLite leaves behind: `kvl verify` reads it, and raises no alarm."""
 
+import os
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from keyvault_lite import custody
 from keyvault_lite.ledger import driver
+from keyvault_lite.settings import InvalidSettings
 from tests.house import House
 
 HEADER = 32
@@ -28,6 +32,18 @@ def test_a_write_ahead_log_that_was_just_begun(left: House) -> None:
     assert found.findings == ()
     assert found.entries == 3
     assert listing(left.path.parent) == before, "nothing is written"
+    left.open()
+
+
+def test_a_read_only_copy_is_checked(left: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As on a file system that is mounted read-only: what keeps a server from starting keeps nobody from judging.
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and access(path, mode))
+    assert custody.verify(left.chosen).findings == ()
+    assert custody.show_anchor(left.chosen).mark is not None
+    with pytest.raises(InvalidSettings, match="cannot be written"):
+        left.open()
+    monkeypatch.undo()
     left.open()
 
 

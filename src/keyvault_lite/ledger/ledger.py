@@ -104,6 +104,8 @@ def prepare(database: Database) -> tuple[Slot, ...]:
             finally:
                 connection.close()
     except driver.Damaged as error:
+        if database.space_is_low() and database.release_reserve():
+            return prepare(database)  # opening takes some room too, and a full disk must not keep anybody from revoking
         raise AuditUnavailable(
             f"the database cannot be opened: {database.name} is locked, read-only or damaged"
         ) from error
