@@ -31,7 +31,7 @@ ROUNDS = 10
 @pytest.fixture(params=FAULTS)
 def failing(request: pytest.FixtureRequest) -> Iterator[Nursery]:
     enabled = [f"enable_random name={name},probability=0.02" for name in FAULTS[request.param]]
-    with Nursery(["fiu-run", "-x", *(word for one in enabled for word in ("-c", one))]) as opened:
+    with Nursery(["fiu-run", "-f", "", "-x", *(word for one in enabled for word in ("-c", one))]) as opened:
         yield opened
 
 
@@ -40,6 +40,7 @@ def test_nothing_acknowledged_is_lost(left: House, failing: Nursery) -> None:
     lives = []
     for seed in range(1, 1 + ROUNDS):
         life = failing.bear(order(left, "load", seed=seed, seconds=1.0, most=10_000, pages=16))
+        assert life.was_killed or "not_opened" in life.lines[-1]
         lives.append(life)
         refused += sum("refused" in line and line["audit"] is None for line in life.lines)
         promises.check(left, *lives)
