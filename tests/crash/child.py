@@ -97,7 +97,7 @@ def bear(order: Order) -> int:
         except (AuditUnavailable, OutcomeUnknown) as error:
             say(not_opened=error.code)  # where calls are made to fail, which is no alarm
             os._exit(0)
-        except BaseException:
+        except BaseException:  # noqa: BLE001  (the parent is told, and fails)
             say(failed=traceback.format_exc())
             os._exit(1)
     if order.seconds is not None:

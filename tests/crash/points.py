@@ -1,4 +1,4 @@
-"""The named points at which a process of the campaign kills itself: where in the product, and on which ways it is passed.
+"""The named points at which a process of the campaign kills itself: where in the product, and on which ways.
 
 The product knows nothing of them: `dying.py` wraps the function that a point names, in the process that is to die.
 """

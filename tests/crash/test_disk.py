@@ -73,8 +73,7 @@ class SmallDisk:
     def _query(self, sql: str) -> int:
         return int(self._house.ledger._journal._connection.execute(sql).fetchone()[0])
 
-    @property
-    def reserve_is_there(self) -> bool:
+    def has_reserve(self) -> bool:
         return self._reserve.exists()
 
 
@@ -85,9 +84,13 @@ def disk(house: House, monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
 
 def fill(house: House) -> None:
     """Until a change that needs room is refused."""
-    with pytest.raises(AuditUnavailable):
+
+    def ask_on() -> None:
         for _ in range(10_000):
             house.ask(CreateKey(AES, description="x" * 4000))
+
+    with pytest.raises(AuditUnavailable):
+        ask_on()
 
 
 def test_a_nearly_full_disk_is_kept_for_management_and_denials(house: House, disk: SmallDisk) -> None:
@@ -113,7 +116,7 @@ def test_a_nearly_full_disk_is_kept_for_management_and_denials(house: House, dis
     assert (Action.ENCRYPT, Result.SUCCESS) not in actions
     assert len(actions) == 4
     assert house.engine.health().serving, "who manages keys is served"
-    assert disk.reserve_is_there, "and the reserve is for worse"
+    assert disk.has_reserve(), "and the reserve is for worse"
     disk.seen_as_full = False
     time.sleep(sqlite.LOOK_SECONDS)
     house.ask(Encrypt(KeyRef(house.key().id), plaintext=b"x"))
@@ -130,11 +133,11 @@ def test_a_full_disk_never_blocks_revoke(house: House, disk: SmallDisk) -> None:
     with pytest.MonkeyPatch.context() as without:
         without.setattr(SqliteDatabase, "release_reserve", lambda _: False)
         fill(house)
-    assert disk.reserve_is_there
+    assert disk.has_reserve()
     for key in doomed:
         house.refusal(Encrypt(name, plaintext=b"x"), AuditUnavailable)
         assert house.ask(RevokeKey(KeyRef(key.id))).status is KeyStatus.REVOKED
-    assert not disk.reserve_is_there
+    assert not disk.has_reserve()
     house.refusal(Encrypt(KeyRef("absent"), plaintext=b"x"), NotFound)
     fill(house)
     disk.resize(2**20)
@@ -143,7 +146,7 @@ def test_a_full_disk_never_blocks_revoke(house: House, disk: SmallDisk) -> None:
     time.sleep(sqlite.LOOK_SECONDS)
     house.ask(Encrypt(name, plaintext=b"x"))
     house.ledger.scrub()  # as each minute
-    assert disk.reserve_is_there
+    assert disk.has_reserve()
     assert house.ask(VerifyAudit()).findings == ()
     house.reopen()
     assert {house.ask(ReadKey(KeyRef(key.id))).status for key in doomed} == {KeyStatus.REVOKED}
@@ -157,7 +160,7 @@ def test_a_start_on_a_full_disk_is_not_kept_from_revoking(
     opened = SqliteDatabase.writer
 
     def needs_room(database: SqliteDatabase, **how: Any) -> Any:  # noqa: ANN401
-        if disk.reserve_is_there:
+        if disk.has_reserve():
             raise driver.dbapi.OperationalError("disk I/O error")  # so SQLite tells that its index finds no room
         return opened(database, **how)
 
@@ -223,14 +226,14 @@ def test_the_reserve_is_given_up_for_recovery_too(
 
     def writer(database: SqliteDatabase, **how: Any) -> FaultyConnection:  # noqa: ANN401
         made = FaultyConnection(open_writer(database, **how))
-        made.before = lambda sql: full if sql.startswith("UPDATE ledger_head") and disk.reserve_is_there else None
+        made.before = lambda sql: full if sql.startswith("UPDATE ledger_head") and disk.has_reserve() else None
         return made
 
     open_writer = SqliteDatabase.writer
     monkeypatch.setattr(SqliteDatabase, "writer", writer)
     house.ledger._committer._fail(AuditUnavailable("a fault"))
     assert house.ask(RevokeKey(doomed)).status is KeyStatus.REVOKED
-    assert not disk.reserve_is_there
+    assert not disk.has_reserve()
     assert journal._connection.in_transaction is False
 
 

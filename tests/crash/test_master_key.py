@@ -1,4 +1,4 @@
-"""A process that dies while it replaces the master key: one of both keys opens the vault, as documented, with all of it."""
+"""A process that dies while it replaces the master key: the vault opens, by the old key, the new one, or either."""
 
 from dataclasses import replace
 

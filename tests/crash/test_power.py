@@ -1,7 +1,7 @@
 """Power cuts, as far as files can tell of them: what was not flushed is gone, torn or older than the rest.
 
-The promise (docs/operations.md, "The anchor"; threat_model.md): what the anchor remembers is there, or the start is refused
-and says so; what it does not remember yet may be gone, and the vault starts, whole, without it.
+The promise (docs/operations.md, "The anchor"; threat_model.md): what the anchor remembers is there, or the start is
+refused and says so; what it does not remember yet may be gone, and the vault starts, whole, without it.
 """
 
 import os
@@ -23,7 +23,8 @@ from tests.crash.work import ORDERS
 from tests.house import House
 
 CUTS = 24
-FRAME = 4096 + 24
+HEADER, FRAME = 32, 24 + 4096
+"""Bytes of the write-ahead log."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def test_a_write_ahead_log_without_its_end(left: House, cut: Cut, torn: bool) ->
     chance = random.Random(f"torn {torn}")
     started = []
     for number in range(CUTS):
-        place = chance.choice([chance.randrange(len(cut.wal) + 1), 32 + FRAME * chance.randrange(len(cut.wal) // FRAME)])
+        between_frames = HEADER + FRAME * chance.randrange(len(cut.wal) // FRAME)
+        place = chance.choice([chance.randrange(len(cut.wal) + 1), between_frames])
         wal = cut.wal[:place] + (os.urandom(len(cut.wal) - place) if torn else b"")
         anchor = cut.anchors[number % len(cut.anchors)]
         started.append(check_start(left, cut.restore(left, anchor, wal), anchor))

@@ -6,7 +6,6 @@ The short form runs with the suite, the long form (`make crash`) kills hundreds.
 
 import os
 import random
-from pathlib import Path
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Real disks that fill up, and become read-only, under a vault: the long form (`make crash`), where they can be mounted."""
+"""Real disks that fill up or become read-only: the long form (`make crash`), where file systems can be mounted."""
 
 import shutil
 import subprocess

@@ -2,8 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.evidence import Action
@@ -17,6 +17,7 @@ from keyvault_lite.model.requests import (
     CreateService,
     Decrypt,
     Encrypt,
+    KeyRequest,
     ReadKey,
     RenewToken,
     Request,
@@ -27,7 +28,7 @@ from keyvault_lite.model.requests import (
 )
 from tests.house import AES, grant
 
-Told = Mapping[str, Any]
+Told = dict[str, Any]
 """A line of a process."""
 ORDERS, SIGNER = "orders", "signer"
 """Keys that all callers share."""
@@ -41,36 +42,33 @@ def text_of(op: str, place: int = 0) -> bytes:
     return f"{op}.{place}".encode()
 
 
+def _items(one: Callable[[int], KeyRequest]) -> tuple[KeyRequest, ...]:
+    return tuple(map(one, range(ITEMS)))
+
+
+_REQUESTS: Final[Mapping[str, Callable[[str, KeyRef, Told], Request]]] = {
+    "encrypt": lambda op, key, _: Encrypt(key, {"op": op}, text_of(op)),
+    "decrypt": lambda _, key, asked: Decrypt(
+        key, {"op": asked["of"]}, decoded(asked["ciphertext"]), decoded(asked["dek"])
+    ),
+    "sign": lambda op, key, _: Sign(key, text_of(op), Algorithm.ED25519),
+    "encrypt many": lambda op, key, _: Batch(
+        key, Action.ENCRYPT, _items(lambda place: Encrypt(key, {"op": op}, text_of(op, place)))
+    ),
+    "sign many": lambda op, key, _: Batch(key, Action.SIGN, _items(lambda place: Sign(key, text_of(op, place)))),
+    "create": lambda op, _, __: CreateKey(AES, f"key-{op}"),
+    "rotate": lambda _, key, __: RotateKey(key),
+    "revoke": lambda _, key, __: RevokeKey(key),
+    "read": lambda _, key, __: ReadKey(key),
+    "hire": lambda op, _, __: CreateService(f"service-{op}", Role.SERVICE, (grant(ORDERS),)),
+    "dismiss": lambda _, __, asked: UpdateService(asked["service"], active=False),
+    "renew": lambda _, __, asked: RenewToken(asked["service"]),
+}
+
+
 def request_of(asked: Told) -> Request:
     """The request that a line tells of."""
-    op, key = asked["op"], KeyRef(asked.get("key", ""))
-    match asked["kind"]:
-        case "encrypt":
-            return Encrypt(key, {"op": op}, text_of(op))
-        case "decrypt":
-            return Decrypt(key, {"op": asked["of"]}, decoded(asked["ciphertext"]), decoded(asked["dek"]))
-        case "sign":
-            return Sign(key, text_of(op), Algorithm.ED25519)
-        case "encrypt many":
-            items = tuple(Encrypt(key, {"op": op}, text_of(op, place)) for place in range(ITEMS))
-            return Batch(key, Action.ENCRYPT, items)
-        case "sign many":
-            return Batch(key, Action.SIGN, tuple(Sign(key, text_of(op, place)) for place in range(ITEMS)))
-        case "create":
-            return CreateKey(AES, f"key-{op}")
-        case "rotate":
-            return RotateKey(key)
-        case "revoke":
-            return RevokeKey(key)
-        case "read":
-            return ReadKey(key)
-        case "hire":
-            return CreateService(f"service-{op}", Role.SERVICE, (grant(ORDERS),))
-        case "dismiss":
-            return UpdateService(asked["service"], active=False)
-        case "renew":
-            return RenewToken(asked["service"])
-    raise LookupError(asked["kind"])
+    return _REQUESTS[asked["kind"]](asked["op"], KeyRef(asked.get("key", "")), asked)
 
 
 def action_of(request: Request) -> Action:
@@ -83,27 +81,26 @@ def items_of(request: Request) -> int:
     return len(request.items) if isinstance(request, Batch) else 1
 
 
+_RESULTS: Final[Mapping[type[Any], Callable[[Any], dict[str, Any]]]] = {
+    Encrypted: lambda one: {
+        "ciphertext": encoded(one.ciphertext),
+        "dek": encoded(one.encrypted_dek),
+        "version": one.key_version,
+    },
+    Decrypted: lambda one: {"plaintext": one.plaintext.decode(), "version": one.key_version},
+    Signed: lambda one: {"signature": encoded(one.signature), "version": one.key_version},
+    Key: lambda one: {"id": one.id, "versions": len(one.versions)},
+    NewService: lambda one: {"service": one.service.id, "token": one.token},
+    Service: lambda one: {"service": one.id},
+    BatchReply: lambda one: {"items": [result_of(item) for item in one.items]},
+    KeyVaultError: lambda one: {"code": one.code},
+}
+
+
 def result_of(result: object) -> dict[str, Any]:
     """What a line tells of a result."""
-    match result:
-        case Encrypted():
-            made = {"ciphertext": encoded(result.ciphertext), "dek": encoded(result.encrypted_dek)}
-            return {**made, "version": result.key_version}
-        case Decrypted():
-            return {"plaintext": result.plaintext.decode(), "version": result.key_version}
-        case Signed():
-            return {"signature": encoded(result.signature), "version": result.key_version}
-        case Key():
-            return {"id": result.id, "versions": len(result.versions)}
-        case NewService():
-            return {"service": result.service.id, "token": result.token}
-        case Service():
-            return {"service": result.id}
-        case BatchReply():
-            return {"items": [result_of(one) for one in result.items]}
-        case KeyVaultError():
-            return {"code": result.code}
-    raise TypeError(type(result))
+    kind = KeyVaultError if isinstance(result, KeyVaultError) else type(result)
+    return _RESULTS[kind](result)
 
 
 def digest_of(written: bytes) -> str:

@@ -233,7 +233,9 @@ class FileAnchor:
             self._flush(descriptor, 1)
 
     @contextmanager
-    def _locked(self, patience: float = PATIENCE_SECONDS, *, busy: type[KeyVaultError] = OutcomeUnknown) -> Iterator[int]:
+    def _locked(
+        self, patience: float = PATIENCE_SECONDS, *, busy: type[KeyVaultError] = OutcomeUnknown
+    ) -> Iterator[int]:
         """Hold it alone. Raises `busy` if another process has it for longer; without patience, if anybody has it."""
         # Threads share one descriptor, and with it one flock: they need a lock of their own.
         if not self._threads.acquire(blocking=patience > 0):
