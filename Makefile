@@ -3,7 +3,7 @@ SHELL = /bin/sh
 PY = .venv/bin/python
 ARGS =
 
-.PHONY: help setup setup-dev run demo test slow tamper coverage check lint lint-rules lint-format lint-types lint-imports \
+.PHONY: help setup setup-dev run demo test slow tamper crash coverage check lint lint-rules lint-format lint-types lint-imports \
     format bench bench-growth docs-pictures clean
 
 help: ## list the targets
@@ -29,6 +29,9 @@ slow: setup-dev ## the tests that take long
 
 tamper: setup-dev ## the tamper campaign: every stored byte changed must be found
 	@$(PY) -m pytest -m campaign $(ARGS) tests/campaign
+
+crash: setup-dev ## the crash campaign: kill -9 by the hundred, full and failing disks; no promise may break
+	@$(PY) -m pytest -n 2 -m "crash or not crash" $(ARGS) tests/crash
 
 coverage: setup-dev ## the suite, with every branch of the judging layers required
 	@$(PY) -m pytest -n 2 --cov --cov-report= $(ARGS)

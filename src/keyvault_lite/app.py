@@ -150,13 +150,16 @@ def _witness_client(chosen: Settings, url: str) -> WitnessClient:
         raise InvalidSettings("KEYVAULT_WITNESS_CACERT is not a readable file of certificates.") from error
 
 
-def file_anchor(chosen: Settings, database: Database) -> FileAnchor | None:
-    """The anchor's file, whether there is one or not; None if the anchor is off."""
+def file_anchor(chosen: Settings, database: Database, *, to_write: bool = True) -> FileAnchor | None:
+    """The anchor's file, whether there is one or not; None if the anchor is off.
+
+    Raises InvalidSettings if it cannot be written where that is wanted.
+    """
     if chosen.anchor == "off":
         return None
     path = database.anchor_path if chosen.anchor is None else Path(chosen.anchor)
     folder = path.absolute().parent
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if to_write and not os.access(folder, os.W_OK | os.X_OK):
         # Found out before anything is committed: what is committed and cannot be anchored is not answered.
         raise InvalidSettings(f"The folder of the anchor, {folder}, does not exist or cannot be written.")
     return FileAnchor(path.absolute(), always_flush=chosen.anchor_sync == "always")
@@ -170,7 +173,8 @@ def _refuse_emptied(chosen: Settings, database: Database) -> None:
             "database was replaced or removed: restore it. A new one begins with a file as anchor (docs/witness.md)."
         )
     anchor = file_anchor(chosen, database)
-    if anchor is not None and anchor.exists():
+    mark = None if anchor is None else anchor.peek()
+    if anchor is not None and mark is not None and mark.size:
         raise IntegrityViolation(
             f"the database is empty, but the anchor {anchor.place} remembers a vault: the database was replaced or "
             "removed. Restore it; for a new vault move the anchor away."
@@ -221,6 +225,7 @@ async def _initialise(
         keyring = Keyring.create()
         vault = _compose(chosen, database, master, keyring)
         try:
+            vault.ledger.begin()
             slot = keyring.seal(master, slot_id=new_id(), created_at=vault.ledger.now())
             made = await perform(vault, Initialise(slot, name))
         except BaseException:

@@ -71,7 +71,7 @@ def show_anchor(chosen: Settings) -> AnchorView:
         with closing(shared_anchor(chosen, keyring.instance_id, keyring.log_public_key)) as anchor:
             mark = anchor.read()
         return AnchorView(str(chosen.anchor), where_it_stands(anchor, database.folder), mark)
-    file = file_anchor(chosen, database)
+    file = file_anchor(chosen, database, to_write=False)
     if file is None:
         return AnchorView("off", "off", None)
     return AnchorView(file.place, where_it_stands(file, database.folder), file.peek())
@@ -194,7 +194,7 @@ def verify(
 
     def anchor(identity: Identity | None) -> AnyAnchor | None:
         if not is_shared(chosen.anchor):
-            return file_anchor(chosen, database)
+            return file_anchor(chosen, database, to_write=False)
         if identity is None:
             return None
         made = shared_anchor(chosen, identity.instance_id, identity.log_public_key)

@@ -52,6 +52,22 @@ def test_a_read_only_database_does_not_start(house: House) -> None:  # pragma: n
     house.open()
 
 
+def test_a_store_that_fails_while_it_is_opened_does_not_start(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.vault.close()
+    writer = SqliteDatabase.writer
+
+    def fails(database: SqliteDatabase, *, patient: bool = True) -> driver.Connection:
+        if not patient:
+            raise failing()
+        return writer(database)
+
+    monkeypatch.setattr(SqliteDatabase, "writer", fails)
+    with pytest.raises(AuditUnavailable, match="cannot be opened"):
+        house.open()
+    monkeypatch.undo()
+    house.open()
+
+
 def test_a_store_that_turns_read_only_refuses_and_comes_back(house: House) -> None:
     name = KeyRef(house.key().id)
     journal = house.ledger._journal

@@ -23,10 +23,16 @@ from struct import Struct, error
 from typing import Final, Protocol
 
 from keyvault_lite.ledger import syscalls
-from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError, OutcomeUnknown
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 
 BLOCK: Final = 4096
 PEEKS: Final = 5
+PATIENCE_SECONDS: Final = 1.0
+"""How long another process's lock is waited for: it has it for one flush at the most, unless it stands still."""
+PATIENCE_AFTER_COMMIT: Final = 4.0
+"""How long when the outcome would be unknown otherwise."""
+PAUSE_SECONDS: Final = 0.005
+"""How often it is tried again."""
 SAME_DIRECTORY: Final = "same directory"
 DAMAGED: Final = "the anchor is damaged: neither of its two records can be read"
 _MAGIC: Final = b"KVLANCH1"
@@ -65,8 +71,8 @@ class DamagedAnchor(IntegrityViolation):
 class Anchor(Protocol):
     """Where marks are kept. MUST be compare-and-extend: never replaced backwards, shared by all who share a log."""
 
-    def read(self) -> Mark | None:
-        """The newest mark; None before the first.
+    def read(self, *, at_once: bool = False) -> Mark | None:
+        """The newest mark; None before the first. With `at_once`, one that is local waits for nobody who uses it.
 
         Raises DamagedAnchor, or OutcomeUnknown or AuditUnavailable if it cannot be reached.
         """
@@ -134,11 +140,11 @@ class FileAnchor:
         """Whether there is a file that is not empty."""
         return self._path.exists() and self._path.stat().st_size > 0
 
-    def read(self) -> Mark | None:
+    def read(self, *, at_once: bool = False) -> Mark | None:
         """See Anchor."""
         if self._descriptor is None and not self.exists():
             return None
-        with self._locked() as descriptor:
+        with self._locked(0.0 if at_once else PATIENCE_SECONDS, busy=AuditUnavailable) as descriptor:
             return self._newest(descriptor)
 
     def peek(self) -> Mark | None:
@@ -183,7 +189,7 @@ class FileAnchor:
 
     def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove) -> Mark:
         """See Anchor. Flushed at once if it holds a management entry that no flush has covered yet."""
-        with self._locked() as descriptor:
+        with self._locked(PATIENCE_AFTER_COMMIT) as descriptor:
             now = self._newest(descriptor)
             if now is not None and now != before:
                 raise OutcomeUnknown("the anchor was moved by another vault or copy of this one")
@@ -232,19 +238,30 @@ class FileAnchor:
             self._flush(descriptor, 1)
 
     @contextmanager
-    def _locked(self) -> Iterator[int]:
+    def _locked(
+        self, patience: float = PATIENCE_SECONDS, *, busy: type[KeyVaultError] = OutcomeUnknown
+    ) -> Iterator[int]:
+        """Hold it alone. Raises `busy` if another process has it for longer; without patience, if anybody has it."""
         # Threads share one descriptor, and with it one flock: they need a lock of their own.
-        with self._threads:
+        if not self._threads.acquire(blocking=patience > 0):
+            raise busy("the anchor is in use")
+        try:
             try:
                 if self._descriptor is None:
                     self._descriptor = self._open()
-                syscalls.lock(self._descriptor)
             except OSError as problem:
                 raise OutcomeUnknown("the anchor cannot be used") from problem
+            until = time.monotonic() + patience
+            while not syscalls.try_lock(self._descriptor):
+                if time.monotonic() >= until:
+                    raise busy("the anchor is locked by someone else")
+                time.sleep(PAUSE_SECONDS)
             try:
                 yield self._descriptor
             finally:
                 syscalls.unlock(self._descriptor)
+        finally:
+            self._threads.release()
 
     def _open(self) -> int:
         with suppress(FileNotFoundError):

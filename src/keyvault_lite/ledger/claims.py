@@ -20,7 +20,7 @@ class Claim:
 
 def claim_of(anchor: Anchor, mark: Mark | None) -> list[Claim]:
     """What an anchor says."""
-    if mark is None:
+    if mark is None or mark.size == 0:
         return []
     problem = f"remembers another tree over {mark.size} entries than the log has"
     return [Claim(mark.size, mark.root, Finding("anchor", anchor.place, problem))]

@@ -95,6 +95,16 @@ class Journal:
         self.state.apply(change)
         self.state.sequence = known.head.state_seq
 
+    def begin(self) -> None:
+        """Before the first entry: have the anchor know the log that begins, in place of one that never had an entry.
+
+        So the first COMMIT is no moment after which a vault stands there without its anchor, and does not start.
+        """
+        empty = self.known
+        self._anchored = None if self._anchor is None else self._anchor.read()
+        self._publish(empty)
+        self.known = empty  # the first head is from before any checkpoint of entries
+
     def close(self) -> None:
         """Store the newest checkpoint, flush the anchor, close the connection."""
         try:
@@ -291,22 +301,29 @@ class Journal:
                 self._publish(self.known)
 
     def probe(self) -> None:
-        """Try whether the store takes writes again. Raises AuditUnavailable if not."""
-        self._write_apart(statements.PROBE, ())
+        """Try whether the store takes writes again, with the reserve if need be. Raises AuditUnavailable if not."""
+        try:
+            self._write_apart(*statements.PROBE)
+        except StoreFull:
+            if not self._database.release_reserve():
+                raise
+            self._write_apart(*statements.PROBE)
 
     def forget_replies(self, now: int) -> None:
         """Delete the kept replies that have expired."""
-        self._write_apart(statements.FORGET_REPLIES, (now,))
+        self._write_apart(statements.FORGET_REPLIES, values=(now,))
 
-    def _write_apart(self, sql: str, values: tuple[int, ...]) -> None:
+    def _write_apart(self, *steps: str, values: tuple[int, ...] = ()) -> None:
         with self._database.lock():
             self._begin()
             try:
-                self._connection.execute(sql, values)
+                for sql in steps:
+                    self._connection.execute(sql, values)
                 self._connection.execute("COMMIT")
             except driver.Error as error:
                 self._abort()
-                raise AuditUnavailable("the database cannot be written") from error
+                kind = StoreFull if driver.is_full(error) else AuditUnavailable
+                raise kind("the database cannot be written") from error
 
     def _begin(self, *, patience: float = BUSY_SECONDS) -> None:
         try:
@@ -334,12 +351,12 @@ class Journal:
         With `at_once`, long work is not begun but left to the next call, by raising AuditUnavailable.
         """
         # The anchor is read first: whatever it says was in the log by then, so it is in what is read now.
-        mark = None if self._anchor is None else self._anchor.read()
+        mark = None if self._anchor is None else self._anchor.read(at_once=at_once)
         old = self.head
         hashes: list[bytes] = []
         row = self._connection.execute(statements.CATCH_UP).fetchone()
         if row is None:
-            if self.known.mac or mark is not None:
+            if self.known.mac or mark != self._anchored:
                 raise IntegrityViolation(PUT_BACK)
             return
         *head_row, last_id, last_hash = row

@@ -104,9 +104,13 @@ def prepare(database: Database) -> tuple[Slot, ...]:
             finally:
                 connection.close()
     except driver.Damaged as error:
-        raise AuditUnavailable(
-            f"the database cannot be opened: {database.name} is locked, read-only or damaged"
-        ) from error
+        if database.space_is_low() and database.release_reserve():
+            return prepare(database)  # opening takes some room too, and a full disk must not keep anybody from revoking
+        raise _cannot_open(database) from error
+
+
+def _cannot_open(database: Database) -> AuditUnavailable:
+    return AuditUnavailable(f"the database cannot be opened: {database.name} is locked, read-only or damaged")
 
 
 def _bring_up_to_date(database: Database, connection: driver.Connection) -> None:
@@ -170,13 +174,16 @@ class Ledger:
         `repair` has recorded their loss; damage to the log, its head, the schema or the anchor is raised all the same.
         `shelf` has the files of what was archived: what they tell may be needed to name the damaged object.
         """
-        ledger = cls(database, authority, anchor)
         try:
-            ledger._load(quarantine=quarantine, shelf=shelf)
-        except BaseException:
-            ledger._close_readers()
-            ledger._journal.close()
-            raise
+            ledger = cls(database, authority, anchor)
+            try:
+                ledger._load(quarantine=quarantine, shelf=shelf)
+            except BaseException:
+                ledger._close_readers()
+                ledger._journal.close()
+                raise
+        except driver.Error as error:
+            raise _cannot_open(database) from error
         ledger._committer.start()
         ledger._flusher.start()
         return ledger
@@ -217,6 +224,10 @@ class Ledger:
             self._state.quarantine(owner(self._state, one.table, one.row) or f"{one.table}:{one.row}")
         self.lost = tuple(findings)
         self._journal.frozen = True
+
+    def begin(self) -> None:
+        """Before the first entry, once it is certain that there was none: have the anchor know this log."""
+        self._journal.begin()
 
     @property
     def degraded(self) -> bool:

@@ -30,6 +30,12 @@ _CANNOT_OPEN: Final = frozenset({8, 14})
 """SQLITE_READONLY, SQLITE_CANTOPEN."""
 _OCCUPIED: Final = frozenset({5, 6})
 """SQLITE_BUSY, SQLITE_LOCKED."""
+_NO_INDEX: Final = _CANNOT_OPEN | {15}
+"""What a -shm that cannot be used brings: SQLITE_PROTOCOL as well."""
+_SALT: Final = 8
+"""Bytes in the headers of WAL and -shm, at these places, that say which WAL it is (SQLite's WAL-mode File Format)."""
+_SALT_OF_WAL: Final = 16
+_SALT_OF_INDEX: Final = 32
 
 
 def read_offline(path: Path, work: Callable[[driver.Connection], T]) -> T:
@@ -77,7 +83,7 @@ def _opened(path: Path) -> Iterator[tuple[driver.Connection, bool]]:
         with _connected(path, "immutable=1") as connection:
             yield connection, False
         return
-    if shared.exists():
+    if shared.exists() and not _is_stale(shared, wal):
         attempt = _try_shared(path)
         if attempt is not None:
             with _closing(attempt):
@@ -91,13 +97,32 @@ def _opened(path: Path) -> Iterator[tuple[driver.Connection, bool]]:
             yield connection, False
 
 
+def _is_stale(shared: Path, wal: Path) -> bool:
+    """Whether the WAL was begun anew and its index does not know: its writer was killed between, else it soon does.
+
+    SQLite itself would wait for the writer for ten seconds, and then give up.
+    """
+    for attempt in range(ATTEMPTS):
+        time.sleep(PAUSE_SECONDS * attempt)
+        begun = _part(wal, _SALT_OF_WAL)
+        if len(begun) < _SALT or _part(shared, _SALT_OF_INDEX) == begun:
+            return False
+    return True
+
+
+def _part(file: Path, offset: int) -> bytes:
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        return stream.read(_SALT)
+
+
 def _try_shared(path: Path) -> driver.Connection | None:
     connection = _connect(path, "mode=ro&readonly_shm=1")
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except driver.Error as error:
         connection.close()
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _CANNOT_OPEN:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_INDEX:
             return None
         raise
     return connection

@@ -47,6 +47,8 @@ def check_anchor(
             "or, if it is lost and this is the newest database, accept it with `kvl anchor trust`"
         )
         return [Finding(TABLE, anchor.place, problem)] if size else []
+    if mark.size == size == 0:
+        return []  # neither knows of anything: whoever was to begin this log has died
     if mark.verifier_key != verifier_key(origin(authority.instance_id, mark.epoch), authority.log_public_key):
         problem = f"{FOREIGN}: let KEYVAULT_ANCHOR and KEYVAULT_DATABASE_URL name what belongs together"
         return [Finding(TABLE, anchor.place, problem)]
@@ -64,6 +66,8 @@ def _size(connection: driver.Connection) -> int:
 def _contradiction(connection: driver.Connection, mark: Mark, size: int, epoch: int, archived: int) -> str | None:
     if size < mark.size or 0 < epoch < mark.epoch:
         return f"remembers {mark.size} entries, the database has {size}: it was put back or replaced"
+    if mark.size == 0:
+        return None  # every log of this name and key extends the empty one
     if mark.size <= archived:
         # An anchor from before the archiving: what else it says of that entry is in the archive, its root is checked.
         same = leaf_of(connection, mark.size) == mark.hash and mark.scrubbed <= mark.size

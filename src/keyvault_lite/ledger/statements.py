@@ -52,8 +52,14 @@ WRITE_HEAD: Final = (
 PUT_TILE: Final = insert("tiles", ("level", "tile", "hashes")) + " ON CONFLICT DO NOTHING"
 TILE: Final = "SELECT hashes FROM tiles WHERE level = ? AND tile = ?"
 LEAVES: Final = "SELECT hash FROM audit_logs WHERE id > ? AND id <= ? ORDER BY id"
-PROBE: Final = "UPDATE ledger_head SET size = size WHERE id = 1"
-"""Writes and flushes without changing anything: whether the store works again after a fault."""
+PROBE: Final = (
+    "UPDATE ledger_head SET size = size + 1 WHERE id = 1",
+    "UPDATE ledger_head SET size = size - 1 WHERE id = 1",
+)
+"""Writes and flushes without changing anything: whether the store works again after a fault.
+
+SQLite writes no page for a value that stays as it is: there and back it does.
+"""
 UPSERT: Final = {name: _upsert(form) for name, form in FORMATS.items()}
 SELECT: Final = {name: _select(form) for name, form in FORMATS.items()}
 FIND_REPLY: Final = SELECT["idempotency_replies"] + " WHERE service_id = ? AND key_digest = ?"

@@ -51,8 +51,11 @@ class SharedAnchor:
         """Whether the witness remembers this vault."""
         return self.read() is not None
 
-    def read(self) -> Mark | None:
-        """See Anchor. Raises AuditUnavailable if the witness does not answer: nothing was done then."""
+    def read(self, *, at_once: bool = False) -> Mark | None:
+        """See Anchor; never `at_once`, not being local.
+
+        Raises AuditUnavailable if the witness does not answer: nothing was done then.
+        """
         with self._lock:
             seen = self._seen
             confirmed = self._client.newest(self._origin, None if seen is None else seen[1])

@@ -1,0 +1,274 @@
+"""Disks that are full, or take no more of a file: refused, on record what can be, `revoke` to the last, back by itself.
+
+The faults are SQLite's and the kernel's own: a limit of pages, and one of a file's size. Real small disks are in
+`test_small_disk.py`; disks that are locked, read-only or fail while committing in tests/ledger.
+"""
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from keyvault_lite import custody
+from keyvault_lite.ledger import committer, driver, sqlite
+from keyvault_lite.ledger.sqlite import RESERVE, SqliteDatabase
+from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, NotFound, OutcomeUnknown, Unauthenticated
+from keyvault_lite.model.evidence import Action, Result
+from keyvault_lite.model.keys import Key, KeyStatus
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import Replayed
+from keyvault_lite.model.requests import CreateKey, Encrypt, ListKeys, ReadKey, RevokeKey, VerifyAudit
+from tests.house import AES, House, idempotent
+from tests.ledger.faults import FaultyConnection
+
+PAGE = 4096
+
+
+def comes_back(house: House) -> None:
+    """Without a request, and without a hand. The test's timeout is the limit."""
+    while house.ledger.fault is not None:
+        time.sleep(0.01)
+    assert house.engine.health().serving
+
+
+class SmallDisk:
+    """A disk of so many pages for the database, and the reserve."""
+
+    def __init__(self, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._house, self._reserve = house, house.path.with_name("vault.db.reserve")
+        self.seen_as_full = True
+        """Whether it can be seen beforehand that the disk is nearly full."""
+        writer, release = SqliteDatabase.writer, SqliteDatabase.release_reserve
+
+        def limited(database: SqliteDatabase, **how: Any) -> Any:  # noqa: ANN401
+            connection = writer(database, **how)
+            connection.execute(f"PRAGMA max_page_count = {self.pages}")
+            return connection
+
+        def give_up(database: SqliteDatabase) -> bool:
+            given = release(database)
+            if given:
+                self.resize(self.pages + RESERVE // PAGE)
+            return given
+
+        def statvfs(_: object) -> SimpleNamespace:
+            free = 0 if self.seen_as_full else 2**20
+            return SimpleNamespace(f_bavail=free, f_frsize=PAGE, f_blocks=2**22)
+
+        monkeypatch.setattr(SqliteDatabase, "writer", limited)
+        monkeypatch.setattr(SqliteDatabase, "release_reserve", give_up)
+        monkeypatch.setattr(sqlite, "os", SimpleNamespace(**vars(os) | {"statvfs": statvfs}))
+        self.resize(self._query("PRAGMA page_count"))
+
+    def resize(self, pages: int) -> None:
+        self.pages = pages
+        with suppress(driver.dbapi.ProgrammingError):  # a vault that is closed learns of it when it opens
+            self._query(f"PRAGMA max_page_count = {pages}")
+
+    def _query(self, sql: str) -> int:
+        return int(self._house.ledger._journal._connection.execute(sql).fetchone()[0])
+
+    def has_reserve(self) -> bool:
+        return self._reserve.exists()
+
+
+@pytest.fixture
+def disk(house: House, monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
+    return SmallDisk(house, monkeypatch)
+
+
+def fill(house: House) -> None:
+    """Until a change that needs room is refused."""
+
+    def ask_on() -> None:
+        for _ in range(10_000):
+            house.ask(CreateKey(AES, description="x" * 4000))
+
+    with pytest.raises(AuditUnavailable):
+        ask_on()
+
+
+def test_a_nearly_full_disk_is_kept_for_management_and_denials(house: House, disk: SmallDisk) -> None:
+    name = KeyRef(house.key().id)
+    disk.resize(disk.pages + 1000)
+    time.sleep(sqlite.LOOK_SECONDS)
+    before = house.size
+    answers = house.together(
+        house.perform(Encrypt(name, plaintext=b"x")),
+        house.perform(RevokeKey(name)),
+        house.perform(Encrypt(KeyRef("absent"), plaintext=b"x")),
+        house.perform(ListKeys(), None),
+        house.perform(ReadKey(name)),
+    )
+    refused, revoked, absent, unknown, read = answers
+    assert isinstance(refused, AuditUnavailable)
+    assert refused.audit_id is None
+    assert revoked.result.status is KeyStatus.REVOKED
+    assert isinstance(absent, NotFound)
+    assert isinstance(unknown, Unauthenticated)
+    assert read.result.id == name
+    actions = [(entry.draft.action, entry.draft.result) for entry in house.log(before)]
+    assert (Action.ENCRYPT, Result.SUCCESS) not in actions
+    assert len(actions) == 4
+    assert house.engine.health().serving, "who manages keys is served"
+    assert disk.has_reserve(), "and the reserve is for worse"
+    disk.seen_as_full = False
+    time.sleep(sqlite.LOOK_SECONDS)
+    house.ask(Encrypt(KeyRef(house.key().id), plaintext=b"x"))
+
+
+@pytest.mark.timeout(60)
+def test_a_full_disk_never_blocks_revoke(house: House, disk: SmallDisk) -> None:
+    name = KeyRef(house.key().id)
+    disk.resize(disk.pages + 100)
+    doomed = [house.key() for _ in range(20)]
+    time.sleep(sqlite.LOOK_SECONDS)
+    # Nothing of the reserve is taken by whoever only makes more: it is full to the last page.
+    disk.resize(disk._query("PRAGMA page_count"))
+    with pytest.MonkeyPatch.context() as without:
+        without.setattr(SqliteDatabase, "release_reserve", lambda _: False)
+        fill(house)
+    assert disk.has_reserve()
+    for key in doomed:
+        house.refusal(Encrypt(name, plaintext=b"x"), AuditUnavailable)
+        assert house.ask(RevokeKey(KeyRef(key.id))).status is KeyStatus.REVOKED
+    assert not disk.has_reserve()
+    house.refusal(Encrypt(KeyRef("absent"), plaintext=b"x"), NotFound)
+    fill(house)
+    disk.resize(2**20)
+    disk.seen_as_full = False
+    comes_back(house)
+    time.sleep(sqlite.LOOK_SECONDS)
+    house.ask(Encrypt(name, plaintext=b"x"))
+    house.ledger.scrub()  # as each minute
+    assert disk.has_reserve()
+    assert house.ask(VerifyAudit()).findings == ()
+    house.reopen()
+    assert {house.ask(ReadKey(KeyRef(key.id))).status for key in doomed} == {KeyStatus.REVOKED}
+
+
+def test_a_start_on_a_full_disk_is_not_kept_from_revoking(
+    house: House, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doomed = KeyRef(house.key().id)
+    house.vault.close()
+    opened = SqliteDatabase.writer
+
+    def needs_room(database: SqliteDatabase, **how: Any) -> Any:  # noqa: ANN401
+        if disk.has_reserve():
+            raise driver.dbapi.OperationalError("disk I/O error")  # so SQLite tells that its index finds no room
+        return opened(database, **how)
+
+    monkeypatch.setattr(SqliteDatabase, "writer", needs_room)
+    house.open()
+    assert house.ask(RevokeKey(doomed)).status is KeyStatus.REVOKED
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """For the whole process: whoever writes beyond that gets EFBIG (Python ignores the signal)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def counting_probes(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[KeyVaultError | None]]:
+    """How each look whether the fault is over has ended, as they come."""
+    journal, told = house.ledger._journal, list[KeyVaultError | None]()
+    probe = journal.probe
+
+    def watched() -> None:
+        try:
+            probe()
+        except KeyVaultError as error:
+            told.append(error)
+            raise
+        told.append(None)
+
+    monkeypatch.setattr(committer, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(journal, "probe", watched)
+    yield told
+
+
+@pytest.mark.timeout(60)
+def test_a_fault_that_lasts_is_not_told_to_be_over(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What looks whether the store can be written again really writes.
+    with counting_probes(house, monkeypatch) as told:
+        with files_no_larger_than(min(house.path.stat().st_size, PAGE)):
+            with pytest.raises((AuditUnavailable, OutcomeUnknown)):
+                house.ask(CreateKey(AES))
+            while len(told) < 3 and None not in told:
+                time.sleep(0.01)
+            assert None not in told
+            assert not house.engine.health().serving
+        comes_back(house)
+    assert told[-1] is None
+    house.ask(CreateKey(AES))
+
+
+@pytest.mark.timeout(60)
+def test_the_reserve_is_given_up_for_recovery_too(
+    house: House, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The disk fills up while something else keeps the vault from serving: that being over, it serves.
+    doomed = KeyRef(house.key().id)
+    journal = house.ledger._journal
+    full = driver.dbapi.OperationalError("database or disk is full")
+
+    def writer(database: SqliteDatabase, **how: Any) -> FaultyConnection:  # noqa: ANN401
+        made = FaultyConnection(open_writer(database, **how))
+        made.before = lambda sql: full if sql.startswith("UPDATE ledger_head") and disk.has_reserve() else None
+        return made
+
+    open_writer = SqliteDatabase.writer
+    monkeypatch.setattr(SqliteDatabase, "writer", writer)
+    house.ledger._committer._fail(AuditUnavailable("a fault"))
+    assert house.ask(RevokeKey(doomed)).status is KeyStatus.REVOKED
+    assert not disk.has_reserve()
+    assert journal._connection.in_transaction is False
+
+
+@pytest.mark.timeout(60)
+def test_files_that_may_not_grow(house: House) -> None:
+    """A write that fails wherever it stands: in the log that is written ahead, within COMMIT, in the copy of it."""
+    made: dict[str, Key] = {}
+    refused: dict[str, KeyVaultError] = {}
+
+    def create(name: str) -> None:
+        request = CreateKey(AES, name, description="x" * 2000)
+        try:
+            made[name] = house.ask(request, idempotency=idempotent(name, name))
+        except KeyVaultError as error:
+            refused[name] = error
+
+    wal = house.path.with_name("vault.db-wal")
+    with files_no_larger_than(max(house.path.stat().st_size, wal.stat().st_size) + 20 * PAGE + 1):
+        for number in range(600):
+            create(f"key-{number}")
+            if len(refused) == 5:
+                break
+        assert {error.code for error in refused.values()} <= {"audit_unavailable", "outcome_unknown"}
+        assert len(refused) == 5
+        assert {error.audit_id for error in refused.values()} == {None}
+        assert not house.engine.health().serving
+    comes_back(house)
+    for name, error in refused.items():
+        was_there = house.ledger.snapshot().find_key(KeyRef(name)) is not None
+        assert not was_there or error.code == "outcome_unknown"
+        again = house.ask(CreateKey(AES, name, description="x" * 2000), idempotency=idempotent(name, name))
+        assert isinstance(again, Replayed) is was_there
+    stored = {key.name: key for key in house.ledger.snapshot().keys_after(None)}
+    assert stored == {**made, **{name: stored[name] for name in refused}}
+    assert house.ask(VerifyAudit()).findings == ()
+    house.vault.close()
+    assert custody.verify(house.chosen).findings == ()
+    house.open()
