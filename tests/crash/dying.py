@@ -31,10 +31,10 @@ def die(**told: object) -> None:
 
 def follow_ways(wanted: str) -> None:
     """Let each thread know which way its transaction takes; with THREAD, all of them take that one."""
-    for name, way in (("fill_at_once", LOOP), ("settle", LOOP), ("_end", HANDED), ("_write", THREAD)):
+    for name, way in (("fill_held", LOOP), ("settle", LOOP), ("_end", HANDED), ("_write", THREAD)):
         _wrap(Journal, name, functools.partial(_on_the_way, way))
     if wanted == THREAD:
-        Journal.fill_at_once = lambda *_: None  # type: ignore[method-assign]
+        Journal.fill_held = lambda self, _: self.release()  # type: ignore[assignment,method-assign]
 
 
 def _on_the_way(way: str, function: Callable[..., Any], *given: Any, **more: Any) -> Any:  # noqa: ANN401

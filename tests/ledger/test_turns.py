@@ -3,10 +3,12 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.sqlite import SqliteDatabase
@@ -109,3 +111,42 @@ def test_closing_while_the_lock_is_waited_for_answers_everyone(house: House) -> 
     other.join()
     house.reopen()
     assert house.size == before + 1
+
+
+def test_an_anchor_that_is_in_use_is_waited_for_by_the_thread(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = KeyRef(house.key().id)
+    before = house.size
+    settled: list[str] = []
+    settle = Journal.settle
+
+    def watched(self: Journal, filled: Pending, *, at_once: bool) -> bool:
+        done = settle(self, filled, at_once=at_once)
+        settled.append(f"{threading.current_thread().name} {done}")
+        return done
+
+    monkeypatch.setattr(Journal, "settle", watched)
+    anchor = FileAnchor(SqliteDatabase(house.path).anchor_path)
+
+    async def ask() -> object:
+        # The anchor is free while the transaction is filled, and taken from before COMMIT on.
+        fill = Journal.fill_held
+
+        def take(self: Journal, items: Sequence[Item]) -> Pending | None:
+            filled = fill(self, items)
+            held.enter_context(anchor._locked())
+            return filled
+
+        monkeypatch.setattr(Journal, "fill_held", take)
+        asked = asyncio.ensure_future(house.perform(Encrypt(name, plaintext=b"x")))
+        await asyncio.sleep(0.2)
+        assert settled == [f"{threading.main_thread().name} False"]
+        assert not asked.done()
+        monkeypatch.setattr(Journal, "fill_held", fill)
+        held.close()
+        return await asked
+
+    held = ExitStack()
+    house.run(ask())
+    assert settled == [f"{threading.main_thread().name} False", "committer True"]
+    assert house.size == before + 1
+    check_sound(house)

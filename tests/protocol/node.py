@@ -166,9 +166,9 @@ class _Node:
             await go.wait()
             return await commit(*how)
 
-        def committed(pending: Pending) -> None:
+        def committed(pending: Pending, *, at_once: bool = False) -> None:
             self._stop("committed")
-            settle(pending)
+            settle(pending, at_once=at_once)
 
         def anchored(transaction: Any, answers: Any) -> None:  # noqa: ANN401
             if all(error is None for _, error in answers):

@@ -68,6 +68,10 @@ class DamagedAnchor(IntegrityViolation):
     """Neither slot of the anchor can be read."""
 
 
+class AnchorBusy(OutcomeUnknown):
+    """Somebody else has the anchor at this moment; nothing was signed or written."""
+
+
 class Anchor(Protocol):
     """Where marks are kept. MUST be compare-and-extend: never replaced backwards, shared by all who share a log."""
 
@@ -77,8 +81,10 @@ class Anchor(Protocol):
         Raises DamagedAnchor, or OutcomeUnknown or AuditUnavailable if it cannot be reached.
         """
 
-    def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove) -> Mark:
+    def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove, at_once: bool = False) -> Mark:
         """Replace the mark that was read as `before` by what `sign` makes; returns it.
+
+        With `at_once`, one that is local raises AnchorBusy instead of waiting for whoever uses it.
 
         MUST NOT call `sign` for a head that it can tell it will refuse: what is signed cannot be taken back. `prove` is
         for an anchor that judges itself what extends it. Raises OutcomeUnknown if it is another by now, or cannot be
@@ -187,14 +193,20 @@ class FileAnchor:
         except OSError as problem:
             raise OutcomeUnknown("the anchor cannot be read") from problem
 
-    def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove) -> Mark:
+    def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove, at_once: bool = False) -> Mark:
         """See Anchor. Flushed at once if it holds a management entry that no flush has covered yet."""
-        with self._locked(PATIENCE_AFTER_COMMIT) as descriptor:
+        with self._locked(0.0 if at_once else PATIENCE_AFTER_COMMIT, busy=AnchorBusy) as descriptor:
             now = self._newest(descriptor)
             if now is not None and now != before:
                 raise OutcomeUnknown("the anchor was moved by another vault or copy of this one")
             mark = sign()
-            if now is not None and (mark.size < now.size or (mark.size == now.size and mark.hash != now.hash)):
+            # One that never had an entry remembers nothing: any log may begin in its place.
+            if (
+                now is not None
+                and now.size >= mark.size
+                and now.size
+                and (now.size, now.hash) != (mark.size, mark.hash)
+            ):
                 raise IntegrityViolation("the anchor remembers entries that this log does not have")
             counter, slot = 1, 0
             if self._seen is not None:

@@ -274,7 +274,11 @@ class Committer:
             self._unsettled = None
         error: KeyVaultError | None = None
         try:
-            self._journal.settle(transaction.filled)
+            if not self._journal.settle(transaction.filled, at_once=_running_loop() is not None):
+                # The anchor is in use: the thread waits for it, the loop for nobody.
+                self._unsettled = transaction
+                self._handed.put(None)
+                return
         except KeyVaultError as refusal:
             error = self._fail(refusal)
         self._finish(transaction, [(transaction.batch, error)])
@@ -319,6 +323,8 @@ class Committer:
                     timeout=WATCH_SECONDS if called or self._closing else RETRY_SECONDS if faulty else None
                 )
             except Empty:
+                handed = None
+            if handed is None:
                 handed = self._look_round(faulty=faulty)
             transaction = self._await_turn(handed) if isinstance(handed, _Turn) else handed
             if transaction is not None:

@@ -16,7 +16,7 @@ from keyvault_lite.audit.chain import BrokenChain, ChainCheck, Position, genesis
 from keyvault_lite.audit.merkle import InvalidProof, TileReader, Tiles, consistency_proof
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.alarm import Alarm, entries, recheck
-from keyvault_lite.ledger.anchor import Anchor, Mark
+from keyvault_lite.ledger.anchor import Anchor, AnchorBusy, Mark
 from keyvault_lite.ledger.head import Head, read_head
 from keyvault_lite.ledger.outcome import Authority, Change, StoredReply
 from keyvault_lite.ledger.pending import Item, Known, Pending
@@ -214,12 +214,23 @@ class Journal:
         self._database.unlock()
         return None
 
-    def settle(self, filled: Pending) -> None:
-        """What comes after COMMIT and before an answer. Raises IntegrityViolation or OutcomeUnknown."""
+    def settle(self, filled: Pending, *, at_once: bool) -> bool:
+        """What comes after COMMIT and before an answer. Raises IntegrityViolation or OutcomeUnknown.
+
+        With `at_once`, False if somebody has to be waited for: it is to be called again then, where that is no harm.
+        """
         try:
-            self._settle(filled)
-        finally:
+            self._settle(filled, at_once=at_once)
+        except AnchorBusy:
+            if at_once:
+                return False
             self._database.unlock()
+            raise
+        except BaseException:
+            self._database.unlock()
+            raise
+        self._database.unlock()
+        return True
 
     def _fill(self, items: Callable[[], Sequence[Item]], *, at_once: bool = False) -> Pending:
         """Everything up to COMMIT. On an error the transaction is rolled back."""
@@ -258,7 +269,7 @@ class Journal:
                 raise StoreFull("the audit log cannot be written: the disk is full") from error
             raise OutcomeUnknown("the store failed while committing") from error
 
-    def _settle(self, pending: Pending) -> None:
+    def _settle(self, pending: Pending, *, at_once: bool = False) -> None:
         try:
             self._database.check_same_file()
         except IntegrityViolation:
@@ -267,7 +278,7 @@ class Journal:
         try:
             pending.apply()
             self._alarms.clear()
-            self._publish(pending.after)
+            self._publish(pending.after, at_once=at_once)
         except KeyVaultError:
             raise
         except Exception as error:
@@ -450,7 +461,7 @@ class Journal:
 
     # Telling the world
 
-    def _publish(self, known: Known) -> None:
+    def _publish(self, known: Known, *, at_once: bool = False) -> None:
         """After COMMIT: put the head in the anchor, signed, before anybody is answered.
 
         It is signed once the anchor has nothing against it: of a log that was forked, one branch alone is.
@@ -460,7 +471,7 @@ class Journal:
         if self._anchor is None:
             self._sign()
         elif anchored is None or anchored.hash != known.head.hash or self._sign() != anchored:
-            self._anchored = self._anchor.write(self._sign, before=anchored, prove=self._prove)
+            self._anchored = self._anchor.write(self._sign, before=anchored, prove=self._prove, at_once=at_once)
 
     def _sign(self) -> Mark:
         """Sign the newest head; the mark that says so."""

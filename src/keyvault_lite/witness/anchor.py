@@ -71,8 +71,10 @@ class SharedAnchor:
                 self._seen = (mark, confirmed)
             return mark
 
-    def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove) -> Mark:
-        """See Anchor. Raises IntegrityViolation if the witness knows another history than this mark's.
+    def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove, at_once: bool = False) -> Mark:
+        """See Anchor; never `at_once`, not being local.
+
+        Raises IntegrityViolation if the witness knows another history than this mark's.
 
         A witness judges what is signed: of a log that was forked it may see two heads of one size, and keeps them.
         """
