@@ -202,6 +202,18 @@ def test_a_destroyed_version_takes_no_private_key(ask: Asker) -> None:
         ("ecdsa-p256", 5),
         ("ecdsa-p256", ""),
     ],
+    ids=[
+        *(
+            "aes",
+            "hmac",
+            "another curve",
+            "a curve not known here",
+            "ed25519 for ecdsa",
+            "another size",
+            "another ml-dsa",
+        ),
+        *("raw", "cut short", "half a surrogate", "long", "a number", "empty"),  # the keys themselves are new each time
+    ],
 )
 def test_what_is_no_public_key_of_the_kind(ask: Asker, kind: str, key: object) -> None:
     assert ask.post("transit/keys/k/import", {"type": kind, "public_key": key}).status in {400, 413}
