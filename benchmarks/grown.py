@@ -84,18 +84,17 @@ def _settings(folder: Path) -> dict[str, str]:
 class _BulkTree(StateTree):
     """A state tree that hashes a touched bucket when the root is asked for, and not at each row."""
 
-    __slots__ = ("_touched",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._touched: dict[bytes, bytes] = {}
+    def __init__(self, tree: StateTree) -> None:
+        for name in StateTree.__slots__:
+            setattr(self, name, getattr(tree, name))
 
     def put(self, row_key: bytes, mac: bytes) -> None:
-        self._touched[row_key] = mac
+        self.collect(row_key, mac)  # no transaction here writes a row again
 
     def root(self) -> bytes:
-        self.load(self._touched)
-        self._touched = {}
+        self.settle()
         return super().root()
 
 
@@ -107,14 +106,13 @@ class _Grower:
         self.keyring = Keyring.open(prepare(database), app.master_key(chosen))
         self._connection = database.writer()
         self._connection.execute("PRAGMA synchronous = OFF")
-        seen = inspect(self._connection, self.keyring, database, log_from=0)
+        seen = inspect(self._connection, self.keyring, database, log_from=0, keep_keys=True)
         if seen.findings or seen.head is None:
             raise RuntimeError(f"the vault to be grown does not verify: {seen.findings[:3]}")
         self.state = State(lambda *_: None)
         self.state.apply(seen.rows.change)
         self.state.sequence = seen.head.state_seq
-        self._tree = _BulkTree()
-        self._tree.load(seen.rows.macs)
+        self._tree = _BulkTree(seen.tree)
         tiles = Tiles()
         tiles.extend([row[0] for row in self._connection.execute(statements.LEAVES, (0, seen.head.size))])
         self._known = Known(seen.head, seen.mac, tiles, seen.head.checkpoint)

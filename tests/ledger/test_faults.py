@@ -53,9 +53,9 @@ def check_sound(house: House) -> None:
     """Memory and database tell the same, and everything verifies, now and after a restart."""
     journal = house.ledger._journal
     with house.ledger._reading() as connection:
-        rows = read_rows(connection, house.vault.keyring, newer_than=0, known=lambda _: None)
-    stored = StateTree()
-    stored.load(rows.macs)
+        stored = StateTree()
+        rows = read_rows(connection, house.vault.keyring, newer_than=0, known=lambda _: None, note=stored.collect)
+    stored.settle()
     assert journal.tree.root() == stored.root() == journal.head.state_root
     assert {key.id: key for key in rows.change.keys} == {
         key.id: key for key in house.ledger.snapshot().keys_after(None)

@@ -35,6 +35,7 @@ from keyvault_lite.model.encoding import (
     context_digest,
     context_values,
     encode,
+    encode_list,
     list_head,
     pae,
 )
@@ -358,7 +359,7 @@ class Keyring(Secret):
             label = list_head(7) + b"".join(encode(value) for value in place)
             self._row_labels[table, schema] = label
         inner, outer = self._row_hmac[0].copy(), self._row_hmac[1].copy()
-        inner.update(label + encode(key) + encode(row_seq) + encode(values))
+        inner.update(label + encode_list(key) + encode(row_seq) + encode_list(values))
         outer.update(inner.digest())
         return outer.digest()
 

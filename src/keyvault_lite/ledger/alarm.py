@@ -43,9 +43,11 @@ def recheck(
     """
     if schema:
         raise IntegrityViolation(f"the schema was changed: {schema[0].table} {schema[0].row} {schema[0].problem}")
-    stored = read_rows(connection, authority, newer_than=0, known=lambda _: None)
+    there = StateTree()
+    stored = read_rows(connection, authority, newer_than=0, known=lambda _: None, note=there.collect, keep=False)
+    there.settle()
     problems = {(one.table, one.row): one.problem for one in stored.findings}
-    for key in tree.differences(stored.macs):
+    for key in tree.differences(there):
         problems.setdefault(row_of(key), "is not the row that the log commits to")
     alarms = []
     for (table, row), problem in sorted(problems.items()):

@@ -82,8 +82,9 @@ def inspect(
     claims: Sequence[Claim] = (),
     pages: bool = False,
     shelf: Shelf | None = None,
+    keep_keys: bool = False,
 ) -> Inspection:
-    """Read and compare everything. Findings are returned, not raised.
+    """Read and compare everything. Findings are returned, not raised. Keys are read, and returned if they are wanted.
 
     `mark` MUST have been read from `anchor` before this is called. The log is checked from behind entry `log_from`;
     from 0 it is checked whole, with its tree and the `claims` about it; None leaves it out. `pages` has the database
@@ -95,9 +96,11 @@ def inspect(
         _check_revision(connection, findings)
         mac, head = _read_head(connection, authority, findings)
         with _without_collection():
-            rows = read_rows(connection, authority, newer_than=0, known=lambda _: None)
             tree = StateTree()
-            tree.load(rows.macs)
+            rows = read_rows(
+                connection, authority, newer_than=0, known=lambda _: None, note=tree.collect, keep=keep_keys
+            )
+            tree.settle()
         findings += rows.findings
         root = Edge().root() if head is None else _root(head, findings)
         seen = Inspection(head, mac, rows, tree, root, findings)
@@ -118,7 +121,7 @@ def inspect(
                 named = {one.row for one in rows.findings if one.table == "keyring_slots"}
                 findings += [one for one in attribution.check_slots(rows.change.slots) if one.row not in named]
         if seen.state_is_other:
-            findings += attribution.explain(rows) or _unexplained(rows, archived.unread)
+            findings += attribution.explain(connection, rows) or _unexplained(rows, archived.unread)
         if pages:
             findings += database.check_pages(connection)
         return seen

@@ -390,8 +390,15 @@ class Journal:
         ):
             raise IntegrityViolation("the log does not extend the one this process knows")
         if head.state_seq != old.state_seq:
-            news = read_rows(self._connection, self._authority, newer_than=old.state_seq, known=self.state.key_record)
-            for key, row_mac in news.macs.items():
+            macs: dict[bytes, bytes] = {}
+            news = read_rows(
+                self._connection,
+                self._authority,
+                newer_than=old.state_seq,
+                known=self.state.key_record,
+                note=macs.__setitem__,
+            )
+            for key, row_mac in macs.items():
                 self.tree.put(key, row_mac)
             # The root decides: an old row put back, or a new one left out, is not the state the log commits to.
             if news.findings or self.tree.root() != head.state_root or found.state_root != head.state_root:

@@ -108,7 +108,7 @@ def read_key(row: Row, *, versions: tuple[KeyVersion, ...], names: tuple[KeyName
     """The key of a verified row."""
     key_id, name, kind, size, purpose, status, created, description, tags, days, rotate, destroy, revoked, more = row
     return Key(
-        id=KeyId(key_id),
+        id=versions[0].key_id if versions else KeyId(key_id),  # the same text, once in memory
         name=name,
         spec=_spec(kind, size, purpose),
         status=_KEY_STATUS[status],

@@ -1,8 +1,8 @@
 """Rows become records only through here: each row's MAC is checked before anything of it is believed."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from keyvault_lite.audit.merkle import HASH_BYTES
@@ -26,6 +26,7 @@ from keyvault_lite.model.replies import Finding
 
 T = TypeVar("T")
 _NEVER_OLD = 1 << 63
+NOT_GENUINE = "row does not verify"
 UNREADABLE = "row cannot be read by this version"
 MAX_LABEL = 160
 """Characters of a key that a finding repeats."""
@@ -48,12 +49,9 @@ def _has_mac(authority: Authority, table: str, key: Row, values: Row, row: Row) 
 
 @dataclass(slots=True)
 class VerifiedRows:
-    """Rows of all tables under the root: the records they make, their MACs for the tree, and what does not verify."""
+    """Rows of all tables under the root: the records they make, and what does not verify."""
 
     change: Change = field(default_factory=Change)
-    macs: dict[bytes, bytes] = field(default_factory=dict)
-    written: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
-    """By table and key: the entry that wrote the row. Of rows that do not verify too: they are found already."""
     findings: list[Finding] = field(default_factory=list)
     quarantined: set[str] = field(default_factory=set)
     """Ids and names of keys that a bad row belongs to."""
@@ -65,22 +63,35 @@ def read_rows(
     *,
     newer_than: int,
     known: Callable[[KeyId], Key | None],
+    note: Callable[[bytes, bytes], None],
+    keep: bool = True,
 ) -> VerifiedRows:
     """Read every row that an entry after `newer_than` wrote. `known` gives the older versions of a key read in part.
 
+    `note` is told the row key and the MAC of each genuine row, for the state tree. In a snapshot, and row by row: of
+    each there is nothing in memory afterwards but its record.
+    Without `keep` keys are read and not returned, for who wants to know what does not verify.
     With a PublicAuthority columns are not verified: what is read must be used for its MACs alone.
     """
     found = VerifiedRows()
-    good = {name: list(_genuine(connection, authority, FORMATS[name], newer_than, found)) for name in IN_ROOT}
-    versions: dict[KeyId, list[KeyVersion]] = defaultdict(list)
-    for version in _records(read_version, good["key_versions"], "key_versions", found):
-        versions[version.key_id].append(version)
-    named, touched = _named(good["key_names"], found)
+
+    def read(table: str, make: Callable[[Row], T]) -> Iterator[T]:
+        rows = _genuine(connection, authority, FORMATS[table], newer_than, found, note)
+        return _records(make, rows, table, found)
+
+    versions: dict[KeyId, tuple[KeyVersion, ...] | list[KeyVersion]] = {}
+    for version in read("key_versions", read_version if keep else _without_material):
+        others = versions.setdefault(version.key_id, (version,))  # what most keys have is what the record takes
+        if isinstance(others, list):
+            others.append(version)
+        elif others[0] is not version:
+            versions[version.key_id] = [*others, version]
+    named, touched = _named(read("key_names", read_name))
     keys: list[Key] = []
-    for row in good["keys"]:
+    for row in _genuine(connection, authority, FORMATS["keys"], newer_than, found, note):
         key_id = KeyId(row[0])
         before = known(key_id)
-        ordered = _merged(() if before is None else before.versions, versions.pop(key_id, []))
+        ordered = _merged(() if before is None else before.versions, versions.pop(key_id, ()))
         if not ordered:
             if key_id not in found.quarantined:  # else the version that does not verify is named already
                 _note(found, "keys", key_id, "versions are missing")
@@ -91,39 +102,50 @@ def read_rows(
             names += [one for one in before.names if (one.namespace, one.name) not in touched]
         names.sort(key=lambda one: (one.created_at, one.text))
         try:
-            keys.append(read_key(row, versions=ordered, names=tuple(names)))
+            key = read_key(row, versions=ordered, names=tuple(names))
         except _UNREADABLE:
             _note(found, "keys", key_id, UNREADABLE)
+            continue
+        if keep:
+            keys.append(key)
     for table, orphans in (("key_versions", versions), ("key_names", named)):
         for key_id in orphans:
             if key_id not in found.quarantined:
                 _note(found, table, key_id, "belongs to no key that verifies")
                 found.quarantined.add(key_id)
+    if not found.quarantined.isdisjoint(key.id for key in keys):
+        keys = [key for key in keys if key.id not in found.quarantined]
     found.change = Change(
-        keys=tuple(key for key in keys if key.id not in found.quarantined),
-        services=tuple(_records(read_service, good["services"], "services", found)),
-        tokens=tuple(_records(read_token, good["tokens"], "tokens", found)),
-        slots=tuple(_records(read_slot, good["keyring_slots"], "keyring_slots", found)),
-        settings=tuple(_records(read_setting, good["settings"], "settings", found)),
+        keys=tuple(keys),
+        services=tuple(read("services", read_service)),
+        tokens=tuple(read("tokens", read_token)),
+        slots=tuple(read("keyring_slots", read_slot)),
+        settings=tuple(read("settings", read_setting)),
     )
     return found
 
 
-def _named(rows: list[Row], found: VerifiedRows) -> tuple[dict[KeyId, list[KeyName]], set[tuple[str, str]]]:
+def _without_material(row: Row) -> KeyVersion:
+    return replace(read_version(row), encrypted_key=b"")
+
+
+def _named(
+    rows: Iterable[tuple[KeyId | None, KeyName]],
+) -> tuple[dict[KeyId, list[KeyName]], set[tuple[str, str]]]:
     """Dialects' names by key, and all names that the rows tell of, those without a key included."""
     named: dict[KeyId, list[KeyName]] = defaultdict(list)
     touched: set[tuple[str, str]] = set()
-    for key_id, name in _records(read_name, rows, "key_names", found):
+    for key_id, name in rows:
         touched.add((name.namespace, name.name))
         if key_id is not None:
             named[key_id].append(name)
     return named, touched
 
 
-def _merged(before: tuple[KeyVersion, ...], newer: list[KeyVersion]) -> tuple[KeyVersion, ...]:
+def _merged(before: tuple[KeyVersion, ...], newer: Sequence[KeyVersion]) -> tuple[KeyVersion, ...]:
     """A key's versions from 1 on without a gap; none if that is not what there is."""
     if len(newer) == 1 and newer[0].version == 1:
-        return (newer[0], *before[1:])
+        return (newer[0], *before[1:]) if before or isinstance(newer, list) else tuple(newer)
     merged = {one.version: one for one in (*before, *newer)}
     try:
         return tuple([merged[number] for number in range(1, len(merged) + 1)])
@@ -137,30 +159,42 @@ def _genuine(
     form: RowFormat,
     newer_than: int,
     found: VerifiedRows,
+    note: Callable[[bytes, bytes], None],
 ) -> Iterator[Row]:
     sql, name = statements.SELECT[form.name], form.name
+    width = len(form.key)
+    public = isinstance(authority, PublicAuthority)
     try:
-        rows = driver.fetch(connection, *((f"{sql} WHERE row_seq > ?", (newer_than,)) if newer_than else (sql,)))
+        for row in driver.stream(connection, *((f"{sql} WHERE row_seq > ?", (newer_than,)) if newer_than else (sql,))):
+            values = row[:-2]
+            key = values[:width]
+            genuine = _is_sealed(key, row) if public else _has_mac(authority, name, key, values, row)  # type: ignore[arg-type]
+            if genuine:
+                note(row_key(name, key), row[-1])
+                yield values
+                continue
+            _note(found, name, _label(key), NOT_GENUINE)
+            if name in {"keys", "key_versions", "key_names"}:
+                # The key is named by its columns, which may lie: all that the row could belong to is set aside.
+                found.quarantined |= {value for value in values[:3] if isinstance(value, str)}
     except driver.Damaged as error:
         _note(found, name, "", f"cannot be read: {error}")
-        return
-    width, written = len(form.key), found.written[name]
-    public = isinstance(authority, PublicAuthority)
-    for row in rows:
-        values = row[:-2]
-        key = values[:width]
-        genuine = _is_sealed(key, row) if public else _has_mac(authority, name, key, values, row)  # type: ignore[arg-type]
-        label = key[0] if width == 1 else "".join(map(str, key))
-        if genuine:
-            found.macs[row_key(name, key)] = row[-1]
-            written[label] = row[-2]
-            yield values
-            continue
-        written[label] = _NEVER_OLD
-        _note(found, name, label, "row does not verify")
-        if name in {"keys", "key_versions", "key_names"}:
-            # The key is named by its columns, which may lie: all that the row could belong to is set aside.
-            found.quarantined |= {value for value in values[:3] if isinstance(value, str)}
+
+
+def _label(key: Row) -> object:
+    return key[0] if len(key) == 1 else "".join(map(str, key))
+
+
+def last_writers(connection: driver.Connection, table: str, findings: Sequence[Finding]) -> dict[str, int]:
+    """By key: the entry that wrote each row of a table. Of rows that do not verify too: they are found already."""
+    bad = {one.row for one in findings if (one.table, one.problem) == (table, NOT_GENUINE)}
+    key = ", ".join(FORMATS[table].key)
+    try:
+        rows = driver.fetch(connection, f"SELECT {key}, row_seq FROM {table}")  # noqa: S608
+    except driver.Damaged:
+        return {}  # which was found when the rows were read
+    names = ((str(_label(row[:-1])), row[-1]) for row in rows)
+    return {name: _NEVER_OLD if _printable(name) in bad else row_seq for name, row_seq in names}
 
 
 def _is_sealed(key: Row, row: Row) -> bool:
@@ -190,7 +224,7 @@ def check_replies(connection: driver.Connection, authority: Authority, entries: 
         raw = digest if isinstance(digest, bytes) else str(digest).encode(errors="surrogateescape")
         label = f"{service_id}/{raw.hex()}"
         if not row_is_genuine(authority, form, row):
-            _note(found, form.name, label, "row does not verify")
+            _note(found, form.name, label, NOT_GENUINE)
         elif row[-2] > entries:
             _note(found, form.name, label, "names an entry that the log does not have")
     return found.findings

@@ -7,12 +7,14 @@ repetition and never an answer.
 """
 
 import hashlib
+from array import array
 from bisect import bisect_right, insort
-from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections import ChainMap, defaultdict
+from collections.abc import Callable, Iterator, MutableMapping
 from functools import cache
+from operator import itemgetter
 from struct import Struct
-from typing import Final
+from typing import Final, TypeVar
 
 from keyvault_lite.ledger.outcome import Change, StoredReply
 from keyvault_lite.model.encoding import Value, encode, list_head, pae
@@ -23,11 +25,14 @@ from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id
 
 BUCKETS: Final = 4096
+AT_ONCE: Final = 1 << 14
+"""Rows that wait, at most, while a state tree is smaller than that."""
 _LIST: Final = Struct(">BI")
 _BUCKET: Final = encode("bucket")
 FindReply = Callable[[ServiceId, bytes], StoredReply | None]
 Place = tuple[int, str]
 """Where an object stands in a list: time of creation, then id."""
+AnyId = TypeVar("AnyId", KeyId, ServiceId)
 
 
 class State:
@@ -55,10 +60,10 @@ class State:
         """The newest management entry this state includes."""
         self._keys: MutableMapping[KeyId, Key] = {}
         self._key_names: MutableMapping[str, KeyId | None] = {}
-        self._key_order: list[Place] = []
+        self._key_order: list[KeyId] = []
         self._services: MutableMapping[ServiceId, Service] = {}
         self._service_names: MutableMapping[str, ServiceId] = {}
-        self._service_order: list[Place] = []
+        self._service_order: list[ServiceId] = []
         self._tokens: MutableMapping[TokenId, Token] = {}
         self._native_tokens: MutableMapping[ServiceId, TokenId] = {}
         self._slots: MutableMapping[str, Slot] = {}
@@ -103,16 +108,16 @@ class State:
     def keys_after(self, place: Place | None) -> Iterator[Key]:
         """The keys that verify in order of creation, from the first after `place`."""
         order = self._key_order
-        for _, key_id in order[0 if place is None else bisect_right(order, place) :]:
+        for key_id in order[0 if place is None else bisect_right(order, place, key=self._place_of_key) :]:
             if key_id not in self._quarantine:
-                yield self._keys[KeyId(key_id)]
+                yield self._keys[key_id]
 
     def services_after(self, place: Place | None) -> Iterator[Service]:
         """The services that verify in order of creation, from the first after `place`."""
         order = self._service_order
-        for _, service_id in order[0 if place is None else bisect_right(order, place) :]:
+        for service_id in order[0 if place is None else bisect_right(order, place, key=self._place_of_service) :]:
             if service_id not in self._quarantine:
-                yield self._services[ServiceId(service_id)]
+                yield self._services[service_id]
 
     def slots(self) -> tuple[Slot, ...]:
         """Every slot that is not removed."""
@@ -147,14 +152,15 @@ class State:
 
     def apply(self, change: Change) -> None:
         """Put the records of a change in place, each whole, each before the name that leads to it."""
+        new = list(dict.fromkeys(key.id for key in change.keys if key.id not in self._keys))
         for key in change.keys:
             self._put_key(key)
+        self._key_order = _ordered(self._key_order, new, self._place_of_key)
+        new_services = [service.id for service in change.services if service.id not in self._services]
         for service in change.services:
-            known = service.id in self._services
             self._services[service.id] = service
             self._service_names[service.name] = service.id
-            if not known:
-                insort(self._service_order, (service.created_at, service.id))
+        self._service_order = _ordered(self._service_order, new_services, self._place_of_service)
         for token in change.tokens:
             self._tokens[token.id] = token
             if token.kind is TokenKind.NATIVE and token.ended_at is None:
@@ -174,8 +180,21 @@ class State:
                 self._key_names[lost.text] = None
         for name in key.names:
             self._key_names[name.text] = key.id
-        if old is None:
-            insort(self._key_order, (key.created_at, key.id))
+
+    def _place_of_key(self, key_id: KeyId) -> Place:
+        return self._keys[key_id].created_at, key_id
+
+    def _place_of_service(self, service_id: ServiceId) -> Place:
+        return self._services[service_id].created_at, service_id
+
+
+def _ordered(order: list[AnyId], new: list[AnyId], place: Callable[[AnyId], Place]) -> list[AnyId]:
+    """A list with new ids in their places."""
+    if len(new) > len(order):
+        return sorted([*order, *new], key=place)
+    for one in new:
+        insort(order, one, key=place)
+    return order
 
 
 class Overlay(State):
@@ -218,36 +237,47 @@ class StateTree:
     again.
     """
 
-    __slots__ = ("_buckets", "_digests", "_undo", "count")
+    __slots__ = ("_buckets", "_counts", "_digests", "_undo", "_waiting", "_waiting_count", "count")
 
     def __init__(self) -> None:
-        self._buckets: list[dict[bytes, bytes]] = [{} for _ in range(BUCKETS)]
-        empty = encode(_bucket_digest({}))
-        self._digests = [empty] * BUCKETS
-        self._undo: list[tuple[int, bytes, bytes | None]] = []
+        self._buckets = [b""] * BUCKETS
+        """Of each its pairs in order, encoded as they are hashed: half of what an object for each would take."""
+        self._counts = array("L", [0]) * BUCKETS
+        self._digests = [_bucket_digest(0, b"")] * BUCKETS
+        self._undo: list[tuple[int, int, bytes]] = []
+        self._waiting: defaultdict[int, list[bytes]] = defaultdict(list)
+        self._waiting_count = 0
         self.count = 0
 
     def put(self, row_key: bytes, mac: bytes) -> None:
         """Note the MAC of a row, new or changed. Takes effect on `root` at once; `rollback` undoes it."""
-        index = self._place(row_key, mac)
-        self._digests[index] = encode(_bucket_digest(self._buckets[index]))
+        index = _bucket_of(row_key)
+        bucket, count = self._buckets[index], self._counts[index]
+        self._undo.append((index, count, bucket))
+        start, end = _find(bucket, row_key)
+        self._set(index, count + (start == end), bucket[:start] + _pair(row_key, mac) + bucket[end:])
 
-    def load(self, rows: Mapping[bytes, bytes]) -> None:
-        """Note many rows at once, none of them to be rolled back."""
-        touched = {self._place(row_key, mac) for row_key, mac in rows.items()}
-        for index in touched:
-            self._digests[index] = encode(_bucket_digest(self._buckets[index]))
-        self._undo.clear()
+    def collect(self, row_key: bytes, mac: bytes) -> None:
+        """Note a row of many that are all new here. Takes effect with `settle`, and cannot be rolled back."""
+        self._waiting[_bucket_of(row_key)].append(_pair(row_key, mac))
+        self._waiting_count += 1
+        if self._waiting_count >= max(AT_ONCE, self.count):
+            self.settle()  # what waits takes more memory than what is in place
 
-    def _place(self, row_key: bytes, mac: bytes) -> int:
-        digest = hashlib.sha256(row_key).digest()
-        index = digest[0] << 4 | digest[1] >> 4
-        bucket = self._buckets[index]
-        before = bucket.get(row_key)
-        self._undo.append((index, row_key, before))
-        bucket[row_key] = mac
-        self.count += before is None
-        return index
+    def settle(self) -> None:
+        """Put what was collected in place."""
+        for index, pairs in self._waiting.items():
+            pairs += _split(self._buckets[index])
+            pairs.sort(key=_BY_KEY)
+            self._set(index, len(pairs), b"".join(pairs))
+        self._waiting.clear()
+        self._waiting_count = 0
+
+    def _set(self, index: int, count: int, bucket: bytes) -> None:
+        self.count += count - self._counts[index]
+        self._counts[index] = count
+        self._buckets[index] = bucket
+        self._digests[index] = _bucket_digest(count, bucket)
 
     def root(self) -> bytes:
         """The root over all rows noted."""
@@ -260,22 +290,17 @@ class StateTree:
 
     def rollback(self) -> None:
         """Undo what was put since the last `accept` or `rollback`."""
-        touched = set()
-        for index, row_key, before in reversed(self._undo):
-            touched.add(index)
-            if before is None:
-                del self._buckets[index][row_key]
-                self.count -= 1
-            else:
-                self._buckets[index][row_key] = before
-        for index in touched:
-            self._digests[index] = encode(_bucket_digest(self._buckets[index]))
+        for index, count, bucket in reversed(self._undo):
+            self._set(index, count, bucket)
         self._undo.clear()
 
-    def differences(self, macs: Mapping[bytes, bytes]) -> set[bytes]:
-        """The keys of rows whose MAC is another one here, or that are on one side only."""
-        mine = {row_key: mac for bucket in self._buckets for row_key, mac in bucket.items()}
-        return {row_key for row_key, _ in mine.items() ^ macs.items()}
+    def differences(self, other: "StateTree") -> set[bytes]:
+        """The keys of rows whose MAC is another one there, or that are on one side only."""
+        found: set[bytes] = set()
+        for mine, theirs in zip(self._buckets, other._buckets, strict=True):
+            if mine != theirs:
+                found |= {pair[_LIST.size : _key_end(pair, 0)] for pair in {*_split(mine)} ^ {*_split(theirs)}}
+        return found
 
 
 def row_key(table: str, key: tuple[Value, ...]) -> bytes:
@@ -301,10 +326,47 @@ def row_of(row_key: bytes) -> tuple[str, str]:
     return texts[0], "".join(texts[1:])
 
 
-def _bucket_digest(bucket: Mapping[bytes, bytes]) -> bytes:
-    # As pae("bucket", key, MAC, key, MAC, …), but for the calls: at a start there are as many pairs as rows.
-    head = _LIST.pack
-    parts = [list_head(2 * len(bucket) + 1), _BUCKET]
-    for key, mac in sorted(bucket.items()):
-        parts += (head(3, len(key)), key, head(3, len(mac)), mac)
-    return hashlib.sha256(b"".join(parts)).digest()
+def _bucket_of(row_key: bytes) -> int:
+    digest = hashlib.sha256(row_key).digest()
+    return digest[0] << 4 | digest[1] >> 4
+
+
+def _bucket_digest(count: int, bucket: bytes) -> bytes:
+    # As encode(SHA-256(pae("bucket", key, MAC, key, MAC, …))), of pairs that are encoded already.
+    return encode(hashlib.sha256(list_head(2 * count + 1) + _BUCKET + bucket).digest())
+
+
+def _pair(row_key: bytes, mac: bytes) -> bytes:
+    return encode(row_key) + encode(mac)
+
+
+_BY_KEY: Final = itemgetter(slice(_LIST.size, None))
+"""Sorts pairs by row key: behind the head of its length stands the key, and no row key is the beginning of another."""
+
+
+def _key_end(bucket: bytes, start: int) -> int:
+    """Where the row key of the pair at `start` ends."""
+    return start + _LIST.size + int(_LIST.unpack_from(bucket, start)[1])
+
+
+def _find(bucket: bytes, row_key: bytes) -> tuple[int, int]:
+    """From where to where the pair of a row key stands in its bucket; where it belongs, twice, if it is not there."""
+    start = 0
+    while start < len(bucket):
+        middle = _key_end(bucket, start)
+        end = _key_end(bucket, middle)
+        found = bucket[start + _LIST.size : middle]
+        if found >= row_key:
+            return start, end if found == row_key else start
+        start = end
+    return start, start
+
+
+def _split(bucket: bytes) -> list[bytes]:
+    """The pairs of a bucket, one by one."""
+    pairs, start = [], 0
+    while start < len(bucket):
+        end = _key_end(bucket, _key_end(bucket, start))
+        pairs.append(bucket[start:end])
+        start = end
+    return pairs
