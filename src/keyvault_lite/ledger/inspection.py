@@ -25,7 +25,7 @@ from keyvault_lite.ledger.retention import segments_of
 from keyvault_lite.ledger.rows import VerifiedRows, check_replies, read_rows
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.start import check_anchor
-from keyvault_lite.ledger.state import StateTree
+from keyvault_lite.ledger.state import RowMacs, StateTree
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.upgrade import REVISION
 from keyvault_lite.model.encoding import Value
@@ -51,6 +51,7 @@ class Inspection:
     mac: bytes
     rows: VerifiedRows
     tree: StateTree
+    """Empty, like the keys of `rows`, if nothing was to be loaded."""
     root: bytes
     """Of the Merkle tree that the head names."""
     findings: list[Finding] = field(default_factory=list)
@@ -82,9 +83,11 @@ def inspect(
     claims: Sequence[Claim] = (),
     pages: bool = False,
     shelf: Shelf | None = None,
-    keep_keys: bool = False,
+    load: bool = False,
 ) -> Inspection:
-    """Read and compare everything. Findings are returned, not raised. Keys are read, and returned if they are wanted.
+    """Read and compare everything. Findings are returned, not raised.
+
+    The keys and the state tree are returned if they are to be loaded: else they are read and let go of.
 
     `mark` MUST have been read from `anchor` before this is called. The log is checked from behind entry `log_from`;
     from 0 it is checked whole, with its tree and the `claims` about it; None leaves it out. `pages` has the database
@@ -96,15 +99,16 @@ def inspect(
         _check_revision(connection, findings)
         mac, head = _read_head(connection, authority, findings)
         with _without_collection():
+            macs = RowMacs()
+            rows = read_rows(connection, authority, newer_than=0, known=lambda _: None, note=macs.add, keep=load)
             tree = StateTree()
-            rows = read_rows(
-                connection, authority, newer_than=0, known=lambda _: None, note=tree.collect, keep=keep_keys
-            )
-            tree.settle()
+            if load:
+                tree.load(macs)
+            state_root = tree.root() if load else macs.root()
         findings += rows.findings
         root = Edge().root() if head is None else _root(head, findings)
         seen = Inspection(head, mac, rows, tree, root, findings)
-        seen.state_is_other = head is not None and tree.root() != head.state_root
+        seen.state_is_other = head is not None and state_root != head.state_root
         if not isinstance(authority, PublicAuthority):
             findings += check_replies(connection, authority, 0 if head is None else head.size)
         archived = Archived(connection, segments_of(rows.change.settings, findings), shelf)

@@ -193,7 +193,7 @@ class Ledger:
                 mark=mark,
                 log_from=0 if quarantine else _unproven(connection, 0 if mark is None else mark.scrubbed),
                 shelf=shelf,
-                keep_keys=True,
+                load=True,
             )
             findings += seen.findings
             if findings:

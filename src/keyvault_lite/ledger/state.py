@@ -9,9 +9,10 @@ repetition and never an answer.
 import hashlib
 from array import array
 from bisect import bisect_right, insort
-from collections import ChainMap, defaultdict
+from collections import ChainMap
 from collections.abc import Callable, Iterator, MutableMapping
 from functools import cache
+from mmap import mmap
 from operator import itemgetter
 from struct import Struct
 from typing import Final, TypeVar
@@ -25,10 +26,11 @@ from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id
 
 BUCKETS: Final = 4096
-AT_ONCE: Final = 1 << 14
-"""Rows that wait, at most, while a state tree is smaller than that."""
 _LIST: Final = Struct(">BI")
 _BUCKET: Final = encode("bucket")
+_RECORD: Final = Struct(">QI")
+BLOCK: Final = 1 << 20
+"""Bytes of memory that are asked for at a time while rows are read."""
 FindReply = Callable[[ServiceId, bytes], StoredReply | None]
 Place = tuple[int, str]
 """Where an object stands in a list: time of creation, then id."""
@@ -237,16 +239,14 @@ class StateTree:
     again.
     """
 
-    __slots__ = ("_buckets", "_counts", "_digests", "_undo", "_waiting", "_waiting_count", "count")
+    __slots__ = ("_buckets", "_counts", "_digests", "_undo", "count")
 
     def __init__(self) -> None:
         self._buckets = [b""] * BUCKETS
         """Of each its pairs in order, encoded as they are hashed: half of what an object for each would take."""
-        self._counts = array("L", [0]) * BUCKETS
+        self._counts = array("Q", [0]) * BUCKETS
         self._digests = [_bucket_digest(0, b"")] * BUCKETS
         self._undo: list[tuple[int, int, bytes]] = []
-        self._waiting: defaultdict[int, list[bytes]] = defaultdict(list)
-        self._waiting_count = 0
         self.count = 0
 
     def put(self, row_key: bytes, mac: bytes) -> None:
@@ -257,21 +257,12 @@ class StateTree:
         start, end = _find(bucket, row_key)
         self._set(index, count + (start == end), bucket[:start] + _pair(row_key, mac) + bucket[end:])
 
-    def collect(self, row_key: bytes, mac: bytes) -> None:
-        """Note a row of many that are all new here. Takes effect with `settle`, and cannot be rolled back."""
-        self._waiting[_bucket_of(row_key)].append(_pair(row_key, mac))
-        self._waiting_count += 1
-        if self._waiting_count >= max(AT_ONCE, self.count):
-            self.settle()  # what waits takes more memory than what is in place
-
-    def settle(self) -> None:
-        """Put what was collected in place."""
-        for index, pairs in self._waiting.items():
-            pairs += _split(self._buckets[index])
-            pairs.sort(key=_BY_KEY)
-            self._set(index, len(pairs), b"".join(pairs))
-        self._waiting.clear()
-        self._waiting_count = 0
+    def load(self, rows: "RowMacs") -> None:
+        """Put many rows in place that are all new here, none of them to be rolled back."""
+        for index, bucket in enumerate(self._buckets):
+            if new := rows.bucket(index):
+                pairs = new + _split(bucket)
+                self._set(index, len(pairs), _joined(pairs))
 
     def _set(self, index: int, count: int, bucket: bytes) -> None:
         self.count += count - self._counts[index]
@@ -281,8 +272,7 @@ class StateTree:
 
     def root(self) -> bytes:
         """The root over all rows noted."""
-        values = encode("state"), encode(self.count), *self._digests
-        return hashlib.sha256(list_head(len(values)) + b"".join(values)).digest()
+        return _root(self.count, self._digests)
 
     def accept(self) -> None:
         """Keep what was put since the last `accept` or `rollback`."""
@@ -294,13 +284,58 @@ class StateTree:
             self._set(index, count, bucket)
         self._undo.clear()
 
-    def differences(self, other: "StateTree") -> set[bytes]:
+    def differences(self, rows: "RowMacs") -> set[bytes]:
         """The keys of rows whose MAC is another one there, or that are on one side only."""
         found: set[bytes] = set()
-        for mine, theirs in zip(self._buckets, other._buckets, strict=True):
-            if mine != theirs:
-                found |= {pair[_LIST.size : _key_end(pair, 0)] for pair in {*_split(mine)} ^ {*_split(theirs)}}
+        for index, bucket in enumerate(self._buckets):
+            differing = {*_split(bucket)} ^ {*rows.bucket(index)}
+            found |= {pair[_LIST.size : _key_end(pair, 0)] for pair in differing}
         return found
+
+
+class RowMacs:
+    """Row keys and MACs of many rows as they are read, each once, in memory of their own.
+
+    As objects, or on the heap, they would leave gaps behind that the process keeps. Before each pair stands where the
+    one before it in the same bucket is, and how long it is itself.
+    """
+
+    __slots__ = ("_blocks", "_count", "_last", "_used")
+
+    def __init__(self) -> None:
+        self._blocks: list[mmap] = []
+        self._used = BLOCK
+        """Bytes of the newest block."""
+        self._last = [0] * BUCKETS
+        """By bucket: block << 32 | end of the newest pair's head; 0 for none."""
+        self._count = 0
+
+    def add(self, row_key: bytes, mac: bytes) -> None:
+        """Take note of a row."""
+        index, pair = _bucket_of(row_key), _pair(row_key, mac)
+        record = _RECORD.pack(self._last[index], len(pair)) + pair
+        start, end = self._used, self._used + len(record)
+        if end > BLOCK:
+            self._blocks.append(mmap(-1, max(BLOCK, len(record))))
+            start, end = 0, len(record)
+        self._blocks[-1][start:end] = record
+        self._used = end
+        self._last[index] = len(self._blocks) - 1 << 32 | start + _RECORD.size
+        self._count += 1
+
+    def bucket(self, index: int) -> list[bytes]:
+        """The encoded pairs of a bucket, in no order."""
+        found, place = [], self._last[index]
+        while place:
+            block, start = self._blocks[place >> 32], place & 0xFFFFFFFF
+            place, length = _RECORD.unpack_from(block, start - _RECORD.size)
+            found.append(block[start : start + length])
+        return found
+
+    def root(self) -> bytes:
+        """The root of a tree of these rows."""
+        buckets = map(self.bucket, range(BUCKETS))
+        return _root(self._count, [_bucket_digest(len(pairs), _joined(pairs)) for pairs in buckets])
 
 
 def row_key(table: str, key: tuple[Value, ...]) -> bytes:
@@ -340,8 +375,17 @@ def _pair(row_key: bytes, mac: bytes) -> bytes:
     return encode(row_key) + encode(mac)
 
 
+def _root(count: int, digests: list[bytes]) -> bytes:
+    values = encode("state"), encode(count), *digests
+    return hashlib.sha256(list_head(len(values)) + b"".join(values)).digest()
+
+
 _BY_KEY: Final = itemgetter(slice(_LIST.size, None))
 """Sorts pairs by row key: behind the head of its length stands the key, and no row key is the beginning of another."""
+
+
+def _joined(pairs: list[bytes]) -> bytes:
+    return b"".join(sorted(pairs, key=_BY_KEY))
 
 
 def _key_end(bucket: bytes, start: int) -> int:
