@@ -26,7 +26,8 @@ from keyvault_lite.ledger.inspection import inspect
 from keyvault_lite.ledger.ledger import open_database, prepare
 from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.ledger.pending import Item, Known, Pending
-from keyvault_lite.ledger.state import RowMacs, State, StateTree
+from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.tree import RowMacs, StateTree
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import BearerCredential, Grant, Permission, Role
 from keyvault_lite.model.keys import Key, KeySpec, KeyStatus, KeyType, KeyVersion, Purpose, VersionStatus
@@ -191,7 +192,9 @@ def _grow_keys(grower: _Grower, size: Size) -> None:
 def _key(grower: _Grower, number: int, versions: int) -> Key:
     key_id = KeyId(new_id())
     now = grower.now + number
-    made = tuple(_version(grower, key_id, version, now, newest=version == versions) for version in range(1, versions + 1))
+    made = tuple(
+        _version(grower, key_id, version, now, newest=version == versions) for version in range(1, versions + 1)
+    )
     return Key(key_id, f"grown-{number}", _SPEC, KeyStatus.ACTIVE, now, versions=made)
 
 

@@ -16,7 +16,7 @@ from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.rows import read_rows
 from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.state import RowMacs
+from keyvault_lite.ledger.tree import RowMacs
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     IntegrityViolation,

@@ -8,7 +8,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from keyvault_lite.ledger.outcome import Change, StoredReply
-from keyvault_lite.ledger.state import BUCKETS, Overlay, RowMacs, State, StateTree, row_key
+from keyvault_lite.ledger.state import Overlay, State
+from keyvault_lite.ledger.tree import BUCKETS, RowMacs, StateTree, row_key
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.identity import Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.keys import Key, KeyName, KeyStatus

@@ -13,7 +13,8 @@ from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.outcome import Authority, Outcome
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.rows import read_rows
-from keyvault_lite.ledger.state import RowMacs, State, StateTree, row_of
+from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.tree import RowMacs, StateTree, row_of
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import SYSTEM, KeyId, TokenId, is_id

@@ -22,8 +22,9 @@ from keyvault_lite.ledger.records import read_reply
 from keyvault_lite.ledger.retention import end_of, holds_entry, leaves_between, newest_segment
 from keyvault_lite.ledger.rows import read_rows, row_is_genuine
 from keyvault_lite.ledger.schema import FORMATS
-from keyvault_lite.ledger.state import State, StateTree
+from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.store import BUSY_SECONDS, Database
+from keyvault_lite.ledger.tree import StateTree
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, OutcomeUnknown
 from keyvault_lite.model.names import ServiceId
 

@@ -17,8 +17,8 @@ from keyvault_lite.ledger.records import (
     read_token,
     read_version,
 )
-from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, Row, RowFormat
-from keyvault_lite.ledger.state import row_key
+from keyvault_lite.ledger.schema import FORMATS, Row, RowFormat
+from keyvault_lite.ledger.tree import row_key
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.keys import Key, KeyName, KeyVersion
 from keyvault_lite.model.names import KeyId
@@ -73,22 +73,13 @@ def read_rows(
     Without `keep` keys are read and not returned, for who wants to know what does not verify.
     With a PublicAuthority columns are not verified: what is read must be used for its MACs alone.
     """
-    found = VerifiedRows()
-
-    def read(table: str, make: Callable[[Row], T]) -> Iterator[T]:
-        rows = _genuine(connection, authority, FORMATS[table], newer_than, found, note)
-        return _records(make, rows, table, found)
-
-    versions: dict[KeyId, tuple[KeyVersion, ...] | list[KeyVersion]] = {}
-    for version in read("key_versions", read_version if keep else _without_material):
-        others = versions.setdefault(version.key_id, (version,))  # what most keys have is what the record takes
-        if isinstance(others, list):
-            others.append(version)
-        elif others[0] is not version:
-            versions[version.key_id] = [*others, version]
-    named, touched = _named(read("key_names", read_name))
+    tables = _Tables(connection, authority, newer_than, note)
+    found = tables.found
+    # Versions and names before the keys that they are part of.
+    versions = _by_key(tables.records("key_versions", read_version if keep else _without_material))
+    named, touched = _named(tables.records("key_names", read_name))
     keys: list[Key] = []
-    for row in _genuine(connection, authority, FORMATS["keys"], newer_than, found, note):
+    for row in tables.genuine("keys"):
         key_id = KeyId(row[0])
         before = known(key_id)
         ordered = _merged(() if before is None else before.versions, versions.pop(key_id, ()))
@@ -103,26 +94,85 @@ def read_rows(
         names.sort(key=lambda one: (one.created_at, one.text))
         try:
             key = read_key(row, versions=ordered, names=tuple(names))
+            keys += (key,) if keep else ()
         except _UNREADABLE:
             _note(found, "keys", key_id, UNREADABLE)
-            continue
-        if keep:
-            keys.append(key)
-    for table, orphans in (("key_versions", versions), ("key_names", named)):
-        for key_id in orphans:
-            if key_id not in found.quarantined:
-                _note(found, table, key_id, "belongs to no key that verifies")
-                found.quarantined.add(key_id)
-    if not found.quarantined.isdisjoint(key.id for key in keys):
-        keys = [key for key in keys if key.id not in found.quarantined]
+    _note_orphans(found, "key_versions", versions)
+    _note_orphans(found, "key_names", named)
     found.change = Change(
-        keys=tuple(keys),
-        services=tuple(read("services", read_service)),
-        tokens=tuple(read("tokens", read_token)),
-        slots=tuple(read("keyring_slots", read_slot)),
-        settings=tuple(read("settings", read_setting)),
+        keys=tuple([key for key in keys if key.id not in found.quarantined]),
+        services=tuple(tables.records("services", read_service)),
+        tokens=tuple(tables.records("tokens", read_token)),
+        slots=tuple(tables.records("keyring_slots", read_slot)),
+        settings=tuple(tables.records("settings", read_setting)),
     )
     return found
+
+
+class _Tables:
+    """One reading of the tables under the root, row by row."""
+
+    def __init__(
+        self,
+        connection: driver.Connection,
+        authority: Authority | PublicAuthority,
+        newer_than: int,
+        note: Callable[[bytes, bytes], None],
+    ) -> None:
+        self._connection = connection
+        self._authority = authority
+        self._newer_than = newer_than
+        self._tell = note
+        self.found = VerifiedRows()
+
+    def records(self, table: str, read: Callable[[Row], T]) -> Iterator[T]:
+        """What `read` makes of the genuine rows of a table."""
+        for values in self.genuine(table):
+            try:
+                yield read(values)
+            except _UNREADABLE:
+                _note(self.found, table, values[0], UNREADABLE)
+
+    def genuine(self, table: str) -> Iterator[Row]:
+        """The values of the genuine rows of a table; what the others are is noted."""
+        found, tell, width, authority = self.found, self._tell, len(FORMATS[table].key), self._authority
+        sql, limits = statements.SELECT[table], (self._newer_than,) if self._newer_than else ()
+        try:
+            for row in driver.stream(self._connection, f"{sql} WHERE row_seq > ?" if limits else sql, limits):
+                values = row[:-2]
+                key = values[:width]
+                if (
+                    _is_sealed(key, row)
+                    if isinstance(authority, PublicAuthority)
+                    else _has_mac(authority, table, key, values, row)
+                ):
+                    tell(row_key(table, key), row[-1])
+                    yield values
+                    continue
+                _note(found, table, _label(key), NOT_GENUINE)
+                if table in {"keys", "key_versions", "key_names"}:
+                    # The key is named by its columns, which may lie: all that the row could belong to is set aside.
+                    found.quarantined |= {value for value in values[:3] if isinstance(value, str)}
+        except driver.Damaged as error:
+            _note(found, table, "", f"cannot be read: {error}")
+
+
+def _by_key(versions: Iterable[KeyVersion]) -> dict[KeyId, Sequence[KeyVersion]]:
+    found: dict[KeyId, Sequence[KeyVersion]] = {}
+    for version in versions:
+        others = found.setdefault(version.key_id, (version,))  # one, which is what the record takes as it is
+        if isinstance(others, list):
+            others.append(version)
+        elif others[0] is not version:
+            found[version.key_id] = [*others, version]
+    return found
+
+
+def _note_orphans(found: VerifiedRows, table: str, orphans: Iterable[KeyId]) -> None:
+    for key_id in orphans:
+        if key_id not in found.quarantined:
+            _note(found, table, key_id, "belongs to no key that verifies")
+            found.quarantined.add(key_id)
 
 
 def _without_material(row: Row) -> KeyVersion:
@@ -151,34 +201,6 @@ def _merged(before: tuple[KeyVersion, ...], newer: Sequence[KeyVersion]) -> tupl
         return tuple([merged[number] for number in range(1, len(merged) + 1)])
     except KeyError:
         return ()
-
-
-def _genuine(
-    connection: driver.Connection,
-    authority: Authority | PublicAuthority,
-    form: RowFormat,
-    newer_than: int,
-    found: VerifiedRows,
-    note: Callable[[bytes, bytes], None],
-) -> Iterator[Row]:
-    sql, name = statements.SELECT[form.name], form.name
-    width = len(form.key)
-    public = isinstance(authority, PublicAuthority)
-    try:
-        for row in driver.stream(connection, *((f"{sql} WHERE row_seq > ?", (newer_than,)) if newer_than else (sql,))):
-            values = row[:-2]
-            key = values[:width]
-            genuine = _is_sealed(key, row) if public else _has_mac(authority, name, key, values, row)  # type: ignore[arg-type]
-            if genuine:
-                note(row_key(name, key), row[-1])
-                yield values
-                continue
-            _note(found, name, _label(key), NOT_GENUINE)
-            if name in {"keys", "key_versions", "key_names"}:
-                # The key is named by its columns, which may lie: all that the row could belong to is set aside.
-                found.quarantined |= {value for value in values[:3] if isinstance(value, str)}
-    except driver.Damaged as error:
-        _note(found, name, "", f"cannot be read: {error}")
 
 
 def _label(key: Row) -> object:
@@ -228,14 +250,6 @@ def check_replies(connection: driver.Connection, authority: Authority, entries: 
         elif row[-2] > entries:
             _note(found, form.name, label, "names an entry that the log does not have")
     return found.findings
-
-
-def _records(read: Callable[[Row], T], rows: Iterable[Row], table: str, found: VerifiedRows) -> Iterator[T]:
-    for row in rows:
-        try:
-            yield read(row)
-        except _UNREADABLE:
-            _note(found, table, row[0], UNREADABLE)
 
 
 def _note(found: VerifiedRows, table: str, row: object, problem: str) -> None:
