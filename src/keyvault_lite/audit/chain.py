@@ -80,7 +80,7 @@ class ChainCheck:
         return leaves
 
     def feed_folded(self, rows: Sequence[Folded]) -> list[bytes] | None:
-        """As `feed`, of folded rows. None if one may break a rule: nothing has happened then, and `feed` tells which."""
+        """As `feed`, of folded rows. None if one may break a rule: nothing has happened, and `feed` tells which."""
         try:
             hashes, epochs = folded_hashes(rows)
             ids, times, seqs, roots, *_, links, stored, _ = zip(*rows, strict=True)

@@ -298,6 +298,8 @@ def _unfold(folded: str) -> tuple[int, bytes, bytes, bytes]:
     if len(pieces) != len(FOLDED_TOGETHER):  # there is a comma within a text
         pieces = [json.dumps(value) for value in json.loads(folded)]
     encoded = [_unfold_one(piece) for piece in pieces]
+    if encoded[0][0] != 1 or encoded[4][0] not in {0, 1} or encoded[12][0] != 1:  # the tags of NULL and integer
+        raise TypeError("epoch, key_version and count are integers")
     return int(pieces[0]), b"".join(encoded[1:7]), encoded[7], b"".join(encoded[8:])
 
 
