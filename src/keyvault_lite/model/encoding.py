@@ -78,6 +78,8 @@ def _items(values: Sequence[Value]) -> bytes:
             if value.__class__ is str
             else _INT.pack(1, value)
             if value.__class__ is int
+            else _HEAD.pack(3, len(value)) + value
+            if value.__class__ is bytes
             else encode(value)
             for value in values
         ]
