@@ -1,5 +1,6 @@
 """Entries read folded have the hashes of entries read whole, and what no entry can hold does not pass for it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 
 from keyvault_lite.audit.chain import ChainCheck, Position
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, FOLDED_APART, FOLDED_TOGETHER, MALFORMED, folded_hashes, row_hash
-from keyvault_lite.ledger import driver, reader
+from keyvault_lite.ledger import driver, inspection, reader
+from keyvault_lite.model.requests import VerifyAudit
+from tests.house import House
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 INTEGERS = st.integers(0, 2) | INT64
@@ -91,3 +94,17 @@ def test_a_chain_that_a_folded_row_breaks_is_left_to_the_whole_row(column: str, 
     _, folded = stored((*good[:at], value, *good[at + 1 :]))
     assert not folded or check.feed_folded(folded) is None
     assert check.position == start
+
+
+def test_a_sound_log_is_read_folded(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.key()
+    whole: list[int] = []
+
+    def end(_connection: driver.Connection, number: int, _size: int) -> Iterator[list[Any]]:
+        whole.append(number)
+        return iter(())
+
+    monkeypatch.setattr(inspection, "entries_after", end)
+    found = house.ask(VerifyAudit())
+    assert found.valid
+    assert whole == [found.entries], "only to see that there are no more"

@@ -118,8 +118,8 @@ def inspect(
         attribution = Attribution()
         if log_from is not None:
             claims = [*claims, *claim_of_head(head, findings)]
-            log = _Log(connection, authority, seen, log_from, attribution=attribution, archived=archived)
-            log.folds = database.folds_entries
+            folds = database.folds_entries
+            log = _Log(connection, authority, seen, log_from, folds=folds, attribution=attribution, archived=archived)
             log.read(progress, claims)
             if seen.state_is_other or isinstance(authority, PublicAuthority):
                 named = {one.row for one in rows.findings if one.table == "keyring_slots"}
@@ -174,11 +174,13 @@ class _Log:
         seen: Inspection,
         log_from: int,
         *,
+        folds: bool,
         attribution: Attribution,
         archived: Archived,
     ) -> None:
         self._connection = connection
         self._seen = seen
+        self._folds = folds
         self._attribution = attribution
         self._archived = archived
         whole = log_from == 0
@@ -190,8 +192,6 @@ class _Log:
         self._wanted: list[int] = []
         """Sizes at which somebody claims a root, the smallest first."""
         self._roots: dict[int, bytes] = {}
-        self.folds = False
-        """Whether the database gives entries folded."""
 
     def read(self, progress: Progress | None, claims: Sequence[Claim]) -> None:
         """Judge every entry, then what the head and the claims say of them."""
@@ -256,7 +256,7 @@ class _Log:
     def _read_folded(self, survey: Survey) -> list[bytes] | None:
         """The leaves of the next entries, if all is well with them; else nothing has happened."""
         before = survey.position.size
-        if not self.folds:
+        if not self._folds:
             return None
         rows = folded_after(self._connection, before, CHUNK)
         leaves = survey.feed_folded(rows) if rows else None
