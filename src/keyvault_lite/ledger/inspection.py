@@ -97,13 +97,7 @@ def inspect(
         findings = database.check_schema(connection)
         _check_revision(connection, findings)
         mac, head = check_head(connection, authority, findings)
-        with _without_collection():
-            macs = RowMacs()
-            rows = read_rows(connection, authority, newer_than=0, known=lambda _: None, note=macs.add, keep=load)
-            tree = StateTree()
-            if load:
-                tree.load(macs)
-            state_root = tree.root() if load else macs.root()
+        rows, tree, state_root = _read_state(connection, authority, load=load)
         findings += rows.findings
         root = Edge().root() if head is None else root_named(head, findings)
         seen = Inspection(head, mac, rows, tree, root, findings)
@@ -131,6 +125,18 @@ def inspect(
         return seen
     finally:
         connection.execute("ROLLBACK")
+
+
+def _read_state(
+    connection: driver.Connection, authority: Authority | PublicAuthority, *, load: bool
+) -> tuple[VerifiedRows, StateTree, bytes]:
+    """The rows, their tree if it is to be loaded, and its root."""
+    macs, tree = RowMacs(), StateTree()
+    with _without_collection():
+        rows = read_rows(connection, authority, newer_than=0, known=lambda _: None, note=macs.add, keep=load)
+        if load:
+            tree.load(macs)
+        return rows, tree, tree.root() if load else macs.root()
 
 
 @contextmanager
