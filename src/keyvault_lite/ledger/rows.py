@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar
 
 from keyvault_lite.audit.merkle import HASH_BYTES
@@ -20,7 +21,7 @@ from keyvault_lite.ledger.records import (
 from keyvault_lite.ledger.schema import FORMATS, Row, RowFormat
 from keyvault_lite.ledger.tree import row_key
 from keyvault_lite.model.errors import KeyVaultError
-from keyvault_lite.model.keys import Key, KeyName, KeyVersion
+from keyvault_lite.model.keys import Key, KeyName, KeyVersion, VersionStatus
 from keyvault_lite.model.names import KeyId
 from keyvault_lite.model.replies import Finding
 
@@ -76,7 +77,7 @@ def read_rows(
     tables = _Tables(connection, authority, newer_than, note)
     found = tables.found
     # Versions and names before the keys that they are part of.
-    versions = _by_key(tables.records("key_versions", read_version if keep else _without_material))
+    versions = _by_key(tables.records("key_versions", _version if keep else _number))
     named, touched = _named(tables.records("key_names", read_name))
     keys: list[Key] = []
     for row in tables.genuine("keys"):
@@ -157,14 +158,16 @@ class _Tables:
             _note(found, table, "", f"cannot be read: {error}")
 
 
-def _by_key(versions: Iterable[KeyVersion]) -> dict[KeyId, Sequence[KeyVersion]]:
+def _by_key(versions: Iterable[tuple[KeyId, KeyVersion]]) -> dict[KeyId, Sequence[KeyVersion]]:
     found: dict[KeyId, Sequence[KeyVersion]] = {}
-    for version in versions:
-        others = found.setdefault(version.key_id, (version,))  # one, which is what the record takes as it is
-        if isinstance(others, list):
+    for key_id, version in versions:
+        others = found.get(key_id)
+        if others is None:
+            found[key_id] = (version,)  # one, which is what the record takes as it is
+        elif isinstance(others, list):
             others.append(version)
-        elif others[0] is not version:
-            found[version.key_id] = [*others, version]
+        else:
+            found[key_id] = [*others, version]
     return found
 
 
@@ -175,8 +178,20 @@ def _note_orphans(found: VerifiedRows, table: str, orphans: Iterable[KeyId]) -> 
             found.quarantined.add(key_id)
 
 
-def _without_material(row: Row) -> KeyVersion:
-    return replace(read_version(row), encrypted_key=b"")
+def _version(row: Row) -> tuple[KeyId, KeyVersion]:
+    version = read_version(row)
+    return version.key_id, version
+
+
+def _number(row: Row) -> tuple[KeyId, KeyVersion]:
+    """As `_version`, with nothing but its number: all that is needed of a version that is not kept."""
+    version = read_version(row)
+    return version.key_id, _numbered(version.version)
+
+
+@lru_cache(maxsize=1024)
+def _numbered(number: int) -> KeyVersion:
+    return KeyVersion(KeyId(""), number, VersionStatus.DESTROYED, created_at=0, encrypted_key=b"")
 
 
 def _named(
