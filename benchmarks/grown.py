@@ -26,7 +26,8 @@ from keyvault_lite.ledger.inspection import inspect
 from keyvault_lite.ledger.ledger import open_database, prepare
 from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.ledger.pending import Item, Known, Pending
-from keyvault_lite.ledger.state import State, StateTree
+from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.tree import RowMacs, StateTree
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import BearerCredential, Grant, Permission, Role
 from keyvault_lite.model.keys import Key, KeySpec, KeyStatus, KeyType, KeyVersion, Purpose, VersionStatus
@@ -82,20 +83,21 @@ def _settings(folder: Path) -> dict[str, str]:
 
 
 class _BulkTree(StateTree):
-    """A state tree that hashes a touched bucket when the root is asked for, and not at each row."""
+    """A state tree that hashes a touched bucket when the root is asked for, and not at each row. No row comes twice."""
 
-    __slots__ = ("_touched",)
+    __slots__ = ("_new",)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._touched: dict[bytes, bytes] = {}
+    def __init__(self, tree: StateTree) -> None:
+        for name in StateTree.__slots__:
+            setattr(self, name, getattr(tree, name))
+        self._new = RowMacs()
 
     def put(self, row_key: bytes, mac: bytes) -> None:
-        self._touched[row_key] = mac
+        self._new.add(row_key, mac)
 
     def root(self) -> bytes:
-        self.load(self._touched)
-        self._touched = {}
+        self.load(self._new)
+        self._new = RowMacs()
         return super().root()
 
 
@@ -107,14 +109,13 @@ class _Grower:
         self.keyring = Keyring.open(prepare(database), app.master_key(chosen))
         self._connection = database.writer()
         self._connection.execute("PRAGMA synchronous = OFF")
-        seen = inspect(self._connection, self.keyring, database, log_from=0)
+        seen = inspect(self._connection, self.keyring, database, log_from=0, load=True)
         if seen.findings or seen.head is None:
             raise RuntimeError(f"the vault to be grown does not verify: {seen.findings[:3]}")
         self.state = State(lambda *_: None)
         self.state.apply(seen.rows.change)
         self.state.sequence = seen.head.state_seq
-        self._tree = _BulkTree()
-        self._tree.load(seen.rows.macs)
+        self._tree = _BulkTree(seen.tree)
         tiles = Tiles()
         tiles.extend([row[0] for row in self._connection.execute(statements.LEAVES, (0, seen.head.size))])
         self._known = Known(seen.head, seen.mac, tiles, seen.head.checkpoint)
@@ -192,13 +193,16 @@ def _grow_keys(grower: _Grower, size: Size) -> None:
 
 def _key(grower: _Grower, number: int, versions: int) -> Key:
     key_id = KeyId(new_id())
-    made = tuple(_version(grower, key_id, version, newest=version == versions) for version in range(1, versions + 1))
-    return Key(key_id, f"grown-{number}", _SPEC, KeyStatus.ACTIVE, grower.now + number, versions=made)
+    now = grower.now + number
+    made = tuple(
+        _version(grower, key_id, version, now, newest=version == versions) for version in range(1, versions + 1)
+    )
+    return Key(key_id, f"grown-{number}", _SPEC, KeyStatus.ACTIVE, now, versions=made)
 
 
-def _version(grower: _Grower, key_id: KeyId, version: int, *, newest: bool) -> KeyVersion:
+def _version(grower: _Grower, key_id: KeyId, version: int, now: int, *, newest: bool) -> KeyVersion:
     material = grower.keyring.generate(_SPEC)
-    made = grower.keyring.wrap(material, _SPEC, key_id=key_id, version=version, created_at=grower.now)
+    made = grower.keyring.wrap(material, _SPEC, key_id=key_id, version=version, created_at=now)
     return made if newest else replace(made, status=VersionStatus.DEPRECATED)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.inspection import MAX_FINDINGS
-from keyvault_lite.ledger.schema import metadata
+from keyvault_lite.ledger.tables import metadata
 from tests.campaign.furnished import Furnished, Scene
 from tests.campaign.mutations import KEYS, columns_of, label, loosened, others, set_value
 

@@ -20,7 +20,7 @@ from keyvault_lite.audit.merkle import Edge
 from keyvault_lite.ledger.anchor import BLOCK, FileAnchor, Mark
 from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.schema import IN_ROOT, SCHEMA_VERSION
-from keyvault_lite.ledger.state import StateTree, row_key
+from keyvault_lite.ledger.tree import StateTree, row_key
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.rows import read_rows
 from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.state import StateTree
+from keyvault_lite.ledger.tree import RowMacs
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     IntegrityViolation,
@@ -54,9 +54,8 @@ def check_sound(house: House) -> None:
     """Memory and database tell the same, and everything verifies, now and after a restart."""
     journal = house.ledger._journal
     with house.ledger._reading() as connection:
-        rows = read_rows(connection, house.vault.keyring, newer_than=0, known=lambda _: None)
-    stored = StateTree()
-    stored.load(rows.macs)
+        stored = RowMacs()
+        rows = read_rows(connection, house.vault.keyring, newer_than=0, known=lambda _: None, note=stored.add)
     assert journal.tree.root() == stored.root() == journal.head.state_root
     assert {key.id: key for key in rows.change.keys} == {
         key.id: key for key in house.ledger.snapshot().keys_after(None)

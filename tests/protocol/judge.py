@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from keyvault_lite.ledger import statements
 from keyvault_lite.ledger.schema import FORMATS, IN_ROOT
-from keyvault_lite.ledger.state import StateTree, row_key
+from keyvault_lite.ledger.tree import RowMacs, row_key
 from keyvault_lite.model.encoding import Value
 from tests.protocol import attacker
 
@@ -39,15 +39,13 @@ class Facts:
 
 def stored_root(path: Path) -> bytes:
     """The root that the stored rows give."""
-    macs: dict[bytes, bytes] = {}
+    macs = RowMacs()
     with closing(attacker.connect(path)) as there:
         for table in IN_ROOT:
             for row in there.execute(statements.SELECT[table]).fetchall():
                 key: tuple[Value, ...] = FORMATS[table].key_of(row)
-                macs[row_key(table, key)] = row[-1]
-    tree = StateTree()
-    tree.load(macs)
-    return tree.root()
+                macs.add(row_key(table, key), row[-1])
+    return macs.root()
 
 
 def judge(path: Path, size: int, *, attacked: bool) -> Iterator[str]:

@@ -6,7 +6,7 @@ from hashlib import sha256
 from operator import itemgetter
 from typing import Final, Self
 
-from keyvault_lite.audit.entry import MALFORMED, Row, row_hash, row_hashes
+from keyvault_lite.audit.entry import MALFORMED, Folded, Row, folded_hashes, row_hash, row_hashes
 from keyvault_lite.audit.merkle import Edge
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import IntegrityViolation
@@ -79,34 +79,60 @@ class ChainCheck:
             self.edge.extend(leaves)
         return leaves
 
+    def feed_folded(self, rows: Sequence[Folded]) -> list[bytes] | None:
+        """As `feed`, of folded rows. None if one may break a rule: nothing has happened, and `feed` tells which."""
+        try:
+            hashes, epochs = folded_hashes(rows)
+            ids, times, seqs, roots, *_, links, stored, _ = zip(*rows, strict=True)
+        except MALFORMED:
+            return None
+        leaves = self._follow(hashes, ids, epochs, times, seqs, roots, links, stored)
+        if leaves is not None and self.edge is not None:
+            self.edge.extend(leaves)
+        return leaves
+
     def _all_well(self, rows: Sequence[Row]) -> list[bytes] | None:
         """The usual case, column by column: the hashes of rows of which none breaks a rule; None if one may."""
-        now = self.position
         try:
             hashes = row_hashes(rows)
         except MALFORMED:
             return None
         if not hashes:
             return hashes
+        columns = (_ID, _EPOCH, _TIMESTAMP, _STATE_SEQ, _STATE_ROOT, _PREV_HASH, _HASH)
+        return self._follow(hashes, *(list(map(column, rows)) for column in columns))
+
+    def _follow(  # noqa: PLR0917  (columns in their order)
+        self,
+        hashes: list[bytes],
+        ids: Sequence[int],
+        epochs: Sequence[int],
+        times: Sequence[int],
+        seqs: Sequence[int],
+        roots: Sequence[bytes | None],
+        links: Sequence[bytes],
+        stored: Sequence[bytes],
+    ) -> list[bytes] | None:
+        now = self.position
         size = now.size + len(hashes)
-        epochs, times = [now.epoch, *map(_EPOCH, rows)], [now.timestamp, *map(_TIMESTAMP, rows)]
+        epochs, times = [now.epoch, *epochs], [now.timestamp, *times]
         if (
-            list(map(_ID, rows)) != list(range(now.size + 1, size + 1))
-            or list(map(_PREV_HASH, rows)) != [now.head, *hashes[:-1]]
-            or list(map(_HASH, rows)) != hashes
+            list(ids) != list(range(now.size + 1, size + 1))
+            or list(links) != [now.head, *hashes[:-1]]
+            or list(stored) != hashes
             or epochs != sorted(epochs)
             or times != sorted(times)
         ):
             return None
         state_seq, state_root = now.state_seq, now.state_root
-        if list(map(_STATE_ROOT, rows)).count(None) == len(hashes):
-            if list(map(_STATE_SEQ, rows)).count(state_seq) != len(hashes):
+        if roots.count(None) == len(hashes):
+            if seqs.count(state_seq) != len(hashes):
                 return None
         else:
-            for row in rows:
-                if row[4] is not None:
-                    state_seq, state_root = row[0], row[4]
-                if row[3] != state_seq:
+            for id, seq, root in zip(ids, seqs, roots, strict=True):
+                if root is not None:
+                    state_seq, state_root = id, root
+                if seq != state_seq:
                     return None
         self.position = Position(size, hashes[-1], epochs[-1], times[-1], state_seq, state_root)
         return hashes

@@ -12,6 +12,7 @@ byte for byte. Caches are keyed by values that repeat; the float 1.0 equals the 
 are part of a key are checked for their type first: a stored 1.0 must not pass for 1.
 """
 
+import json
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
@@ -53,6 +54,18 @@ ENTRY_COLUMNS: Final = ("id", "epoch", "timestamp", "state_seq", "state_root", *
 
 Row = tuple[Any, ...]
 """Values in the order of ENTRY_COLUMNS, as SQL gives them: int, str, bytes or None."""
+
+FOLDED_TOGETHER: Final = (
+    *("epoch", "service_id", "action", "key_id", "key_version", "result", "reason"),
+    *("source", "key_ref", "subject", "operation", "comment", "count"),
+)
+"""Columns that a database can give as one JSON array: half of what reading a log takes is fetching its columns."""
+FOLDED_APART: Final = (
+    *("id", "timestamp", "state_seq", "state_root", "request_id", "client_request_id"),
+    *("context_digest", "bytes_in", "bytes_out", "prev_hash", "hash"),
+)
+Folded = tuple[Any, ...]
+"""A stored entry as the values of FOLDED_APART and the text of the array, which tells 1, 1.0, "1" and null apart."""
 
 MALFORMED: Final = (TypeError, ValueError, OverflowError, error)
 """What the functions below raise for a value that no entry can have (a text for bytes, an integer beyond 64 bits)."""
@@ -129,6 +142,36 @@ def row_hashes(rows: Iterable[Row]) -> list[bytes]:
         )
         append(sha256(join(entry)).digest())
     return hashes
+
+
+def folded_hashes(rows: Iterable[Folded]) -> tuple[list[bytes], list[int]]:
+    """As `row_hashes`, of folded rows; and their epochs. Raises one of MALFORMED."""
+    hashes: list[bytes] = []
+    epochs: list[int] = []
+    add_hash, add_epoch, join = hashes.append, epochs.append, b"".join
+    for (
+        id, timestamp, state_seq, state_root, request_id, client_id, context, size_in, size_out, prev_hash, _, folded,
+    ) in rows:  # fmt: skip
+        epoch, who, source, rare = _unfold(folded)
+        entry = (
+            _SEAL.pack(_LEAD, 1, id, 1, epoch, 1, timestamp, 1, state_seq),
+            _NULL if state_root is None else _bytes_head(len(state_root)) + state_root,
+            who,
+            _HEAD_16 if len(request_id) == 16 else _bytes_head(len(request_id)),  # noqa: PLR2004
+            request_id,
+            _NULL if client_id is None else _text(client_id),
+            source,
+            _NULL if context is None else _bytes_head(len(context)) + context,
+            encode(size_in) + encode(size_out)
+            if size_in is None or size_out is None
+            else _TWO_INTS.pack(1, size_in, 1, size_out),
+            rare,
+            _HEAD_32 if len(prev_hash) == 32 else _bytes_head(len(prev_hash)),  # noqa: PLR2004
+            prev_hash,
+        )
+        add_hash(sha256(join(entry)).digest())
+        add_epoch(epoch)
+    return hashes, epochs
 
 
 def entry_row(  # noqa: PLR0917  (as entry_hash)
@@ -247,6 +290,23 @@ def _source(source: str | None) -> bytes:
 @lru_cache(maxsize=1024)
 def _rare(key_ref: str | None, subject: str | None, operation: str | None, comment: str | None, count: int) -> bytes:
     return b"".join(map(encode, (key_ref, subject, operation, comment, count)))
+
+
+@lru_cache(maxsize=16384)
+def _unfold(folded: str) -> tuple[int, bytes, bytes, bytes]:
+    """Of FOLDED_TOGETHER the epoch, and encoded: who did what, the source, and the rest."""
+    pieces = folded[1:-1].split(",")
+    if len(pieces) != len(FOLDED_TOGETHER):  # there is a comma within a text
+        pieces = [json.dumps(value) for value in json.loads(folded)]
+    encoded = [_unfold_one(piece) for piece in pieces]
+    if encoded[0][0] != 1 or encoded[4][0] not in {0, 1} or encoded[12][0] != 1:  # the tags of NULL and integer
+        raise TypeError("epoch, key_version and count are integers")
+    return int(pieces[0]), b"".join(encoded[1:7]), encoded[7], b"".join(encoded[8:])
+
+
+@lru_cache(maxsize=16384)
+def _unfold_one(piece: str) -> bytes:
+    return encode(json.loads(piece))
 
 
 @lru_cache(maxsize=256)

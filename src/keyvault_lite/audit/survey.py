@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from keyvault_lite.audit.chain import BrokenChain, ChainCheck, Position
-from keyvault_lite.audit.entry import MALFORMED, Row, row_hash
+from keyvault_lite.audit.entry import MALFORMED, Folded, Row, row_hash
 from keyvault_lite.audit.merkle import HASH_BYTES
 
 _STATE_SEQ, _STATE_ROOT, _PREV_HASH, _HASH = 3, 4, 22, 23
@@ -36,6 +36,10 @@ class Survey:
     def ends_in(self, head: bytes) -> bool:
         """Whether that may be the hash of the last entry judged."""
         return head == self.position.head or head in (self._doubtful or ())
+
+    def feed_folded(self, rows: Sequence[Folded]) -> list[bytes] | None:
+        """The leaves of the next rows; None if one of them may be bad, or the one before: `feed` them whole."""
+        return self._check.feed_folded(rows) if self._doubtful is None else None
 
     def feed(self, rows: Sequence[Row]) -> tuple[list[bytes], list[BrokenChain]]:
         """Judge the next rows: the leaves of the tree that are certain by now, and one finding for each bad entry."""

@@ -35,6 +35,7 @@ from keyvault_lite.model.encoding import (
     context_digest,
     context_values,
     encode,
+    encode_list,
     list_head,
     pae,
 )
@@ -70,8 +71,8 @@ class Keyring(Secret):
         "_redact_key",
         "_replies_key",
         "_rng",
+        "_row_begun",
         "_row_hmac",
-        "_row_labels",
         "_token_key",
         "access_keys",
         "generation",
@@ -94,7 +95,8 @@ class Keyring(Secret):
         self.access_keys: Final = AccessKeys(self._derive("access-key"), bundle.instance_id, rng)
         self._log: Final = Ed25519PrivateKey.from_private_bytes(bundle.log_seed)
         self.log_public_key: Final = self._log.public_key().public_bytes_raw()
-        self._row_labels: Final[dict[tuple[str, int], bytes]] = {}
+        self._row_begun: Final[dict[tuple[str, int], hashlib._Hash]] = {}
+        """By table: the HMAC after what all its rows begin with."""
         self._loaded: Final[OrderedDict[tuple[object, ...], tuple[KeySpec, Loaded]]] = OrderedDict()
         self._lock: Final = Lock()
 
@@ -360,12 +362,16 @@ class Keyring(Secret):
 
         `row_seq` is the entry that last wrote the row; `schema` changes when the meaning of the table's columns does.
         """
-        label = self._row_labels.get((table, schema))
-        if label is None:
+        begun = self._row_begun.get((table, schema))
+        if begun is None:
             place: tuple[Value, ...] = ("row", self.instance_id, table, schema)
-            label = list_head(7) + b"".join(encode(value) for value in place)
-            self._row_labels[table, schema] = label
-        return _mac(self._row_hmac, label + encode(key) + encode(row_seq) + encode(values))
+            begun = self._row_hmac[0].copy()
+            begun.update(list_head(7) + b"".join(encode(value) for value in place))
+            self._row_begun[table, schema] = begun
+        inner, outer = begun.copy(), self._row_hmac[1].copy()
+        inner.update(encode_list(key) + encode(row_seq) + encode_list(values))
+        outer.update(inner.digest())
+        return outer.digest()
 
     def head_mac(self, *values: Value) -> bytes:
         """HMAC-SHA256 over PAE("head", instance, values…); 32 bytes."""

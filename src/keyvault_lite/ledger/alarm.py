@@ -13,7 +13,8 @@ from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.outcome import Authority, Outcome
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.rows import read_rows
-from keyvault_lite.ledger.state import State, StateTree, row_of
+from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.tree import RowMacs, StateTree, row_of
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import SYSTEM, KeyId, TokenId, is_id
@@ -43,9 +44,10 @@ def recheck(
     """
     if schema:
         raise IntegrityViolation(f"the schema was changed: {schema[0].table} {schema[0].row} {schema[0].problem}")
-    stored = read_rows(connection, authority, newer_than=0, known=lambda _: None)
+    there = RowMacs()
+    stored = read_rows(connection, authority, newer_than=0, known=lambda _: None, note=there.add, keep=False)
     problems = {(one.table, one.row): one.problem for one in stored.findings}
-    for key in tree.differences(stored.macs):
+    for key in tree.differences(there):
         problems.setdefault(row_of(key), "is not the row that the log commits to")
     alarms = []
     for (table, row), problem in sorted(problems.items()):

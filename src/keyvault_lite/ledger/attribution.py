@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
-from keyvault_lite.ledger.rows import VerifiedRows
+from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.rows import VerifiedRows, last_writers
 from keyvault_lite.model.archive import named_in
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keyring import Slot
@@ -20,6 +21,8 @@ _ID, _ROOT, _WHO = _AT["id"], _AT["state_root"], _AT["service_id"]
 _ACTION, _KEY, _VERSION, _SUBJECT = _AT["action"], _AT["key_id"], _AT["key_version"], _AT["subject"]
 _COMMENT = _AT["comment"]
 _NAME_SLOTS = frozenset({Action.INITIALISE, Action.MASTER_KEY_ROTATE, Action.REPAIR, Action.AUDIT_ARCHIVE})
+_WRITTEN = ("keys", "key_versions", "services", "tokens")
+"""Tables of whose rows the log tells who wrote them."""
 _SLOT = re.compile(r"\bslot ([0-9a-f-]{36}) [0-9a-f]{64}\b")
 
 
@@ -79,18 +82,18 @@ class Attribution:
             if records.get(name) != self._slots[name]
         ]
 
-    def explain(self, rows: VerifiedRows) -> list[Finding]:
+    def explain(self, connection: driver.Connection, rows: VerifiedRows) -> list[Finding]:
         """The rows that are not as old as the log says, or not there; empty if none can be named."""
         found: list[Finding] = []
-        self._compare(found, "keys", self._keys, rows)
+        written = {name: last_writers(connection, name, rows.findings) for name in _WRITTEN}
+        _compare(found, "keys", self._keys, written)
         for key_id, entries in self._versions.items():
             expected = {f"{key_id}/{number}": entry for number, entry in entries.items()}
-            self._compare(found, "key_versions", expected, rows)
-        self._compare(found, "services", self._services, rows)
+            _compare(found, "key_versions", expected, written)
+        _compare(found, "services", self._services, written)
         newest: dict[str, int] = {}
         for token in rows.change.tokens:
-            written = rows.written["tokens"][token.id]
-            newest[token.service_id] = max(written, newest.get(token.service_id, 0))
+            newest[token.service_id] = max(written["tokens"][token.id], newest.get(token.service_id, 0))
         late = [(service, entry) for service, entry in self._tokens.items() if newest.get(service, 0) < entry]
         # A row that does not verify may be the one that is looked for: it is named already.
         if len(late) > sum(one.table == "tokens" for one in rows.findings):
@@ -100,11 +103,11 @@ class Attribution:
             ]
         return found
 
-    @staticmethod
-    def _compare(found: list[Finding], table: str, expected: dict[str, int], rows: VerifiedRows) -> None:
-        for row, entry in expected.items():
-            written = rows.written[table].get(row)
-            if written is None:
-                found.append(Finding(table, row, f"is missing; entry {entry} wrote it"))
-            elif written < entry:
-                found.append(Finding(table, row, f"is the row of entry {written}; entry {entry} has replaced it"))
+
+def _compare(found: list[Finding], table: str, expected: dict[str, int], written: dict[str, dict[str, int]]) -> None:
+    for row, entry in expected.items():
+        writer = written[table].get(row)
+        if writer is None:
+            found.append(Finding(table, row, f"is missing; entry {entry} wrote it"))
+        elif writer < entry:
+            found.append(Finding(table, row, f"is the row of entry {writer}; entry {entry} has replaced it"))

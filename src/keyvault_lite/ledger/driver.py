@@ -8,6 +8,7 @@ SQLite 3.7.0 to 3.51.2 can corrupt a WAL database written by several connections
 import sqlite3 as _standard
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -89,6 +90,22 @@ def fetch(connection: Connection, sql: str, values: tuple[object, ...] = ()) -> 
             raise
         with any_text(connection):
             return connection.execute(sql, values).fetchall()
+
+
+def stream(connection: Connection, sql: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """As `fetch`, row by row, in a snapshot: of a large table hardly more than one row is in memory."""
+    taken = 0
+    try:
+        for row in connection.execute(sql, values):
+            taken += 1
+            yield row
+    except Damaged as error:
+        if not is_text_error(error):
+            raise
+    else:
+        return
+    with any_text(connection):
+        yield from islice(connection.execute(sql, values), taken, None)
 
 
 def is_text_error(error: Exception) -> bool:

@@ -11,25 +11,24 @@ from typing import Final
 
 from keyvault_lite.audit.chain import BrokenChain, Position, genesis
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
-from keyvault_lite.audit.merkle import Edge, InvalidProof, Tile, Tiles
+from keyvault_lite.audit.merkle import Edge, Tile, Tiles
 from keyvault_lite.audit.survey import Survey
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Anchor, Mark
 from keyvault_lite.ledger.archived import Archived
 from keyvault_lite.ledger.attribution import Attribution
 from keyvault_lite.ledger.claims import Claim, claim_of, claim_of_head
-from keyvault_lite.ledger.head import Head, read_head
+from keyvault_lite.ledger.head import Head
+from keyvault_lite.ledger.head_check import check_head, root_named
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
-from keyvault_lite.ledger.reader import entries_after
+from keyvault_lite.ledger.reader import entries_after, folded_after
 from keyvault_lite.ledger.retention import segments_of
 from keyvault_lite.ledger.rows import VerifiedRows, check_replies, read_rows
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.start import check_anchor
-from keyvault_lite.ledger.state import StateTree
 from keyvault_lite.ledger.store import Database
+from keyvault_lite.ledger.tree import RowMacs, StateTree
 from keyvault_lite.ledger.upgrade import REVISION
-from keyvault_lite.model.encoding import Value
-from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.replies import Finding, Verification
 
@@ -51,6 +50,7 @@ class Inspection:
     mac: bytes
     rows: VerifiedRows
     tree: StateTree
+    """Empty, like the keys of `rows`, if nothing was to be loaded."""
     root: bytes
     """Of the Merkle tree that the head names."""
     findings: list[Finding] = field(default_factory=list)
@@ -82,8 +82,11 @@ def inspect(
     claims: Sequence[Claim] = (),
     pages: bool = False,
     shelf: Shelf | None = None,
+    load: bool = False,
 ) -> Inspection:
     """Read and compare everything. Findings are returned, not raised.
+
+    The keys and the state tree are returned if they are to be loaded: else they are read and let go of.
 
     `mark` MUST have been read from `anchor` before this is called. The log is checked from behind entry `log_from`;
     from 0 it is checked whole, with its tree and the `claims` about it; None leaves it out. `pages` has the database
@@ -93,15 +96,12 @@ def inspect(
     try:
         findings = database.check_schema(connection)
         _check_revision(connection, findings)
-        mac, head = _read_head(connection, authority, findings)
-        with _without_collection():
-            rows = read_rows(connection, authority, newer_than=0, known=lambda _: None)
-            tree = StateTree()
-            tree.load(rows.macs)
+        mac, head = check_head(connection, authority, findings)
+        rows, tree, state_root = _read_state(connection, authority, load=load)
         findings += rows.findings
-        root = Edge().root() if head is None else _root(head, findings)
+        root = Edge().root() if head is None else root_named(head, findings)
         seen = Inspection(head, mac, rows, tree, root, findings)
-        seen.state_is_other = head is not None and tree.root() != head.state_root
+        seen.state_is_other = head is not None and state_root != head.state_root
         if not isinstance(authority, PublicAuthority):
             findings += check_replies(connection, authority, 0 if head is None else head.size)
         archived = Archived(connection, segments_of(rows.change.settings, findings), shelf)
@@ -112,18 +112,31 @@ def inspect(
         attribution = Attribution()
         if log_from is not None:
             claims = [*claims, *claim_of_head(head, findings)]
-            log = _Log(connection, authority, seen, log_from, attribution=attribution, archived=archived)
+            folds = database.folds_entries
+            log = _Log(connection, authority, seen, log_from, folds=folds, attribution=attribution, archived=archived)
             log.read(progress, claims)
             if seen.state_is_other or isinstance(authority, PublicAuthority):
                 named = {one.row for one in rows.findings if one.table == "keyring_slots"}
                 findings += [one for one in attribution.check_slots(rows.change.slots) if one.row not in named]
         if seen.state_is_other:
-            findings += attribution.explain(rows) or _unexplained(rows, archived.unread)
+            findings += attribution.explain(connection, rows) or _unexplained(rows, archived.unread)
         if pages:
             findings += database.check_pages(connection)
         return seen
     finally:
         connection.execute("ROLLBACK")
+
+
+def _read_state(
+    connection: driver.Connection, authority: Authority | PublicAuthority, *, load: bool
+) -> tuple[VerifiedRows, StateTree, bytes]:
+    """The rows, their tree if it is to be loaded, and its root."""
+    macs, tree = RowMacs(), StateTree()
+    with _without_collection():
+        rows = read_rows(connection, authority, newer_than=0, known=lambda _: None, note=macs.add, keep=load)
+        if load:
+            tree.load(macs)
+        return rows, tree, tree.root() if load else macs.root()
 
 
 @contextmanager
@@ -157,52 +170,6 @@ def _check_revision(connection: driver.Connection, findings: list[Finding]) -> N
         )
 
 
-def _read_head(
-    connection: driver.Connection, authority: Authority | PublicAuthority, findings: list[Finding]
-) -> tuple[bytes, Head | None]:
-    try:
-        last = (driver.fetch(connection, statements.LAST_ENTRY) or [(0, None)])[0]
-        rows = driver.fetch(connection, statements.ALL_HEADS)
-    except driver.Damaged as error:
-        findings.append(Finding("ledger_head", "1", f"cannot be read: {error}"))
-        return b"", None
-    if not rows or rows[0][0] != 1:
-        if last[0]:
-            findings.append(Finding("ledger_head", "1", "the head is missing while the log is not empty"))
-        return b"", None
-    findings += [Finding("ledger_head", str(row[0]), "does not belong here") for row in rows[1:]]
-    row = rows[0][1:]
-    try:
-        head = Head(*row[:-1]) if isinstance(authority, PublicAuthority) else read_head(row, authority)
-        _check_types(head)
-    except IntegrityViolation as error:
-        findings.append(Finding("ledger_head", "1", error.detail))
-        return b"", None
-    if last[0] != head.size or (last[0] and last[1] != head.hash):
-        findings.append(Finding("audit_logs", str(last[0]), "the newest entry is not the one the head names"))
-    return row[-1], head
-
-
-def _check_types(head: Head) -> None:
-    """A head whose MAC was not checked can hold anything."""
-    integers: tuple[Value, ...] = (head.epoch, head.size, head.timestamp, head.state_seq)
-    blobs: tuple[Value, ...] = (head.hash, head.state_root, head.edge)
-    if (
-        any(type(value) is not int or value < 0 for value in integers)
-        or any(type(value) is not bytes for value in blobs)
-        or type(head.checkpoint) is not str
-    ):
-        raise IntegrityViolation("the head of the log does not verify")
-
-
-def _root(head: Head, findings: list[Finding]) -> bytes:
-    try:
-        return Edge.from_bytes(head.edge).root()
-    except InvalidProof as error:
-        findings.append(Finding("ledger_head", "1", error.detail))
-        return b""
-
-
 class _Log:
     """One reading of the log, from behind an entry that is known or from its beginning."""
 
@@ -213,11 +180,13 @@ class _Log:
         seen: Inspection,
         log_from: int,
         *,
+        folds: bool,
         attribution: Attribution,
         archived: Archived,
     ) -> None:
         self._connection = connection
         self._seen = seen
+        self._folds = folds
         self._attribution = attribution
         self._archived = archived
         whole = log_from == 0
@@ -280,16 +249,37 @@ class _Log:
                 self._read_from(survey, progress, total)
 
     def _read_from(self, survey: Survey, progress: Progress | None, total: int) -> None:
-        for chunk in entries_after(self._connection, survey.position.size, CHUNK):
-            leaves, broken = survey.feed(chunk)
-            self._note(broken)
-            bad = {error.id for error in broken}
-            self._managed([row for row in chunk if row[_ROOT] is not None and row[0] not in bad])
+        while True:
+            leaves = self._read_folded(survey) or self._read_whole(survey)
+            if leaves is None:
+                return
             if survey.gap:
                 self._tiles = None
             self._grow(leaves)
             if progress is not None:
                 progress(survey.position.size, max(total, survey.position.size))
+
+    def _read_folded(self, survey: Survey) -> list[bytes] | None:
+        """The leaves of the next entries, if all is well with them; else nothing has happened."""
+        before = survey.position.size
+        if not self._folds:
+            return None
+        rows = folded_after(self._connection, before, CHUNK)
+        leaves = survey.feed_folded(rows) if rows else None
+        if leaves and survey.position.state_seq > before:
+            self._managed(driver.fetch(self._connection, statements.MANAGED, (before + 1, survey.position.size)))
+        return leaves
+
+    def _read_whole(self, survey: Survey) -> list[bytes] | None:
+        """As much of the leaves of the next entries as is certain, every bad one noted; None at the end of the log."""
+        chunk = next(entries_after(self._connection, survey.position.size, CHUNK), None)
+        if chunk is None:
+            return None
+        leaves, broken = survey.feed(chunk)
+        self._note(broken)
+        bad = {error.id for error in broken}
+        self._managed([row for row in chunk if row[_ROOT] is not None and row[0] not in bad])
+        return leaves
 
     def _note(self, broken: Sequence[BrokenChain]) -> None:
         for error in broken:

@@ -25,8 +25,9 @@ from keyvault_lite.ledger.records import read_reply
 from keyvault_lite.ledger.retention import end_of, holds_entry, leaves_between, newest_segment
 from keyvault_lite.ledger.rows import read_rows, row_is_genuine
 from keyvault_lite.ledger.schema import FORMATS
-from keyvault_lite.ledger.state import State, StateTree, row_key
+from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.store import BUSY_SECONDS, Database
+from keyvault_lite.ledger.tree import StateTree, row_key
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.names import ServiceId, TokenId
 
@@ -435,8 +436,15 @@ class Journal:
         ):
             raise IntegrityViolation("the log does not extend the one this process knows")
         if head.state_seq != old.state_seq:
-            news = read_rows(self._connection, self._authority, newer_than=old.state_seq, known=self.state.key_record)
-            for key, row_mac in news.macs.items():
+            macs: dict[bytes, bytes] = {}
+            news = read_rows(
+                self._connection,
+                self._authority,
+                newer_than=old.state_seq,
+                known=self.state.key_record,
+                note=macs.__setitem__,
+            )
+            for key, row_mac in macs.items():
                 self.tree.put(key, row_mac)
             gone: tuple[TokenId, ...] = ()
             if self.tree.root() != head.state_root:

@@ -200,6 +200,7 @@ class Ledger:
                 mark=mark,
                 log_from=0 if quarantine else _unproven(connection, 0 if mark is None else mark.scrubbed),
                 shelf=shelf,
+                load=True,
             )
             findings += seen.findings
             if findings:

@@ -19,9 +19,10 @@ from keyvault_lite.ledger.inspection import Inspection, Progress, inspect
 from keyvault_lite.ledger.ledger import DamagedVault, prepare, stored_slots
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.reader import entries_after
-from keyvault_lite.ledger.schema import Row, audit_logs, ledger_head, metadata
+from keyvault_lite.ledger.schema import Row
 from keyvault_lite.ledger.start import read_mark
 from keyvault_lite.ledger.store import Database
+from keyvault_lite.ledger.tables import audit_logs, ledger_head, metadata
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, NotFound, OutcomeUnknown
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.replies import Finding

@@ -12,8 +12,9 @@ from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.outcome import Authority, Change, Outcome, StoredReply
 from keyvault_lite.ledger.records import changed_rows, reply_values
 from keyvault_lite.ledger.schema import FORMATS, Row
-from keyvault_lite.ledger.state import FindReply, Overlay, State, StateTree, row_key
+from keyvault_lite.ledger.state import FindReply, Overlay, State
 from keyvault_lite.ledger.store import Store
+from keyvault_lite.ledger.tree import StateTree, row_key
 from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.names import ServiceId

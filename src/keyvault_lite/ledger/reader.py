@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from keyvault_lite.audit.entry import Row, row_entry, row_hash
+from keyvault_lite.audit.entry import Folded, Row, row_entry, row_hash
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.model.evidence import Action, Entry, Result
@@ -86,6 +86,14 @@ def entries_after(connection: driver.Connection, number: int, size: int) -> Iter
     while rows := connection.execute(sql, (number, size)).fetchall():
         yield rows
         number = rows[-1][0]
+
+
+def folded_after(connection: driver.Connection, number: int, size: int) -> list[Folded]:
+    """The entries after a number, folded; none of them if one cannot be, such as one with bytes in place of a text."""
+    try:
+        return connection.execute(statements.FOLDED, (number, size)).fetchall()
+    except driver.Damaged:
+        return []  # reading them whole tells what it is
 
 
 def _chunk(low: int, high: int, *, ascending: bool) -> tuple[int, int]:

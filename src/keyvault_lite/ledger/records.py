@@ -108,11 +108,11 @@ def read_key(row: Row, *, versions: tuple[KeyVersion, ...], names: tuple[KeyName
     """The key of a verified row."""
     key_id, name, kind, size, purpose, status, created, description, tags, days, rotate, destroy, revoked, more = row
     return Key(
-        id=KeyId(key_id),
+        id=versions[0].key_id if versions else KeyId(key_id),  # the same as there, once in memory
         name=name,
         spec=_spec(kind, size, purpose),
         status=_KEY_STATUS[status],
-        created_at=created,
+        created_at=versions[0].created_at if versions and versions[0].created_at == created else created,
         description=description,
         tags=_NO_ATTRIBUTES if tags == "{}" else json.loads(tags),
         rotation_days=days,

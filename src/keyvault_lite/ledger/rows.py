@@ -1,8 +1,9 @@
 """Rows become records only through here: each row's MAC is checked before anything of it is believed."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar
 
 from keyvault_lite.audit.merkle import HASH_BYTES
@@ -17,15 +18,16 @@ from keyvault_lite.ledger.records import (
     read_token,
     read_version,
 )
-from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, Row, RowFormat
-from keyvault_lite.ledger.state import row_key
+from keyvault_lite.ledger.schema import FORMATS, Row, RowFormat
+from keyvault_lite.ledger.tree import row_key
 from keyvault_lite.model.errors import KeyVaultError
-from keyvault_lite.model.keys import Key, KeyName, KeyVersion
+from keyvault_lite.model.keys import Key, KeyName, KeyVersion, VersionStatus
 from keyvault_lite.model.names import KeyId
 from keyvault_lite.model.replies import Finding
 
 T = TypeVar("T")
 _NEVER_OLD = 1 << 63
+NOT_GENUINE = "row does not verify"
 UNREADABLE = "row cannot be read by this version"
 MAX_LABEL = 160
 """Characters of a key that a finding repeats."""
@@ -48,12 +50,9 @@ def _has_mac(authority: Authority, table: str, key: Row, values: Row, row: Row) 
 
 @dataclass(slots=True)
 class VerifiedRows:
-    """Rows of all tables under the root: the records they make, their MACs for the tree, and what does not verify."""
+    """Rows of all tables under the root: the records they make, and what does not verify."""
 
     change: Change = field(default_factory=Change)
-    macs: dict[bytes, bytes] = field(default_factory=dict)
-    written: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
-    """By table and key: the entry that wrote the row. Of rows that do not verify too: they are found already."""
     findings: list[Finding] = field(default_factory=list)
     quarantined: set[str] = field(default_factory=set)
     """Ids and names of keys that a bad row belongs to."""
@@ -65,22 +64,26 @@ def read_rows(
     *,
     newer_than: int,
     known: Callable[[KeyId], Key | None],
+    note: Callable[[bytes, bytes], None],
+    keep: bool = True,
 ) -> VerifiedRows:
     """Read every row that an entry after `newer_than` wrote. `known` gives the older versions of a key read in part.
 
+    `note` is told the row key and the MAC of each genuine row, for the state tree. In a snapshot, and row by row: of
+    each there is nothing in memory afterwards but its record.
+    Without `keep` keys are read and not returned, for who wants to know what does not verify.
     With a PublicAuthority columns are not verified: what is read must be used for its MACs alone.
     """
-    found = VerifiedRows()
-    good = {name: list(_genuine(connection, authority, FORMATS[name], newer_than, found)) for name in IN_ROOT}
-    versions: dict[KeyId, list[KeyVersion]] = defaultdict(list)
-    for version in _records(read_version, good["key_versions"], "key_versions", found):
-        versions[version.key_id].append(version)
-    named, touched = _named(good["key_names"], found)
+    tables = _Tables(connection, authority, newer_than, note)
+    found = tables.found
+    # Versions and names before the keys that they are part of.
+    versions = _by_key(tables.records("key_versions", _version if keep else _number))
+    named, touched = _named(tables.records("key_names", read_name))
     keys: list[Key] = []
-    for row in good["keys"]:
+    for row in tables.genuine("keys"):
         key_id = KeyId(row[0])
         before = known(key_id)
-        ordered = _merged(() if before is None else before.versions, versions.pop(key_id, []))
+        ordered = _merged(() if before is None else before.versions, versions.pop(key_id, ()))
         if not ordered:
             if key_id not in found.quarantined:  # else the version that does not verify is named already
                 _note(found, "keys", key_id, "versions are missing")
@@ -91,39 +94,123 @@ def read_rows(
             names += [one for one in before.names if (one.namespace, one.name) not in touched]
         names.sort(key=lambda one: (one.created_at, one.text))
         try:
-            keys.append(read_key(row, versions=ordered, names=tuple(names)))
+            key = read_key(row, versions=ordered, names=tuple(names))
+            keys += (key,) if keep else ()
         except _UNREADABLE:
             _note(found, "keys", key_id, UNREADABLE)
-    for table, orphans in (("key_versions", versions), ("key_names", named)):
-        for key_id in orphans:
-            if key_id not in found.quarantined:
-                _note(found, table, key_id, "belongs to no key that verifies")
-                found.quarantined.add(key_id)
+    _note_orphans(found, "key_versions", versions)
+    _note_orphans(found, "key_names", named)
     found.change = Change(
-        keys=tuple(key for key in keys if key.id not in found.quarantined),
-        services=tuple(_records(read_service, good["services"], "services", found)),
-        tokens=tuple(_records(read_token, good["tokens"], "tokens", found)),
-        slots=tuple(_records(read_slot, good["keyring_slots"], "keyring_slots", found)),
-        settings=tuple(_records(read_setting, good["settings"], "settings", found)),
+        keys=tuple([key for key in keys if key.id not in found.quarantined]),
+        services=tuple(tables.records("services", read_service)),
+        tokens=tuple(tables.records("tokens", read_token)),
+        slots=tuple(tables.records("keyring_slots", read_slot)),
+        settings=tuple(tables.records("settings", read_setting)),
     )
     return found
 
 
-def _named(rows: list[Row], found: VerifiedRows) -> tuple[dict[KeyId, list[KeyName]], set[tuple[str, str]]]:
+class _Tables:
+    """One reading of the tables under the root, row by row."""
+
+    def __init__(
+        self,
+        connection: driver.Connection,
+        authority: Authority | PublicAuthority,
+        newer_than: int,
+        note: Callable[[bytes, bytes], None],
+    ) -> None:
+        self._connection = connection
+        self._authority = authority
+        self._newer_than = newer_than
+        self._tell = note
+        self.found = VerifiedRows()
+
+    def records(self, table: str, read: Callable[[Row], T]) -> Iterator[T]:
+        """What `read` makes of the genuine rows of a table."""
+        for values in self.genuine(table):
+            try:
+                yield read(values)
+            except _UNREADABLE:
+                _note(self.found, table, values[0], UNREADABLE)
+
+    def genuine(self, table: str) -> Iterator[Row]:
+        """The values of the genuine rows of a table; what the others are is noted."""
+        found, tell, width, authority = self.found, self._tell, len(FORMATS[table].key), self._authority
+        sql, limits = statements.SELECT[table], (self._newer_than,) if self._newer_than else ()
+        try:
+            for row in driver.stream(self._connection, f"{sql} WHERE row_seq > ?" if limits else sql, limits):
+                values = row[:-2]
+                key = values[:width]
+                if (
+                    _is_sealed(key, row)
+                    if isinstance(authority, PublicAuthority)
+                    else _has_mac(authority, table, key, values, row)
+                ):
+                    tell(row_key(table, key), row[-1])
+                    yield values
+                    continue
+                _note(found, table, _label(key), NOT_GENUINE)
+                if table in {"keys", "key_versions", "key_names"}:
+                    # The key is named by its columns, which may lie: all that the row could belong to is set aside.
+                    found.quarantined |= {value for value in values[:3] if isinstance(value, str)}
+        except driver.Damaged as error:
+            _note(found, table, "", f"cannot be read: {error}")
+
+
+def _by_key(versions: Iterable[tuple[KeyId, KeyVersion]]) -> dict[KeyId, Sequence[KeyVersion]]:
+    found: dict[KeyId, Sequence[KeyVersion]] = {}
+    for key_id, version in versions:
+        others = found.get(key_id)
+        if others is None:
+            found[key_id] = (version,)  # one, which is what the record takes as it is
+        elif isinstance(others, list):
+            others.append(version)
+        else:
+            found[key_id] = [*others, version]
+    return found
+
+
+def _note_orphans(found: VerifiedRows, table: str, orphans: Iterable[KeyId]) -> None:
+    for key_id in orphans:
+        if key_id not in found.quarantined:
+            _note(found, table, key_id, "belongs to no key that verifies")
+            found.quarantined.add(key_id)
+
+
+def _version(row: Row) -> tuple[KeyId, KeyVersion]:
+    version = read_version(row)
+    return version.key_id, version
+
+
+def _number(row: Row) -> tuple[KeyId, KeyVersion]:
+    """As `_version`, with nothing but its number: all that is needed of a version that is not kept."""
+    version = read_version(row)
+    return version.key_id, _numbered(version.version)
+
+
+@lru_cache(maxsize=1024)
+def _numbered(number: int) -> KeyVersion:
+    return KeyVersion(KeyId(""), number, VersionStatus.DESTROYED, created_at=0, encrypted_key=b"")
+
+
+def _named(
+    rows: Iterable[tuple[KeyId | None, KeyName]],
+) -> tuple[dict[KeyId, list[KeyName]], set[tuple[str, str]]]:
     """Dialects' names by key, and all names that the rows tell of, those without a key included."""
     named: dict[KeyId, list[KeyName]] = defaultdict(list)
     touched: set[tuple[str, str]] = set()
-    for key_id, name in _records(read_name, rows, "key_names", found):
+    for key_id, name in rows:
         touched.add((name.namespace, name.name))
         if key_id is not None:
             named[key_id].append(name)
     return named, touched
 
 
-def _merged(before: tuple[KeyVersion, ...], newer: list[KeyVersion]) -> tuple[KeyVersion, ...]:
+def _merged(before: tuple[KeyVersion, ...], newer: Sequence[KeyVersion]) -> tuple[KeyVersion, ...]:
     """A key's versions from 1 on without a gap; none if that is not what there is."""
     if len(newer) == 1 and newer[0].version == 1:
-        return (newer[0], *before[1:])
+        return (newer[0], *before[1:]) if before or isinstance(newer, list) else tuple(newer)
     merged = {one.version: one for one in (*before, *newer)}
     try:
         return tuple([merged[number] for number in range(1, len(merged) + 1)])
@@ -131,36 +218,20 @@ def _merged(before: tuple[KeyVersion, ...], newer: list[KeyVersion]) -> tuple[Ke
         return ()
 
 
-def _genuine(
-    connection: driver.Connection,
-    authority: Authority | PublicAuthority,
-    form: RowFormat,
-    newer_than: int,
-    found: VerifiedRows,
-) -> Iterator[Row]:
-    sql, name = statements.SELECT[form.name], form.name
+def _label(key: Row) -> object:
+    return key[0] if len(key) == 1 else "".join(map(str, key))
+
+
+def last_writers(connection: driver.Connection, table: str, findings: Sequence[Finding]) -> dict[str, int]:
+    """By key: the entry that wrote each row of a table. Of rows that do not verify too: they are found already."""
+    bad = {one.row for one in findings if (one.table, one.problem) == (table, NOT_GENUINE)}
+    key = ", ".join(FORMATS[table].key)
     try:
-        rows = driver.fetch(connection, *((f"{sql} WHERE row_seq > ?", (newer_than,)) if newer_than else (sql,)))
-    except driver.Damaged as error:
-        _note(found, name, "", f"cannot be read: {error}")
-        return
-    width, written = len(form.key), found.written[name]
-    public = isinstance(authority, PublicAuthority)
-    for row in rows:
-        values = row[:-2]
-        key = values[:width]
-        genuine = _is_sealed(key, row) if public else _has_mac(authority, name, key, values, row)  # type: ignore[arg-type]
-        label = key[0] if width == 1 else "".join(map(str, key))
-        if genuine:
-            found.macs[row_key(name, key)] = row[-1]
-            written[label] = row[-2]
-            yield values
-            continue
-        written[label] = _NEVER_OLD
-        _note(found, name, label, "row does not verify")
-        if name in {"keys", "key_versions", "key_names"}:
-            # The key is named by its columns, which may lie: all that the row could belong to is set aside.
-            found.quarantined |= {value for value in values[:3] if isinstance(value, str)}
+        rows = driver.fetch(connection, f"SELECT {key}, row_seq FROM {table}")  # noqa: S608
+    except driver.Damaged:
+        return {}  # which was found when the rows were read
+    names = ((str(_label(row[:-1])), row[-1]) for row in rows)
+    return {name: _NEVER_OLD if _printable(name) in bad else row_seq for name, row_seq in names}
 
 
 def _is_sealed(key: Row, row: Row) -> bool:
@@ -190,18 +261,10 @@ def check_replies(connection: driver.Connection, authority: Authority, entries: 
         raw = digest if isinstance(digest, bytes) else str(digest).encode(errors="surrogateescape")
         label = f"{service_id}/{raw.hex()}"
         if not row_is_genuine(authority, form, row):
-            _note(found, form.name, label, "row does not verify")
+            _note(found, form.name, label, NOT_GENUINE)
         elif row[-2] > entries:
             _note(found, form.name, label, "names an entry that the log does not have")
     return found.findings
-
-
-def _records(read: Callable[[Row], T], rows: Iterable[Row], table: str, found: VerifiedRows) -> Iterator[T]:
-    for row in rows:
-        try:
-            yield read(row)
-        except _UNREADABLE:
-            _note(found, table, row[0], UNREADABLE)
 
 
 def _note(found: VerifiedRows, table: str, row: object, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""The tables, once, for both databases.
+"""What every use of the tables needs: their names, columns and triggers. What they are made from is in `tables`.
 
 Every row that carries authority or keys ends in `row_seq` (the entry that last wrote it) and `row_mac`.
 """
@@ -7,200 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import sqlalchemy as sa
-
-from keyvault_lite.audit.entry import ENTRY_COLUMNS
-
 Row = tuple[Any, ...]
 SCHEMA_VERSION: Final = 1
 """Enters every row MAC: rows of one layout are not rows of another."""
-
-metadata: Final = sa.MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    }
+TABLES: Final = (
+    *("tokens", "key_versions", "key_names", "tiles", "settings", "services", "ledger_head", "keys"),
+    *("keyring_slots", "idempotency_replies", "audit_logs", "alembic_version"),
 )
-
-
-def _sealed() -> tuple[sa.Column[Any], sa.Column[Any]]:
-    return (
-        sa.Column("row_seq", sa.BigInteger, nullable=False, index=True),
-        sa.Column("row_mac", sa.LargeBinary, nullable=False),
-    )
-
-
-keys: Final = sa.Table(
-    "keys",
-    metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("name", sa.String, unique=True),
-    sa.Column("type", sa.String, nullable=False),
-    sa.Column("size", sa.Integer),
-    sa.Column("purpose", sa.String, nullable=False),
-    sa.Column("status", sa.String, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("description", sa.String, nullable=False),
-    sa.Column("tags", sa.String, nullable=False),
-    sa.Column("rotation_days", sa.Integer),
-    sa.Column("rotate_at", sa.BigInteger),
-    sa.Column("destroy_at", sa.BigInteger),
-    sa.Column("was_revoked", sa.Integer, nullable=False),
-    sa.Column("attributes", sa.String, nullable=False),
-    *_sealed(),
-)
-key_versions: Final = sa.Table(
-    "key_versions",
-    metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("key_id", sa.String, sa.ForeignKey("keys.id"), nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("encrypted_key", sa.LargeBinary, nullable=False),
-    sa.Column("status", sa.String, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("public_key", sa.LargeBinary),
-    sa.Column("generation", sa.Integer, nullable=False),
-    sa.Column("attributes", sa.String, nullable=False),
-    *_sealed(),
-    sa.UniqueConstraint("key_id", "version"),
-)
-key_names: Final = sa.Table(
-    # Names of dialects. One that is gone stays as a tombstone, without a key.
-    "key_names",
-    metadata,
-    sa.Column("namespace", sa.String, primary_key=True),
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("key_id", sa.String, sa.ForeignKey("keys.id")),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("updated_at", sa.BigInteger, nullable=False),
-    *_sealed(),
-)
-ONE_ACTIVE: Final = sa.Index(
-    "ix_key_versions_one_active",
-    key_versions.c.key_id,
-    unique=True,
-    sqlite_where=key_versions.c.status == "ACTIVE",
-    postgresql_where=key_versions.c.status == "ACTIVE",
-)
-services: Final = sa.Table(
-    "services",
-    metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("name", sa.String, nullable=False, unique=True),
-    sa.Column("role", sa.String, nullable=False),
-    sa.Column("active", sa.Integer, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("grants", sa.String, nullable=False),
-    sa.Column("expires_at", sa.BigInteger),
-    *_sealed(),
-)
-tokens: Final = sa.Table(
-    "tokens",
-    metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("service_id", sa.String, sa.ForeignKey("services.id"), nullable=False),
-    sa.Column("kind", sa.String, nullable=False),
-    sa.Column("digest", sa.LargeBinary, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("expires_at", sa.BigInteger),
-    sa.Column("parent", sa.String),
-    sa.Column("ended_at", sa.BigInteger),
-    sa.Column("attributes", sa.String, nullable=False),
-    *_sealed(),
-)
-settings: Final = sa.Table(
-    "settings",
-    metadata,
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("value", sa.String),
-    *_sealed(),
-)
-keyring_slots: Final = sa.Table(
-    "keyring_slots",
-    metadata,
-    sa.Column("id", sa.String, primary_key=True),
-    sa.Column("generation", sa.Integer, nullable=False),
-    sa.Column("instance_id", sa.LargeBinary, nullable=False),
-    sa.Column("kdf", sa.String, nullable=False),
-    sa.Column("sealed", sa.LargeBinary, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("removed_at", sa.BigInteger),
-    *_sealed(),
-)
-idempotency_replies: Final = sa.Table(
-    # Authenticated, but not part of the state root: rows expire without an entry.
-    "idempotency_replies",
-    metadata,
-    sa.Column("service_id", sa.String, primary_key=True),
-    sa.Column("key_digest", sa.LargeBinary, primary_key=True),
-    sa.Column("body_digest", sa.LargeBinary, nullable=False),
-    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
-    sa.Column("sealed", sa.LargeBinary, nullable=False),
-    *_sealed(),
-)
-audit_logs: Final = sa.Table(
-    # No foreign keys: an attempt on an object that does not exist is recorded too, and a record outlives all else.
-    "audit_logs",
-    metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("timestamp", sa.BigInteger, nullable=False),
-    sa.Column("state_seq", sa.BigInteger, nullable=False),
-    sa.Column("state_root", sa.LargeBinary),
-    sa.Column("service_id", sa.String),
-    sa.Column("action", sa.String, nullable=False),
-    sa.Column("key_id", sa.String),
-    sa.Column("key_version", sa.Integer),
-    sa.Column("result", sa.String, nullable=False),
-    sa.Column("reason", sa.String),
-    sa.Column("request_id", sa.LargeBinary, nullable=False),
-    sa.Column("client_request_id", sa.String),
-    sa.Column("source", sa.String),
-    sa.Column("context_digest", sa.LargeBinary),
-    sa.Column("bytes_in", sa.BigInteger),
-    sa.Column("bytes_out", sa.BigInteger),
-    sa.Column("key_ref", sa.String),
-    sa.Column("subject", sa.String),
-    sa.Column("operation", sa.String),
-    sa.Column("comment", sa.String),
-    sa.Column("count", sa.BigInteger, nullable=False),
-    sa.Column("prev_hash", sa.LargeBinary, nullable=False),
-    sa.Column("hash", sa.LargeBinary, nullable=False),
-)
-sa.Index("ix_audit_logs_service_id", audit_logs.c.service_id, audit_logs.c.id)
-sa.Index("ix_audit_logs_key_id", audit_logs.c.key_id, audit_logs.c.id)
-if tuple(column.name for column in audit_logs.columns) != ENTRY_COLUMNS:
-    raise RuntimeError("audit_logs and the entry format name different columns")
-ledger_head: Final = sa.Table(
-    # One row. `mac` covers all the other columns.
-    "ledger_head",
-    metadata,
-    sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1", name="single"), primary_key=True, autoincrement=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("hash", sa.LargeBinary, nullable=False),
-    sa.Column("timestamp", sa.BigInteger, nullable=False),
-    sa.Column("state_seq", sa.BigInteger, nullable=False),
-    sa.Column("state_root", sa.LargeBinary, nullable=False),
-    sa.Column("edge", sa.LargeBinary, nullable=False),
-    sa.Column("checkpoint", sa.String, nullable=False),
-    sa.Column("mac", sa.LargeBinary, nullable=False),
-)
-tiles: Final = sa.Table(
-    # The Merkle tree's full tiles, checked by recomputing the root; of archived entries all that stays.
-    "tiles",
-    metadata,
-    sa.Column("level", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("tile", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("hashes", sa.LargeBinary, nullable=False),
-)
-
-TABLES: Final = (*(str(table.name) for table in reversed(metadata.sorted_tables)), "alembic_version")
 """All tables of a vault, in the order in which foreign keys let them be removed."""
-NEVER_DELETED: Final = (audit_logs, keys, key_versions, key_names, services, tokens, keyring_slots, settings)
+NEVER_DELETED: Final = (
+    *("audit_logs", "keys", "key_versions", "key_names", "services", "tokens", "keyring_slots", "settings"),
+)
 DELETED_ONLY: Final[Mapping[str, tuple[str, str]]] = {"tokens": ("kind", "leased")}
 """Of which rows the guard of a table lets deletions pass, by a column and its value."""
 
@@ -213,8 +30,8 @@ def _refused_rows(table: str) -> str:
 TRIGGERS: Final[Mapping[str, str]] = {
     # Honest mistakes are stopped here; a forger drops the triggers and is found by hashes and MACs.
     **{
-        f"{table.name}_no_delete": f"CREATE TRIGGER {table.name}_no_delete BEFORE DELETE ON {table.name} "
-        f"{_refused_rows(table.name)}BEGIN SELECT RAISE(ABORT, 'rows of {table.name} are never deleted'); END"
+        f"{table}_no_delete": f"CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table} "
+        f"{_refused_rows(table)}BEGIN SELECT RAISE(ABORT, 'rows of {table} are never deleted'); END"
         for table in NEVER_DELETED
     },
     "audit_logs_no_update": "CREATE TRIGGER audit_logs_no_update BEFORE UPDATE ON audit_logs "
@@ -230,27 +47,31 @@ TRIGGERS: Final[Mapping[str, str]] = {
 class RowFormat:
     """How the records of one table become rows: values in the order of `columns`, without row_seq and row_mac."""
 
-    table: sa.Table
+    name: str
     key: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The table's name, as a plain str: SQLAlchemy's own subclass is refused by encoders."""
-        return str(self.table.name)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns a MAC covers as values, in order."""
-        return tuple(column.name for column in self.table.columns if column.name not in {"row_seq", "row_mac"})
+    columns: tuple[str, ...]
+    """What a MAC covers as values, the primary key first."""
 
     def key_of(self, values: Row) -> Row:
-        """The primary key within a row's values; the key columns come first in every table."""
+        """The primary key within a row's values."""
         return values[: len(self.key)]
 
 
+_COLUMNS: Final = {
+    # By table, the primary key before the bar.
+    "keys": "id | name type size purpose status created_at description tags rotation_days rotate_at destroy_at "
+    "was_revoked attributes",
+    "key_versions": "id | key_id version encrypted_key status created_at public_key generation attributes",
+    "key_names": "namespace name | key_id created_at updated_at",
+    "services": "id | name role active created_at grants expires_at",
+    "tokens": "id | service_id kind digest created_at expires_at parent ended_at attributes",
+    "keyring_slots": "id | generation instance_id kdf sealed created_at removed_at",
+    "settings": "name | value",
+    "idempotency_replies": "service_id key_digest | body_digest expires_at sealed",
+}
 FORMATS: Final[Mapping[str, RowFormat]] = {
-    table.name: RowFormat(table, tuple(column.name for column in table.primary_key.columns))
-    for table in (keys, key_versions, key_names, services, tokens, keyring_slots, settings, idempotency_replies)
+    table: RowFormat(table, tuple(text.partition("|")[0].split()), tuple(text.replace("|", "").split()))
+    for table, text in _COLUMNS.items()
 }
 IN_ROOT: Final = ("keys", "key_versions", "key_names", "services", "tokens", "keyring_slots", "settings")
 """The tables under the state root, in the order in which foreign keys let them be written."""

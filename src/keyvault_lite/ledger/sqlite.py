@@ -69,6 +69,7 @@ class SqliteDatabase:
         self._leads = False
 
     is_local: Final = True
+    folds_entries: Final = True
 
     @property
     def place(self) -> str:

@@ -1,4 +1,4 @@
-"""The verified snapshot: every record that carries authority or keys, in memory, and the root that commits to all.
+"""The verified snapshot: every record that carries authority or keys, in memory.
 
 One shared map. A change replaces whole records and never copies the map; readers see a record before or after a change,
 never half of one. A reader notes `sequence` *before* it reads: if anything it saw is newer than that, the ledger sees a
@@ -6,28 +6,22 @@ newer management entry at commit and has the operation done again. So a torn vie
 repetition and never an answer.
 """
 
-import hashlib
 from bisect import bisect_right, insort
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from functools import cache
-from struct import Struct
-from typing import Final
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import TypeVar
 
 from keyvault_lite.ledger.outcome import Change, StoredReply
-from keyvault_lite.model.encoding import Value, encode, list_head, pae
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id
 
-BUCKETS: Final = 4096
-_LIST: Final = Struct(">BI")
-_BUCKET: Final = encode("bucket")
 FindReply = Callable[[ServiceId, bytes], StoredReply | None]
 Place = tuple[int, str]
 """Where an object stands in a list: time of creation, then id."""
+AnyId = TypeVar("AnyId", bound=str)
 
 
 class State:
@@ -55,10 +49,10 @@ class State:
         """The newest management entry this state includes."""
         self._keys: MutableMapping[KeyId, Key] = {}
         self._key_names: MutableMapping[str, KeyId | None] = {}
-        self._key_order: list[Place] = []
+        self._key_order: list[KeyId] = []
         self._services: MutableMapping[ServiceId, Service] = {}
         self._service_names: MutableMapping[str, ServiceId] = {}
-        self._service_order: list[Place] = []
+        self._service_order: list[ServiceId] = []
         self._tokens: MutableMapping[TokenId, Token | None] = {}
         self._native_tokens: MutableMapping[ServiceId, TokenId] = {}
         self._slots: MutableMapping[str, Slot] = {}
@@ -103,16 +97,16 @@ class State:
     def keys_after(self, place: Place | None) -> Iterator[Key]:
         """The keys that verify in order of creation, from the first after `place`."""
         order = self._key_order
-        for _, key_id in order[0 if place is None else bisect_right(order, place) :]:
+        for key_id in order[0 if place is None else bisect_right(order, place, key=self._place_of_key) :]:
             if key_id not in self._quarantine:
-                yield self._keys[KeyId(key_id)]
+                yield self._keys[key_id]
 
     def services_after(self, place: Place | None) -> Iterator[Service]:
         """The services that verify in order of creation, from the first after `place`."""
         order = self._service_order
-        for _, service_id in order[0 if place is None else bisect_right(order, place) :]:
+        for service_id in order[0 if place is None else bisect_right(order, place, key=self._place_of_service) :]:
             if service_id not in self._quarantine:
-                yield self._services[ServiceId(service_id)]
+                yield self._services[service_id]
 
     def slots(self) -> tuple[Slot, ...]:
         """Every slot that is not removed."""
@@ -154,14 +148,15 @@ class State:
 
     def apply(self, change: Change) -> None:
         """Put the records of a change in place, each whole, each before the name that leads to it."""
+        new = list(dict.fromkeys(key.id for key in change.keys if key.id not in self._keys))
         for key in change.keys:
             self._put_key(key)
+        self._key_order = _ordered(self._key_order, new, self._place_of_key)
+        new_services = [service.id for service in change.services if service.id not in self._services]
         for service in change.services:
-            known = service.id in self._services
             self._services[service.id] = service
             self._service_names[service.name] = service.id
-            if not known:
-                insort(self._service_order, (service.created_at, service.id))
+        self._service_order = _ordered(self._service_order, new_services, self._place_of_service)
         for token in change.tokens:
             self._tokens[token.id] = token
             if token.kind is TokenKind.NATIVE and token.ended_at is None:
@@ -186,8 +181,21 @@ class State:
                 self._key_names[lost.text] = None
         for name in key.names:
             self._key_names[name.text] = key.id
-        if old is None:
-            insort(self._key_order, (key.created_at, key.id))
+
+    def _place_of_key(self, key_id: KeyId) -> Place:
+        return self._keys[key_id].created_at, key_id
+
+    def _place_of_service(self, service_id: ServiceId) -> Place:
+        return self._services[service_id].created_at, service_id
+
+
+def _ordered(order: list[AnyId], new: list[AnyId], place: Callable[[AnyId], Place]) -> list[AnyId]:
+    """A list with new ids in their places."""
+    if len(new) > len(order):
+        return sorted([*order, *new], key=place)
+    for one in new:
+        insort(order, one, key=place)
+    return order
 
 
 class Overlay(State):
@@ -223,121 +231,3 @@ class Overlay(State):
 
     def _drop_token(self, token_id: TokenId) -> None:
         self._tokens[token_id] = None  # what stands below must not show through
-
-
-class StateTree:
-    """The root over all row MACs: 4 096 buckets by hashed row key, then one hash. Belongs to the committer thread.
-
-    root = SHA-256(PAE("state", row count, b₀ … b₄₀₉₅)), bᵢ = SHA-256(PAE of the sorted (row key, row MAC) whose
-    SHA-256(row key) begins with the 12 bits i), row key = PAE(table, primary key…). Only touched buckets are hashed
-    again.
-    """
-
-    __slots__ = ("_buckets", "_digests", "_undo", "count")
-
-    def __init__(self) -> None:
-        self._buckets: list[dict[bytes, bytes]] = [{} for _ in range(BUCKETS)]
-        empty = encode(_bucket_digest({}))
-        self._digests = [empty] * BUCKETS
-        self._undo: list[tuple[int, bytes, bytes | None]] = []
-        self.count = 0
-
-    def put(self, row_key: bytes, mac: bytes) -> None:
-        """Note the MAC of a row, new or changed. Takes effect on `root` at once; `rollback` undoes it."""
-        index = self._place(row_key, mac)
-        self._digests[index] = encode(_bucket_digest(self._buckets[index]))
-
-    def remove(self, row_keys: Iterable[bytes]) -> None:
-        """Note that rows are gone. As `put` it takes effect at once and can be undone."""
-        touched = set()
-        for row_key in row_keys:
-            index = _bucket_of(row_key)
-            before = self._buckets[index].pop(row_key, None)
-            if before is not None:
-                self._undo.append((index, row_key, before))
-                self.count -= 1
-                touched.add(index)
-        for index in touched:
-            self._digests[index] = encode(_bucket_digest(self._buckets[index]))
-
-    def load(self, rows: Mapping[bytes, bytes]) -> None:
-        """Note many rows at once, none of them to be rolled back."""
-        touched = {self._place(row_key, mac) for row_key, mac in rows.items()}
-        for index in touched:
-            self._digests[index] = encode(_bucket_digest(self._buckets[index]))
-        self._undo.clear()
-
-    def _place(self, row_key: bytes, mac: bytes) -> int:
-        index = _bucket_of(row_key)
-        bucket = self._buckets[index]
-        before = bucket.get(row_key)
-        self._undo.append((index, row_key, before))
-        bucket[row_key] = mac
-        self.count += before is None
-        return index
-
-    def root(self) -> bytes:
-        """The root over all rows noted."""
-        values = encode("state"), encode(self.count), *self._digests
-        return hashlib.sha256(list_head(len(values)) + b"".join(values)).digest()
-
-    def accept(self) -> None:
-        """Keep what was put and removed since the last `accept` or `rollback`."""
-        self._undo.clear()
-
-    def rollback(self) -> None:
-        """Undo what was put and removed since the last `accept` or `rollback`."""
-        touched = set()
-        for index, row_key, before in reversed(self._undo):
-            touched.add(index)
-            if before is None:
-                del self._buckets[index][row_key]
-                self.count -= 1
-            else:
-                self.count += row_key not in self._buckets[index]
-                self._buckets[index][row_key] = before
-        for index in touched:
-            self._digests[index] = encode(_bucket_digest(self._buckets[index]))
-        self._undo.clear()
-
-    def differences(self, macs: Mapping[bytes, bytes]) -> set[bytes]:
-        """The keys of rows whose MAC is another one here, or that are on one side only."""
-        mine = {row_key: mac for bucket in self._buckets for row_key, mac in bucket.items()}
-        return {row_key for row_key, _ in mine.items() ^ macs.items()}
-
-
-def _bucket_of(row_key: bytes) -> int:
-    digest = hashlib.sha256(row_key).digest()
-    return digest[0] << 4 | digest[1] >> 4
-
-
-def row_key(table: str, key: tuple[Value, ...]) -> bytes:
-    """PAE(table, primary key…): the name of a row in the tree."""
-    if len(key) == 1:
-        return _row_head(table) + encode(key[0])
-    return pae(table, *key)
-
-
-@cache
-def _row_head(table: str) -> bytes:
-    return list_head(2) + encode(table)
-
-
-def row_of(row_key: bytes) -> tuple[str, str]:
-    """Table, and key columns joined, of a row under the root: these are all text."""
-    texts, at = [], _LIST.size
-    while at < len(row_key):
-        _, length = _LIST.unpack_from(row_key, at)
-        at += _LIST.size
-        texts.append(row_key[at : at + length].decode())
-        at += length
-    return texts[0], "".join(texts[1:])
-
-
-def _bucket_digest(bucket: Mapping[bytes, bytes]) -> bytes:
-    # As pae("bucket", key, MAC, key, MAC, …), but for the calls: at a start there are as many pairs as rows.
-    head = _LIST.pack
-    parts = [list_head(2 * len(bucket) + 1), _BUCKET]
-    for key, mac in sorted(bucket.items()):
-        parts += (head(3, len(key)), key, head(3, len(mac)), mac)
-    return hashlib.sha256(b"".join(parts)).digest()

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Final
 
-from keyvault_lite.audit.entry import ENTRY_COLUMNS
+from keyvault_lite.audit.entry import ENTRY_COLUMNS, FOLDED_APART, FOLDED_TOGETHER
 from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.schema import FORMATS, RowFormat
 
@@ -36,6 +36,12 @@ def append(count: int) -> str:
 
 
 ENTRIES: Final = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM audit_logs"  # noqa: S608
+FOLDED: Final = (
+    f"SELECT {', '.join(FOLDED_APART)}, json_array({', '.join(FOLDED_TOGETHER)}) "  # noqa: S608
+    "FROM audit_logs WHERE id > ? ORDER BY id LIMIT ?"
+)
+"""Entries folded, in SQLite."""
+MANAGED: Final = f"{ENTRIES} WHERE id BETWEEN ? AND ? AND state_root IS NOT NULL ORDER BY id"
 LAST_ENTRY: Final = "SELECT id, hash FROM audit_logs ORDER BY id DESC LIMIT 1"
 CATCH_UP: Final = (
     f"SELECT {', '.join(HEAD_COLUMNS)}, mac, "  # noqa: S608

@@ -76,6 +76,10 @@ class Database(Store, Protocol):
     def is_local(self) -> bool:
         """Whether a statement waits for nobody outside this host, so that an event loop may run it."""
 
+    @property
+    def folds_entries(self) -> bool:
+        """Whether it gives entries folded (`statements.FOLDED`), which is a faster way to read the whole log."""
+
     def writer(self, *, patient: bool = True) -> driver.Connection:
         """A connection that may write, in autocommit mode. Raises AuditUnavailable if there is none to be had.
 

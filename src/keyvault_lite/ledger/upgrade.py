@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, Final
 
-import sqlalchemy as sa
-
 from keyvault_lite.ledger import driver
 
 REVISION: Final = "0002"
@@ -36,6 +34,7 @@ def run_migrations(
     statements of the schema too; None for a driver that opens transactions by itself.
     """
     # Imported here: it costs a third of a second, and a start on a current database does not need it.
+    import sqlalchemy as sa
     from alembic import command
     from alembic.config import Config
 

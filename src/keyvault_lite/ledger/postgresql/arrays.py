@@ -17,7 +17,8 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
 from keyvault_lite.audit.entry import ENTRY_COLUMNS
-from keyvault_lite.ledger.schema import Row, audit_logs
+from keyvault_lite.ledger.schema import Row
+from keyvault_lite.ledger.tables import audit_logs
 
 _HEAD: Final = Struct(">iiIii")
 _LENGTH: Final = Struct(">i")

@@ -13,7 +13,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.schema import DELETED_ONLY, NEVER_DELETED, ONE_ACTIVE, audit_logs, metadata
+from keyvault_lite.ledger.schema import DELETED_ONLY, NEVER_DELETED
+from keyvault_lite.ledger.tables import ONE_ACTIVE, audit_logs, metadata
 from keyvault_lite.model.replies import Finding
 
 Fact = tuple[Any, ...]
@@ -25,8 +26,8 @@ _BODY: Final = (
 )
 _GUARDS: Final[Mapping[str, tuple[str, str]]] = {
     # TRUNCATE passes by triggers for rows.
-    **{f"{table.name}_no_delete": (table.name, "DELETE") for table in NEVER_DELETED},
-    **{f"{table.name}_no_truncate": (table.name, "TRUNCATE") for table in NEVER_DELETED},
+    **{f"{table}_no_delete": (table, "DELETE") for table in NEVER_DELETED},
+    **{f"{table}_no_truncate": (table, "TRUNCATE") for table in NEVER_DELETED},
     f"{audit_logs.name}_no_update": (audit_logs.name, "UPDATE"),
 }
 

@@ -63,6 +63,7 @@ class PostgresDatabase:
     """One schema of a database of a server."""
 
     is_local: Final = False
+    folds_entries: Final = False
 
     def __init__(self, address: Address) -> None:
         self.place = address.place
