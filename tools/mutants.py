@@ -1,0 +1,254 @@
+"""Mutation testing of the judging layers: each small wrong change of their code must make a test fail.
+
+Each mutant (tools/mutations.py) is written into a copy of the checkout, and the tests that run its lines are run on it,
+the quickest first, until one fails. One that no test notices has survived: either a test is missing, or the change
+changes nothing that is promised, and then tests/mutants.toml says why. A survivor without a reason there makes this
+fail, and so does a reason whose mutant is gone. Verdicts are kept in .mutants/, so that a run that was ended goes on.
+"""
+
+import argparse
+import fnmatch
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+from tools.mutant_map import LAYERS, Coverage, measure
+from tools.mutant_worker import BROKEN, KILLED, SURVIVED, TIMEOUT
+from tools.mutations import Mutant, mutants
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+PACKAGE: Final = "src/keyvault_lite"
+COPIED: Final = (
+    "src",
+    "tests",
+    "tools",
+    "docs",
+    "main.py",
+    "pyproject.toml",
+    *(page.name for page in ROOT.glob("*.md")),
+)
+EXPLAINED: Final = ROOT / "tests" / "mutants.toml"
+KEPT: Final = ROOT / ".mutants"
+UNTESTED: Final = "untested"
+
+Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A mutant of a file, the file named within the package."""
+
+    file: str
+    mutant: Mutant
+
+    @property
+    def key(self) -> Key:
+        """What a reason is written for."""
+        return (self.file, *self.mutant.key)
+
+    @property
+    def name(self) -> str:
+        """What stands for it in the verdicts: all of its mutated file, because keys may be shared within a line."""
+        return hashlib.sha256(f"{self.file}\n{self.mutant.source}".encode()).hexdigest()
+
+    def __str__(self) -> str:
+        mutant = self.mutant
+        return f"{self.file}:{mutant.lines.stop - 1}: {mutant.where}: {mutant.line}   [{mutant.change}]"
+
+
+def targets(patterns: Iterable[str] = ("*",)) -> list[Target]:
+    """Every mutant of the modules that fit a pattern: `access/*`, `audit/merkle.py`."""
+    wanted = list(patterns)
+    files = [file for layer in LAYERS for file in sorted((ROOT / PACKAGE / layer).glob("*.py"))]
+    return [
+        Target(name, mutant)
+        for file in files
+        if any(fnmatch.fnmatch(name := file.relative_to(ROOT / PACKAGE).as_posix(), pattern) for pattern in wanted)
+        for mutant in mutants(file.read_text(encoding="utf-8"))
+    ]
+
+
+def explained() -> dict[Key, str]:
+    """The survivors that are known, each with its reason."""
+    listed = tomllib.loads(EXPLAINED.read_text(encoding="utf-8")).get("survivor", [])
+    return {(one["file"], one["where"], one["line"], one["change"]): one["why"] for one in listed}
+
+
+# Verdicts
+
+
+def _digest(*folders: str) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py")):
+        digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass
+class Verdicts:
+    """What is known of mutants: one that was found stays so while its file does, a survivor while the tests do."""
+
+    file: Path
+    tests: str
+    known: dict[str, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        for line in self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else ():
+            told = json.loads(line)
+            lasting = told["verdict"] in {KILLED, TIMEOUT}
+            if lasting or (told["verdict"] in {SURVIVED, UNTESTED} and told["tests"] == self.tests):
+                self.known[told["name"]] = told["verdict"]
+
+    def add(self, target: Target, verdict: str, by: str) -> None:
+        """Keep a verdict, and the test that gave it."""
+        told = {"name": target.name, "verdict": verdict, "tests": self.tests, "mutant": str(target), "by": by}
+        with self.lock, self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(told, ensure_ascii=False) + "\n")
+            self.known[target.name] = verdict
+
+
+# Running
+
+
+def _copy(folder: Path) -> Path:
+    """What tests need of the checkout; changed files exist only there."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, folder / name)
+    # Compiled files that are believed for their source's content: two mutants may be of one size and one second.
+    command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "src"]
+    subprocess.run(command, cwd=folder, check=True)  # noqa: S603
+    return folder
+
+
+def _environment(copy: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KEYVAULT_")}
+    return kept | {"PYTHONPATH": f"{copy / 'src'}{os.pathsep}{copy}"}
+
+
+def _judge(copy: Path, waiting: Iterator[Target], coverage: Coverage, verdicts: Verdicts) -> None:
+    """One worker's share: what it takes from those that wait."""
+    command = [sys.executable, "-m", "tools.mutant_worker"]
+    pipe: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=copy, env=_environment(copy), **pipe) as worker:  # noqa: S603
+        for target in waiting:
+            stages = coverage.stages(target.file, target.mutant.lines)
+            verdict, by = _ask(worker, target, stages) if stages else (UNTESTED, "")
+            verdicts.add(target, verdict, by)
+            if verdict not in {KILLED, TIMEOUT}:
+                print(f"{verdict}: {target}", by, flush=True)
+
+
+def _ask(worker: subprocess.Popen[str], target: Target, stages: list[tuple[list[str], int]]) -> tuple[str, str]:
+    asked, answers = _pipes(worker)
+    job = {"path": f"{PACKAGE}/{target.file}", "source": target.mutant.source, "stages": stages}
+    asked.write(json.dumps(job) + "\n")
+    asked.flush()
+    told = json.loads(answers.readline())
+    return told["verdict"], told["by"]
+
+
+def _pipes(worker: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
+    if worker.stdin is None or worker.stdout is None:
+        raise RuntimeError
+    return worker.stdin, worker.stdout
+
+
+class _Shared(Iterator[Target]):
+    """Targets that several workers take from."""
+
+    def __init__(self, those: list[Target]) -> None:
+        self._left, self._all, self._lock = those[::-1], len(those), threading.Lock()
+
+    def __next__(self) -> Target:
+        with self._lock:
+            if not self._left:
+                raise StopIteration
+            done = self._all - len(self._left)
+            if done and done % 50 == 0:
+                print(f"… {done} of {self._all}", flush=True)
+            return self._left.pop()
+
+
+def run(chosen: list[Target], processes: int) -> Verdicts:
+    """Judge those that are not judged yet."""
+    KEPT.mkdir(exist_ok=True)
+    verdicts = Verdicts(KEPT / "verdicts.jsonl", _digest("tests"))
+    new = [target for target in chosen if target.name not in verdicts.known]
+    print(f"{len(chosen)} mutants, {len(new)} of them to be judged.", flush=True)
+    if not new:
+        return verdicts
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copies = [_copy(Path(folder, str(number))) for number in range(processes)]
+        kept = KEPT / f"map-{_digest('src', 'tests')}.json"
+        if not kept.exists():
+            print("Running the tests once, to learn which test runs which line …", flush=True)
+            measure(copies[0], _environment(copies[0]), processes, kept)
+        coverage = Coverage.load(kept)
+        shared = _Shared(new)
+        workers = [threading.Thread(target=_judge, args=(copy, shared, coverage, verdicts)) for copy in copies]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    return verdicts
+
+
+def summary(chosen: list[Target], verdicts: Mapping[str, str], reasons: Mapping[Key, str]) -> tuple[list[str], int]:
+    """The table a module, and what is wrong; the exit code."""
+    counts: dict[str, Counter[str]] = {}
+    there = {target.key for target in targets({key[0] for key in reasons})}
+    wrong = [f"no such mutant any more: {' · '.join(key)}" for key in sorted(reasons.keys() - there)]
+    for target in chosen:
+        verdict = verdicts.get(target.name, BROKEN)
+        if verdict in {SURVIVED, UNTESTED} and target.key in reasons:
+            verdict = "explained"
+        elif verdict not in {KILLED, TIMEOUT}:
+            wrong.append(f"{verdict}, without a reason in {EXPLAINED.name}: {target}")
+        counts.setdefault(target.file, Counter())[verdict] += 1
+    columns = (KILLED, TIMEOUT, "explained", SURVIVED, UNTESTED, BROKEN)
+    rows = [f"| module | mutants | {' | '.join(columns)} |", "| --- |" + " ---: |" * (len(columns) + 1)]
+    for name, count in (*counts.items(), ("all", sum(counts.values(), Counter()))):
+        rows.append(f"| {name} | {count.total()} | {' | '.join(str(count[column]) for column in columns)} |")
+    return [*rows, *wrong], int(bool(wrong))
+
+
+def main() -> int:
+    """The exit code: 1 if something has survived or a reason is stale."""
+    parser = argparse.ArgumentParser(prog="make mutants ARGS=…", description=__doc__)
+    parser.add_argument("patterns", nargs="*", default=["*"], help="modules: access/*, audit/merkle.py; else all")
+    parser.add_argument("--all", action="store_true", help="every mutant, not a sample: hours")
+    parser.add_argument("--sample", type=int, default=300, help="so many, drawn by chance (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample: the same, the same mutants")
+    parser.add_argument("--processes", type=int, default=2)
+    said = parser.parse_args()
+    chosen = targets(said.patterns)
+    if not chosen:
+        parser.error("no module fits")
+    if not said.all and said.sample < len(chosen):
+        chosen = random.Random(said.seed).sample(chosen, said.sample)  # noqa: S311
+    verdicts = run(chosen, said.processes)
+    told, code = summary(chosen, verdicts.known, explained())
+    print("\n".join(told))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
