@@ -51,6 +51,10 @@ class Coverage:
         parts = [part for part in (tests[:QUICK], tests[QUICK:]) if part]
         return [(part, 20 + int(5 * sum(self.seconds.get(test, 0.0) for test in part))) for part in parts]
 
+    def cost(self, file: str, lines: range) -> float:
+        """How long a survivor would take."""
+        return sum(self.seconds.get(test, 0.0) for test in self.tests(file, lines))
+
 
 def measure(copy: Path, environment: dict[str, str], processes: int, kept: Path) -> None:
     """Run the tests once, unchanged, in a copy of the checkout, and keep what each has run."""

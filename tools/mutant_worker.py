@@ -56,6 +56,7 @@ def _load_libraries() -> None:
 def _child(tests: list[str], cpu: int, pipe: int) -> None:
     """Run the tests and end with pytest's exit code; never returns."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     quiet, output = os.open(os.devnull, os.O_RDONLY), os.open(OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for wanted, descriptor in ((quiet, 0), (output, 1), (output, 2)):
         os.dup2(wanted, descriptor)
@@ -82,9 +83,12 @@ def _run(tests: list[str], seconds: float) -> tuple[str, str]:
     told = b""
     ends = time.monotonic() + seconds * 4  # waiting is slower than working on a busy machine
     handle = os.pidfd_open(child)
-    late = not select.select([handle], [], [], max(0.0, ends - time.monotonic()))[0]
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, signal.SIGKILL)  # a server that a test has left behind, too
+    late = True
+    try:
+        late = not select.select([handle], [], [], max(0.0, ends - time.monotonic()))[0]
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)  # a server that a test has left behind, too
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.close(handle)
     os.set_blocking(reading, False)
@@ -101,6 +105,7 @@ def _run(tests: list[str], seconds: float) -> tuple[str, str]:
 
 def main() -> None:
     """Answer each job until there are no more."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through every `finally`
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # what else is printed is no answer
     _load_libraries()

@@ -13,6 +13,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,11 +21,12 @@ import threading
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
-from tools.mutant_map import LAYERS, Coverage, measure
+from tools.mutant_map import FOLDERS, LAYERS, Coverage, measure
 from tools.mutant_worker import BROKEN, KILLED, SURVIVED, TIMEOUT
 from tools.mutations import Mutant, mutants
 
@@ -41,6 +43,7 @@ COPIED: Final = (
 )
 EXPLAINED: Final = ROOT / "tests" / "mutants.toml"
 KEPT: Final = ROOT / ".mutants"
+JUDGES: Final = ("tests/conftest.py", "tests/house.py", "tests/vectors", *(f"tests/{folder}" for folder in FOLDERS))
 UNTESTED: Final = "untested"
 
 Key = tuple[str, str, str, str]
@@ -89,9 +92,12 @@ def explained() -> dict[Key, str]:
 # Verdicts
 
 
-def _digest(*folders: str) -> str:
+def _digest(*places: str) -> str:
+    """Of all Python in these folders and files."""
     digest = hashlib.sha256()
-    for file in sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py")):
+    for file in sorted(
+        file for place in places for file in [ROOT / place, *(ROOT / place).rglob("*.py")] if file.is_file()
+    ):
         digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -143,32 +149,33 @@ def _environment(copy: Path) -> dict[str, str]:
     return kept | {"PYTHONPATH": f"{copy / 'src'}{os.pathsep}{copy}"}
 
 
-def _judge(copy: Path, waiting: Iterator[Target], coverage: Coverage, verdicts: Verdicts) -> None:
+def _judge(worker: subprocess.Popen[str], waiting: Iterator[Target], coverage: Coverage, verdicts: Verdicts) -> None:
     """One worker's share: what it takes from those that wait."""
-    command = [sys.executable, "-m", "tools.mutant_worker"]
-    pipe: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=copy, env=_environment(copy), **pipe) as worker:  # noqa: S603
-        for target in waiting:
-            stages = coverage.stages(target.file, target.mutant.lines)
-            verdict, by = _ask(worker, target, stages) if stages else (UNTESTED, "")
-            verdicts.add(target, verdict, by)
-            if verdict not in {KILLED, TIMEOUT}:
-                print(f"{verdict}: {target}", by, flush=True)
+    for target in waiting:
+        stages = coverage.stages(target.file, target.mutant.lines)
+        verdict, by = _ask(worker, target, stages) if stages else (UNTESTED, "")
+        verdicts.add(target, verdict, by)
+        if verdict not in {KILLED, TIMEOUT}:
+            print(f"{verdict}: {target}", by, flush=True)
 
 
 def _ask(worker: subprocess.Popen[str], target: Target, stages: list[tuple[list[str], int]]) -> tuple[str, str]:
-    asked, answers = _pipes(worker)
+    if worker.stdin is None or worker.stdout is None:
+        raise ValueError(worker)
     job = {"path": f"{PACKAGE}/{target.file}", "source": target.mutant.source, "stages": stages}
-    asked.write(json.dumps(job) + "\n")
-    asked.flush()
-    told = json.loads(answers.readline())
+    worker.stdin.write(json.dumps(job) + "\n")
+    worker.stdin.flush()
+    answer = worker.stdout.readline()
+    if not answer:
+        raise SystemExit(f"The worker has died of {target}")
+    told = json.loads(answer)
     return told["verdict"], told["by"]
 
 
-def _pipes(worker: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
-    if worker.stdin is None or worker.stdout is None:
-        raise RuntimeError
-    return worker.stdin, worker.stdout
+def _employ(copy: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tools.mutant_worker"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=copy, env=_environment(copy), **pipes)  # noqa: S603
 
 
 class _Shared(Iterator[Target]):
@@ -186,28 +193,42 @@ class _Shared(Iterator[Target]):
                 print(f"… {done} of {self._all}", flush=True)
             return self._left.pop()
 
+    def stop(self) -> None:
+        """Give out no more."""
+        with self._lock:
+            self._left.clear()
 
-def run(chosen: list[Target], processes: int) -> Verdicts:
-    """Judge those that are not judged yet."""
+
+def _share_out(workers: list[subprocess.Popen[str]], shared: _Shared, coverage: Coverage, verdicts: Verdicts) -> None:
+    with ThreadPoolExecutor(len(workers)) as pool:
+        try:
+            for share in [pool.submit(_judge, worker, shared, coverage, verdicts) for worker in workers]:
+                share.result()
+        finally:  # a thread that waits for an answer ends with its worker
+            shared.stop()
+            for worker in workers:
+                worker.terminate()
+                worker.wait()
+
+
+def run(chosen: list[Target], processes: int, known: Mapping[Key, str]) -> Verdicts:
+    """Judge those that are not judged yet, and not known to survive."""
     KEPT.mkdir(exist_ok=True)
-    verdicts = Verdicts(KEPT / "verdicts.jsonl", _digest("tests"))
-    new = [target for target in chosen if target.name not in verdicts.known]
+    verdicts = Verdicts(KEPT / "verdicts.jsonl", _digest(*JUDGES))
+    new = [target for target in chosen if target.name not in verdicts.known and target.key not in known]
     print(f"{len(chosen)} mutants, {len(new)} of them to be judged.", flush=True)
     if not new:
         return verdicts
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies = [_copy(Path(folder, str(number))) for number in range(processes)]
-        kept = KEPT / f"map-{_digest('src', 'tests')}.json"
+        kept = KEPT / f"map-{_digest('src', *JUDGES)}.json"
         if not kept.exists():
             print("Running the tests once, to learn which test runs which line …", flush=True)
             measure(copies[0], _environment(copies[0]), processes, kept)
         coverage = Coverage.load(kept)
-        shared = _Shared(new)
-        workers = [threading.Thread(target=_judge, args=(copy, shared, coverage, verdicts)) for copy in copies]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        # Those that take long come last: a run that is ended has judged as many as it could.
+        shared = _Shared(sorted(new, key=lambda target: coverage.cost(target.file, target.mutant.lines)))
+        _share_out([_employ(copy) for copy in copies], shared, coverage, verdicts)
     return verdicts
 
 
@@ -218,7 +239,7 @@ def summary(chosen: list[Target], verdicts: Mapping[str, str], reasons: Mapping[
     wrong = [f"no such mutant any more: {' · '.join(key)}" for key in sorted(reasons.keys() - there)]
     for target in chosen:
         verdict = verdicts.get(target.name, BROKEN)
-        if verdict in {SURVIVED, UNTESTED} and target.key in reasons:
+        if target.key in reasons and verdict not in {KILLED, TIMEOUT}:
             verdict = "explained"
         elif verdict not in {KILLED, TIMEOUT}:
             wrong.append(f"{verdict}, without a reason in {EXPLAINED.name}: {target}")
@@ -237,15 +258,18 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="every mutant, not a sample: hours")
     parser.add_argument("--sample", type=int, default=300, help="so many, drawn by chance (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample: the same, the same mutants")
+    parser.add_argument("--recheck", action="store_true", help="judge those too that are known to survive")
     parser.add_argument("--processes", type=int, default=2)
     said = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`: no copy and no worker is left
     chosen = targets(said.patterns)
     if not chosen:
         parser.error("no module fits")
     if not said.all and said.sample < len(chosen):
         chosen = random.Random(said.seed).sample(chosen, said.sample)  # noqa: S311
-    verdicts = run(chosen, said.processes)
-    told, code = summary(chosen, verdicts.known, explained())
+    reasons = explained()
+    verdicts = run(chosen, said.processes, {} if said.recheck else reasons)
+    told, code = summary(chosen, verdicts.known, reasons)
     print("\n".join(told))
     return code
 
