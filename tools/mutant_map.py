@@ -34,26 +34,21 @@ class Coverage:
         lines = {name: {int(n): frozenset(tests) for n, tests in of.items()} for name, of in read["lines"].items()}
         return cls(lines, read["seconds"])
 
-    def tests(self, file: str, lines: range) -> list[str]:
-        """The tests of a mutant, the likeliest first: those of its layer, then the quickest.
-
-        A line that runs when its module is imported belongs to every test of the module.
-        """
+    def tests(self, file: str, lines: range | None) -> list[str]:
+        """Who runs these lines of a file, None for any of it; the likeliest first: those of its layer, the quickest."""
         by_line = self.lines.get(file, {})
-        found = frozenset[str]().union(*(by_line.get(line, frozenset()) for line in lines))
-        found = found or frozenset[str]().union(*by_line.values())
+        found = frozenset[str]().union(*(by_line.get(line, frozenset()) for line in lines or by_line))
         own = f"tests/{file.split('/', maxsplit=1)[0]}/"
         return sorted(found, key=lambda test: (not test.startswith(own), self.seconds.get(test, 0.0), test))
 
-    def stages(self, file: str, lines: range) -> list[tuple[list[str], int]]:
-        """Tests with the processor time that they may take."""
-        tests = self.tests(file, lines)
+    def stages(self, tests: list[str]) -> list[tuple[list[str], int]]:
+        """Tests in the parts in which they are tried, with the processor time that each may take."""
         parts = [part for part in (tests[:QUICK], tests[QUICK:]) if part]
-        return [(part, 20 + int(5 * sum(self.seconds.get(test, 0.0) for test in part))) for part in parts]
+        return [(part, 20 + int(5 * self.cost(part))) for part in parts]
 
-    def cost(self, file: str, lines: range) -> float:
-        """How long a survivor would take."""
-        return sum(self.seconds.get(test, 0.0) for test in self.tests(file, lines))
+    def cost(self, tests: list[str]) -> float:
+        """How long they take."""
+        return sum(self.seconds.get(test, 0.0) for test in tests)
 
 
 def measure(copy: Path, environment: dict[str, str], processes: int, kept: Path) -> None:

@@ -66,6 +66,10 @@ class Target:
         """What stands for it in the verdicts: all of its mutated file, because keys may be shared within a line."""
         return hashlib.sha256(f"{self.file}\n{self.mutant.source}".encode()).hexdigest()
 
+    def tests(self, coverage: Coverage) -> list[str]:
+        """What may find it."""
+        return coverage.tests(self.file, None if self.mutant.imported else self.mutant.lines)
+
     def __str__(self) -> str:
         mutant = self.mutant
         return f"{self.file}:{mutant.lines.stop - 1}: {mutant.where}: {mutant.line}   [{mutant.change}]"
@@ -152,7 +156,7 @@ def _environment(copy: Path) -> dict[str, str]:
 def _judge(worker: subprocess.Popen[str], waiting: Iterator[Target], coverage: Coverage, verdicts: Verdicts) -> None:
     """One worker's share: what it takes from those that wait."""
     for target in waiting:
-        stages = coverage.stages(target.file, target.mutant.lines)
+        stages = coverage.stages(target.tests(coverage))
         verdict, by = _ask(worker, target, stages) if stages else (UNTESTED, "")
         verdicts.add(target, verdict, by)
         if verdict not in {KILLED, TIMEOUT}:
@@ -227,7 +231,7 @@ def run(chosen: list[Target], processes: int, known: Mapping[Key, str]) -> Verdi
             measure(copies[0], _environment(copies[0]), processes, kept)
         coverage = Coverage.load(kept)
         # Those that take long come last: a run that is ended has judged as many as it could.
-        shared = _Shared(sorted(new, key=lambda target: coverage.cost(target.file, target.mutant.lines)))
+        shared = _Shared(sorted(new, key=lambda target: coverage.cost(target.tests(coverage))))
         _share_out([_employ(copy) for copy in copies], shared, coverage, verdicts)
     return verdicts
 

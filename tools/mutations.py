@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -42,6 +42,8 @@ class Mutant:
     change: str
     lines: range
     """Which lines run it: from the start of its statement to its own end."""
+    imported: bool
+    """Whether they run when the module is imported, and so before any test."""
     source: str
 
     @property
@@ -54,6 +56,7 @@ class Mutant:
 class _Place:
     where: str
     statement: ast.stmt
+    imported: bool = True
 
 
 def mutants(source: str) -> list[Mutant]:
@@ -85,7 +88,7 @@ class _Module:
         if isinstance(node, ast.stmt):
             if _is_declaration(node):
                 return
-            place = _Place(_inside(place.where, node), node)
+            place = _Place(_inside(place.where, node), node, place.imported)
             for new, change in _statements(node):
                 yield self._mutant(node, new, change, place)
         elif isinstance(node, ast.expr):
@@ -93,8 +96,10 @@ class _Module:
                 yield self._mutant(node, f"({ast.unparse(other)})", change, place)
         for test in _conditions(node):
             yield self._mutant(test, f"(not {ast.unparse(test)})", "not", place)
+        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for child in _judged(node):
-            yield from self._visit(child, place)
+            called = function and isinstance(child, ast.stmt)  # its defaults are computed where it is defined
+            yield from self._visit(child, replace(place, imported=False) if called else place)
 
     def _mutant(self, node: ast.stmt | ast.expr, new: str, change: str, place: _Place) -> Mutant:
         start, end = self._offset(node.lineno, node.col_offset), self._offset(*_end(node))
@@ -104,6 +109,7 @@ class _Module:
             " ".join(line.split()),
             change,
             range(place.statement.lineno, _end(node)[0] + 1),
+            place.imported,
             (self.text[:start] + new.encode() + self.text[end:]).decode(),
         )
 

@@ -44,6 +44,7 @@ def judge(*statements: dict[str, Any], **context: list[str]) -> str:
         ({"AWS": "arn:aws:iam::000000000000:user/you"}, ""),
         ({"AWS": "111111111111"}, ""),
         ({"Service": "s3.amazonaws.com"}, ""),
+        ({"CanonicalUser": "000000000000"}, ""),
     ],
 )
 def test_principals(principal: object, says: str) -> None:
@@ -70,6 +71,7 @@ def test_a_denial_wins_wherever_it_stands() -> None:
         == judge(statement(principal={"AWS": ME}), deny)
         == "denied"
     )
+    assert judge(statement(principal={"AWS": "arn:aws:iam::000000000000:user/you"}), statement(), deny) == "denied"
     spared = {name: value for name, value in deny.items() if name != "Principal"}
     assert judge(statement(), {**spared, "NotPrincipal": {"AWS": ME}}) == "delegated"
     assert judge(statement(), {**spared, "NotPrincipal": {"AWS": "arn:aws:iam::000000000000:user/you"}}) == "denied"
@@ -87,7 +89,16 @@ def test_a_denial_wins_wherever_it_stands() -> None:
         ({"StringNotEquals": {"kms:EncryptionContext:b": "1"}}, True),
         ({"StringLike": {"kms:EncryptionContext:a": "?"}}, True),
         ({"StringNotLike": {"kms:EncryptionContext:a": "*"}}, False),
+        ({"StringLike": {"kms:EncryptionContext:a": "2*"}}, False),
+        ({"StringNotLike": {"kms:EncryptionContext:a": "2*"}}, True),
+        ({"ArnLike": {"kms:EncryptionContext:a": "?"}}, True),
+        ({"ArnEquals": {"kms:EncryptionContext:a": "2*"}}, False),
+        ({"ArnNotLike": {"kms:EncryptionContext:a": "?"}}, False),
+        ({"ArnNotEquals": {"kms:EncryptionContext:a": "2*"}}, True),
         ({"StringEqualsIgnoreCase": {"kms:EncryptionContext:c": "UPPER"}}, True),
+        ({"StringEqualsIgnoreCase": {"kms:EncryptionContext:c": "OTHER"}}, False),
+        ({"StringNotEqualsIgnoreCase": {"kms:EncryptionContext:c": "UPPER"}}, False),
+        ({"StringNotEqualsIgnoreCase": {"kms:EncryptionContext:c": "OTHER"}}, True),
         ({"Null": {"kms:EncryptionContext:a": "true"}}, False),
         ({"Null": {"kms:EncryptionContext:b": True}}, True),
         ({"Bool": {"kms:MultiRegion": False}}, True),

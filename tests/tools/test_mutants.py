@@ -80,7 +80,9 @@ def test_every_reason_has_its_mutant() -> None:
 
 
 def some(change: str = "x") -> Target:
-    return Target("access/leases.py", Mutant("f", "line", change, range(3, 4), f"source {change}"))
+    return Target(
+        "access/leases.py", Mutant("f", "line", change, range(3, 4), imported=False, source=f"source {change}")
+    )
 
 
 def test_a_survivor_without_a_reason_fails() -> None:
@@ -121,8 +123,15 @@ def test_a_line_meets_the_tests_that_run_it_the_quickest_of_its_layer_first() ->
         "tests/access/slow",
         "tests/engine/a",
     ]
-    assert len(coverage.tests("access/leases.py", range(1, 2))) == 4, "run at import: every test of the module"
-    assert coverage.stages("access/other.py", range(1, 2)) == []
+    assert len(coverage.tests("access/leases.py", None)) == 4, "run at import: every test of the module"
+    assert coverage.tests("access/leases.py", range(1, 2)) == []
+    assert coverage.stages([]) == []
+
+
+def test_what_runs_at_import_is_known() -> None:
+    source = "A = 1\nclass B:\n    c = 2\n    def d(self, e=3):\n        return 4 + e\n"
+    told = {mutant.change.split(" ")[0]: mutant.imported for mutant in mutants(source) if "→" in mutant.change}
+    assert told == {"1": True, "2": True, "3": True, "4": False, "Add": False}
 
 
 TESTS = """
