@@ -44,6 +44,7 @@ COPIED: Final = (
 EXPLAINED: Final = ROOT / "tests" / "mutants.toml"
 KEPT: Final = ROOT / ".mutants"
 JUDGES: Final = ("tests/conftest.py", "tests/house.py", "tests/vectors", *(f"tests/{folder}" for folder in FOLDERS))
+LOADED: Final = ("keyvault_lite.app", "keyvault_lite.serving", "keyvault_lite.cli.main")
 UNTESTED: Final = "untested"
 
 Key = tuple[str, str, str, str]
@@ -177,7 +178,7 @@ def _ask(worker: subprocess.Popen[str], target: Target, stages: list[tuple[list[
 
 
 def _employ(copy: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tools.mutant_worker"]
+    command = [sys.executable, "-m", "tools.mutant_worker", *LOADED]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=copy, env=_environment(copy), **pipes)  # noqa: S603
 

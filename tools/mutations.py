@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TypeGuard
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -61,22 +62,15 @@ class _Place:
 
 def mutants(source: str) -> list[Mutant]:
     """All mutants of a module, in the order of its text; changes that come out the same are one."""
-    found = {mutant.source: mutant for mutant in _Module(source).mutants() if _compiles(mutant.source)}
+    found = {mutant.source: mutant for mutant in _Module(source).mutants()}
     return sorted(found.values(), key=lambda mutant: (mutant.lines.stop, mutant.lines.start))
-
-
-def _compiles(source: str) -> bool:
-    try:
-        compile(source, "<mutant>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError):
-        return False
-    return True
 
 
 class _Module:
     def __init__(self, source: str) -> None:
         self.text = source.encode()
         self.rows = self.text.splitlines(keepends=True)
+        self.starts = [0, *accumulate(map(len, self.rows))]
         self.tree = ast.parse(source)
         self.decided = {id(part) for node in ast.walk(self.tree) for part in _parts(node)}
 
@@ -114,7 +108,7 @@ class _Module:
         )
 
     def _offset(self, row: int, column: int) -> int:
-        return sum(map(len, self.rows[: row - 1])) + column
+        return self.starts[row - 1] + column
 
 
 def _end(node: ast.stmt | ast.expr) -> tuple[int, int]:
@@ -158,12 +152,14 @@ def _name(node: ast.expr) -> str:
 
 
 def _judged(node: ast.AST) -> Iterator[ast.AST]:
-    """The children that may be changed: no annotation, decorator, formatted text or raised error."""
+    """The children that may be changed: no annotation, decorator, pattern, formatted text or raised error."""
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
             yield from filter(None, (*node.args.defaults, *node.args.kw_defaults, *node.body))
         case ast.ClassDef():
             yield from node.body
+        case ast.match_case():
+            yield from filter(None, (node.guard, *node.body))
         case ast.AnnAssign():
             yield from filter(None, (node.value,))
         case ast.Raise() | ast.JoinedStr() | ast.Pass():

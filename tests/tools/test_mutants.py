@@ -46,6 +46,7 @@ ALONE = (
     "if TYPE_CHECKING:\n    a = 1",
     "@cache(1)\ndef f(a: Literal[1]) -> Literal[1]: ...",
     "def f():\n    return None",
+    "match a:\n    case -1:\n        pass",
     "assert_never(1)",
 )
 
@@ -62,6 +63,11 @@ def test_what_is_left_alone(source: str) -> None:
     assert [mutant.change for mutant in mutants(source) if mutant.change != "no raise"] == []
 
 
+def test_mutants_are_python() -> None:
+    for target in targets(["access/leases.py", "crypto/container.py"]):
+        compile(target.mutant.source, target.file, "exec", dont_inherit=True)
+
+
 def test_a_mutant_is_named_by_its_function_and_its_line() -> None:
     source = "class A:\n    def é(self):\n        '''Text.'''\n        x = 'é'; return  self.b   <  c\n"
     changed = next(mutant for mutant in mutants(source) if mutant.change == "< → <=")
@@ -74,7 +80,6 @@ def test_a_mutant_is_named_by_its_function_and_its_line() -> None:
 
 def test_every_reason_has_its_mutant() -> None:
     reasons = explained()
-    assert {key[0] for key in reasons} <= {target.file for target in targets()}
     assert reasons.keys() - {target.key for target in targets({key[0] for key in reasons})} == set()
     assert [key for key, why in reasons.items() if len(why) < 20] == []
 
@@ -135,10 +140,9 @@ def test_what_runs_at_import_is_known() -> None:
 
 
 TESTS = """
-import time, os, signal
 from part import half
 def test_half(): assert half(4) == 2
-def test_slow(): time.sleep(0)
+def test_other(): assert half
 """
 
 
@@ -155,8 +159,13 @@ def test_the_worker_judges_and_puts_the_file_back(tmp_path: Path) -> None:
         "import os; os._exit(5)\n": ("broken", None),
     }
     jobs = [
-        {"path": "part.py", "source": source, "stages": [[["test_part.py::test_slow"], 20], [["test_part.py"], 2]]}
-        for source in changes
+        {
+            "path": "part.py",
+            "source": source,
+            "stages": [[["test_part.py::test_other"], 20], [["test_part.py"], seconds]],
+        }
+        for source, (verdict, _) in changes.items()
+        if (seconds := 1 if verdict == "timeout" else 20)
     ]
     ran = subprocess.run(
         [sys.executable, "-m", "tools.mutant_worker"],
