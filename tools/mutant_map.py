@@ -7,14 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import pytest
 from coverage import CoverageData
 
 LAYERS: Final = ("access", "audit", "crypto", "ledger")
-FOLDERS: Final = ("access", "audit", "aws", "crypto", "engine", "ledger", "model", "vault")
-"""Of tests/: what judges the layers without servers and within a minute or two."""
 QUICK: Final = 25
 """So many tests are tried first, because nearly every mutant is found by few."""
 SECONDS: Final = "seconds.json"
@@ -24,20 +22,61 @@ SECONDS: Final = "seconds.json"
 class Coverage:
     """Who runs a line, and how long that takes."""
 
-    lines: Mapping[str, Mapping[int, frozenset[str]]]
-    seconds: Mapping[str, float]
+    source: str
+    """The digest of what all tests stand on."""
+    files: dict[str, str]
+    """The digest of each file of tests."""
+    lines: dict[str, dict[int, set[str]]]
+    seconds: dict[str, float]
 
     @classmethod
-    def load(cls, file: Path) -> "Coverage":
-        """As `measure` has kept it."""
+    def load(cls, file: Path) -> Self:
+        """As `save` has kept it."""
         read = json.loads(file.read_text(encoding="utf-8"))
-        lines = {name: {int(n): frozenset(tests) for n, tests in of.items()} for name, of in read["lines"].items()}
-        return cls(lines, read["seconds"])
+        lines = {name: {int(n): set(tests) for n, tests in of.items()} for name, of in read["lines"].items()}
+        return cls(read["source"], read["files"], lines, read["seconds"])
+
+    def save(self, file: Path) -> None:
+        """Keep it, whole or not at all."""
+        lines = {name: {n: sorted(tests) for n, tests in of.items()} for name, of in self.lines.items()}
+        told = {"source": self.source, "files": self.files, "lines": lines, "seconds": self.seconds}
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(told), encoding="utf-8")
+        part.replace(file)
+
+    def add(self, copy: Path, environment: Mapping[str, str], processes: int, files: Mapping[str, str]) -> None:
+        """Run those of these files of tests that have changed, in a copy of the checkout; forget what is gone."""
+        changed = sorted(file for file, digest in files.items() if self.files.get(file) != digest)
+        self._forget({file for file in self.files if file in changed or file not in files})
+        if changed:
+            print(f"Running {len(changed)} files of tests, to learn which test runs which line …", flush=True)
+            command = [sys.executable, "-m", "tools.mutant_map", str(processes), *changed]
+            if subprocess.run(command, cwd=copy, env=environment, check=False).returncode:  # noqa: S603
+                raise SystemExit("The unchanged tests fail: mend them first.")
+            self._read(CoverageData(str(copy / ".coverage")), copy)
+        self.files.update(files)
+
+    def _forget(self, files: set[str]) -> None:
+        for file in files:
+            del self.files[file]
+        for by_line in self.lines.values():
+            for tests in by_line.values():
+                tests -= {test for test in tests if test.partition("::")[0] in files}
+
+    def _read(self, data: CoverageData, copy: Path) -> None:
+        data.read()
+        self.seconds.update(json.loads((copy / SECONDS).read_text(encoding="utf-8")))
+        for file in data.measured_files():
+            name = file.partition("/keyvault_lite/")[2]
+            if name.split("/")[0] in LAYERS:
+                by_line = self.lines.setdefault(name, {})
+                for line, contexts in data.contexts_by_lineno(file).items():
+                    by_line.setdefault(line, set()).update({one.split("|")[0] for one in contexts} - {""})
 
     def tests(self, file: str, lines: range | None) -> list[str]:
         """Who runs these lines of a file, None for any of it; the likeliest first: those of its layer, the quickest."""
         by_line = self.lines.get(file, {})
-        found = frozenset[str]().union(*(by_line.get(line, frozenset()) for line in lines or by_line))
+        found = set[str]().union(*(by_line.get(line, ()) for line in lines or by_line))
         own = f"tests/{file.split('/', maxsplit=1)[0]}/"
         return sorted(found, key=lambda test: (not test.startswith(own), self.seconds.get(test, 0.0), test))
 
@@ -49,25 +88,6 @@ class Coverage:
     def cost(self, tests: list[str]) -> float:
         """How long they take."""
         return sum(self.seconds.get(test, 0.0) for test in tests)
-
-
-def measure(copy: Path, environment: dict[str, str], processes: int, kept: Path) -> None:
-    """Run the tests once, unchanged, in a copy of the checkout, and keep what each has run."""
-    command = [sys.executable, "-m", "tools.mutant_map", str(processes)]
-    if subprocess.run(command, cwd=copy, env=environment, check=False).returncode:  # noqa: S603
-        raise SystemExit("The unchanged tests fail: mend them first.")
-    data = CoverageData(str(copy / ".coverage"))
-    data.read()
-    lines: dict[str, dict[int, list[str]]] = {}
-    for file in data.measured_files():
-        name = file.partition("/keyvault_lite/")[2]
-        if name.split("/")[0] in LAYERS:
-            contexts = data.contexts_by_lineno(file)
-            lines[name] = {n: sorted({one.split("|")[0] for one in told} - {""}) for n, told in contexts.items()}
-    seconds = json.loads((copy / SECONDS).read_text(encoding="utf-8"))
-    part = kept.with_suffix(".part")
-    part.write_text(json.dumps({"lines": lines, "seconds": seconds}), encoding="utf-8")
-    part.replace(kept)
 
 
 class _Times:
@@ -84,10 +104,10 @@ def main() -> int:
     """The run itself, in the copy."""
     times = _Times()
     options = ["-q", "-n", sys.argv[1], "--cov", "--cov-context=test", "--cov-report=", "-k", "not postgresql"]
-    options += ["-p", "no:cacheprovider", *(f"tests/{folder}" for folder in FOLDERS)]
+    options += ["-p", "no:cacheprovider", *sys.argv[2:]]
     code = pytest.main(options, plugins=[times])
     Path(SECONDS).write_text(json.dumps(times.seconds), encoding="utf-8")
-    return int(code)
+    return 0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else int(code)
 
 
 if __name__ == "__main__":

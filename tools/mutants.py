@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tools.mutant_map import FOLDERS, LAYERS, Coverage, measure
+from tools.mutant_map import LAYERS, Coverage
 from tools.mutant_worker import BROKEN, KILLED, SURVIVED, TIMEOUT
 from tools.mutations import Mutant, mutants
 
@@ -43,7 +43,9 @@ COPIED: Final = (
 )
 EXPLAINED: Final = ROOT / "tests" / "mutants.toml"
 KEPT: Final = ROOT / ".mutants"
-JUDGES: Final = ("tests/conftest.py", "tests/house.py", "tests/vectors", *(f"tests/{folder}" for folder in FOLDERS))
+SUPPORT: Final = ("src", "tests/conftest.py", "tests/house.py", "tests/vectors")
+FOLDERS: Final = ("access", "audit", "aws", "crypto", "engine", "ledger", "model", "vault")
+"""Of tests/: what judges the layers without servers and within a minute or two."""
 LOADED: Final = ("keyvault_lite.app", "keyvault_lite.serving", "keyvault_lite.cli.main")
 UNTESTED: Final = "untested"
 
@@ -97,14 +99,33 @@ def explained() -> dict[Key, str]:
 # Verdicts
 
 
-def _digest(*places: str) -> str:
+def _digest(*places: Path) -> str:
     """Of all Python in these folders and files."""
     digest = hashlib.sha256()
-    for file in sorted(
-        file for place in places for file in [ROOT / place, *(ROOT / place).rglob("*.py")] if file.is_file()
-    ):
+    for file in sorted(file for place in places for file in [place, *place.rglob("*.py")] if file.is_file()):
         digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _files_of_tests() -> dict[str, str]:
+    """Each with its digest; what is beside it in its folder is part of that."""
+    files = (file for folder in FOLDERS for file in sorted((ROOT / "tests" / folder).glob("test_*.py")))
+    return {str(file.relative_to(ROOT)): _digest(file, *_beside(file)) for file in files}
+
+
+def _beside(file: Path) -> list[Path]:
+    return [other for other in file.parent.glob("*.py") if not other.name.startswith("test_")]
+
+
+def _coverage(copy: Path, processes: int) -> Coverage:
+    """What is known of the tests as they are, measured where it is not known yet."""
+    kept, source = KEPT / "map.json", _digest(*(ROOT / place for place in SUPPORT))
+    known = Coverage.load(kept) if kept.exists() else None
+    if known is None or known.source != source:
+        known = Coverage(source, {}, {}, {})
+    known.add(copy, _environment(copy), processes, _files_of_tests())
+    known.save(kept)
+    return known
 
 
 @dataclass
@@ -219,18 +240,14 @@ def _share_out(workers: list[subprocess.Popen[str]], shared: _Shared, coverage: 
 def run(chosen: list[Target], processes: int, known: Mapping[Key, str]) -> Verdicts:
     """Judge those that are not judged yet, and not known to survive."""
     KEPT.mkdir(exist_ok=True)
-    verdicts = Verdicts(KEPT / "verdicts.jsonl", _digest(*JUDGES))
+    verdicts = Verdicts(KEPT / "verdicts.jsonl", _digest(*(ROOT / "tests" / folder for folder in FOLDERS)))
     new = [target for target in chosen if target.name not in verdicts.known and target.key not in known]
     print(f"{len(chosen)} mutants, {len(new)} of them to be judged.", flush=True)
     if not new:
         return verdicts
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies = [_copy(Path(folder, str(number))) for number in range(processes)]
-        kept = KEPT / f"map-{_digest('src', *JUDGES)}.json"
-        if not kept.exists():
-            print("Running the tests once, to learn which test runs which line …", flush=True)
-            measure(copies[0], _environment(copies[0]), processes, kept)
-        coverage = Coverage.load(kept)
+        coverage = _coverage(copies[0], processes)
         # Those that take long come last: a run that is ended has judged as many as it could.
         shared = _Shared(sorted(new, key=lambda target: coverage.cost(target.tests(coverage))))
         _share_out([_employ(copy) for copy in copies], shared, coverage, verdicts)

@@ -125,3 +125,8 @@ def test_only_so_many_are_remembered(
     for text in ("id_right", "more_right", "more_right", "id_right"):
         login(authenticator, directory, text)
     assert [token_id for token_id, _, _ in verifier.asked] == ["id", "more", "id"]
+
+
+def test_what_is_remembered_is_not_shown(authenticator: Authenticator, directory: Directory) -> None:
+    login(authenticator, directory, "id_right")
+    assert "_proven" not in repr(authenticator)

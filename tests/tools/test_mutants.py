@@ -118,11 +118,8 @@ def test_a_survivor_is_tried_again_when_tests_have_changed(tmp_path: Path) -> No
 
 
 def test_a_line_meets_the_tests_that_run_it_the_quickest_of_its_layer_first() -> None:
-    lines = {
-        3: frozenset({"tests/engine/a", "tests/access/slow", "tests/access/quick"}),
-        4: frozenset({"tests/model/b"}),
-    }
-    coverage = Coverage({"access/leases.py": lines}, {"tests/access/slow": 9.0, "tests/access/quick": 0.1})
+    lines = {3: {"tests/engine/a", "tests/access/slow", "tests/access/quick"}, 4: {"tests/model/b"}}
+    coverage = Coverage("", {}, {"access/leases.py": lines}, {"tests/access/slow": 9.0, "tests/access/quick": 0.1})
     assert coverage.tests("access/leases.py", range(3, 4)) == [
         "tests/access/quick",
         "tests/access/slow",
@@ -180,3 +177,26 @@ def test_the_worker_judges_and_puts_the_file_back(tmp_path: Path) -> None:
     assert [one["verdict"] for one in told] == [verdict for verdict, _ in changes.values()], ran.stderr
     assert [by in (None, one["by"]) for one, (_, by) in zip(told, changes.values(), strict=True)] == [True] * len(told)
     assert (tmp_path / "part.py").read_text() == genuine
+
+
+def test_only_files_that_changed_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = {1: {"tests/a.py::test_x", "tests/b.py::test_y", "tests/c.py::test_z"}}
+    old = Coverage("source", {"tests/a.py": "1", "tests/b.py": "1", "tests/c.py": "1"}, {"access/leases.py": lines}, {})
+    old.save(tmp_path / "map.json")
+    known = Coverage.load(tmp_path / "map.json")
+    assert known == old
+    run: list[list[str]] = []
+
+    def measured(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        run.append(command[4:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", measured)
+    monkeypatch.setattr(Coverage, "_read", lambda *_: None)
+    files = {"tests/a.py": "1", "tests/b.py": "2", "tests/d.py": "1"}
+    known.add(tmp_path, {}, 2, files)
+    assert run == [["tests/b.py", "tests/d.py"]]
+    assert known.lines == {"access/leases.py": {1: {"tests/a.py::test_x"}}}
+    assert known.files == files
+    known.add(tmp_path, {}, 2, files)
+    assert len(run) == 1
