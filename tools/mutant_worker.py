@@ -1,11 +1,12 @@
 """Runs tests on one mutant after the other, for tools/mutants.py: each in a fork that has every library loaded already.
 
-The modules to load are its arguments; their package is forgotten again, so that each fork imports its own, mutated.
+Its arguments are the modules that load them; these are forgotten again, so that each fork imports its own, mutated.
 It works in the copy of the checkout that is its working directory, and puts each file back. Jobs come as JSON lines on
 standard input, verdicts go as JSON lines to standard output.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -13,6 +14,7 @@ import resource
 import select
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from dataclasses import dataclass
@@ -47,11 +49,17 @@ class _FirstFailure:
 
 
 def _load_libraries(modules: list[str]) -> None:
+    """Load what the modules and pytest's plugins import, and forget everything of the copy itself."""
     for name in modules:
         importlib.import_module(name)
-    packages = {name.partition(".")[0] for name in modules}
-    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
-        del sys.modules[name]
+    with tempfile.TemporaryDirectory() as empty:
+        pytest.main([*OPTIONS, "--collect-only", "--rootdir", ".", empty])
+    here = str(Path.cwd())
+    own = [name for name, module in sys.modules.items() if (getattr(module, "__file__", None) or "").startswith(here)]
+    for name in own:
+        if name not in {__name__, "tools"}:
+            del sys.modules[name]
+    gc.freeze()  # collections in the forks need not look at all this
 
 
 def _child(tests: list[str], cpu: int, pipe: int) -> None:
