@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from keyvault_lite.access.aws_policy import Question, _like, read_policy
+from keyvault_lite.access.aws_policy import Judgement, Question, _like, read_policy
 from keyvault_lite.model.aws_errors import MalformedPolicy
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -77,6 +77,19 @@ def test_a_denial_wins_wherever_it_stands() -> None:
     assert judge(statement(), {**spared, "NotPrincipal": {"AWS": "arn:aws:iam::000000000000:user/you"}}) == "denied"
 
 
+def test_who_is_allowed_as_one_of_many_is_not_named() -> None:
+    everybody_but = {name: value for name, value in statement().items() if name != "Principal"}
+    assert judge({**everybody_but, "NotPrincipal": {"AWS": "arn:aws:iam::000000000000:user/you"}}) == "delegated"
+    assert judge({**everybody_but, "NotPrincipal": {"AWS": ME}}) == ""
+
+
+def test_what_one_statement_allows_no_other_takes_back() -> None:
+    mine, ours = statement(principal={"AWS": ME}), statement()
+    for statements in ([mine, ours], [ours, mine]):
+        told = read_policy(json.dumps({"Statement": statements})).judge(Question(ME, ROOT, "kms:Encrypt", KEY, {}))
+        assert told == Judgement(named=True, delegated=True)
+
+
 @pytest.mark.parametrize(
     ("condition", "met"),
     [
@@ -136,6 +149,7 @@ def test_what_is_not_understood_counts_against_the_caller(operator: str) -> None
         "{}",
         '{"Statement":[]}',
         '{"Statement":["x"]}',
+        '{"Statement":5}',
         *(
             json.dumps({"Statement": bad})
             for bad in (
@@ -147,6 +161,7 @@ def test_what_is_not_understood_counts_against_the_caller(operator: str) -> None
                 {"Effect": "Allow", "Principal": {"Other": "x"}, "Action": "*", "Resource": "*"},
                 {"Effect": "Allow", "Principal": "*", "Action": [], "Resource": "*"},
                 {"Effect": "Allow", "Principal": "*", "Action": 1, "Resource": "*"},
+                {"Effect": "Allow", "Principal": "*", "Action": ["*", 1], "Resource": "*"},
                 {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*", "Extra": 1},
                 {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*", "Condition": []},
                 {
@@ -174,7 +189,9 @@ def test_what_is_no_policy(text: str) -> None:
 
 
 @CALM
-@given(pattern=st.text("ab*?", max_size=8), text=st.text("ab", max_size=8))
+@given(pattern=st.text("ab*?", max_size=8), text=st.text("ab*?", max_size=8))
+@example(pattern="?*", text="a")
+@example(pattern="*?", text="*aa")
 def test_patterns(pattern: str, text: str) -> None:
     def simple(pattern: str, text: str) -> bool:
         if not pattern:
