@@ -8,6 +8,7 @@ standard input, verdicts go as JSON lines to standard output.
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import resource
@@ -52,7 +53,7 @@ def _load_libraries(modules: list[str]) -> None:
     """Load what the modules and pytest's plugins import, and forget everything of the copy itself."""
     for name in modules:
         importlib.import_module(name)
-    with tempfile.TemporaryDirectory() as empty:
+    with tempfile.TemporaryDirectory() as empty, contextlib.redirect_stdout(io.StringIO()):
         pytest.main([*OPTIONS, "--collect-only", "--rootdir", ".", empty])
     here = str(Path.cwd())
     own = [name for name, module in sys.modules.items() if (getattr(module, "__file__", None) or "").startswith(here)]

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,7 +48,7 @@ SUPPORT: Final = ("src", "tests/conftest.py", "tests/house.py", "tests/vectors")
 FOLDERS: Final = ("access", "audit", "aws", "crypto", "engine", "ledger", "model", "vault")
 """Of tests/: what judges the layers without servers and within a minute or two."""
 LOADED: Final = ("keyvault_lite.app", "keyvault_lite.serving", "keyvault_lite.cli.main")
-UNTESTED: Final = "untested"
+UNTESTED, OPEN = "untested", "open"
 
 Key = tuple[str, str, str, str]
 
@@ -207,12 +208,13 @@ def _employ(copy: Path) -> subprocess.Popen[str]:
 class _Shared(Iterator[Target]):
     """Targets that several workers take from."""
 
-    def __init__(self, those: list[Target]) -> None:
+    def __init__(self, those: list[Target], seconds: float) -> None:
         self._left, self._all, self._lock = those[::-1], len(those), threading.Lock()
+        self._ends = time.monotonic() + seconds
 
     def __next__(self) -> Target:
         with self._lock:
-            if not self._left:
+            if not self._left or time.monotonic() > self._ends:
                 raise StopIteration
             done = self._all - len(self._left)
             if done and done % 50 == 0:
@@ -237,8 +239,8 @@ def _share_out(workers: list[subprocess.Popen[str]], shared: _Shared, coverage: 
                 worker.wait()
 
 
-def run(chosen: list[Target], processes: int, known: Mapping[Key, str]) -> Verdicts:
-    """Judge those that are not judged yet, and not known to survive."""
+def run(chosen: list[Target], processes: int, seconds: float, known: Mapping[Key, str]) -> Verdicts:
+    """Judge those that are not judged yet, and not known to survive, as many as there is time for."""
     KEPT.mkdir(exist_ok=True)
     verdicts = Verdicts(KEPT / "verdicts.jsonl", _digest(*(ROOT / "tests" / folder for folder in FOLDERS)))
     new = [target for target in chosen if target.name not in verdicts.known and target.key not in known]
@@ -249,7 +251,7 @@ def run(chosen: list[Target], processes: int, known: Mapping[Key, str]) -> Verdi
         copies = [_copy(Path(folder, str(number))) for number in range(processes)]
         coverage = _coverage(copies[0], processes)
         # Those that take long come last: a run that is ended has judged as many as it could.
-        shared = _Shared(sorted(new, key=lambda target: coverage.cost(target.tests(coverage))))
+        shared = _Shared(sorted(new, key=lambda target: coverage.cost(target.tests(coverage))), seconds)
         _share_out([_employ(copy) for copy in copies], shared, coverage, verdicts)
     return verdicts
 
@@ -260,13 +262,13 @@ def summary(chosen: list[Target], verdicts: Mapping[str, str], reasons: Mapping[
     there = {target.key for target in targets({key[0] for key in reasons})}
     wrong = [f"no such mutant any more: {' · '.join(key)}" for key in sorted(reasons.keys() - there)]
     for target in chosen:
-        verdict = verdicts.get(target.name, BROKEN)
+        verdict = verdicts.get(target.name, OPEN)
         if target.key in reasons and verdict not in {KILLED, TIMEOUT}:
             verdict = "explained"
-        elif verdict not in {KILLED, TIMEOUT}:
+        elif verdict not in {KILLED, TIMEOUT, OPEN}:
             wrong.append(f"{verdict}, without a reason in {EXPLAINED.name}: {target}")
         counts.setdefault(target.file, Counter())[verdict] += 1
-    columns = (KILLED, TIMEOUT, "explained", SURVIVED, UNTESTED, BROKEN)
+    columns = (KILLED, TIMEOUT, "explained", SURVIVED, UNTESTED, BROKEN, OPEN)
     rows = [f"| module | mutants | {' | '.join(columns)} |", "| --- |" + " ---: |" * (len(columns) + 1)]
     for name, count in (*counts.items(), ("all", sum(counts.values(), Counter()))):
         rows.append(f"| {name} | {count.total()} | {' | '.join(str(count[column]) for column in columns)} |")
@@ -281,6 +283,9 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=300, help="so many, drawn by chance (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample: the same, the same mutants")
     parser.add_argument("--recheck", action="store_true", help="judge those too that are known to survive")
+    parser.add_argument(
+        "--minutes", type=float, default=30, help="then end; the next run goes on (default: %(default)s)"
+    )
     parser.add_argument("--processes", type=int, default=2)
     said = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`: no copy and no worker is left
@@ -290,7 +295,7 @@ def main() -> int:
     if not said.all and said.sample < len(chosen):
         chosen = random.Random(said.seed).sample(chosen, said.sample)  # noqa: S311
     reasons = explained()
-    verdicts = run(chosen, said.processes, {} if said.recheck else reasons)
+    verdicts = run(chosen, said.processes, said.minutes * 60, {} if said.recheck else reasons)
     told, code = summary(chosen, verdicts.known, reasons)
     print("\n".join(told))
     return code

@@ -205,3 +205,7 @@ class TestGrants:
 )
 def test_a_policy_that_its_author_could_not_change_again(text: str, *, out: bool) -> None:
     assert locks_out(text, caller(Role.ADMIN), HERE, ARN) is out
+
+
+def test_a_use_does_not_show_its_context() -> None:
+    assert "Purpose" not in repr(ENCRYPT)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from keyvault_lite.audit.entry import encode_entry
+from keyvault_lite.audit.merkle import InvalidProof
 from keyvault_lite.audit.receipt import Receipt, format_receipt, leaf_hash, parse_receipt, verify_receipt
 from keyvault_lite.model.errors import IntegrityViolation
 from tests.vectors.make_receipts import VKEY, Log, verify
@@ -64,6 +65,12 @@ def test_the_entry_in_a_receipt_is_the_leaf(log: Log) -> None:
     receipt = parse_receipt(log.receipt(13, 23, extra=True))
     assert receipt.extra == encode_entry(log.entries[12])
     assert leaf_hash(receipt.extra) == log.leaves[12]
+
+
+@pytest.mark.parametrize("proof", [(b"a" * 32,) * 64, (b"a" * 31,), (b"a" * 33,)])
+def test_what_is_no_proof_is_not_read(proof: tuple[bytes, ...]) -> None:
+    with pytest.raises(InvalidProof):
+        parse_receipt(format_receipt(7, proof, "note\n"))
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,13 @@ def test_a_survivor_without_a_reason_fails() -> None:
         told, code = summary([target], {target.name: verdict}, {})
         assert code == 1
         assert str(target) in told[-1]
-    assert summary([target], {}, {})[1] == 1, "never judged"
+
+
+def test_what_was_not_judged_is_said_to_be_open() -> None:
+    told, code = summary([some()], {}, {})
+    assert code == 0
+    assert told[0].endswith("| open |")
+    assert told[-1] == "| all | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 1 |"
 
 
 def test_a_reason_is_for_one_mutant_that_is_there() -> None:
