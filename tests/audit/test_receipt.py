@@ -73,6 +73,11 @@ def test_what_is_no_proof_is_not_read(proof: tuple[bytes, ...]) -> None:
         parse_receipt(format_receipt(7, proof, "note\n"))
 
 
+def test_a_receipt_has_a_checkpoint() -> None:
+    with pytest.raises(InvalidProof, match="no checkpoint"):
+        parse_receipt("c2sp.org/tlog-proof@v1\nindex 7\n")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -83,6 +88,7 @@ def test_what_is_no_proof_is_not_read(proof: tuple[bytes, ...]) -> None:
         lambda text: text.replace("\n", "\r\n"),
         lambda text: text.replace("index 7", "Index 7"),
         lambda text: text.replace("index 7\n", ""),
+        lambda text: text.replace("index 7\n", "7\n"),
         lambda text: text.replace("index 7\n", "index 7\nindex 7\n"),
         lambda text: text.replace("index 7\n", "index 07\n"),
         lambda text: text.replace("index 7\n", "index 7 \n"),
