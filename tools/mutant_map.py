@@ -74,9 +74,14 @@ class Coverage:
                     by_line.setdefault(line, set()).update({one.split("|")[0] for one in contexts} - {""})
 
     def tests(self, file: str, lines: range | None) -> list[str]:
-        """Who runs these lines of a file, None for any of it; the likeliest first: those of its layer, the quickest."""
+        """Who runs these lines of a file, None for any of it; the likeliest first: those of its layer, the quickest.
+
+        What has run without any test has run at import, called from there: then it is everybody's.
+        """
         by_line = self.lines.get(file, {})
         found = set[str]().union(*(by_line.get(line, ()) for line in lines or by_line))
+        if not found and lines is not None and any(line in by_line for line in lines):
+            return self.tests(file, None)
         own = f"tests/{file.split('/', maxsplit=1)[0]}/"
         return sorted(found, key=lambda test: (not test.startswith(own), self.seconds.get(test, 0.0), test))
 

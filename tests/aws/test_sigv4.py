@@ -1,6 +1,7 @@
 """Signature Version 4: what botocore signs is accepted, and nothing else; the time, the scope, what must be signed."""
 
 import hashlib
+import hmac
 import os
 from typing import Any
 from urllib.parse import quote
@@ -243,5 +244,16 @@ class TestAccessKeys:
             assert not keys.holds(credential, SERVICE, sealed)
         assert len(keys._derived) == REMEMBERED
 
-    def test_nobody_costs_the_same_work(self) -> None:
-        KEYS.refuse(read(signed()))
+    def test_nobody_costs_the_same_work_each_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        keys, credential, done = AccessKeys(os.urandom(32), os.urandom(16), os.urandom), read(signed()), list[bytes]()
+        digest = hmac.digest
+
+        def noted(key: bytes, message: bytes, name: str) -> bytes:
+            done.append(message)
+            return digest(key, message, name)
+
+        monkeypatch.setattr(hmac, "digest", noted)
+        for _ in range(2):  # nothing is remembered of nobody: the second time would be quicker
+            keys.refuse(credential)
+        steps = [credential.date, credential.region, credential.service, "aws4_request"]
+        assert done == [*map(str.encode, steps), credential.string_to_sign] * 2

@@ -96,6 +96,14 @@ class TestSharedSecrets:
                 with pytest.raises(InvalidRequest):
                     ring.derive_secret(spec, made, raw)
 
+    def test_only_keys_of_a_curve(self, ring: Keyring) -> None:
+        spec = KeySpec(KeyType.EC, 256, Purpose.AGREE)
+        made = version(ring, spec)
+        other = ed25519.Ed25519PrivateKey.generate().public_key()
+        for raw in (b"", b"no key", other.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)):
+            with pytest.raises(InvalidRequest, match="curve"):
+                ring.derive_secret(spec, made, raw)
+
     def test_an_agreement_is_of_a_curve(self) -> None:
         with pytest.raises(TypeError):
             Agreement(KeySpec(KeyType.EC, 256, Purpose.AGREE), der(ed25519.Ed25519PrivateKey.generate()))

@@ -1,5 +1,6 @@
 """What protects the process is said as it is: nothing is claimed that the system did not grant."""
 
+import ctypes
 import os
 import resource
 import sys
@@ -82,6 +83,16 @@ def test_the_master_key_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) 
     forget_environment_key()
     assert NAME not in os.environ
     forget_environment_key()
+
+
+def test_the_bytes_of_the_master_key_are_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NAME, "secret")
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_void_p
+    place = libc.getenv(NAME.encode())
+    assert ctypes.string_at(place) == b"secret"
+    forget_environment_key()
+    assert ctypes.string_at(place) == b"------", "what /proc shows of a process is these bytes"
 
 
 def test_a_master_key_that_the_system_has_forgotten_already(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_a_survivor_is_tried_again_when_tests_have_changed(tmp_path: Path) -> No
 
 
 def test_a_line_meets_the_tests_that_run_it_the_quickest_of_its_layer_first() -> None:
-    lines = {3: {"tests/engine/a", "tests/access/slow", "tests/access/quick"}, 4: {"tests/model/b"}}
+    lines = {3: {"tests/engine/a", "tests/access/slow", "tests/access/quick"}, 4: {"tests/model/b"}, 5: set[str]()}
     coverage = Coverage("", {}, {"access/leases.py": lines}, {"tests/access/slow": 9.0, "tests/access/quick": 0.1})
     assert coverage.tests("access/leases.py", range(3, 4)) == [
         "tests/access/quick",
@@ -132,6 +132,7 @@ def test_a_line_meets_the_tests_that_run_it_the_quickest_of_its_layer_first() ->
         "tests/engine/a",
     ]
     assert len(coverage.tests("access/leases.py", None)) == 4, "run at import: every test of the module"
+    assert len(coverage.tests("access/leases.py", range(5, 6))) == 4, "called at import"
     assert coverage.tests("access/leases.py", range(1, 2)) == []
     assert coverage.stages([]) == []
 
