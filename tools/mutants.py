@@ -48,7 +48,7 @@ SUPPORT: Final = ("src", "tests/conftest.py", "tests/house.py", "tests/vectors")
 FOLDERS: Final = ("access", "audit", "aws", "crypto", "engine", "ledger", "model", "vault")
 """Of tests/: what judges the layers without servers and within a minute or two."""
 LOADED: Final = ("keyvault_lite.app", "keyvault_lite.serving", "keyvault_lite.cli.main")
-UNTESTED, OPEN = "untested", "open"
+UNREACHED, OPEN = "unreached", "open"
 
 Key = tuple[str, str, str, str]
 
@@ -136,14 +136,18 @@ class Verdicts:
     file: Path
     tests: str
     known: dict[str, str] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
+    """Survivors from before tests have changed."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         for line in self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else ():
             told = json.loads(line)
             lasting = told["verdict"] in {KILLED, TIMEOUT}
-            if lasting or (told["verdict"] in {SURVIVED, UNTESTED} and told["tests"] == self.tests):
+            if lasting or (told["verdict"] in {SURVIVED, UNREACHED} and told["tests"] == self.tests):
                 self.known[told["name"]] = told["verdict"]
+            elif told["verdict"] == SURVIVED:
+                self.again.add(told["name"])
 
     def add(self, target: Target, verdict: str, by: str) -> None:
         """Keep a verdict, and the test that gave it."""
@@ -180,9 +184,9 @@ def _judge(worker: subprocess.Popen[str], waiting: Iterator[Target], coverage: C
     """One worker's share: what it takes from those that wait."""
     for target in waiting:
         stages = coverage.stages(target.tests(coverage))
-        verdict, by = _ask(worker, target, stages) if stages else (UNTESTED, "")
+        verdict, by = _ask(worker, target, stages) if stages else (UNREACHED, "")
         verdicts.add(target, verdict, by)
-        if verdict not in {KILLED, TIMEOUT}:
+        if verdict in {SURVIVED, BROKEN}:
             print(f"{verdict}: {target}", by, flush=True)
 
 
@@ -250,8 +254,10 @@ def run(chosen: list[Target], processes: int, seconds: float, known: Mapping[Key
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies = [_copy(Path(folder, str(number))) for number in range(processes)]
         coverage = _coverage(copies[0], processes)
-        # Those that take long come last: a run that is ended has judged as many as it could.
-        shared = _Shared(sorted(new, key=lambda target: coverage.cost(target.tests(coverage))), seconds)
+        # Former survivors first, what takes long last: a run that is ended has told what it could.
+        cost = {target.name: coverage.cost(target.tests(coverage)) for target in new}
+        new.sort(key=lambda target: (target.name not in verdicts.again, cost[target.name]))
+        shared = _Shared(new, seconds)
         _share_out([_employ(copy) for copy in copies], shared, coverage, verdicts)
     return verdicts
 
@@ -265,10 +271,10 @@ def summary(chosen: list[Target], verdicts: Mapping[str, str], reasons: Mapping[
         verdict = verdicts.get(target.name, OPEN)
         if target.key in reasons and verdict not in {KILLED, TIMEOUT}:
             verdict = "explained"
-        elif verdict not in {KILLED, TIMEOUT, OPEN}:
+        elif verdict in {SURVIVED, BROKEN}:
             wrong.append(f"{verdict}, without a reason in {EXPLAINED.name}: {target}")
         counts.setdefault(target.file, Counter())[verdict] += 1
-    columns = (KILLED, TIMEOUT, "explained", SURVIVED, UNTESTED, BROKEN, OPEN)
+    columns = (KILLED, TIMEOUT, "explained", SURVIVED, UNREACHED, BROKEN, OPEN)
     rows = [f"| module | mutants | {' | '.join(columns)} |", "| --- |" + " ---: |" * (len(columns) + 1)]
     for name, count in (*counts.items(), ("all", sum(counts.values(), Counter()))):
         rows.append(f"| {name} | {count.total()} | {' | '.join(str(count[column]) for column in columns)} |")

@@ -93,7 +93,8 @@ def some(change: str = "x") -> Target:
 def test_a_survivor_without_a_reason_fails() -> None:
     target = some()
     assert summary([target], {target.name: "killed"}, {})[1] == 0
-    for verdict in ("survived", "untested", "broken"):
+    assert summary([target], {target.name: "unreached"}, {})[1] == 0, "of no test here; coverage is another target"
+    for verdict in ("survived", "broken"):
         told, code = summary([target], {target.name: verdict}, {})
         assert code == 1
         assert str(target) in told[-1]
@@ -120,7 +121,9 @@ def test_a_survivor_is_tried_again_when_tests_have_changed(tmp_path: Path) -> No
         first.add(some(verdict), verdict, "")
     same = Verdicts(first.file, first.tests)
     assert set(same.known.values()) == {"killed", "survived"}
-    assert set(Verdicts(first.file, "others").known.values()) == {"killed"}
+    others = Verdicts(first.file, "others")
+    assert set(others.known.values()) == {"killed"}
+    assert others.again == {some("survived").name}
 
 
 def test_a_line_meets_the_tests_that_run_it_the_quickest_of_its_layer_first() -> None:
