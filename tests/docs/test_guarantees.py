@@ -1,4 +1,4 @@
-"""Each guarantee says whom it holds against, what it needs, and where it ends; and the tests that it names are there."""
+"""Each guarantee says whom it holds against, what it needs and where it ends; the tests that it names are there."""
 
 import re
 from pathlib import Path
