@@ -12,7 +12,6 @@ import io
 import json
 import os
 import resource
-import select
 import signal
 import sys
 import tempfile
@@ -33,6 +32,8 @@ LOADED: Final = (
 )
 REWRITE: Final = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
 OPTIONS: Final = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "-W", REWRITE)
+POLL: Final = 0.01
+"""Seconds."""
 OUTPUT: Final = "output.txt"
 KILLED, SURVIVED, TIMEOUT, BROKEN = "killed", "survived", "timeout", "broken"
 NO_TESTS: Final = (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.INTERNAL_ERROR)
@@ -92,21 +93,23 @@ def _run(tests: list[str], seconds: float) -> tuple[str, str]:
     os.close(writing)
     told = b""
     ends = time.monotonic() + 120 + 4 * seconds  # by the clock: for who waits without working; a busy machine is slow
-    handle = os.pidfd_open(child)
-    late = True
+    ended, status = 0, 0
     try:
-        late = not select.select([handle], [], [], max(0.0, ends - time.monotonic()))[0]
+        while not ended and time.monotonic() < ends:
+            time.sleep(POLL)
+            ended, status = os.waitpid(child, os.WNOHANG)
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child, signal.SIGKILL)  # a server that a test has left behind, too
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    os.close(handle)
+            os.killpg(child, signal.SIGKILL)  # and whatever a test has left behind
+    if not ended:
+        _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
     os.set_blocking(reading, False)
     with contextlib.suppress(BlockingIOError):
         told = os.read(reading, 4096)
     os.close(reading)
     by = told.decode(errors="replace").partition("\n")[0]
-    if late or code in {-signal.SIGXCPU, -signal.SIGKILL}:
+    if not ended or code in {-signal.SIGXCPU, -signal.SIGKILL}:
         return TIMEOUT, by
     if code in NO_TESTS:
         return BROKEN, Path(OUTPUT).read_text(encoding="utf-8", errors="replace")[-2000:]
