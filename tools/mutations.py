@@ -124,7 +124,7 @@ def _inside(where: str, node: ast.stmt) -> str:
 def _is_declaration(node: ast.stmt) -> bool:
     """What no run judges: imports, documentation, types, and what only the type checker reads."""
     match node:
-        case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()) | ast.TypeAlias():
+        case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()):
             return True
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             return True

@@ -133,6 +133,10 @@ class TestPolicies:
         assert not refused(facet, use=Use("Encrypt", {}))
         assert refused(facet)
 
+    def test_a_context_is_used_and_not_shown(self) -> None:
+        assert not refused({"policy": policy(StringEquals={"kms:EncryptionContext:Purpose": "test"})})
+        assert "Purpose" not in repr(ENCRYPT)
+
 
 class TestGrants:
     def test_a_grant_allows_what_the_policy_leaves_open(self) -> None:
@@ -205,7 +209,3 @@ class TestGrants:
 )
 def test_a_policy_that_its_author_could_not_change_again(text: str, *, out: bool) -> None:
     assert locks_out(text, caller(Role.ADMIN), HERE, ARN) is out
-
-
-def test_a_use_does_not_show_its_context() -> None:
-    assert "Purpose" not in repr(ENCRYPT)

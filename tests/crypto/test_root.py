@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from keyvault_lite.crypto import root
 from keyvault_lite.crypto.root import DOCUMENTATION_SAMPLE, InvalidMasterKey, MasterKey, WrongMasterKey, read_master_key
 from keyvault_lite.model.encoding import encode_base64
 
@@ -113,6 +114,7 @@ class TestRead:
         self, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(logging.getLogger("keyvault_lite"), "propagate", True)
+        monkeypatch.setattr(root, "_warned", set())  # a descriptor of this number may have been warned of
         file.write_text(GOOD)
         read_master_key(text=None, path=str(file))
         file.chmod(0o644)
