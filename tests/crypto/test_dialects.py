@@ -6,6 +6,7 @@ import os
 import sys
 from base64 import b64decode
 from pathlib import Path
+from typing import Final
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from keyvault_lite.crypto import blob, extra
 from keyvault_lite.crypto.agreement import Agreement
+from keyvault_lite.crypto.importing import imported
 from keyvault_lite.crypto.keyring import IMPORTED, Keyring
 from keyvault_lite.model.aws_errors import UnsupportedOperation
 from keyvault_lite.model.errors import IntegrityViolation, InvalidCiphertext, InvalidRequest
@@ -249,3 +251,22 @@ class TestExtra:
             with pytest.raises(UnsupportedOperation, match=r"keyvault-lite\[aws-full\]"):
                 call()
         ring.generate(KeySpec(KeyType.ML_KEM, 768, Purpose.ENCAPSULATE))
+
+
+class TestImportedPairs:
+    PAIRS: Final = {
+        KeySpec(KeyType.RSA, 2048, Purpose.SIGN): rsa.generate_private_key(65537, 2048),
+        KeySpec(KeyType.EC, 256, Purpose.SIGN): ec.generate_private_key(ec.SECP256R1()),
+        KeySpec(KeyType.EC, 384, Purpose.SIGN): ec.generate_private_key(ec.SECP384R1()),
+        KeySpec(KeyType.SECP256K1, 256, Purpose.SIGN): ec.generate_private_key(ec.SECP256K1()),
+        KeySpec(KeyType.ED25519, None, Purpose.SIGN): ed25519.Ed25519PrivateKey.generate(),
+    }
+
+    @pytest.mark.parametrize("spec", PAIRS)
+    def test_a_pair_is_taken_for_its_kind_alone(self, spec: KeySpec) -> None:
+        for other, pair in self.PAIRS.items():
+            if other == spec:
+                assert imported(spec, der(pair)).public_key is not None
+            else:
+                with pytest.raises(InvalidRequest, match="another kind"):
+                    imported(spec, der(pair))
