@@ -255,18 +255,18 @@ class TestExtra:
 
 class TestImportedPairs:
     PAIRS: Final = {
-        KeySpec(KeyType.RSA, 2048, Purpose.SIGN): rsa.generate_private_key(65537, 2048),
-        KeySpec(KeyType.EC, 256, Purpose.SIGN): ec.generate_private_key(ec.SECP256R1()),
-        KeySpec(KeyType.EC, 384, Purpose.SIGN): ec.generate_private_key(ec.SECP384R1()),
-        KeySpec(KeyType.SECP256K1, 256, Purpose.SIGN): ec.generate_private_key(ec.SECP256K1()),
-        KeySpec(KeyType.ED25519, None, Purpose.SIGN): ed25519.Ed25519PrivateKey.generate(),
+        KeySpec(KeyType.RSA, 2048, Purpose.SIGN): der(rsa.generate_private_key(65537, 2048)),
+        KeySpec(KeyType.EC, 256, Purpose.SIGN): der(ec.generate_private_key(ec.SECP256R1())),
+        KeySpec(KeyType.EC, 384, Purpose.SIGN): der(ec.generate_private_key(ec.SECP384R1())),
+        KeySpec(KeyType.SECP256K1, None, Purpose.SIGN): der(ec.generate_private_key(ec.SECP256K1())),
+        KeySpec(KeyType.ED25519, None, Purpose.SIGN): der(ed25519.Ed25519PrivateKey.generate()),
     }
 
     @pytest.mark.parametrize("spec", PAIRS)
     def test_a_pair_is_taken_for_its_kind_alone(self, spec: KeySpec) -> None:
-        for other, pair in self.PAIRS.items():
+        for other, raw in self.PAIRS.items():
             if other == spec:
-                assert imported(spec, der(pair)).public_key is not None
+                assert imported(spec, raw).public_key is not None
             else:
                 with pytest.raises(InvalidRequest, match="another kind"):
-                    imported(spec, der(pair))
+                    imported(spec, raw)

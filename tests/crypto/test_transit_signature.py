@@ -5,6 +5,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from keyvault_lite.crypto.transit_signature import sign, verify
+from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.transit import Scheme
 
 SALT_OF_DIGEST = 32
@@ -30,3 +31,13 @@ def test_a_scheme_that_leaves_the_salt_open_takes_any(key: rsa.RSAPrivateKey, sa
 
 def test_it_makes_the_longest(key: rsa.RSAPrivateKey) -> None:
     key.public_key().verify(sign(key, b"message", Scheme()), b"message", pss(LONGEST), hashes.SHA256())
+
+
+def test_a_salt_has_room_or_is_refused(key: rsa.RSAPrivateKey) -> None:
+    longest, longer = Scheme(salt=LONGEST), Scheme(salt=LONGEST + 1)
+    signature = sign(key, b"message", longest)
+    assert verify(key.public_key(), b"message", signature, longest)
+    with pytest.raises(InvalidRequest, match="longer"):
+        sign(key, b"message", longer)
+    with pytest.raises(InvalidRequest, match="longer"):
+        verify(key.public_key(), b"message", signature, longer)
