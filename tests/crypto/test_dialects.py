@@ -18,7 +18,9 @@ from keyvault_lite.crypto import blob, extra
 from keyvault_lite.crypto.agreement import Agreement
 from keyvault_lite.crypto.importing import imported
 from keyvault_lite.crypto.keyring import IMPORTED, Keyring
+from keyvault_lite.crypto.transit import binding
 from keyvault_lite.model.aws_errors import UnsupportedOperation
+from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import IntegrityViolation, InvalidCiphertext, InvalidRequest
 from keyvault_lite.model.keys import DialectAlgorithm, KeySpec, KeyType, KeyVersion, Purpose
 from keyvault_lite.model.names import KeyId
@@ -50,6 +52,7 @@ class TestBlob:
         assert blob.split(joined) == (encrypted_dek, ciphertext)
         assert blob.header(joined).id.hex() == ID.replace("-", "")
         assert len(joined) == len(b"message") + 247
+        assert joined == b"\x01" + len(encrypted_dek).to_bytes(2, "big") + encrypted_dek + ciphertext
 
     @pytest.mark.parametrize("raw", [b"", b"\x01\x00", b"\x02\x00\x01ab", b"\x01\x00\x01a", b"\x01\xff\xffab"])
     def test_what_cannot_be_one(self, raw: bytes) -> None:
@@ -59,6 +62,12 @@ class TestBlob:
     def test_a_header_must_be_that_of_a_container(self) -> None:
         with pytest.raises(InvalidCiphertext):
             blob.header(b"\x01\x00\x01" + b"x" * 300)
+
+
+def test_what_a_message_of_the_vault_dialect_is_bound_to() -> None:
+    assert binding(None, None) == binding(b"", b"") == binding(None, b"")
+    assert binding(b"c", b"") == binding(b"c", None) == hashlib.sha256(pae("transit", b"c", None)).digest()
+    assert binding(b"", b"a") == binding(None, b"a") == hashlib.sha256(pae("transit", None, b"a")).digest()
 
 
 class TestBareOaep:
