@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyvault_lite.crypto.sigv4 import REMEMBERED, AccessKeys, new_access_key
+from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext
 from keyvault_lite.model.identity import AwsCredential, SignatureFault
 from keyvault_lite.model.names import ServiceId, TokenId
@@ -221,6 +222,15 @@ class TestAccessKeys:
         made = {new_access_key() for _ in range(50)}
         assert len(made) == 50
         assert all(len(key_id) == 20 and key_id.startswith("AKIA") and len(secret) == 40 for key_id, secret in made)
+
+    def test_every_letter_is_as_likely(self) -> None:
+        key_id, secret = new_access_key(lambda count: bytes(range(250 - count, 250)))
+        assert key_id == "AKIAKLMNOPQRSTUVWXYZ"
+        assert secret == "stuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+
+    def test_the_place_of_a_sealed_secret_is_in_its_header(self) -> None:
+        place = hashlib.sha256(pae("access-key", KEY_ID)).digest()[:16]
+        assert SEALED[:26] == b"KVL\x01\x01\x00" + place + bytes(4)
 
     def test_a_sealed_secret_is_bound_to_its_place(self) -> None:
         credential = read(signed())
