@@ -230,7 +230,7 @@ class TestAccessKeys:
 
     def test_the_place_of_a_sealed_secret_is_in_its_header(self) -> None:
         place = hashlib.sha256(pae("access-key", KEY_ID)).digest()[:16]
-        assert SEALED[:26] == b"KVL\x01\x01\x00" + place + bytes(4)
+        assert KEYS.seal(KEY_ID, SERVICE, SECRET)[:26] == b"KVL\x01\x01\x00" + place + bytes(4)
 
     def test_a_sealed_secret_is_bound_to_its_place(self) -> None:
         credential = read(signed())
