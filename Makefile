@@ -3,7 +3,7 @@ SHELL = /bin/sh
 PY = .venv/bin/python
 ARGS =
 
-.PHONY: help setup setup-dev run demo test slow tamper crash coverage check lint lint-rules lint-format lint-types lint-imports \
+.PHONY: help setup setup-dev run demo test slow tamper crash coverage mutants check lint lint-rules lint-format lint-types lint-imports \
     format bench bench-growth docs-pictures clean
 
 help: ## list the targets
@@ -38,6 +38,9 @@ coverage: setup-dev ## the suite, with every branch of the judging layers requir
 	@$(PY) -m coverage report --fail-under=100 \
 	    --include='*/keyvault_lite/model/*,*/keyvault_lite/access/*,*/keyvault_lite/audit/*,*/keyvault_lite/crypto/*,*/keyvault_lite/engine/*'
 
+mutants: setup-dev ## mutation testing: each small wrong change must make a test fail (ARGS=--all: all, not a sample)
+	@$(PY) -m tools.mutants $(ARGS)
+
 check: lint ## everything a change must pass
 	@$(PY) -m pytest -n 2 $(ARGS)
 
@@ -71,6 +74,6 @@ docs-pictures: ## redraw docs/*.png from docs/pictures/*.dot (needs Graphviz)
 	    dot -Tpng -Gdpi=144 "$$source" -o "docs/$$(basename "$$source" .dot).png" || exit 1; done
 
 clean: ## remove what can be made again (.kvl stays: it holds keys)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis build dist htmlcov
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis .mutants build dist htmlcov
 	rm -f .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,14 +1,22 @@
 """Who is calling: every failure is the same refusal at the same cost, and only a genuine caller becomes a Principal."""
 
+import hmac
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from keyvault_lite.access.authenticate import Authenticator, Refused
+from keyvault_lite.access.authenticate import REFUSAL, SKEW, Authenticator, Refused
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.model.aws_errors import SignatureMismatch
+from keyvault_lite.model.aws_errors import (
+    IncompleteSignature,
+    MissingSignature,
+    SignatureExpired,
+    SignatureMismatch,
+    UnknownAccessKey,
+)
+from keyvault_lite.model.errors import Unauthenticated
 from keyvault_lite.model.identity import (
     AwsCredential,
     BearerCredential,
@@ -16,6 +24,7 @@ from keyvault_lite.model.identity import (
     Role,
     Service,
     Setting,
+    SignatureFault,
     SystemCredential,
     Token,
     TokenKind,
@@ -148,3 +157,103 @@ def test_the_secret_of_another_services_access_key_signs_nothing(folk: Folk) -> 
             folk.authenticator.authenticate(credential, folk, NOW)
         assert type(refused.value.cause) is SignatureMismatch
         assert refused.value.service_id is None
+
+
+class Signer:
+    """An access key of the one service, and requests signed with it."""
+
+    ID = TokenId("AKIA" + "A" * 16)
+    GENUINE = AwsCredential(ID, "20260102", "eu-central-1", "kms", b"to sign", "", NOW)
+
+    def __init__(self, folk: Folk) -> None:
+        self.folk = folk
+        self.refusals: list[AwsCredential] = []
+        sealed = folk.verifier.ring.access_keys.seal(self.ID, folk.service.id, "secret")
+        folk.token_id = self.ID
+        folk.stored = Token(self.ID, folk.service.id, TokenKind.AWS, sealed, created_at=0)
+        key = b"AWS4secret"
+        for step in (self.GENUINE.date, self.GENUINE.region, self.GENUINE.service, "aws4_request"):
+            key = hmac.digest(key, step.encode(), "sha256")
+        self.signed = replace(self.GENUINE, signature=hmac.digest(key, b"to sign", "sha256").hex())
+
+    def holds(self, credential: AwsCredential, service_id: ServiceId, sealed: bytes) -> bool:
+        return self.folk.verifier.ring.access_keys.holds(credential, service_id, sealed)
+
+    def refuse(self, credential: AwsCredential) -> None:
+        self.refusals.append(credential)
+
+    def present(self, now: int = NOW, **change: Any) -> Principal:  # noqa: ANN401
+        authenticator = Authenticator(self.folk.verifier, parse_token, self)
+        return authenticator.authenticate(replace(self.signed, **change), self.folk, now)
+
+    def cause(self, now: int = NOW, **change: Any) -> tuple[type[Unauthenticated], ServiceId | None]:  # noqa: ANN401
+        """Why it is refused, and whom the log says it was."""
+        with pytest.raises(Refused) as refused:
+            self.present(now, **change)
+        assert refused.value.detail == REFUSAL
+        assert refused.value.cause is not None
+        return type(refused.value.cause), refused.value.service_id
+
+
+class TestSignedRequests:
+    @pytest.fixture
+    def signer(self, folk: Folk) -> Signer:
+        return Signer(folk)
+
+    def test_a_genuine_signature_is_its_service(self, signer: Signer) -> None:
+        found = signer.present()
+        assert found == Principal(signer.folk.service.id, "worker", Role.SERVICE, (grant("*"),))
+        assert signer.refusals == []
+
+    @pytest.mark.parametrize(
+        ("fault", "cause"),
+        [
+            (SignatureFault.MISSING, MissingSignature),
+            (SignatureFault.INCOMPLETE, IncompleteSignature),
+            (SignatureFault.OTHER_SERVICE, SignatureMismatch),
+            (SignatureFault.SESSION, UnknownAccessKey),
+        ],
+    )
+    def test_what_cannot_be_judged(self, signer: Signer, fault: SignatureFault, cause: type[Unauthenticated]) -> None:
+        assert signer.cause(fault=fault) == (cause, None)
+
+    @pytest.mark.parametrize("change", [{"id": TokenId("other")}, {"kind": TokenKind.NATIVE}, {"ended_at": 1}])
+    def test_what_is_no_access_key_costs_what_a_wrong_signature_costs(
+        self, signer: Signer, change: dict[str, Any]
+    ) -> None:
+        signer.folk.stored = replace(signer.folk.stored, **change)
+        signer.folk.token_id = signer.folk.stored.id
+        assert signer.cause() == (UnknownAccessKey, None)
+        assert signer.refusals == [signer.signed]
+
+    def test_a_signature_of_something_else(self, signer: Signer) -> None:
+        assert signer.cause(string_to_sign=b"another") == (SignatureMismatch, None)
+
+    def test_an_access_key_whose_service_is_not_there(self, signer: Signer) -> None:
+        signer.folk.service = replace(signer.folk.service, id=ServiceId(new_id()))
+        assert signer.cause() == (SignatureMismatch, None)
+
+    @pytest.mark.parametrize(
+        ("token", "service"), [({"expires_at": NOW}, {}), ({}, {"active": False}), ({}, {"expires_at": NOW})]
+    )
+    def test_who_may_not_act_is_known_to_the_log(
+        self, signer: Signer, token: dict[str, Any], service: dict[str, Any]
+    ) -> None:
+        signer.folk.stored = replace(signer.folk.stored, **token)
+        signer.folk.service = replace(signer.folk.service, **service)
+        assert signer.cause() == (UnknownAccessKey, signer.folk.service.id)
+
+    @pytest.mark.parametrize(
+        ("lifetime", "first", "last"),
+        [(None, NOW - SKEW, NOW + SKEW), (1, NOW - SKEW, NOW + 1_000_000), (900, NOW - SKEW, NOW + 900_000_000)],
+    )
+    def test_a_signature_is_good_for_its_time(
+        self, signer: Signer, lifetime: int | None, first: int, last: int
+    ) -> None:
+        for now in (first, last):
+            assert signer.present(now, lifetime=lifetime).name == "worker"
+        for now in (first - 1, last + 1):
+            assert signer.cause(now, lifetime=lifetime) == (SignatureExpired, signer.folk.service.id)
+
+    def test_clocks_may_differ_by_five_minutes(self) -> None:
+        assert SKEW == 300_000_000

@@ -155,3 +155,8 @@ def test_the_end_of_a_token_that_is_remembered_is_its_end(authenticator: Authent
     assert authenticator.authenticate(BearerCredential("id_right"), directory, NOW) is who
     with pytest.raises(Refused):
         authenticator.authenticate(BearerCredential("id_right"), directory, NOW + 1)
+
+
+def test_what_is_remembered_is_not_shown(authenticator: Authenticator, directory: Directory) -> None:
+    login(authenticator, directory, "id_right")
+    assert "_proven=" not in repr(authenticator)

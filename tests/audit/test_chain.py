@@ -132,6 +132,25 @@ def test_rules_hold_even_for_entries_that_are_sealed_right(facts: tuple[dict[str
     assert caught.value.id == 2
 
 
+def test_an_entry_whose_number_is_another_is_found_even_if_it_is_sealed_right() -> None:
+    (first,) = rows_of({})
+    draft, facts = make_receipts.draft(2), (0, START, 0, None)
+    hash = entry_hash(3, *facts, encode_draft(draft), first[-1])
+    with pytest.raises(BrokenChain, match="missing; entry 3") as caught:
+        check().feed([first, entry_row(3, *facts, draft, first[-1], hash)])
+    assert caught.value.id == 2
+
+
+def test_equal_times_before_a_bad_entry_are_no_finding() -> None:
+    managed = {"state_root": b"r" * 32, "epoch": 2}
+    rows = rows_of({**managed, "state_seq": 1}, {"epoch": 2, "state_seq": 1}, {**managed, "state_seq": 3}, {"epoch": 1})
+    judge = check()
+    with pytest.raises(BrokenChain, match="epoch") as caught:
+        judge.feed(rows)
+    assert caught.value.id == 4
+    assert judge.position == Position(3, rows[2][-1], 2, START, 3, b"r" * 32)
+
+
 def test_a_later_epoch_and_an_equal_time_are_fine() -> None:
     judge = check()
     judge.feed(rows_of({}, {"epoch": 3}, {"epoch": 3, "state_root": b"r" * 32, "state_seq": 3}))

@@ -104,6 +104,8 @@ def test_the_facts_of_an_anchor_are_extension_lines() -> None:
         fact_lines(5, ROOT[:31]),
         fact_lines(-1, ROOT),
         ("state-seq 5", "entry-hash A"),
+        ("5", fact_lines(5, ROOT)[1]),
+        ("state-seq 5", fact_lines(5, ROOT)[1].removeprefix("entry-hash ")),
     ],
 )
 def test_other_extension_lines_are_no_facts(lines: tuple[str, ...]) -> None:
@@ -293,6 +295,20 @@ def test_forged_confirmations_are_refused() -> None:
             verify_cosignature(forged, WITNESS_VKEY, verify)
     with pytest.raises(InvalidNote, match="not signed"):
         verify_cosignature(NOTE, WITNESS_VKEY, verify)
+
+
+@pytest.mark.parametrize("timestamp", [0, 2**63 - 1])
+def test_the_times_of_a_witness_have_bounds(timestamp: int) -> None:
+    text = NOTE + cosign(NOTE, name=WITNESS, public_key=WITNESS_PUBLIC_KEY, timestamp=timestamp, sign=witness_sign)
+    assert verify_cosignature(text, WITNESS_VKEY, verify)[1] == timestamp
+
+
+@pytest.mark.parametrize("value", [b"x", bytes(71), bytes(73), (2**63).to_bytes(8, "big") + bytes(64)])
+def test_what_has_not_the_form_of_a_confirmation_is_none_whatever_its_signature(value: bytes) -> None:
+    _, (_, line) = parse_note(COSIGNED)
+    forged = f"{NOTE}— {WITNESS} {base64.b64encode(line.key_hash + value).decode()}\n"
+    with pytest.raises(InvalidNote):
+        verify_cosignature(forged, WITNESS_VKEY, lambda *_: True)
 
 
 def test_the_two_kinds_of_key_do_not_stand_for_each_other() -> None:

@@ -19,6 +19,7 @@ from keyvault_lite.audit.merkle import (
     Tiles,
     consistency_proof,
     inclusion_proof,
+    node_hash,
     verify_consistency,
     verify_inclusion,
 )
@@ -126,6 +127,22 @@ def test_consistency_proofs(new: int, data: st.DataObject) -> None:
     for bad in ([*proof, LEAVES[0]], [LEAVES[0], *proof], proof[:-1] if proof else [b""], [*proof[:-1], b"short"]):
         with pytest.raises(InvalidProof):
             verify_consistency(bad, **right)
+
+
+def test_a_proof_that_goes_beyond_the_root_is_none_of_this_size() -> None:
+    a, b, c, d = LEAVES[:4]
+    with pytest.raises(InvalidProof, match="too long"):
+        verify_inclusion(a, [b], index=0, size=1, root=node_hash(b, a))
+    # Of 3 in 4 leaves three hashes are the proof; a fourth would make these two roots of it.
+    old, new = node_hash(d, node_hash(c, a)), node_hash(d, node_hash(c, node_hash(a, b)))
+    with pytest.raises(InvalidProof, match="too long"):
+        verify_consistency([a, b, c, d], old=3, new=4, old_root=old, new_root=new)
+    verify_consistency([a, b, c], old=3, new=4, old_root=node_hash(c, a), new_root=node_hash(c, node_hash(a, b)))
+
+
+def test_a_proof_of_nothing_proves_nothing() -> None:
+    with pytest.raises(InvalidProof, match="too short"):
+        verify_consistency([], old=3, new=4, old_root=LEAVES[0], new_root=LEAVES[0])
 
 
 def test_lengths_of_two_hashes_cannot_be_traded() -> None:

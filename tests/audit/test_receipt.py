@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from keyvault_lite.audit.entry import encode_entry
+from keyvault_lite.audit.merkle import InvalidProof
 from keyvault_lite.audit.receipt import Receipt, format_receipt, leaf_hash, parse_receipt, verify_receipt
 from keyvault_lite.model.errors import IntegrityViolation
 from tests.vectors.make_receipts import VKEY, Log, verify
@@ -66,6 +67,17 @@ def test_the_entry_in_a_receipt_is_the_leaf(log: Log) -> None:
     assert leaf_hash(receipt.extra) == log.leaves[12]
 
 
+@pytest.mark.parametrize("proof", [(b"a" * 32,) * 64, (b"a" * 31,), (b"a" * 33,)])
+def test_what_is_no_proof_is_not_read(proof: tuple[bytes, ...]) -> None:
+    with pytest.raises(InvalidProof):
+        parse_receipt(format_receipt(7, proof, "note\n"))
+
+
+def test_a_receipt_has_a_checkpoint() -> None:
+    with pytest.raises(InvalidProof, match="no checkpoint"):
+        parse_receipt("c2sp.org/tlog-proof@v1\nindex 7\n")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -76,6 +88,7 @@ def test_the_entry_in_a_receipt_is_the_leaf(log: Log) -> None:
         lambda text: text.replace("\n", "\r\n"),
         lambda text: text.replace("index 7", "Index 7"),
         lambda text: text.replace("index 7\n", ""),
+        lambda text: text.replace("index 7\n", "7\n"),
         lambda text: text.replace("index 7\n", "index 7\nindex 7\n"),
         lambda text: text.replace("index 7\n", "index 07\n"),
         lambda text: text.replace("index 7\n", "index 7 \n"),

@@ -2,7 +2,7 @@
 
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 
 import pytest
@@ -154,15 +154,31 @@ def test_a_start_that_makes_no_sense(start: tuple[int | bytes | str, ...]) -> No
 
 def test_a_frame_is_bounded_before_it_is_read(log: list[Row]) -> None:
     asked: list[int] = []
-    stream = io.BytesIO(segment(log, 1, 256)[: len(MAGIC)] + b"\xff\xff\xff\xff")
+    stream = io.BytesIO(segment(log, 1, 256)[: len(MAGIC)] + (MAX_FRAME + 1).to_bytes(4, "big") + bytes(MAX_FRAME + 1))
 
     def noted(count: int) -> bytes:
         asked.append(count)
         return stream.read(count)
 
-    with pytest.raises(InvalidSegment, match="larger"):
+    with pytest.raises(InvalidSegment, match="larger than any entry"):
         SegmentReader(noted)
     assert max(asked) <= MAX_FRAME
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        lambda row: pae("kvl/v1/entry~", *row[:-1]),
+        lambda row: pae("kvl/v1/entry", *row[:-2]),
+        lambda row: pae("kvl/v1/entry", *row[:-1], 0),
+        lambda row: b"no list",
+    ],
+)
+def test_what_is_no_entry_is_no_row(log: list[Row], entry: Callable[[Row], bytes]) -> None:
+    start = Start(INSTANCE, KEY, 1, 256, position(log, 0), Edge().to_bytes())
+    first = entry(log[0])
+    with pytest.raises(InvalidSegment):
+        read(write_start(start) + len(first).to_bytes(4, "big") + first + write_entries(log[:256]))
 
 
 def test_an_entry_larger_than_a_frame_is_not_written(log: list[Row]) -> None:

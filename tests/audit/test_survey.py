@@ -3,7 +3,7 @@
 import pytest
 
 from keyvault_lite.audit.chain import Position
-from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row, encode_draft, entry_hash, entry_row
+from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row, encode_draft, entry_hash, entry_row, row_hash
 from keyvault_lite.audit.survey import Survey
 from keyvault_lite.model.evidence import Action, Draft, Result
 
@@ -77,12 +77,35 @@ def test_missing_entries(chunk: int) -> None:
     assert found == [1]
 
 
-def test_what_cannot_be_hashed_is_bad_too() -> None:
+@pytest.mark.parametrize("hash", [None, "x" * 32, b"x" * 31, b"x" * 33])
+def test_what_cannot_be_hashed_is_bad_too(hash: object) -> None:
     rows = log()
-    rows[4] = changed(changed(rows[4], "bytes_in", 1.5), "hash", None)
+    rows[4] = changed(changed(rows[4], "bytes_in", 1.5), "hash", hash)
     found, leaves, _ = survey(rows, SIZE)
     assert found == [5]
     assert leaves[:4] + leaves[5:] == LEAVES[:4] + LEAVES[5:]
+
+
+def test_the_last_entry_without_a_hash_leaves_one_of_the_length_of_a_hash() -> None:
+    for hash in (None, "x" * 32, b"x" * 31):
+        rows = log()
+        rows[-1] = changed(changed(rows[-1], "bytes_in", 1.5), "hash", hash)
+        found, leaves, _ = survey(rows, SIZE)
+        assert found == [SIZE]
+        assert len(leaves) == SIZE
+        assert all(len(leaf) == 32 for leaf in leaves)
+
+
+def test_what_a_bad_entry_left_is_believed_within_bounds() -> None:
+    rows = log()
+    rows[5] = changed(rows[5], "state_root", None)  # a management entry: the next ones name it
+    assert survey(rows, SIZE)[0] == [6]
+    for state_seq, found in ((15, [18, 19]), (16, [18]), (18, [18]), (19, [18, 19]), (39, [18, 19])):
+        rows = log()[:19]
+        rows[17] = changed(rows[17], "source", "unheard of")
+        rows[18] = changed(rows[18], "state_seq", state_seq)
+        rows[18] = changed(rows[18], "hash", row_hash(rows[18]))
+        assert survey(rows, SIZE)[0] == found
 
 
 def test_a_gap_before_an_entry_without_a_link() -> None:

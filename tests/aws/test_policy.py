@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from keyvault_lite.access.aws_policy import Question, _like, read_policy
+from keyvault_lite.access.aws_policy import Judgement, Question, _like, read_policy
 from keyvault_lite.model.aws_errors import MalformedPolicy
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,6 +44,7 @@ def judge(*statements: dict[str, Any], **context: list[str]) -> str:
         ({"AWS": "arn:aws:iam::000000000000:user/you"}, ""),
         ({"AWS": "111111111111"}, ""),
         ({"Service": "s3.amazonaws.com"}, ""),
+        ({"CanonicalUser": "000000000000"}, ""),
     ],
 )
 def test_principals(principal: object, says: str) -> None:
@@ -70,9 +71,23 @@ def test_a_denial_wins_wherever_it_stands() -> None:
         == judge(statement(principal={"AWS": ME}), deny)
         == "denied"
     )
+    assert judge(statement(principal={"AWS": "arn:aws:iam::000000000000:user/you"}), statement(), deny) == "denied"
     spared = {name: value for name, value in deny.items() if name != "Principal"}
     assert judge(statement(), {**spared, "NotPrincipal": {"AWS": ME}}) == "delegated"
     assert judge(statement(), {**spared, "NotPrincipal": {"AWS": "arn:aws:iam::000000000000:user/you"}}) == "denied"
+
+
+def test_who_is_allowed_as_one_of_many_is_not_named() -> None:
+    everybody_but = {name: value for name, value in statement().items() if name != "Principal"}
+    assert judge({**everybody_but, "NotPrincipal": {"AWS": "arn:aws:iam::000000000000:user/you"}}) == "delegated"
+    assert judge({**everybody_but, "NotPrincipal": {"AWS": ME}}) == ""
+
+
+def test_what_one_statement_allows_no_other_takes_back() -> None:
+    mine, ours = statement(principal={"AWS": ME}), statement()
+    for statements in ([mine, ours], [ours, mine]):
+        told = read_policy(json.dumps({"Statement": statements})).judge(Question(ME, ROOT, "kms:Encrypt", KEY, {}))
+        assert told == Judgement(named=True, delegated=True)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +102,16 @@ def test_a_denial_wins_wherever_it_stands() -> None:
         ({"StringNotEquals": {"kms:EncryptionContext:b": "1"}}, True),
         ({"StringLike": {"kms:EncryptionContext:a": "?"}}, True),
         ({"StringNotLike": {"kms:EncryptionContext:a": "*"}}, False),
+        ({"StringLike": {"kms:EncryptionContext:a": "2*"}}, False),
+        ({"StringNotLike": {"kms:EncryptionContext:a": "2*"}}, True),
+        ({"ArnLike": {"kms:EncryptionContext:a": "?"}}, True),
+        ({"ArnEquals": {"kms:EncryptionContext:a": "2*"}}, False),
+        ({"ArnNotLike": {"kms:EncryptionContext:a": "?"}}, False),
+        ({"ArnNotEquals": {"kms:EncryptionContext:a": "2*"}}, True),
         ({"StringEqualsIgnoreCase": {"kms:EncryptionContext:c": "UPPER"}}, True),
+        ({"StringEqualsIgnoreCase": {"kms:EncryptionContext:c": "OTHER"}}, False),
+        ({"StringNotEqualsIgnoreCase": {"kms:EncryptionContext:c": "UPPER"}}, False),
+        ({"StringNotEqualsIgnoreCase": {"kms:EncryptionContext:c": "OTHER"}}, True),
         ({"Null": {"kms:EncryptionContext:a": "true"}}, False),
         ({"Null": {"kms:EncryptionContext:b": True}}, True),
         ({"Bool": {"kms:MultiRegion": False}}, True),
@@ -125,6 +149,7 @@ def test_what_is_not_understood_counts_against_the_caller(operator: str) -> None
         "{}",
         '{"Statement":[]}',
         '{"Statement":["x"]}',
+        '{"Statement":5}',
         *(
             json.dumps({"Statement": bad})
             for bad in (
@@ -136,6 +161,7 @@ def test_what_is_not_understood_counts_against_the_caller(operator: str) -> None
                 {"Effect": "Allow", "Principal": {"Other": "x"}, "Action": "*", "Resource": "*"},
                 {"Effect": "Allow", "Principal": "*", "Action": [], "Resource": "*"},
                 {"Effect": "Allow", "Principal": "*", "Action": 1, "Resource": "*"},
+                {"Effect": "Allow", "Principal": "*", "Action": ["*", 1], "Resource": "*"},
                 {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*", "Extra": 1},
                 {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*", "Condition": []},
                 {
@@ -163,7 +189,9 @@ def test_what_is_no_policy(text: str) -> None:
 
 
 @CALM
-@given(pattern=st.text("ab*?", max_size=8), text=st.text("ab", max_size=8))
+@given(pattern=st.text("ab*?", max_size=8), text=st.text("ab*?", max_size=8))
+@example(pattern="?*", text="a")
+@example(pattern="*?", text="*aa")
 def test_patterns(pattern: str, text: str) -> None:
     def simple(pattern: str, text: str) -> bool:
         if not pattern:

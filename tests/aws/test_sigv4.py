@@ -1,6 +1,7 @@
 """Signature Version 4: what botocore signs is accepted, and nothing else; the time, the scope, what must be signed."""
 
 import hashlib
+import hmac
 import os
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyvault_lite.crypto.sigv4 import REMEMBERED, AccessKeys, new_access_key
+from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext
 from keyvault_lite.model.identity import AwsCredential, SignatureFault
 from keyvault_lite.model.names import ServiceId, TokenId
@@ -221,6 +223,15 @@ class TestAccessKeys:
         assert len(made) == 50
         assert all(len(key_id) == 20 and key_id.startswith("AKIA") and len(secret) == 40 for key_id, secret in made)
 
+    def test_every_letter_is_as_likely(self) -> None:
+        key_id, secret = new_access_key(lambda count: bytes(range(250 - count, 250)))
+        assert key_id == "AKIAKLMNOPQRSTUVWXYZ"
+        assert secret == "stuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+
+    def test_the_place_of_a_sealed_secret_is_in_its_header(self) -> None:
+        place = hashlib.sha256(pae("access-key", KEY_ID)).digest()[:16]
+        assert KEYS.seal(KEY_ID, SERVICE, SECRET)[:26] == b"KVL\x01\x01\x00" + place + bytes(4)
+
     def test_a_sealed_secret_is_bound_to_its_place(self) -> None:
         credential = read(signed())
         other = ServiceId("00000000-0000-0000-0000-000000000001")
@@ -243,5 +254,16 @@ class TestAccessKeys:
             assert not keys.holds(credential, SERVICE, sealed)
         assert len(keys._derived) == REMEMBERED
 
-    def test_nobody_costs_the_same_work(self) -> None:
-        KEYS.refuse(read(signed()))
+    def test_nobody_costs_the_same_work_each_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        keys, credential, done = AccessKeys(os.urandom(32), os.urandom(16), os.urandom), read(signed()), list[bytes]()
+        digest = hmac.digest
+
+        def noted(key: bytes, message: bytes, name: str) -> bytes:
+            done.append(message)
+            return digest(key, message, name)
+
+        monkeypatch.setattr(hmac, "digest", noted)
+        for _ in range(2):  # nothing is remembered of nobody: the second time would be quicker
+            keys.refuse(credential)
+        steps = [credential.date, credential.region, credential.service, "aws4_request"]
+        assert done == [*map(str.encode, steps), credential.string_to_sign] * 2

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_der_private_key, load_der_public_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,6 +76,14 @@ def test_every_kind_of_key(ring: Keyring, made: Made, kind: KeyType, size: int) 
         key, wrapped = ring.data_key(spec, version, bits, None)
         assert len(key) * 8 == bits
         assert ring.open_data_key(spec, version, wrapped, {}) == key
+
+
+def test_a_pair_for_use_outside_opens_with_its_context_alone(ring: Keyring, aes: KeyVersion) -> None:
+    spec = KeySpec(KeyType.EC, 256, Purpose.SIGN)
+    secret, public, (ciphertext, dek) = ring.data_key_pair(AES, aes, spec, {"a": "1"})
+    assert ring.decrypt(AES, aes, ciphertext, dek, {"a": "1"}) == secret
+    assert refuses(ring.decrypt, AES, aes, ciphertext, dek, None)
+    assert load_der_private_key(secret, None).public_key() == load_der_public_key(public)
 
 
 def test_no_context_and_an_empty_one_are_the_same(ring: Keyring, aes: KeyVersion) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from base64 import b64decode
 from pathlib import Path
+from typing import Final
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -15,8 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from keyvault_lite.crypto import blob, extra
 from keyvault_lite.crypto.agreement import Agreement
+from keyvault_lite.crypto.importing import imported
 from keyvault_lite.crypto.keyring import IMPORTED, Keyring
+from keyvault_lite.crypto.transit import binding
 from keyvault_lite.model.aws_errors import UnsupportedOperation
+from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import IntegrityViolation, InvalidCiphertext, InvalidRequest
 from keyvault_lite.model.keys import DialectAlgorithm, KeySpec, KeyType, KeyVersion, Purpose
 from keyvault_lite.model.names import KeyId
@@ -48,6 +52,7 @@ class TestBlob:
         assert blob.split(joined) == (encrypted_dek, ciphertext)
         assert blob.header(joined).id.hex() == ID.replace("-", "")
         assert len(joined) == len(b"message") + 247
+        assert joined == b"\x01" + len(encrypted_dek).to_bytes(2, "big") + encrypted_dek + ciphertext
 
     @pytest.mark.parametrize("raw", [b"", b"\x01\x00", b"\x02\x00\x01ab", b"\x01\x00\x01a", b"\x01\xff\xffab"])
     def test_what_cannot_be_one(self, raw: bytes) -> None:
@@ -57,6 +62,12 @@ class TestBlob:
     def test_a_header_must_be_that_of_a_container(self) -> None:
         with pytest.raises(InvalidCiphertext):
             blob.header(b"\x01\x00\x01" + b"x" * 300)
+
+
+def test_what_a_message_of_the_vault_dialect_is_bound_to() -> None:
+    assert binding(None, None) == binding(b"", b"") == binding(None, b"")
+    assert binding(b"c", b"") == binding(b"c", None) == hashlib.sha256(pae("transit", b"c", None)).digest()
+    assert binding(b"", b"a") == binding(None, b"a") == hashlib.sha256(pae("transit", None, b"a")).digest()
 
 
 class TestBareOaep:
@@ -95,6 +106,14 @@ class TestSharedSecrets:
             else:
                 with pytest.raises(InvalidRequest):
                     ring.derive_secret(spec, made, raw)
+
+    def test_only_keys_of_a_curve(self, ring: Keyring) -> None:
+        spec = KeySpec(KeyType.EC, 256, Purpose.AGREE)
+        made = version(ring, spec)
+        other = ed25519.Ed25519PrivateKey.generate().public_key()
+        for raw in (b"", b"no key", other.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)):
+            with pytest.raises(InvalidRequest, match="curve"):
+                ring.derive_secret(spec, made, raw)
 
     def test_an_agreement_is_of_a_curve(self) -> None:
         with pytest.raises(TypeError):
@@ -241,3 +260,22 @@ class TestExtra:
             with pytest.raises(UnsupportedOperation, match=r"keyvault-lite\[aws-full\]"):
                 call()
         ring.generate(KeySpec(KeyType.ML_KEM, 768, Purpose.ENCAPSULATE))
+
+
+class TestImportedPairs:
+    PAIRS: Final = {
+        KeySpec(KeyType.RSA, 2048, Purpose.SIGN): der(rsa.generate_private_key(65537, 2048)),
+        KeySpec(KeyType.EC, 256, Purpose.SIGN): der(ec.generate_private_key(ec.SECP256R1())),
+        KeySpec(KeyType.EC, 384, Purpose.SIGN): der(ec.generate_private_key(ec.SECP384R1())),
+        KeySpec(KeyType.SECP256K1, None, Purpose.SIGN): der(ec.generate_private_key(ec.SECP256K1())),
+        KeySpec(KeyType.ED25519, None, Purpose.SIGN): der(ed25519.Ed25519PrivateKey.generate()),
+    }
+
+    @pytest.mark.parametrize("spec", PAIRS)
+    def test_a_pair_is_taken_for_its_kind_alone(self, spec: KeySpec) -> None:
+        for other, raw in self.PAIRS.items():
+            if other == spec:
+                assert imported(spec, raw).public_key is not None
+            else:
+                with pytest.raises(InvalidRequest, match="another kind"):
+                    imported(spec, raw)

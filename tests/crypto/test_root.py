@@ -2,12 +2,14 @@
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from keyvault_lite.crypto import root
 from keyvault_lite.crypto.root import DOCUMENTATION_SAMPLE, InvalidMasterKey, MasterKey, WrongMasterKey, read_master_key
 from keyvault_lite.model.encoding import encode_base64
 
@@ -94,7 +96,7 @@ class TestRead:
         with pytest.raises(InvalidMasterKey, match="cannot be read: No such file or directory"):
             read_master_key(text=None, path=str(file))
 
-    @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o602])
+    @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o602, 0o601])
     def test_a_file_open_to_others_is_warned_of(
         self, file: Path, mode: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -107,6 +109,24 @@ class TestRead:
         told = caplog.text
         read_master_key(text=None, path=str(file))
         assert caplog.text == told, "once is enough"
+
+    def test_what_nobody_else_can_open_is_not_warned_of(
+        self, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(logging.getLogger("keyvault_lite"), "propagate", True)
+        monkeypatch.setattr(root, "_warned", set())  # a descriptor of this number may have been warned of
+        file.write_text(GOOD)
+        read_master_key(text=None, path=str(file))
+        file.chmod(0o644)
+        with file.open() as handed:  # by whoever started us
+            read_master_key(text=None, path=f"/dev/fd/{handed.fileno()}")
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe, 0o644)
+        writer = threading.Thread(target=pipe.write_text, args=(GOOD,))
+        writer.start()
+        read_master_key(text=None, path=str(pipe))
+        writer.join()
+        assert caplog.text == ""
 
     @pytest.mark.parametrize(
         ("owner", "flags", "passes"), [(0, os.ST_RDONLY, True), (0, 0, False), (1, os.ST_RDONLY, False)]

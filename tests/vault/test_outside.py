@@ -124,9 +124,12 @@ def test_requests_and_chains(ask: Asker) -> None:
     chain = f"# leaf\n{leaf}\n{root}"
     shown = ask.post("transit/keys/k/set-certificate", {"certificate_chain": chain}).data["keys"]["1"]
     assert shown["certificate_chain"].split("-----BEGIN")[1:] == (leaf + root).split("-----BEGIN")[1:]
+    for length in (0, 9):  # the root has signed itself, and so may follow itself
+        assert ask.post("transit/keys/k/set-certificate", {"certificate_chain": leaf + root * length}).status == 200
     for bad in (
         "",
         "no certificate",
+        leaf + root * 10,
         leaf.replace("M", "N"),
         root,
         leaf + own(stranger),

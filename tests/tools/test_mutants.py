@@ -1,0 +1,212 @@
+"""Mutation testing judges rightly: what it changes, that a survivor is told, and that reasons are not stale."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.mutant_map import Coverage
+from tools.mutants import ROOT, Target, Verdicts, explained, summary, targets
+from tools.mutations import Mutant, mutants
+
+CASES = {
+    "a = b < c": {"< → <="},
+    "a = b == c": {"== → !="},
+    "a = b is not c": {"is not → is"},
+    "a = b and c": {"no b", "no c"},
+    "a = b or c == d": {"no b", "no c == d"},
+    "a = not b": {"no not"},
+    "a = b if c else d": {"if c → always", "if c → never"},
+    "if a:\n    b = c": {"not"},
+    "a = [b for b in c if d]": {"not"},
+    "a = 7": {"7 → 8", "7 → 6"},
+    "a = True": {"True → False"},
+    "a = b + c": {"Add → Sub"},
+    "a = b'KVL'": {"other bytes"},
+    "a = 'kvl/v1/row'": {"other label"},
+    "raise Error('text')": {"no raise"},
+    "check(a)": {"no call"},
+    "a += b": {"no assignment"},
+    "def f():\n    return a": {"return None"},
+    "while a():\n    break": {"not", "break → continue"},
+    "for a in b:\n    continue": {"continue → break"},
+}
+ALONE = (
+    "'''Text.'''",
+    "import a",
+    "a: Literal[1]",
+    "a = 'text'",
+    "a = f'{b + c}'",
+    "raise Error(a + b) from None",
+    "class A(Protocol):\n    b = 1",
+    "if TYPE_CHECKING:\n    a = 1",
+    "@cache(1)\ndef f(a: Literal[1]) -> Literal[1]: ...",
+    "def f():\n    return None",
+    "match a:\n    case -1:\n        pass",
+    "assert_never(1)",
+)
+
+
+@pytest.mark.parametrize("source", CASES)
+def test_what_is_changed(source: str) -> None:
+    made = mutants(source)
+    assert {mutant.change for mutant in made} == CASES[source]
+    assert all(ast.dump(ast.parse(mutant.source)) != ast.dump(ast.parse(source)) for mutant in made)
+
+
+@pytest.mark.parametrize("source", ALONE)
+def test_what_is_left_alone(source: str) -> None:
+    assert [mutant.change for mutant in mutants(source) if mutant.change != "no raise"] == []
+
+
+def test_mutants_are_python() -> None:
+    for target in targets(["access/leases.py", "crypto/container.py"]):
+        compile(target.mutant.source, target.file, "exec", dont_inherit=True)
+
+
+def test_a_mutant_is_named_by_its_function_and_its_line() -> None:
+    source = "class A:\n    def é(self):\n        '''Text.'''\n        x = 'é'; return  self.b   <  c\n"
+    changed = next(mutant for mutant in mutants(source) if mutant.change == "< → <=")
+    assert changed.key == ("A.é", "x = 'é'; return self.b < c", "< → <=")
+    assert changed.lines == range(4, 5)
+    assert "x = 'é'; return  (self.b <= c)\n" in changed.source
+    moved = next(mutant for mutant in mutants(f"import a\n\n{source}") if mutant.change == "< → <=")
+    assert moved.key == changed.key
+
+
+def test_every_reason_has_its_mutant() -> None:
+    reasons = explained()
+    assert reasons.keys() - {target.key for target in targets({key[0] for key in reasons})} == set()
+    assert [key for key, why in reasons.items() if len(why) < 20] == []
+
+
+def some(change: str = "x") -> Target:
+    return Target(
+        "access/leases.py", Mutant("f", "line", change, range(3, 4), imported=False, source=f"source {change}")
+    )
+
+
+def test_a_survivor_without_a_reason_fails() -> None:
+    target = some()
+    assert summary([target], {target.name: "killed"}, {})[1] == 0
+    assert summary([target], {target.name: "unreached"}, {})[1] == 0, "of no test here; coverage is another target"
+    for verdict in ("survived", "broken"):
+        told, code = summary([target], {target.name: verdict}, {})
+        assert code == 1
+        assert str(target) in told[-1]
+
+
+def test_what_was_not_judged_is_said_to_be_open() -> None:
+    told, code = summary([some()], {}, {})
+    assert code == 0
+    assert told[0].endswith("| open |")
+    assert told[-1] == "| all | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 1 |"
+
+
+def test_a_reason_is_for_one_mutant_that_is_there() -> None:
+    there = targets(["access/leases.py"])[0]
+    assert summary([there], {there.name: "survived"}, {there.key: "because"})[1] == 0
+    told, code = summary([there], {there.name: "killed"}, {some().key: "because"})
+    assert code == 1
+    assert told[-1].startswith("no such mutant any more")
+
+
+def test_a_survivor_is_tried_again_when_tests_have_changed(tmp_path: Path) -> None:
+    first = Verdicts(tmp_path / "verdicts.jsonl", "tests as they were")
+    for verdict in ("killed", "survived", "broken"):
+        first.add(some(verdict), verdict, "")
+    same = Verdicts(first.file, first.tests)
+    assert set(same.known.values()) == {"killed", "survived"}
+    others = Verdicts(first.file, "others")
+    assert set(others.known.values()) == {"killed"}
+    assert others.again == {some("survived").name}
+
+
+def test_a_line_meets_the_tests_that_run_it_the_quickest_of_its_layer_first() -> None:
+    lines = {3: {"tests/engine/a", "tests/access/slow", "tests/access/quick"}, 4: {"tests/model/b"}, 5: set[str]()}
+    coverage = Coverage("", {}, {"access/leases.py": lines}, {"tests/access/slow": 9.0, "tests/access/quick": 0.1})
+    assert coverage.tests("access/leases.py", range(3, 4)) == [
+        "tests/access/quick",
+        "tests/access/slow",
+        "tests/engine/a",
+    ]
+    assert len(coverage.tests("access/leases.py", None)) == 4, "run at import: every test of the module"
+    assert len(coverage.tests("access/leases.py", range(5, 6))) == 4, "called at import"
+    assert coverage.tests("access/leases.py", range(1, 2)) == []
+    assert coverage.stages([]) == []
+
+
+def test_what_runs_at_import_is_known() -> None:
+    source = "A = 1\nclass B:\n    c = 2\n    def d(self, e=3):\n        return 4 + e\n"
+    told = {mutant.change.split(" ")[0]: mutant.imported for mutant in mutants(source) if "→" in mutant.change}
+    assert told == {"1": True, "2": True, "3": True, "4": False, "Add": False}
+
+
+TESTS = """
+from part import half
+def test_half(): assert half(4) == 2
+def test_other(): assert half
+"""
+
+
+def test_the_worker_judges_and_puts_the_file_back(tmp_path: Path) -> None:
+    genuine = "def half(n): return n // 2\n"
+    (tmp_path / "part.py").write_text(genuine)
+    (tmp_path / "test_part.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    changes = {
+        "def half(n): return n * 2\n": ("killed", "test_part.py::test_half"),
+        "def half(n): return n >> 1\n": ("survived", ""),
+        "def half(n):\n    while n: pass\n": ("timeout", ""),
+        "def half(n) return": ("killed", ""),
+        "import os; os._exit(5)\n": ("broken", None),
+    }
+    jobs = [
+        {
+            "path": "part.py",
+            "source": source,
+            "stages": [[["test_part.py::test_other"], 20], [["test_part.py"], seconds]],
+        }
+        for source, (verdict, _) in changes.items()
+        if (seconds := 1 if verdict == "timeout" else 20)
+    ]
+    ran = subprocess.run(
+        [sys.executable, "-m", "tools.mutant_worker"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
+        input="".join(json.dumps(job) + "\n" for job in jobs),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [one["verdict"] for one in told] == [verdict for verdict, _ in changes.values()], ran.stderr
+    assert [by in (None, one["by"]) for one, (_, by) in zip(told, changes.values(), strict=True)] == [True] * len(told)
+    assert (tmp_path / "part.py").read_text() == genuine
+
+
+def test_only_files_that_changed_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = {1: {"tests/a.py::test_x", "tests/b.py::test_y", "tests/c.py::test_z"}}
+    old = Coverage("source", {"tests/a.py": "1", "tests/b.py": "1", "tests/c.py": "1"}, {"access/leases.py": lines}, {})
+    old.save(tmp_path / "map.json")
+    known = Coverage.load(tmp_path / "map.json")
+    assert known == old
+    run: list[list[str]] = []
+
+    def measured(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        run.append(command[4:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", measured)
+    monkeypatch.setattr(Coverage, "_read", lambda *_: None)
+    files = {"tests/a.py": "1", "tests/b.py": "2", "tests/d.py": "1"}
+    known.add(tmp_path, {}, 2, files)
+    assert run == [["tests/b.py", "tests/d.py"]]
+    assert known.lines == {"access/leases.py": {1: {"tests/a.py::test_x"}}}
+    assert known.files == files
+    known.add(tmp_path, {}, 2, files)
+    assert len(run) == 1

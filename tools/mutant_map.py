@@ -1,0 +1,119 @@
+"""Which tests run which line of the judging layers, and how long each takes: a mutant meets those that matter."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import pytest
+from coverage import CoverageData
+
+LAYERS: Final = ("access", "audit", "crypto", "ledger")
+QUICK: Final = 25
+"""So many tests are tried first, because nearly every mutant is found by few."""
+SECONDS: Final = "seconds.json"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Who runs a line, and how long that takes."""
+
+    source: str
+    """The digest of what all tests stand on."""
+    files: dict[str, str]
+    """The digest of each file of tests."""
+    lines: dict[str, dict[int, set[str]]]
+    seconds: dict[str, float]
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """As `save` has kept it."""
+        read = json.loads(file.read_text(encoding="utf-8"))
+        lines = {name: {int(n): set(tests) for n, tests in of.items()} for name, of in read["lines"].items()}
+        return cls(read["source"], read["files"], lines, read["seconds"])
+
+    def save(self, file: Path) -> None:
+        """Keep it, whole or not at all."""
+        lines = {name: {n: sorted(tests) for n, tests in of.items()} for name, of in self.lines.items()}
+        told = {"source": self.source, "files": self.files, "lines": lines, "seconds": self.seconds}
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(told), encoding="utf-8")
+        part.replace(file)
+
+    def add(self, copy: Path, environment: Mapping[str, str], processes: int, files: Mapping[str, str]) -> None:
+        """Run those of these files of tests that have changed, in a copy of the checkout; forget what is gone."""
+        changed = sorted(file for file, digest in files.items() if self.files.get(file) != digest)
+        self._forget({file for file in self.files if file in changed or file not in files})
+        if changed:
+            print(f"Running {len(changed)} files of tests, to learn which test runs which line …", flush=True)
+            command = [sys.executable, "-m", "tools.mutant_map", str(processes), *changed]
+            if subprocess.run(command, cwd=copy, env=environment, check=False).returncode:  # noqa: S603
+                raise SystemExit("The unchanged tests fail: mend them first.")
+            self._read(CoverageData(str(copy / ".coverage")), copy)
+        self.files.update(files)
+
+    def _forget(self, files: set[str]) -> None:
+        for file in files:
+            del self.files[file]
+        for by_line in self.lines.values():
+            for tests in by_line.values():
+                tests -= {test for test in tests if test.partition("::")[0] in files}
+
+    def _read(self, data: CoverageData, copy: Path) -> None:
+        data.read()
+        self.seconds.update(json.loads((copy / SECONDS).read_text(encoding="utf-8")))
+        for file in data.measured_files():
+            name = file.partition("/keyvault_lite/")[2]
+            if name.split("/")[0] in LAYERS:
+                by_line = self.lines.setdefault(name, {})
+                for line, contexts in data.contexts_by_lineno(file).items():
+                    by_line.setdefault(line, set()).update({one.split("|")[0] for one in contexts} - {""})
+
+    def tests(self, file: str, lines: range | None) -> list[str]:
+        """Who runs these lines of a file, None for any of it; the likeliest first: those of its layer, the quickest.
+
+        What has run without any test has run at import, called from there: then it is everybody's.
+        """
+        by_line = self.lines.get(file, {})
+        found = set[str]().union(*(by_line.get(line, ()) for line in lines or by_line))
+        if not found and lines is not None and any(line in by_line for line in lines):
+            return self.tests(file, None)
+        own = f"tests/{file.split('/', maxsplit=1)[0]}/"
+        return sorted(found, key=lambda test: (not test.startswith(own), self.seconds.get(test, 0.0), test))
+
+    def stages(self, tests: list[str]) -> list[tuple[list[str], int]]:
+        """Tests in the parts in which they are tried, with the processor time that each may take."""
+        parts = [part for part in (tests[:QUICK], tests[QUICK:]) if part]
+        return [(part, 20 + int(5 * self.cost(part))) for part in parts]
+
+    def cost(self, tests: list[str]) -> float:
+        """How long they take."""
+        return sum(self.seconds.get(test, 0.0) for test in tests)
+
+
+class _Times:
+    """Collects how long each test took."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] += report.duration  # type: ignore[assignment]
+
+
+def main() -> int:
+    """The run itself, in the copy."""
+    times = _Times()
+    options = ["-q", "-n", sys.argv[1], "--cov", "--cov-context=test", "--cov-report=", "-k", "not postgresql"]
+    options += ["-p", "no:cacheprovider", *sys.argv[2:]]
+    code = pytest.main(options, plugins=[times])
+    Path(SECONDS).write_text(json.dumps(times.seconds), encoding="utf-8")
+    return 0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,311 @@
+"""Mutation testing of the judging layers: each small wrong change of their code must make a test fail.
+
+Each mutant (tools/mutations.py) is written into a copy of the checkout, and the tests that run its lines are run on it,
+the quickest first, until one fails. One that no test notices has survived: either a test is missing, or the change
+changes nothing that is promised, and then tests/mutants.toml says why. A survivor without a reason there makes this
+fail, and so does a reason whose mutant is gone. Verdicts are kept in .mutants/, so that a run that was ended goes on.
+"""
+
+import argparse
+import fnmatch
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tools.mutant_map import LAYERS, Coverage
+from tools.mutant_worker import BROKEN, KILLED, SURVIVED, TIMEOUT
+from tools.mutations import Mutant, mutants
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+PACKAGE: Final = "src/keyvault_lite"
+COPIED: Final = (
+    "src",
+    "tests",
+    "tools",
+    "docs",
+    "main.py",
+    "pyproject.toml",
+    *(page.name for page in ROOT.glob("*.md")),
+)
+EXPLAINED: Final = ROOT / "tests" / "mutants.toml"
+KEPT: Final = ROOT / ".mutants"
+SUPPORT: Final = ("src", "tests/conftest.py", "tests/house.py", "tests/vectors")
+FOLDERS: Final = ("access", "audit", "aws", "crypto", "engine", "ledger", "model", "vault")
+"""Of tests/: what judges the layers without servers and within a minute or two."""
+LOADED: Final = ("keyvault_lite.app", "keyvault_lite.serving", "keyvault_lite.cli.main")
+UNREACHED, OPEN = "unreached", "open"
+
+Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A mutant of a file, the file named within the package."""
+
+    file: str
+    mutant: Mutant
+
+    @property
+    def key(self) -> Key:
+        """What a reason is written for."""
+        return (self.file, *self.mutant.key)
+
+    @property
+    def name(self) -> str:
+        """What stands for it in the verdicts: all of its mutated file, because keys may be shared within a line."""
+        return hashlib.sha256(f"{self.file}\n{self.mutant.source}".encode()).hexdigest()
+
+    def tests(self, coverage: Coverage) -> list[str]:
+        """What may find it."""
+        return coverage.tests(self.file, None if self.mutant.imported else self.mutant.lines)
+
+    def __str__(self) -> str:
+        mutant = self.mutant
+        return f"{self.file}:{mutant.lines.stop - 1}: {mutant.where}: {mutant.line}   [{mutant.change}]"
+
+
+def targets(patterns: Iterable[str] = ("*",)) -> list[Target]:
+    """Every mutant of the modules that fit a pattern: `access/*`, `audit/merkle.py`."""
+    wanted = list(patterns)
+    files = [file for layer in LAYERS for file in sorted((ROOT / PACKAGE / layer).glob("*.py"))]
+    return [
+        Target(name, mutant)
+        for file in files
+        if any(fnmatch.fnmatch(name := file.relative_to(ROOT / PACKAGE).as_posix(), pattern) for pattern in wanted)
+        for mutant in mutants(file.read_text(encoding="utf-8"))
+    ]
+
+
+def explained() -> dict[Key, str]:
+    """The survivors that are known, each with its reason."""
+    listed = tomllib.loads(EXPLAINED.read_text(encoding="utf-8")).get("survivor", [])
+    return {(one["file"], one["where"], one["line"], one["change"]): one["why"] for one in listed}
+
+
+# Verdicts
+
+
+def _digest(*places: Path) -> str:
+    """Of all Python in these folders and files."""
+    digest = hashlib.sha256()
+    for file in sorted(file for place in places for file in [place, *place.rglob("*.py")] if file.is_file()):
+        digest.update(f"{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _files_of_tests() -> dict[str, str]:
+    """Each with its digest; what is beside it in its folder is part of that."""
+    files = (file for folder in FOLDERS for file in sorted((ROOT / "tests" / folder).glob("test_*.py")))
+    return {str(file.relative_to(ROOT)): _digest(file, *_beside(file)) for file in files}
+
+
+def _beside(file: Path) -> list[Path]:
+    return [other for other in file.parent.glob("*.py") if not other.name.startswith("test_")]
+
+
+def _coverage(copy: Path, processes: int) -> Coverage:
+    """What is known of the tests as they are, measured where it is not known yet."""
+    kept, source = KEPT / "map.json", _digest(*(ROOT / place for place in SUPPORT))
+    known = Coverage.load(kept) if kept.exists() else None
+    if known is None or known.source != source:
+        known = Coverage(source, {}, {}, {})
+    known.add(copy, _environment(copy), processes, _files_of_tests())
+    known.save(kept)
+    return known
+
+
+@dataclass
+class Verdicts:
+    """What is known of mutants: one that was found stays so while its file does, a survivor while the tests do."""
+
+    file: Path
+    tests: str
+    known: dict[str, str] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
+    """Survivors from before tests have changed."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        for line in self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else ():
+            told = json.loads(line)
+            lasting = told["verdict"] in {KILLED, TIMEOUT}
+            if lasting or (told["verdict"] in {SURVIVED, UNREACHED} and told["tests"] == self.tests):
+                self.known[told["name"]] = told["verdict"]
+            elif told["verdict"] == SURVIVED:
+                self.again.add(told["name"])
+
+    def add(self, target: Target, verdict: str, by: str) -> None:
+        """Keep a verdict, and the test that gave it."""
+        told = {"name": target.name, "verdict": verdict, "tests": self.tests, "mutant": str(target), "by": by}
+        with self.lock, self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(told, ensure_ascii=False) + "\n")
+            self.known[target.name] = verdict
+
+
+# Running
+
+
+def _copy(folder: Path) -> Path:
+    """What tests need of the checkout; changed files exist only there."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, folder / name)
+    # Compiled files that are believed for their source's content: two mutants may be of one size and one second.
+    command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "src"]
+    subprocess.run(command, cwd=folder, check=True)  # noqa: S603
+    return folder
+
+
+def _environment(copy: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KEYVAULT_")}
+    return kept | {"PYTHONPATH": f"{copy / 'src'}{os.pathsep}{copy}"}
+
+
+def _judge(worker: subprocess.Popen[str], waiting: Iterator[Target], coverage: Coverage, verdicts: Verdicts) -> None:
+    """One worker's share: what it takes from those that wait."""
+    for target in waiting:
+        stages = coverage.stages(target.tests(coverage))
+        verdict, by = _ask(worker, target, stages) if stages else (UNREACHED, "")
+        verdicts.add(target, verdict, by)
+        if verdict in {SURVIVED, BROKEN}:
+            print(f"{verdict}: {target}", by, flush=True)
+
+
+def _ask(worker: subprocess.Popen[str], target: Target, stages: list[tuple[list[str], int]]) -> tuple[str, str]:
+    if worker.stdin is None or worker.stdout is None:
+        raise ValueError(worker)
+    job = {"path": f"{PACKAGE}/{target.file}", "source": target.mutant.source, "stages": stages}
+    worker.stdin.write(json.dumps(job) + "\n")
+    worker.stdin.flush()
+    answer = worker.stdout.readline()
+    if not answer:
+        raise SystemExit(f"The worker has died of {target}")
+    told = json.loads(answer)
+    return told["verdict"], told["by"]
+
+
+def _employ(copy: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tools.mutant_worker", *LOADED]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=copy, env=_environment(copy), **pipes)  # noqa: S603
+
+
+class _Shared(Iterator[Target]):
+    """Targets that several workers take from."""
+
+    def __init__(self, those: list[Target], seconds: float) -> None:
+        self._left, self._all, self._lock = those[::-1], len(those), threading.Lock()
+        self._ends = time.monotonic() + seconds
+
+    def __next__(self) -> Target:
+        with self._lock:
+            if not self._left or time.monotonic() > self._ends:
+                raise StopIteration
+            done = self._all - len(self._left)
+            if done and done % 50 == 0:
+                print(f"… {done} of {self._all}", flush=True)
+            return self._left.pop()
+
+    def stop(self) -> None:
+        """Give out no more."""
+        with self._lock:
+            self._left.clear()
+
+
+def _share_out(workers: list[subprocess.Popen[str]], shared: _Shared, coverage: Coverage, verdicts: Verdicts) -> None:
+    with ThreadPoolExecutor(len(workers)) as pool:
+        try:
+            for share in [pool.submit(_judge, worker, shared, coverage, verdicts) for worker in workers]:
+                share.result()
+        finally:  # a thread that waits for an answer ends with its worker
+            shared.stop()
+            for worker in workers:
+                worker.terminate()
+                worker.wait()
+
+
+def run(chosen: list[Target], processes: int, seconds: float, known: Mapping[Key, str]) -> Verdicts:
+    """Judge those that are not judged yet, and not known to survive, as many as there is time for."""
+    KEPT.mkdir(exist_ok=True)
+    verdicts = Verdicts(KEPT / "verdicts.jsonl", _digest(*(ROOT / "tests" / folder for folder in FOLDERS)))
+    new = [target for target in chosen if target.name not in verdicts.known and target.key not in known]
+    print(f"{len(chosen)} mutants, {len(new)} of them to be judged.", flush=True)
+    if not new:
+        return verdicts
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copies = [_copy(Path(folder, str(number))) for number in range(processes)]
+        coverage = _coverage(copies[0], processes)
+        # Former survivors first, what takes long last: a run that is ended has told what it could.
+        cost = {target.name: coverage.cost(target.tests(coverage)) for target in new}
+        new.sort(key=lambda target: (target.name not in verdicts.again, cost[target.name]))
+        shared = _Shared(new, seconds)
+        _share_out([_employ(copy) for copy in copies], shared, coverage, verdicts)
+    return verdicts
+
+
+def summary(chosen: list[Target], verdicts: Mapping[str, str], reasons: Mapping[Key, str]) -> tuple[list[str], int]:
+    """The table a module, and what is wrong; the exit code."""
+    counts: dict[str, Counter[str]] = {}
+    there = {target.key for target in targets({key[0] for key in reasons})}
+    wrong = [f"no such mutant any more: {' · '.join(key)}" for key in sorted(reasons.keys() - there)]
+    for target in chosen:
+        verdict = verdicts.get(target.name, OPEN)
+        if target.key in reasons and verdict not in {KILLED, TIMEOUT}:
+            verdict = "explained"
+        elif verdict in {SURVIVED, BROKEN}:
+            wrong.append(f"{verdict}, without a reason in {EXPLAINED.name}: {target}")
+        counts.setdefault(target.file, Counter())[verdict] += 1
+    columns = (KILLED, TIMEOUT, "explained", SURVIVED, UNREACHED, BROKEN, OPEN)
+    rows = [f"| module | mutants | {' | '.join(columns)} |", "| --- |" + " ---: |" * (len(columns) + 1)]
+    for name, count in (*counts.items(), ("all", sum(counts.values(), Counter()))):
+        rows.append(f"| {name} | {count.total()} | {' | '.join(str(count[column]) for column in columns)} |")
+    return [*rows, *wrong], int(bool(wrong))
+
+
+def main() -> int:
+    """The exit code: 1 if something has survived or a reason is stale."""
+    parser = argparse.ArgumentParser(prog="make mutants ARGS=…", description=__doc__)
+    parser.add_argument("patterns", nargs="*", default=["*"], help="modules: access/*, audit/merkle.py; else all")
+    parser.add_argument("--all", action="store_true", help="every mutant, not a sample: hours")
+    parser.add_argument("--sample", type=int, default=300, help="so many, drawn by chance (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample: the same, the same mutants")
+    parser.add_argument("--recheck", action="store_true", help="judge those too that are known to survive")
+    parser.add_argument(
+        "--minutes", type=float, default=30, help="then end; the next run goes on (default: %(default)s)"
+    )
+    parser.add_argument("--processes", type=int, default=2)
+    said = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through every `finally`: no copy and no worker is left
+    chosen = targets(said.patterns)
+    if not chosen:
+        parser.error("no module fits")
+    if not said.all and said.sample < len(chosen):
+        chosen = random.Random(said.seed).sample(chosen, said.sample)  # noqa: S311
+    reasons = explained()
+    verdicts = run(chosen, said.processes, said.minutes * 60, {} if said.recheck else reasons)
+    told, code = summary(chosen, verdicts.known, reasons)
+    print("\n".join(told))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
