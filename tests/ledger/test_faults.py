@@ -388,13 +388,17 @@ def test_nothing_is_taken_after_the_end(house: House) -> None:
     committer = house.ledger._committer
     draft = Draft(action=Action.RANDOM, result=Result.SUCCESS, request_id=os.urandom(16))
     outcome = Outcome((draft,), None)
+
+    async def late() -> object:
+        return await committer.commit(outcome, 0, lambda _: outcome)
+
     house.vault.close()
     with pytest.raises(AuditUnavailable):
-        house.run(committer.commit(outcome, 0, lambda _: outcome))
+        house.run(late())
     # As if the thread had taken its last look between the question and the queue.
     committer._closing = False
     with pytest.raises(AuditUnavailable):
-        house.run(asyncio.wait_for(committer.commit(outcome, 0, lambda _: outcome), 1))
+        house.run(asyncio.wait_for(late(), 1))
     house.open()
 
 

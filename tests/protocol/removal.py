@@ -87,7 +87,7 @@ REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
         Removal(
             anchor.FileAnchor,
             "write",
-            "now is not None and (mark.size < now.size or (mark.size == now.size and mark.hash != now.hash))",
+            "now is not None and 0 < now.size >= mark.size and (now.size, now.hash) != (mark.size, mark.hash)",
             "False",
         ),
     ),

@@ -164,7 +164,7 @@ CHECKS["row MAC"] = Check(
     it_starts_and_uses_the_revoked_key,
 )
 CHECKS["state root at start"] = Check(
-    Removal(inspection, "inspect", "head is not None and tree.root() != head.state_root", "False"),
+    Removal(inspection, "inspect", "head is not None and state_root != head.state_root", "False"),
     at_rest(rows_put_back),
     it_starts_and_uses_the_revoked_key,
 )

@@ -331,8 +331,8 @@ def test_of_two_forked_copies_one_is_never_answered_from(site: Site, monkeypatch
     one, other = site.open("a", **shared), site.open("b", **shared)
     read = SharedAnchor.read
 
-    def read_then_be_overtaken(anchor: SharedAnchor) -> Mark | None:
-        mark = read(anchor)
+    def read_then_be_overtaken(anchor: SharedAnchor, *, at_once: bool = False) -> Mark | None:
+        mark = read(anchor, at_once=at_once)
         if anchor is other.anchor:
             monkeypatch.undo()
             record(one)

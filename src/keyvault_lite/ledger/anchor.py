@@ -201,12 +201,7 @@ class FileAnchor:
                 raise OutcomeUnknown("the anchor was moved by another vault or copy of this one")
             mark = sign()
             # One that never had an entry remembers nothing: any log may begin in its place.
-            if (
-                now is not None
-                and now.size >= mark.size
-                and now.size
-                and (now.size, now.hash) != (mark.size, mark.hash)
-            ):
+            if now is not None and 0 < now.size >= mark.size and (now.size, now.hash) != (mark.size, mark.hash):
                 raise IntegrityViolation("the anchor remembers entries that this log does not have")
             counter, slot = 1, 0
             if self._seen is not None:

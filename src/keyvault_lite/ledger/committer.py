@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -24,6 +23,7 @@ from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.waiting import Transaction, Turn, Waiting, running_loop
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, Overloaded
 from keyvault_lite.observe.metrics import METRICS
 
@@ -48,47 +48,8 @@ RETRY_SECONDS: Final = 1.0
 log = logging.getLogger("keyvault_lite.ledger")
 
 
-class _Waiting:
-    """An item, the future that waits for it, and who has it: the queue until the lock is held, then the transaction."""
-
-    __slots__ = ("abandoned", "entries", "future", "item", "loop", "since", "taken")
-
-    def __init__(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
-        self.item = item
-        self.entries = len(item.outcome.drafts)
-        """As it came: `redo` may make another number of it."""
-        self.loop = loop
-        self.future: asyncio.Future[Committed] = loop.create_future()
-        self.since = time.monotonic()
-        self.taken = False
-        self.abandoned = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Transaction:
-    batch: list[_Waiting]
-    entries: int
-    filled: Pending | None
-    """What needs but COMMIT, with the lock held; None if the thread is to do all of it."""
-    began: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """A wish to hold the lock that somebody else has: the thread waits for it, a loop fills what is waiting by then."""
-
-    loop: asyncio.AbstractEventLoop
-
-
-_Answers = list[tuple[list[_Waiting], KeyVaultError | None]]
+_Answers = list[tuple[list[Waiting], KeyVaultError | None]]
 """Who is to be answered, and with which error."""
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 class Committer:
@@ -96,8 +57,8 @@ class Committer:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._queue: deque[_Waiting] = deque()
-        self._in_hand: tuple[_Waiting, ...] = ()
+        self._queue: deque[Waiting] = deque()
+        self._in_hand: tuple[Waiting, ...] = ()
         self._entered = 0
         """Entries that ever came into the queue, counted by the loop; and that left it, counted by the thread."""
         self._left = 0
@@ -107,11 +68,11 @@ class Committer:
         """The loop that is to begin the next one."""
         self._company = False
         """Whether the transaction before was of several requests: who comes alone, waits for nobody."""
-        self._handed: SimpleQueue[_Transaction | _Turn | None] = SimpleQueue()
+        self._handed: SimpleQueue[Transaction | Turn | None] = SimpleQueue()
         """What the loop hands to the thread; None to have it look round."""
-        self._turn: _Turn | None = None
+        self._turn: Turn | None = None
         """For whom the thread has taken the lock, until a loop fills."""
-        self._unsettled: _Transaction | None = None
+        self._unsettled: Transaction | None = None
         """What the thread has committed and a loop is to settle."""
         self._claim = threading.Lock()
         self._watching: set[asyncio.AbstractEventLoop] = set()
@@ -152,7 +113,7 @@ class Committer:
             raise Overloaded("too many requests are waiting to be recorded; nothing was done")
         self._entered += len(outcome.drafts)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(Item(outcome, since, redo), loop)
+        waiting = Waiting(Item(outcome, since, redo), loop)
         self._queue.append(waiting)
         if self._called is not loop and not self._busy:
             self._called = loop
@@ -200,7 +161,7 @@ class Committer:
             if self._busy or self._stopped or not self._queue:
                 return
             self._busy = True
-            turn = _Turn(self._queue[0].loop)
+            turn = Turn(self._queue[0].loop)
         if self.fault is not None or not self._journal.fills_at_once:
             self._handed.put(self._all_of_it())
         elif self._journal.try_hold():
@@ -209,10 +170,10 @@ class Committer:
             # Whoever comes while the thread waits for the lock comes into the same transaction.
             self._handed.put(turn)
 
-    def _all_of_it(self) -> _Transaction:
+    def _all_of_it(self) -> Transaction:
         """What is waiting, as a transaction that the thread fills too."""
         with self._claim:
-            return _Transaction(*self._take(), None, time.perf_counter())
+            return Transaction(*self._take(), None, time.perf_counter())
 
     def _fill(self) -> None:
         """With the lock held: fill what is waiting, and hand it to the thread. Runs on a loop."""
@@ -226,9 +187,9 @@ class Committer:
             with self._claim:
                 for one in batch:
                     one.taken = False
-        self._handed.put(_Transaction(batch, entries, filled, began))
+        self._handed.put(Transaction(batch, entries, filled, began))
 
-    def _fill_in_turn(self, turn: _Turn) -> None:
+    def _fill_in_turn(self, turn: Turn) -> None:
         """As `_fill`, if the thread still holds the lock for it."""
         with self._claim:
             if self._turn is not turn:
@@ -236,7 +197,7 @@ class Committer:
             self._turn = None
         self._fill()
 
-    def _await_turn(self, turn: _Turn) -> _Transaction | None:
+    def _await_turn(self, turn: Turn) -> Transaction | None:
         """Wait for the lock, and call a loop to fill. A transaction, if the thread is to do all of it instead."""
         try:
             self._journal.hold()
@@ -246,7 +207,7 @@ class Committer:
         self._call({turn.loop}, self._fill_in_turn, turn)
         return None
 
-    def _end_turn(self) -> _Transaction | None:
+    def _end_turn(self) -> Transaction | None:
         """Give the lock back if no loop came to fill; the thread does all of it then."""
         with self._claim:
             turn, self._turn = self._turn, None
@@ -266,7 +227,7 @@ class Committer:
                 self._call({one.loop for one in transaction.batch}, self._settle, transaction)
         self._turn_away()
 
-    def _settle(self, transaction: _Transaction) -> None:
+    def _settle(self, transaction: Transaction) -> None:
         """Do what comes between COMMIT and the answers, once: on a loop, or in the thread if no loop comes to it."""
         with self._claim:
             if self._unsettled is not transaction or transaction.filled is None:
@@ -274,7 +235,7 @@ class Committer:
             self._unsettled = None
         error: KeyVaultError | None = None
         try:
-            if not self._journal.settle(transaction.filled, at_once=_running_loop() is not None):
+            if not self._journal.settle(transaction.filled, at_once=running_loop() is not None):
                 # The anchor is in use: the thread waits for it, the loop for nobody.
                 self._unsettled = transaction
                 self._handed.put(None)
@@ -283,7 +244,7 @@ class Committer:
             error = self._fail(refusal)
         self._finish(transaction, [(transaction.batch, error)])
 
-    def _finish(self, transaction: _Transaction, answers: _Answers) -> None:
+    def _finish(self, transaction: Transaction, answers: _Answers) -> None:
         METRICS.commit_seconds.add(time.perf_counter() - transaction.began)
         METRICS.commit_entries.add(transaction.entries)
         # Before anyone is answered: who was, finds that the queue no longer counts it.
@@ -293,9 +254,9 @@ class Committer:
         for answered, error in answers:
             self._answer(answered, error)
 
-    def _take(self) -> tuple[list[_Waiting], int]:
+    def _take(self) -> tuple[list[Waiting], int]:
         """Who is next, and how many entries that is: as many as a transaction takes, or one that is larger."""
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
         entries = 0
         while self._queue and len(batch) < MAX_BATCH and entries < MAX_ENTRIES:
             batch.append(self._queue.popleft())
@@ -305,7 +266,7 @@ class Committer:
         self._company = len(batch) > 1
         return batch, entries
 
-    def _wait(self) -> _Transaction | None:
+    def _wait(self) -> Transaction | None:
         """Sleep until there is a transaction to commit; None when there is no more to come."""
         while True:
             if self._closing:
@@ -315,7 +276,7 @@ class Committer:
                             self._stopped = True
                             return None
                         self._busy = True
-                        return _Transaction(*self._take(), None, time.perf_counter())
+                        return Transaction(*self._take(), None, time.perf_counter())
             called = self._unsettled is not None or self._turn is not None
             faulty = self.fault is not None and not self.halted
             try:
@@ -326,11 +287,11 @@ class Committer:
                 handed = None
             if handed is None:
                 handed = self._look_round(faulty=faulty)
-            transaction = self._await_turn(handed) if isinstance(handed, _Turn) else handed
+            transaction = self._await_turn(handed) if isinstance(handed, Turn) else handed
             if transaction is not None:
                 return transaction
 
-    def _look_round(self, *, faulty: bool) -> _Transaction | None:
+    def _look_round(self, *, faulty: bool) -> Transaction | None:
         """See whether a loop that was called has not come, or a fault is over."""
         if self._unsettled is not None:
             self._settle(self._unsettled)
@@ -348,12 +309,12 @@ class Committer:
             self._left += sum(one.entries for one in late)
         self._answer(late, AuditUnavailable("the server is shutting down"))
 
-    def _commit(self, batch: list[_Waiting], filled: Pending | None = None) -> _Answers:
+    def _commit(self, batch: list[Waiting], filled: Pending | None = None) -> _Answers:
         """Commit what is still waited for; who is to be answered now, and with which error if not with their own.
 
         Nobody, if it is committed and has to be settled.
         """
-        taken: list[_Waiting] = []
+        taken: list[Waiting] = []
 
         def claim() -> list[Item]:
             # From here on the transaction has them; whoever was answered before stays out of the log.
@@ -385,8 +346,8 @@ class Committer:
             error = self._fail(AuditUnavailable("the audit log cannot be written"))
         return [(taken or batch, error)]
 
-    def _answer(self, batch: Sequence[_Waiting], error: KeyVaultError | None) -> None:
-        here = _running_loop()
+    def _answer(self, batch: Sequence[Waiting], error: KeyVaultError | None) -> None:
+        here = running_loop()
         for loop in {one.loop for one in batch}:
             mine = [one for one in batch if one.loop is loop]
             if loop is here:
@@ -430,16 +391,9 @@ class Committer:
             log.info("the audit log can be written again")
         return self.fault is None
 
-    def _resolve(self, batch: Sequence[_Waiting], error: KeyVaultError | None) -> None:
+    def _resolve(self, batch: Sequence[Waiting], error: KeyVaultError | None) -> None:
         for one in batch:
-            if one.future.done():
-                continue
-            refusal = error if one.item.error is None else one.item.error
-            if refusal is not None:
-                # An error of its own for each: they are raised in different tasks.
-                one.future.set_exception(refusal.again())
-            else:
-                one.future.set_result(Committed(one.item.outcome, one.item.first_id))
+            one.answer(error)
         if self._queue and self._called is None and batch:
             self._called = batch[0].loop
             self._linger(self._called, 0, 0, time.perf_counter() + LINGER_SECONDS)

@@ -5,7 +5,7 @@ MUST: nothing is released before `commit` returns. MUST NOT: no other part of th
 
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -308,7 +308,7 @@ class Ledger:
         """The verified state. Note its `sequence` before reading anything of it."""
         return self._state
 
-    def commit(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> Awaitable[Committed]:
+    async def commit(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> Committed:
         """Record an outcome that was computed on the state of `since`, and write its change, in one transaction.
 
         If a management entry came after `since`, earlier ones of the same transaction included, `redo` is called with
@@ -318,7 +318,7 @@ class Ledger:
         for witness in self.witnesses:
             if (fault := witness.fault) is not None:
                 raise fault
-        return self._committer.commit(outcome, since, redo)
+        return await self._committer.commit(outcome, since, redo)
 
     def refresh(self) -> None:
         """Adopt what other processes have committed. Blocks: call it off the event loop."""
