@@ -222,15 +222,16 @@ class OpenBao(Server):
     So both servers get the same bytes. Everything is in its favour: no storage, no policy to judge, no fsync.
     """
 
+    audited = True
+
     def start(self) -> Self:
         """Start it with its audit log, mount transit, and make the key."""
         token = (self.folder / SAME_TOKEN).read_text()
-        home = self.folder / "openbao"
+        home = self.folder / type(self).__name__
         home.mkdir()
         configuration = home / "audit.hcl"
-        configuration.write_text(
-            f'audit "file" "file" {{\n  options {{\n    file_path = "{home / "audit.log"}"\n  }}\n}}\n'
-        )
+        device = f'audit "file" "file" {{\n  options {{\n    file_path = "{home / "audit.log"}"\n  }}\n}}\n'
+        configuration.write_text(device if self.audited else "")
         self._spawn(
             *("server", "-dev", "-dev-no-store-token", f"-dev-root-token-id={token}"),
             *(f"-dev-listen-address=127.0.0.1:{self.port}", f"-config={configuration}"),
@@ -240,9 +241,28 @@ class OpenBao(Server):
         time.sleep(1)  # it listens before it is unsealed
         self.call("/v1/sys/mounts/transit", {"type": "transit"}, token)
         self.call(f"/v1/transit/keys/{TRANSIT_KEY}", {}, token)
-        if not (home / "audit.log").stat().st_size:
+        if self.audited and not (home / "audit.log").stat().st_size:
             raise RuntimeError("OpenBao keeps no audit log: the comparison would not be one")
         self.token = token
+        return self
+
+
+class OpenBaoUnaudited(OpenBao):
+    """The same without any audit device."""
+
+    audited = False
+
+
+class Naive(Server):
+    """The usual way: an ORM session and a commit a request."""
+
+    token = "naive-" + "x" * 58
+
+    def start(self) -> Self:
+        """On a database of its own."""
+        home = self.folder / "naive"
+        home.mkdir()
+        self._spawn("-m", "benchmarks.naive", str(self.port), str(home), self.token)
         return self
 
 
@@ -269,7 +289,7 @@ def _echo(_: Floor) -> str:
     return http_request("/keys/bench-aes/encrypt", _ENCRYPT, token="kvl_" + "x" * 60)
 
 
-def _encrypt(vault: Vault) -> str:
+def _encrypt(vault: Vault | Naive) -> str:
     return http_request("/keys/bench-aes/encrypt", _ENCRYPT, token=vault.token)
 
 
@@ -311,5 +331,7 @@ ROWS: Final[Sequence[Row]] = (
     Row("openbao", "the same at OpenBao, file audit", OpenBao, _transit_encrypt),
     Row("transit-decrypt", "transit decrypt (Vault dialect)", Transit, _transit_decrypt),
     Row("openbao-decrypt", "the same at OpenBao, file audit", OpenBao, _transit_decrypt),
+    Row("openbao-unaudited", "transit encrypt at OpenBao, no audit", OpenBaoUnaudited, _transit_encrypt),
+    Row("naive", "encrypt, the usual stack (ORM, a commit each)", Naive, _encrypt),
     Row("unrecorded", "(encrypt without any record)", Unrecorded, _encrypt),
 )

@@ -174,7 +174,9 @@ def check_context(context: Context) -> None:
             size += len(name.encode()) + len(value.encode())
         except UnicodeEncodeError:
             raise InvalidRequest("context is not Unicode text: it has a lone surrogate") from None
-        if not (unicodedata.is_normalized("NFC", name) and unicodedata.is_normalized("NFC", value)):
+        if not (name.isascii() and value.isascii()) and not (
+            unicodedata.is_normalized("NFC", name) and unicodedata.is_normalized("NFC", value)
+        ):
             raise InvalidRequest("context is not in Unicode normalisation form NFC")
     if size > MAX_CONTEXT_BYTES:
         raise InvalidRequest("context is larger than 8 KiB")
