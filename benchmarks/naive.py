@@ -1,6 +1,6 @@
 """The usual way to write such a service, for comparison: FastAPI with models, an ORM session and a commit a request.
 
-Run as `python -m benchmarks.naive PORT FOLDER TOKEN`. It authenticates, authorises, encrypts in an envelope and writes a
+Run as `python -m benchmarks.naive PORT FOLDER TOKEN`. It authenticates, authorises, encrypts in an envelope and adds a
 hash-chained audit row that is flushed before the answer, each from the database, as tutorials have it. None of our code
 is in it, and none of the guarantees: no row MACs, no tree, no signature, no anchor, no check of what is read.
 """
