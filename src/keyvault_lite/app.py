@@ -21,6 +21,7 @@ from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.anchor import SAME_DIRECTORY, FileAnchor, where_it_stands
 from keyvault_lite.ledger.ledger import Ledger, open_database, prepare
+from keyvault_lite.ledger.memory import give_back
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, NotFound
@@ -344,6 +345,7 @@ async def _serving(chosen: Settings, vault: Vault | None) -> AsyncIterator[Engin
 def _spare_collector() -> None:
     """Let the cycle collector pass over what stays for good: looking through it takes a tenth of a second each time."""
     gc.collect()
+    give_back()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
 

@@ -23,6 +23,7 @@ from keyvault_lite.ledger.archiver import boundary, make_segment
 from keyvault_lite.ledger.committer import Committer
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
 from keyvault_lite.ledger.journal import Journal, find_reply, tile_reader
+from keyvault_lite.ledger.memory import give_back
 from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredReply
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.reader import Filter, read_entry, read_page
@@ -504,6 +505,8 @@ class Ledger:
             seen = inspect(connection, self._authority, self._database)
         if seen.findings and not self.frozen:
             self._journal.suspect = True
+        del seen
+        give_back()
         self._database.make_reserve()
 
     def scrub_log(self) -> None:
