@@ -39,7 +39,7 @@ IDLE: Final = 0.1
 SETTLED_WITHIN: Final = 600.0
 """Seconds after which it is measured all the same."""
 ROWS_CHECKED: Final = 70.0
-"""Seconds after which a server has read all its rows again in the background."""
+"""Seconds after which a server has begun to read rows and log again in the background."""
 ASKED: Final = 8
 """Requests one after another that make one figure of a round."""
 _MEGABYTE: Final = 1e6
@@ -123,8 +123,9 @@ def starting(server: GrownServer) -> tuple[float, float]:
     return time.perf_counter() - begun, cpu_seconds(server.pid)
 
 
-def settle(servers: Sequence[GrownServer]) -> None:
-    """Wait until none of them is busy by itself."""
+def settle(servers: Sequence[GrownServer], *, large: bool) -> None:
+    """Wait until none of them is busy by itself: what large ones read again in the background begins a minute later."""
+    time.sleep(ROWS_CHECKED if large else 0.0)
     until = time.monotonic() + SETTLED_WITHIN
     busy = True
     while busy and time.monotonic() < until:
@@ -195,8 +196,6 @@ def _lines(timed: Sequence[Timed], unit: str) -> str:
 
 
 def _memory(servers: Sequence[GrownServer], sizes: Sequence[int], unit: str) -> str:
-    if max(sizes) > SIZES["quick"][unit][-1]:
-        time.sleep(ROWS_CHECKED)
     rows = [
         [
             f"{size:,}",
@@ -213,7 +212,7 @@ def by_keys(folder: Path, sizes: Sequence[int], rounds: int, seconds: float) -> 
     """Start-up, memory and encryption by the number of keys."""
     with served(folder, [Size(keys=size) for size in sizes]) as servers, Client() as client:
         yield _lines(measure(servers, sizes, {"start": starting}, min(rounds, 3)), "keys")
-        settle(servers)
+        settle(servers, large=max(sizes) > SIZES["quick"]["keys"][-1])
         actions = {f"encrypt, {CONNECTIONS} connections": loading(client, _encrypt, seconds)}
         yield _lines(measure(servers, sizes, actions, rounds), "keys")
         yield _memory(servers, sizes, "keys")
@@ -231,7 +230,7 @@ def by_entries(folder: Path, sizes: Sequence[int], rounds: int, seconds: float) 
 
     with served(folder, [Size(entries=size) for size in sizes]) as servers, Client() as client:
         yield _lines(measure(servers, sizes, {"start": starting}, min(rounds, 3)), "entries")
-        settle(servers)
+        settle(servers, large=max(sizes) > SIZES["quick"]["entries"][-1])
         pages = {
             "newest 100": page(),
             "100 somewhere": anywhere,
