@@ -87,7 +87,9 @@ class Answered(BaseModel):
 
 def build(folder: Path, token: str) -> FastAPI:
     """The application on a new database with one caller, one key and one grant."""
-    engine = create_engine(f"sqlite:///{folder / 'naive.db'}", connect_args={"timeout": 30})
+    # A connection for each request under way: with the usual pool, requests that have one and wait for a thread, and
+    # threads that wait for a connection, stand still together at 128 callers.
+    engine = create_engine(f"sqlite:///{folder / 'naive.db'}", connect_args={"timeout": 30}, pool_size=256)
 
     @event.listens_for(engine, "connect")
     def durable(connection: Any, _: object) -> None:  # noqa: ANN401
