@@ -273,17 +273,14 @@ class Journal:
     def _settle(self, pending: Pending, *, at_once: bool = False) -> None:
         try:
             self._database.check_same_file()
-        except IntegrityViolation:
-            self.tree.rollback()
-            raise
-        try:
             pending.apply()
             self._alarms.clear()
             self._publish(pending.after, at_once=at_once)
-        except KeyVaultError:
-            raise
         except Exception as error:
-            # A defect of ours, after COMMIT: the entries are there, and nobody can be told that they are proven.
+            self.tree.rollback()  # of what was not applied
+            if isinstance(error, KeyVaultError):
+                raise
+            # A defect or a fault, after COMMIT: the entries are there, and nobody can be told that they are proven.
             log.exception("what follows a commit failed")
             raise OutcomeUnknown("the log was written and its head could not be told") from error
 
