@@ -53,8 +53,8 @@ def _check_depth(body: bytes) -> None:
         shape = _STRINGS.sub(b"", body).translate(_ONE_KIND, _NO_BRACKETS)
     else:  # a string ends at the next quote: what is in none of them is left out before they are looked for
         shape = _PLAIN_STRINGS.sub(b"", body.translate(_ONE_KIND, _NO_SHAPE))
-    # Each round takes away the innermost level and no other, because all brackets are of one kind: of two kinds it would
-    # take away two where they alternate. Which belongs to which, the parser finds.
+    # Each round takes away the innermost level and no other, because all brackets are of one kind: of two kinds it
+    # would take away two where they alternate. Which belongs to which, the parser finds.
     for _ in range(MAX_DEPTH):
         if not shape:
             return
