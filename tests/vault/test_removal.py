@@ -164,6 +164,22 @@ def test_another_process_sees_them_go(ask: Asker, pass_days: Pass) -> None:
         other.close()
 
 
+def test_another_process_misses_a_shortened_lease_and_its_removal(ask: Asker, pass_days: Pass) -> None:
+    """It last knew of an end that is yet to come: a host that slept for days, beside one that worked."""
+    token, accessor = child(ask, "20d")
+    other = House(ask.house.chosen, ask.house.admin)
+    try:
+        assert ask.post("auth/token/renew", {"token": token, "increment": "1h"}).status == 200
+        pass_days(2)
+        ask.house.run(ask.house.jobs.round())
+        assert accessor not in stored(ask)
+        other.ledger.refresh()
+        assert other.ledger.snapshot().token(accessor) is None
+        assert other.ledger.fault is None
+    finally:
+        other.close()
+
+
 def test_a_clock_that_jumped_removes_nothing(ask: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
     _, token = child(ask)
     jobs = ask.house.jobs

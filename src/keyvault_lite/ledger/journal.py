@@ -445,7 +445,7 @@ class Journal:
                 self.tree.put(key, row_mac)
             gone: tuple[TokenId, ...] = ()
             if self.tree.root() != head.state_root:
-                gone = self._deleted(head.timestamp, at_once=at_once)
+                gone = self._deleted(at_once=at_once)
                 self.tree.remove(row_key("tokens", (one,)) for one in gone)
             # The root decides: an old row put back, or a new one left out, is not the state the log commits to.
             if news.findings or self.tree.root() != head.state_root or found.state_root != head.state_root:
@@ -457,12 +457,15 @@ class Journal:
         self.state.sequence = head.state_seq
         return hashes
 
-    def _deleted(self, now: int, *, at_once: bool) -> tuple[TokenId, ...]:
-        """The leased tokens past their end whose rows are there no more; any other row that is missing stays missed."""
+    def _deleted(self, *, at_once: bool) -> tuple[TokenId, ...]:
+        """The leased tokens whose rows are there no more; any other row that is missing stays missed.
+
+        Also of those whose end is yet to come as far as this process knows: it may have missed that it was made earlier.
+        """
         if at_once:
             raise AuditUnavailable("all tokens have to be compared first")
         stored = {row[0] for row in self._connection.execute(statements.TOKEN_IDS)}
-        return tuple(one.id for one in self.state.leased_until(now) if one.id not in stored)
+        return tuple(one.id for one in self.state.leased() if one.id not in stored)
 
     # Telling the world
 
