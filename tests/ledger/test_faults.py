@@ -355,7 +355,8 @@ def test_a_file_that_cannot_be_looked_at_after_commit_is_an_unknown_outcome(
     monkeypatch.setattr(SqliteDatabase, "_stat", broken)
     before = house.size
     results = house.together(*(house.perform(request) for _ in range(3)))
-    assert [type(one) for one in results] == [OutcomeUnknown] * 3
+    # Whoever was in a later transaction is served again; nobody is told that nothing was done.
+    assert OutcomeUnknown in {type(one) for one in results} <= {OutcomeUnknown, Answer}
     assert not faults
     assert house.ask(ReadKey(name)).versions
     assert house.size == before + 4, "each is there once"
