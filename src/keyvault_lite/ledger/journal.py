@@ -460,8 +460,9 @@ class Journal:
         return hashes
 
     def _deleted(self, now: int, *, at_once: bool) -> tuple[list[TokenId], list[TokenId]]:
-        """The leased tokens whose rows are there no more: those past their end, and those which, as far as this process
-        knows, are not: it may have missed that their end was made an earlier one. Any other missing row stays missed.
+        """The leased tokens whose rows are there no more: those past their end, and the others.
+
+        This process may have missed that an end was made an earlier one. Any other row that is missing stays missed.
         """
         if at_once:
             raise AuditUnavailable("all tokens have to be compared first")

@@ -83,7 +83,7 @@ class BoundedProtocol(ListProtocol):
     unread_until = math.inf
     """Until when the client has to read what it was sent."""
     idle_since = math.inf
-    """Since when no request is under way. Bytes that begin none change nothing, nor does the rest of an answered one."""
+    """Since when no request is under way. Bytes that begin none do not count, nor does the rest of an answered one."""
 
     def __init__(self, *arguments: Any, limit: int = MAX_CONNECTIONS, **more: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments, **more)
