@@ -102,7 +102,12 @@ def _config(app: Dispatcher, chosen: Settings) -> "uvicorn.Config":
 def _listen(chosen: Settings, workers: int) -> "list[list[socket.socket]]":
     """Sockets for each worker."""
     try:
-        first = listen(chosen.host, chosen.port, shared=workers > 1)
+        # Not shared at first: with another server on this address requests would be spread over both, unnoticed.
+        first = listen(chosen.host, chosen.port)
+        if workers > 1:
+            for one in first:
+                one.close()
+            first = listen(chosen.host, chosen.port, shared=True)
         port = first[0].getsockname()[1]  # where the settings leave it open
         return [first, *(listen(chosen.host, port, shared=True) for _ in range(1, workers))]
     except OSError as error:

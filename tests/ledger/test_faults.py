@@ -337,6 +337,32 @@ def test_a_defect_after_commit_is_an_unknown_outcome_and_nothing_is_recorded_twi
     check_sound(house)
 
 
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("of_management", [True, False])
+def test_a_file_that_cannot_be_looked_at_after_commit_is_an_unknown_outcome(
+    house: House, monkeypatch: pytest.MonkeyPatch, *, of_management: bool
+) -> None:
+    name = KeyRef(house.key().id)
+    request = RotateKey(name) if of_management else Encrypt(name, plaintext=b"x")
+    stat = SqliteDatabase._stat
+    faults = [PermissionError("canary")]
+
+    def broken(self: SqliteDatabase) -> tuple[int, int] | None:
+        if faults:
+            raise faults.pop()
+        return stat(self)
+
+    monkeypatch.setattr(SqliteDatabase, "_stat", broken)
+    before = house.size
+    results = house.together(*(house.perform(request) for _ in range(3)))
+    # Whoever was in a later transaction is served again; nobody is told that nothing was done.
+    assert OutcomeUnknown in {type(one) for one in results} <= {OutcomeUnknown, Answer}
+    assert not faults
+    assert house.ask(ReadKey(name)).versions
+    assert house.size == before + 4, "each is there once"
+    check_sound(house)
+
+
 def test_one_that_cannot_be_written_keeps_nobody_else_from_being_recorded(house: House) -> None:
     name = KeyRef(house.key().id)
     draft = Draft(action=Action.SERVICE_CREATE, result=Result.SUCCESS, request_id=os.urandom(16))

@@ -25,7 +25,11 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("request_id", "prev_hash", "hash"), st.binary(min_size=16, max_size=16) | BLOBS),
     **dict.fromkeys(("state_root", "context_digest"), st.none() | BLOBS),
 }
-ANYTHING = st.one_of(st.none(), INTEGERS, TEXTS, BLOBS, st.floats(allow_nan=False), st.sampled_from([1.0, "1", b"1"]))
+# Bytes that SQLite takes for JSON in its binary form, and would write as the text or number that they stand for.
+BINARY_JSON = (b"\x00", b"\x130", b"\x131", b"\x17A", b"\x17S", b"\x3b\x17S\x131", b"\xc3\x0210")
+ANYTHING = st.one_of(
+    *(st.none(), INTEGERS, TEXTS, BLOBS, st.floats(allow_nan=False)), st.sampled_from([1.0, "1", b"1", *BINARY_JSON])
+)
 ROWS = st.tuples(
     st.just(1),
     *(KINDS.get(name, st.none() | TEXTS if name not in {"action", "result"} else TEXTS) for name in ENTRY_COLUMNS[1:]),
@@ -81,6 +85,7 @@ def sealed(row: tuple[Any, ...]) -> tuple[Any, ...]:
     [
         *(("epoch", 0.0), ("epoch", "0"), ("key_version", 1.0), ("key_version", "1"), ("count", 1.0), ("count", "1")),
         *(("action", b"A"), ("source", b""), ("timestamp", 5.0), ("state_seq", "0"), ("request_id", "\0" * 16)),
+        *(("epoch", b"\x130"), ("count", b"\x131"), ("action", b"\x17A"), ("result", b"\x17S"), ("service_id", b"\0")),
         *(("prev_hash", "\0" * 32), ("hash", "x"), ("id", 2), ("state_seq", 1), ("timestamp", 4), ("state_root", b"")),
     ],
 )

@@ -36,6 +36,10 @@ EDITS = {
     "a slot is gone": "DELETE FROM keyring_slots",
     "an entry tells otherwise": "UPDATE audit_logs SET result = 'denied' WHERE id = 3",
     "an entry has another author": "UPDATE audit_logs SET service_id = NULL WHERE id = 3",
+    "an entry is kept from who asks for its action": (
+        "UPDATE audit_logs SET action = jsonb(json_quote(action)) WHERE id = 3"
+    ),
+    "an entry has a number that is none": "UPDATE audit_logs SET count = jsonb(count) WHERE id = 3",
     "an entry is gone": "DELETE FROM audit_logs WHERE id = 3",
     "the newest entry is gone": "DELETE FROM audit_logs WHERE id = (SELECT max(id) FROM audit_logs)",
     "an entry is added": (

@@ -162,3 +162,47 @@ def test_an_address_in_use() -> None:
     for one in listen("localhost", 0):
         assert one.family in {socket.AF_INET, socket.AF_INET6}
         one.close()
+
+
+LATE_BODY = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345"
+
+
+@pytest.mark.parametrize(
+    ("request_", "after"), [(WHOLE, b"\r\n"), (LATE_BODY, b"67890")], ids=["an empty line", "the rest of a body"]
+)
+def test_what_begins_no_request_keeps_no_connection(
+    port: int, monkeypatch: pytest.MonkeyPatch, request_: bytes, after: bytes
+) -> None:
+    monkeypatch.setattr(wire, "KEEP_ALIVE", 0.5)
+    with raw(port, request_) as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 ")
+        connection.sendall(after)
+        assert everything(connection) == b""
+
+
+def test_whoever_sends_empty_lines_gives_way(port: int) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(LIMIT):
+            connection = stack.enter_context(raw(port, WHOLE))
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            connection.sendall(b"\r\n")
+        time.sleep(0.2)  # until the lines have come
+        with raw(port, WHOLE) as late:
+            assert late.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_request_that_begins_during_an_answer_is_no_idle_one(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocols = wire.BoundedProtocol
+    idle: list[bool] = []
+    start = protocols._start_asgi_task
+
+    def started(self: wire.BoundedProtocol, *values: object) -> None:
+        start(self, *values)  # type: ignore[arg-type]
+        idle.append(self._is_idle())
+
+    monkeypatch.setattr(protocols, "_start_asgi_task", started)
+    with raw(port, WHOLE + WHOLE[:20]) as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(WHOLE[20:])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert idle == [False, False]

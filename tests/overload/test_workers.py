@@ -174,6 +174,12 @@ def test_what_keeps_the_vault_from_serving_is_one_sentence_and_an_exit_code(vaul
     taken = run(KEYVAULT_PORT=str(vault.port))
     assert (taken.returncode, taken.stderr.count(b"\n")) == (2, 1)
     assert b"Cannot listen" in taken.stderr
+    vault.stop()
+    # Workers share their address with each other, and with no other server.
+    vault.start("--workers", "2")
+    shared = run(KEYVAULT_PORT=str(vault.port))
+    assert (shared.returncode, shared.stderr.count(b"\n")) == (2, 1)
+    assert b"Cannot listen" in shared.stderr
 
 
 @pytest.mark.slow

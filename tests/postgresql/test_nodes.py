@@ -85,6 +85,14 @@ def test_rotating_on_two_nodes_loses_and_doubles_no_version(postgres: House, sec
     assert postgres.ask(VerifyAudit()).findings == ()
 
 
+def test_who_frees_space_gives_the_writers_lock_back_afterwards(postgres: House, second: House) -> None:
+    key = KeyRef(postgres.key().id)
+    for clean in (postgres.ledger.empty_write_ahead_log, postgres.ledger.give_space_back):
+        clean()
+        postgres.ask(Encrypt(key, plaintext=b"x"))
+        second.ask(Encrypt(key, plaintext=b"x"))
+
+
 def test_one_node_leads_and_another_takes_over(postgres: House, second: House) -> None:
     first, other = postgres.vault.database, second.vault.database
     assert [first.leads(), first.leads(), other.leads()] == [True, True, False]

@@ -164,6 +164,41 @@ def test_another_process_sees_them_go(ask: Asker, pass_days: Pass) -> None:
         other.close()
 
 
+def test_another_process_misses_a_shortened_lease_and_its_removal(ask: Asker, pass_days: Pass) -> None:
+    """It last knew of an end that is yet to come: a host that slept for days, beside one that worked."""
+    token, accessor = child(ask, "20d")
+    other = House(ask.house.chosen, ask.house.admin)
+    try:
+        assert ask.post("auth/token/renew", {"token": token, "increment": "1h"}).status == 200
+        pass_days(2)
+        ask.house.run(ask.house.jobs.round())
+        assert accessor not in stored(ask)
+        other.ledger.refresh()
+        assert other.ledger.snapshot().token(accessor) is None
+        assert other.ledger.fault is None
+    finally:
+        other.close()
+
+
+def test_a_row_that_an_attacker_removes_meanwhile_stops_nobody_else(ask: Asker, pass_days: Pass) -> None:
+    """It is missed for its object, and does not make the whole state another one."""
+    child(ask)
+    _, long = child(ask, "20d")
+    other = House(ask.house.chosen, ask.house.admin)
+    jobs = ask.house.jobs
+    try:
+        ask.house.run(jobs.round())  # reads the whole log, which it does once a day
+        pass_days(2)
+        edit(ask.house, f"DELETE FROM tokens WHERE id = '{long}'")
+        ask.house.run(jobs.round())
+        assert stored(ask) == set()
+        other.ledger.refresh()
+        assert known(Asker(other)) == {long}
+        assert other.ledger.fault is None
+    finally:
+        other.close()
+
+
 def test_a_clock_that_jumped_removes_nothing(ask: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
     _, token = child(ask)
     jobs = ask.house.jobs

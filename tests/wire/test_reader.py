@@ -34,6 +34,75 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     )
 
 
+def depth_of(text: str) -> int:
+    """How deep a parser is at the most, character by character."""
+    deepest, depth, within, escaped = 0, 0, False, False
+    for one in text:
+        if within:
+            escaped, within = (one == "\\" and not escaped), (one != '"' or escaped)
+        elif one == '"':
+            within = True
+        else:
+            depth += (one in "[{") - (one in "]}")
+            deepest = max(deepest, depth)
+    return deepest
+
+
+def slow(body: bytes) -> object:
+    """What the reader means, in the plainest way; None if it is refused."""
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError
+        return dict(pairs)
+
+    try:
+        text = body.decode()
+        if depth_of(text) > MAX_DEPTH:
+            return None
+        value: object = json.loads(text, object_pairs_hook=unique, parse_constant=lambda _: 1 // 0)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, ZeroDivisionError):
+        return None
+    return [value]
+
+
+NESTS = (
+    ("[", "]"),
+    ('{"a":', "}"),
+    ('[{"a":', "}]"),
+    ('{"":[', "]}"),
+    ("[[],", "]"),
+    ('["[\\"",', "]"),
+    (' {"\\\\":', " }"),
+)
+CORES = ("1", '"["', '"\\"["', '""', "[]", "{}", '"\\ud800"', "", '"', "\\", '{"a":1,"a":1}', "[}", '"é"', '"\\u005d"')
+
+
+@st.composite
+def nested(draw: st.DrawFn) -> bytes:
+    """Text around the bound, of brackets of both kinds, real ones and within strings; now and then with a flaw."""
+    text = draw(st.sampled_from(CORES))
+    for _ in range(draw(st.integers(1, 3))):
+        before, after = draw(st.sampled_from(NESTS))
+        times = draw(st.integers(1, MAX_DEPTH + 2))
+        text = before * times + text + after * times
+    place = draw(st.integers(0, len(text)))
+    text = text[:place] + draw(st.sampled_from(["", "", "", " ", '"', "\\", "[", "}", ",", "\n"])) + text[place:]
+    return (
+        draw(st.sampled_from(["", "", " ", "\n"])).encode() + text.encode() + draw(st.sampled_from(["", " "])).encode()
+    )
+
+
+@given(nested())
+def test_the_fast_ways_are_the_slow_one(body: bytes) -> None:
+    try:
+        found: object = [read_json(body)]
+    except MalformedRequest:
+        found = None
+    assert found == slow(body)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -60,6 +129,8 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
         b"[" * 100_000 + b"]" * 100_000,
         b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
         b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1),
+        b'{"a":[' * (MAX_DEPTH // 2) + b"[]" + b"]}" * (MAX_DEPTH // 2),
+        b'[{"a":' * MAX_DEPTH + b"1" + b"}]" * MAX_DEPTH,
         b'{"a": 01}',
         b"]" * 40 + b"[" * 40,
     ],

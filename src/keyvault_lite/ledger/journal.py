@@ -273,17 +273,14 @@ class Journal:
     def _settle(self, pending: Pending, *, at_once: bool = False) -> None:
         try:
             self._database.check_same_file()
-        except IntegrityViolation:
-            self.tree.rollback()
-            raise
-        try:
             pending.apply()
             self._alarms.clear()
             self._publish(pending.after, at_once=at_once)
-        except KeyVaultError:
-            raise
         except Exception as error:
-            # A defect of ours, after COMMIT: the entries are there, and nobody can be told that they are proven.
+            self.tree.rollback()  # of what was not applied
+            if isinstance(error, KeyVaultError):
+                raise
+            # A defect or a fault, after COMMIT: the entries are there, and nobody can be told that they are proven.
             log.exception("what follows a commit failed")
             raise OutcomeUnknown("the log was written and its head could not be told") from error
 
@@ -446,26 +443,32 @@ class Journal:
             )
             for key, row_mac in macs.items():
                 self.tree.put(key, row_mac)
-            gone: tuple[TokenId, ...] = ()
-            if self.tree.root() != head.state_root:
-                gone = self._deleted(head.timestamp, at_once=at_once)
-                self.tree.remove(row_key("tokens", (one,)) for one in gone)
+            gone: list[TokenId] = []
+            for lost in self._deleted(head.timestamp, at_once=at_once) if self.tree.root() != head.state_root else ():
+                self.tree.remove(row_key("tokens", (one,)) for one in lost)
+                gone += lost
+                if self.tree.root() == head.state_root:
+                    break
             # The root decides: an old row put back, or a new one left out, is not the state the log commits to.
             if news.findings or self.tree.root() != head.state_root or found.state_root != head.state_root:
                 self.tree.rollback()
                 raise IntegrityViolation("the stored state is not the one the log commits to")
             self.tree.accept()
-            self.state.apply(replace(news.change, gone_tokens=gone))
+            self.state.apply(replace(news.change, gone_tokens=tuple(gone)))
         self.known = Known(head, mac, tiles, self.known.checkpoint)
         self.state.sequence = head.state_seq
         return hashes
 
-    def _deleted(self, now: int, *, at_once: bool) -> tuple[TokenId, ...]:
-        """The leased tokens past their end whose rows are there no more; any other row that is missing stays missed."""
+    def _deleted(self, now: int, *, at_once: bool) -> tuple[list[TokenId], list[TokenId]]:
+        """The leased tokens whose rows are there no more: those past their end, and the others.
+
+        This process may have missed that an end was made an earlier one. Any other row that is missing stays missed.
+        """
         if at_once:
             raise AuditUnavailable("all tokens have to be compared first")
         stored = {row[0] for row in self._connection.execute(statements.TOKEN_IDS)}
-        return tuple(one.id for one in self.state.leased_until(now) if one.id not in stored)
+        ended = [one.id for one in self.state.leased_until(now) if one.id not in stored]
+        return ended, [one.id for one in self.state.leased() if one.id not in stored.union(ended)]
 
     # Telling the world
 

@@ -89,7 +89,7 @@ def entries_after(connection: driver.Connection, number: int, size: int) -> Iter
 
 
 def folded_after(connection: driver.Connection, number: int, size: int) -> list[Folded]:
-    """The entries after a number, folded; none of them if one cannot be, such as one with bytes in place of a text."""
+    """The entries after a number, folded: without those that have bytes in place of a text, none if one is damaged."""
     try:
         return connection.execute(statements.FOLDED, (number, size)).fetchall()
     except driver.Damaged:

@@ -360,9 +360,11 @@ class _FileLock:
         return self._descriptor
 
     def release(self) -> None:
-        if self._descriptor is not None:
-            syscalls.unlock(self._descriptor)
-        self._threads.release()
+        try:
+            if self._descriptor is not None:
+                syscalls.unlock(self._descriptor)
+        finally:
+            self._threads.release()
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -127,10 +127,13 @@ class State:
         found = [one for one in list(self._tokens.values()) if one is not None and one.service_id == service_id]
         return [one for one in found if one.ended_at is None]
 
+    def leased(self) -> list[Token]:
+        """Every leased token."""
+        return [one for one in list(self._tokens.values()) if one is not None and one.kind is TokenKind.LEASED]
+
     def leased_until(self, moment: int) -> list[Token]:
         """Every leased token whose end is not after a moment, the earliest end first."""
-        leased = (one for one in list(self._tokens.values()) if one is not None and one.kind is TokenKind.LEASED)
-        ended = ((one.expires_at, one.id, one) for one in leased if one.expires_at is not None)
+        ended = ((one.expires_at, one.id, one) for one in self.leased() if one.expires_at is not None)
         return [one for _, _, one in sorted(end for end in ended if end[0] <= moment)]
 
     def reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:

@@ -36,11 +36,16 @@ def append(count: int) -> str:
 
 
 ENTRIES: Final = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM audit_logs"  # noqa: S608
+_ANY_BYTES: Final = " OR ".join(f"{name} >= x''" for name in FOLDED_TOGETHER)
 FOLDED: Final = (
     f"SELECT {', '.join(FOLDED_APART)}, json_array({', '.join(FOLDED_TOGETHER)}) "  # noqa: S608
-    "FROM audit_logs WHERE id > ? ORDER BY id LIMIT ?"
+    f"FROM audit_logs WHERE id > ? AND NOT coalesce({_ANY_BYTES}, 0) ORDER BY id LIMIT ?"
 )
-"""Entries folded, in SQLite."""
+"""Entries folded, in SQLite, but for those with bytes in place of a text or number.
+
+Bytes that are JSON in SQLite's binary form `json_array` would write as the text or number that they stand for. Only
+bytes are not less than any bytes.
+"""
 MANAGED: Final = f"{ENTRIES} WHERE id BETWEEN ? AND ? AND state_root IS NOT NULL ORDER BY id"
 LAST_ENTRY: Final = "SELECT id, hash FROM audit_logs ORDER BY id DESC LIMIT 1"
 CATCH_UP: Final = (

@@ -20,6 +20,7 @@ _STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _PLAIN_STRINGS: Final = re.compile(rb'"[^"]*"')
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"{}[]"))
 _NO_SHAPE: Final = bytes(set(_NO_BRACKETS) - set(b'"'))
+_ONE_KIND: Final = bytes.maketrans(b"[]", b"{}")
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -49,13 +50,15 @@ def _check_depth(body: bytes) -> None:
     if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return  # fewer brackets than levels: true of nearly every request, at the price of two scans
     if b"\\" in body:
-        shape = _STRINGS.sub(b"", body).translate(None, _NO_BRACKETS)
+        shape = _STRINGS.sub(b"", body).translate(_ONE_KIND, _NO_BRACKETS)
     else:  # a string ends at the next quote: what is in none of them is left out before they are looked for
-        shape = _PLAIN_STRINGS.sub(b"", body.translate(None, _NO_SHAPE))
-    rounds = 0
-    while shape and rounds < MAX_DEPTH:  # each round takes away at least the innermost level
-        shape = shape.replace(b"{}", b"").replace(b"[]", b"")
-        rounds += 1
+        shape = _PLAIN_STRINGS.sub(b"", body.translate(_ONE_KIND, _NO_SHAPE))
+    # Each round takes away the innermost level and no other, because all brackets are of one kind: of two kinds it
+    # would take away two where they alternate. Which belongs to which, the parser finds.
+    for _ in range(MAX_DEPTH):
+        if not shape:
+            return
+        shape = shape.replace(b"{}", b"")
     if shape:
         raise MalformedRequest(f"the body is nested deeper than {MAX_DEPTH} levels, or not balanced")
 

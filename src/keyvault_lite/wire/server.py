@@ -83,7 +83,7 @@ class BoundedProtocol(ListProtocol):
     unread_until = math.inf
     """Until when the client has to read what it was sent."""
     idle_since = math.inf
-    """Since when no request is under way."""
+    """Since when no request is under way. Bytes that begin none do not count, nor does the rest of an answered one."""
 
     def __init__(self, *arguments: Any, limit: int = MAX_CONNECTIONS, **more: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments, **more)
@@ -126,6 +126,7 @@ class BoundedProtocol(ListProtocol):
     def on_message_begin(self) -> None:
         """Begin to count."""
         super().on_message_begin()
+        self.idle_since = math.inf
         self._head = 0
         self._in_head = True
         self._awaited = _A_HEAD
@@ -153,6 +154,7 @@ class BoundedProtocol(ListProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Offer to take an answer whole."""
+        self.idle_since = math.inf  # its head may have begun before the answer to the one before
         write = partial(write_whole, cycle, self._one_write)
         cycle.scope["extensions"] = {WHOLE: write}  # type: ignore[dict-item]  # elsewhere what stands here is a dict
         super()._start_asgi_task(cycle, app)
@@ -168,7 +170,6 @@ class BoundedProtocol(ListProtocol):
             self.transport.write(_FULL)
             self.transport.close()
             return
-        self.idle_since = math.inf
         unfinished = self._in_head
         super().data_received(data)
         if self._awaited != self._timed:

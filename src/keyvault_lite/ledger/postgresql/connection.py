@@ -6,7 +6,7 @@ statement on a snapshot of its own (READ COMMITTED), so it is what asking later 
 """
 
 import select
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
@@ -69,9 +69,17 @@ class One:
 class PostgresConnection:
     """See driver.Connection."""
 
-    __slots__ = ("_ahead", "_key", "_patience", "_writes", "locked", "others", "raw", "schema")
+    __slots__ = ("_ahead", "_hold", "_key", "_patience", "_writes", "locked", "others", "raw", "schema")
 
-    def __init__(self, raw: psycopg.Connection[Any], *, schema: str, writes: bool, key: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        raw: psycopg.Connection[Any],
+        *,
+        schema: str,
+        writes: bool,
+        key: tuple[int, int],
+        hold: "Callable[[PostgresConnection], None] | None" = None,
+    ) -> None:
         self.raw = raw
         self.schema = schema
         """The one schema that its statements mean."""
@@ -79,6 +87,8 @@ class PostgresConnection:
         """Whether it holds the lock between processes."""
         self._writes = writes
         self._key = key
+        self._hold = hold
+        """Told before it takes the lock between processes, so that it is the one that is made to let it go."""
         self.others = Snapshots()
         """What tells of other writers."""
         self._patience = 0.0
@@ -158,6 +168,8 @@ class PostgresConnection:
             return begun
         # Before it is known to be held: who fails half-way lets go of whatever there is.
         self.locked = True
+        if self._hold is not None:
+            self._hold(self)
         with self.raw.pipeline():
             begun = self.raw.execute(b"BEGIN")
             self.raw.execute(b"SELECT pg_advisory_lock(%s::int4, %s::int4)", self._key)

@@ -70,8 +70,8 @@ class PostgresDatabase:
         self.name = address.name
         self._conninfo = address.conninfo
         self._threads = threading.Lock()
-        self._newest: PostgresConnection | None = None
-        """The writer that was made last: the one that takes the lock."""
+        self._holder: PostgresConnection | None = None
+        """The writer that has the lock between processes, or is waiting for it."""
         self._leading: PostgresConnection | None = None
 
     @property
@@ -106,8 +106,7 @@ class PostgresDatabase:
             raise
         raw.prepare_threshold = 0
         arrays.register(raw)
-        self._newest = PostgresConnection(raw, schema=schema, writes=True, key=(WRITING, _half(schema)))
-        return self._newest
+        return PostgresConnection(raw, schema=schema, writes=True, key=(WRITING, _half(schema)), hold=self._hold)
 
     def reader(self) -> driver.Connection:
         """See Database."""
@@ -185,11 +184,15 @@ class PostgresDatabase:
         """See `lock`."""
         self._threads.acquire()
 
+    def _hold(self, connection: PostgresConnection) -> None:
+        self._holder = connection
+
     def unlock(self) -> None:
         """See `lock`."""
+        holder, self._holder = self._holder, None
         try:
-            if self._newest is not None and self._newest.locked:
-                self._newest.unlock()
+            if holder is not None and holder.locked:
+                holder.unlock()
         finally:
             self._threads.release()
 
