@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.access.leases import DEPTH, SEPARATOR, ancestors_live, authority, policy_grants, role_login
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.identity import AppRoleCredential, Grant, Role, Service, Setting, Token, TokenKind
@@ -152,3 +153,13 @@ class TestLogins:
         del state.settings[f"{SECRETS}r/acc"]
         state.holds = None
         assert self.login(state) is None
+
+    def test_a_service_that_may_not_act_does_not_log_in(self, state: State) -> None:
+        authenticator = Authenticator(state, lambda _: None, access_keys=None)  # type: ignore[arg-type]
+        credential = AppRoleCredential("id", f"acc{SEPARATOR}secret")
+        assert authenticator.authenticate(credential, state, NOW).login == "r/acc"
+        whole = state.service
+        for change in ({"expires_at": NOW}, {"active": False}):
+            state.service = replace(whole, **change)
+            with pytest.raises(Refused):
+                authenticator.authenticate(credential, state, NOW)

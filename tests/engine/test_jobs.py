@@ -64,6 +64,19 @@ def test_keys_are_rotated_when_their_period_has_passed(house: House, clock: Cloc
     assert house.size == before, "nothing is due, nothing is recorded"
 
 
+def test_nothing_is_changed_while_something_is_in_quarantine(house: House, clock: Clock) -> None:
+    key = house.key()
+    house.ask(UpdateKey(KeyRef(key.id), rotation_days=2))
+    clock.pass_days(3)
+    before = house.size
+    house.ledger._journal.frozen = True
+    house.run(house.jobs.round())
+    assert house.size == before, "nothing could come of it but entries that say so"
+    house.ledger._journal.frozen = False
+    house.run(house.jobs.round())
+    assert len(house.ask(ReadKey(KeyRef(key.id))).versions) == 2
+
+
 def test_a_rotation_by_hand_begins_a_new_period(house: House, clock: Clock) -> None:
     key = KeyRef(house.key().id)
     house.ask(UpdateKey(key, rotation_days=2))

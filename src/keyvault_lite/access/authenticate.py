@@ -128,7 +128,7 @@ class Authenticator:
     def _role(self, credential: AppRoleCredential, directory: Directory, now: int) -> Principal:
         """The service that logs in with a role's credentials; the principal may do that and nothing else."""
         found = role_login(credential, directory, self.verifier, now)
-        if found is None or not found[0].active:
+        if found is None or not found[0].active or _is_past(found[0].expires_at, now):
             raise Refused(None if found is None else found[0].id)
         service, login = found
         return Principal(service.id, service.name, service.role, (), login=login)

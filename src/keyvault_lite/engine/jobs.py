@@ -79,13 +79,18 @@ class Jobs:
     async def _lead(self) -> None:
         """What one process does for all."""
         await self._scrub()
+        if not self._ledger.frozen:  # else every change would be refused, with an entry for each
+            await self._change()
+        await self._engine.in_background(self._ledger.forget_replies)
+
+    async def _change(self) -> None:
+        """The rotations, destructions and removals that are due."""
         now = time.time_ns() // 1000
         keys = list(self._ledger.snapshot().keys_after(None))
         await self._perform_each(_rotation(key) for key in keys if _rotation_due(key, now))
         if self._clock_is_steady():
             await self._perform_each(EraseDueKey(KeyRef(key.id)) for key in keys if _erasure_due(key, now))
             await self._perform_each(await self._engine.in_background(lambda: self._removals(now)))
-        await self._engine.in_background(self._ledger.forget_replies)
 
     def _removals(self, now: int) -> list[RemoveTokens]:
         """Requests that remove leased tokens past their end, the oldest first and not too many."""
