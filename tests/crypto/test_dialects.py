@@ -147,6 +147,9 @@ class TestImports:
         for digest, name in ((hashes.SHA1(), "SHA1"), (hashes.SHA256(), "SHA256")):
             oaep = padding.OAEP(padding.MGF1(digest), digest, None)
             raw, key = os.urandom(32), os.urandom(32)
+            for short in (key[:16], key[:24]):
+                wrapped = public.encrypt(short, oaep) + aes_key_wrap_with_padding(short, raw)
+                assert ring.open_import(private, wrapped, digest=name, key_wrap=True) == raw
             assert ring.open_import(private, public.encrypt(raw, oaep), digest=name, key_wrap=False) == raw
             wrapped = public.encrypt(key, oaep) + aes_key_wrap_with_padding(key, raw)
             assert ring.open_import(private, wrapped, digest=name, key_wrap=True) == raw
@@ -259,7 +262,10 @@ class TestExtra:
         ):
             with pytest.raises(UnsupportedOperation, match=r"keyvault-lite\[aws-full\]"):
                 call()
-        ring.generate(KeySpec(KeyType.ML_KEM, 768, Purpose.ENCAPSULATE))
+        spec = KeySpec(KeyType.ML_KEM, 768, Purpose.ENCAPSULATE)
+        made = version(ring, spec)
+        secret, sealed = ring.encapsulate(spec, made)
+        assert ring.decapsulate(spec, made, sealed) == secret
 
 
 class TestImportedPairs:
