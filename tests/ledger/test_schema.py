@@ -18,8 +18,16 @@ from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, NEVER_DELETED, TABLES,
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.tables import metadata
 from keyvault_lite.ledger.upgrade import REVISION, revision_of
-from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidRequest, KeyVaultError, NotFound
-from tests.house import House, chosen, furnish
+from keyvault_lite.model.errors import (
+    AuditUnavailable,
+    Conflict,
+    IntegrityViolation,
+    InvalidRequest,
+    KeyVaultError,
+    NotFound,
+)
+from keyvault_lite.model.requests import CreateKey
+from tests.house import AES, House, chosen, furnish
 
 
 def edit(path: Path, *statements: str) -> None:
@@ -119,6 +127,15 @@ def test_what_was_planted_or_taken_away_is_found(house: House, statement: str) -
     with pytest.raises(KeyVaultError) as refused:
         house.open()
     assert refused.value.code in {"integrity_violation", "audit_unavailable"}
+
+
+@pytest.mark.parametrize("statement", ["CREATE VIEW evil AS SELECT 1", "DROP TRIGGER audit_logs_no_update"])
+def test_a_change_of_the_schema_under_a_running_vault_stops_it(house: House, statement: str) -> None:
+    house.key("before")
+    edit(house.path, statement)
+    for name in ("next", "and one after it"):
+        refused = house.refusal(CreateKey(AES, name), IntegrityViolation)
+        assert "the schema was changed" in refused.detail
 
 
 def test_the_definition_of_a_trigger_and_of_an_index_counts(house: House) -> None:
