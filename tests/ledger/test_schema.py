@@ -133,7 +133,7 @@ def test_what_was_planted_or_taken_away_is_found(house: House, statement: str) -
 def test_a_change_of_the_schema_under_a_running_vault_stops_it(house: House, statement: str) -> None:
     house.key("before")
     edit(house.path, statement)
-    for name in ("next", "and one after it"):
+    for name in ("next", "after"):
         refused = house.refusal(CreateKey(AES, name), IntegrityViolation)
         assert "the schema was changed" in refused.detail
 
