@@ -175,6 +175,18 @@ class TestImports:
                 ring.read_import(spec, raw)
         assert ring.read_import(KeySpec(KeyType.EC, 256, Purpose.SIGN), curve).public_key
 
+    @pytest.mark.parametrize(
+        ("spec", "pem", "told"),
+        [
+            (AES, "-----BEGIN PUBLIC KEY-----", "does not support public_key import"),
+            (KeySpec(KeyType.RSA, 2048, Purpose.TRANSIT), "nonsense", "not SubjectPublicKeyInfo in PEM"),
+            (KeySpec(KeyType.RSA, 2048, Purpose.TRANSIT), "-----BEGIN PUBLIC KEY-----", "not SubjectPublicKeyInfo in"),
+        ],
+    )
+    def test_why_a_public_key_is_not_taken(self, ring: Keyring, spec: KeySpec, pem: str, told: str) -> None:
+        with pytest.raises(InvalidRequest, match=told):
+            ring.read_public(spec, pem)
+
     def test_origin_is_bound(self, ring: Keyring) -> None:
         material = ring.read_import(AES, os.urandom(32))
         made = ring.wrap(material, AES, key_id=ID, version=1, created_at=0, attributes={"origin": IMPORTED})

@@ -69,6 +69,18 @@ def test_what_a_whole_row_does_not_pass_with_a_folded_one_does_not(
         assert hashes == [row_hash(whole)]
 
 
+@pytest.mark.parametrize("value", ["1", 1.5, None])
+@pytest.mark.parametrize("column", ["epoch", "key_version", "count"])
+def test_integers_are_integers_whatever_hash_was_made_of_them(column: str, value: object) -> None:
+    at = ENTRY_COLUMNS.index(column)
+    _, folded = stored((*GOOD[:at], value, *GOOD[at + 1 :], b""))
+    if (column, value) == ("key_version", None):
+        assert folded_hashes(folded)
+    else:
+        with pytest.raises(TypeError, match="are integers"):
+            folded_hashes(folded)
+
+
 GOOD = (1, 0, 5, 0, None, None, "A", None, 1, "S", None, bytes(16), *[None] * 9, 1, bytes(32))
 
 
