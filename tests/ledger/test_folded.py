@@ -69,7 +69,7 @@ def test_what_a_whole_row_does_not_pass_with_a_folded_one_does_not(
         assert hashes == [row_hash(whole)]
 
 
-@pytest.mark.parametrize("value", ["1", 1.5, None])
+@pytest.mark.parametrize("value", ["1", None])
 @pytest.mark.parametrize("column", ["epoch", "key_version", "count"])
 def test_integers_are_integers_whatever_hash_was_made_of_them(column: str, value: object) -> None:
     at = ENTRY_COLUMNS.index(column)
