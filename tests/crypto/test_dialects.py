@@ -170,6 +170,7 @@ class TestImports:
             (KeySpec(KeyType.SECP256K1, None, Purpose.SIGN), curve),
             (KeySpec(KeyType.RSA, 3072, Purpose.SIGN), der(rsa.generate_private_key(65537, 2048))),
             (KeySpec(KeyType.ML_DSA, 65, Purpose.SIGN), curve),
+            (KeySpec(KeyType.ML_KEM, 768, Purpose.ENCAPSULATE), curve),
         ):
             with pytest.raises(InvalidRequest):
                 ring.read_import(spec, raw)
@@ -186,6 +187,13 @@ class TestImports:
     def test_why_a_public_key_is_not_taken(self, ring: Keyring, spec: KeySpec, pem: str, told: str) -> None:
         with pytest.raises(InvalidRequest, match=told):
             ring.read_public(spec, pem)
+
+    def test_a_public_key_says_of_what_kind_it_is(self, ring: Keyring) -> None:
+        spec = KeySpec(KeyType.RSA, 2048, Purpose.TRANSIT)
+        public = rsa.generate_private_key(65537, 2048).public_key()
+        assert ring.read_public(spec, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+        with pytest.raises(InvalidRequest, match="not SubjectPublicKeyInfo in PEM"):
+            ring.read_public(spec, public.public_bytes(Encoding.PEM, PublicFormat.PKCS1).decode())
 
     def test_origin_is_bound(self, ring: Keyring) -> None:
         material = ring.read_import(AES, os.urandom(32))
