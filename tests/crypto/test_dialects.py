@@ -191,7 +191,8 @@ class TestImports:
     def test_a_public_key_says_of_what_kind_it_is(self, ring: Keyring) -> None:
         spec = KeySpec(KeyType.RSA, 2048, Purpose.TRANSIT)
         public = rsa.generate_private_key(65537, 2048).public_key()
-        assert ring.read_public(spec, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+        made = ring.read_public(spec, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+        assert made.public_key == public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         with pytest.raises(InvalidRequest, match="not SubjectPublicKeyInfo in PEM"):
             ring.read_public(spec, public.public_bytes(Encoding.PEM, PublicFormat.PKCS1).decode())
 

@@ -18,8 +18,8 @@ NONCE = os.urandom(12)
 STANDARD = {name: name.replace("sha2-", "sha").replace("sha3-", "sha3_") for name in DIGESTS}
 
 
-def version(kind: KeyType) -> TransitVersion:
-    spec = KeySpec(kind, 256, Purpose.TRANSIT)
+def version(kind: KeyType, size: int = 256) -> TransitVersion:
+    spec = KeySpec(kind, size, Purpose.TRANSIT)
     place = {"instance_id": bytes(16), "key_id": bytes(16)}
     return TransitVersion(spec, bytes(32) + KEY, None, version=1, rng=os.urandom, **place)
 
@@ -28,6 +28,11 @@ def version(kind: KeyType) -> TransitVersion:
 def test_every_digest_is_the_one_of_its_name(name: str) -> None:
     assert transit.digest(name, b"m") == hashlib.new(STANDARD[name], b"m").digest()
     assert version(KeyType.AES).mac(b"m", name) == hmac.digest(bytes(32), b"m", STANDARD[name])
+
+
+def test_all_of_an_hmac_key_is_its_key() -> None:
+    made = version(KeyType.HMAC, 512).mac(b"m", "sha2-256")
+    assert made == hmac.digest(bytes(32) + KEY, b"m", "sha256")
 
 
 @pytest.mark.parametrize(("kind", "aead"), [(KeyType.AES, AESGCM), (KeyType.CHACHA20, ChaCha20Poly1305)])

@@ -16,6 +16,7 @@ from keyvault_lite.ledger.claims import claim_of, claim_of_head
 from keyvault_lite.ledger.head import HEAD_COLUMNS, Head
 from keyvault_lite.ledger.head_check import check_head, root_named
 from keyvault_lite.ledger.outcome import PublicAuthority
+from keyvault_lite.model.archive import PREFIX
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Setting
 from keyvault_lite.model.replies import Finding
@@ -23,6 +24,10 @@ from keyvault_lite.model.replies import Finding
 RING = Keyring.create()
 PUBLIC = PublicAuthority(RING.instance_id, RING.log_public_key)
 LEAVES = [bytes([number]) * 32 for number in range(3)]
+
+
+def no_findings() -> list[Finding]:
+    return []
 
 
 def edge() -> Edge:
@@ -62,7 +67,7 @@ class TestHead:
             findings: list[Finding] = []
             assert check_head(stored, authority, findings) == (RING.head_mac(*HEAD.values()), HEAD)
             assert findings == []
-        assert root_named(HEAD, findings) == edge().root()
+        assert root_named(HEAD, findings := no_findings()) == edge().root()
         assert findings == []
 
     def test_an_edge_that_is_none_is_told(self) -> None:
@@ -75,34 +80,34 @@ class TestHead:
         assert check_head(stored, RING, findings) == (b"", None)
         assert findings == [Finding("ledger_head", "1", "the head is missing while the log is not empty")]
         stored.execute("DELETE FROM audit_logs")
-        assert check_head(stored, RING, findings := []) == (b"", None)
+        assert check_head(stored, RING, findings := no_findings()) == (b"", None)
         assert findings == []
 
     def test_only_row_1_is_the_head(self, stored: driver.Connection) -> None:
         put_head(stored, id=2)
-        assert check_head(stored, RING, findings := []) == (b"", None)
+        assert check_head(stored, RING, findings := no_findings()) == (b"", None)
         assert [one.problem for one in findings] == ["the head is missing while the log is not empty"]
         put_head(stored)
-        assert check_head(stored, RING, findings := [])[1] == HEAD
+        assert check_head(stored, RING, findings := no_findings())[1] == HEAD
         assert findings == [Finding("ledger_head", "2", "does not belong here")]
 
     def test_a_head_of_other_bytes_is_none(self, stored: driver.Connection) -> None:
         put_head(stored, mac=bytes(32))
-        assert check_head(stored, RING, findings := []) == (b"", None)
+        assert check_head(stored, RING, findings := no_findings()) == (b"", None)
         assert findings == [Finding("ledger_head", "1", "the head of the log does not verify")]
 
     @pytest.mark.parametrize("column", HEAD_COLUMNS)
     @pytest.mark.parametrize("value", [None, "1", 1.5, -1])
     def test_without_a_mac_its_types_are_looked_at(self, stored: driver.Connection, column: str, value: object) -> None:
         good = column == "checkpoint" and isinstance(value, str)
-        put_head(stored, **{column: value})
-        assert (check_head(stored, PUBLIC, findings := [])[1] is not None) is good
+        put_head(stored, 1, None, **{column: value})
+        assert (check_head(stored, PUBLIC, findings := no_findings())[1] is not None) is good
         assert [one.problem for one in findings] == ([] if good else ["the head of the log does not verify"])
 
     @pytest.mark.parametrize("column", ["epoch", "timestamp", "state_seq"])
     def test_a_number_may_be_0(self, stored: driver.Connection, column: str) -> None:
-        put_head(stored, **{column: 0})
-        assert check_head(stored, PUBLIC, findings := [])[1] is not None
+        put_head(stored, 1, None, **{column: 0})
+        assert check_head(stored, PUBLIC, findings := no_findings())[1] is not None
         assert findings == []
 
     @pytest.mark.parametrize(
@@ -111,7 +116,7 @@ class TestHead:
     def test_it_names_the_newest_entry(self, stored: driver.Connection, statement: str) -> None:
         put_head(stored)
         stored.execute(statement)
-        assert check_head(stored, RING, findings := [])[1] == HEAD
+        assert check_head(stored, RING, findings := no_findings())[1] == HEAD
         assert [(one.table, one.problem) for one in findings] == [
             ("audit_logs", "the newest entry is not the one the head names")
         ]
@@ -119,12 +124,12 @@ class TestHead:
     def test_the_head_of_an_empty_log_names_no_entry(self, stored: driver.Connection) -> None:
         stored.execute("DELETE FROM audit_logs")
         put_head(stored, size=0)
-        assert check_head(stored, PUBLIC, findings := [])[1] is not None
+        assert check_head(stored, PUBLIC, findings := no_findings())[1] is not None
         assert findings == []
 
     def test_what_cannot_be_read_is_told(self, stored: driver.Connection) -> None:
         stored.execute("DROP TABLE ledger_head")
-        assert check_head(stored, RING, findings := []) == (b"", None)
+        assert check_head(stored, RING, findings := no_findings()) == (b"", None)
         assert findings[0].problem.startswith("cannot be read: ")
 
 
@@ -137,7 +142,8 @@ class TestClaims:
         assert (claim.otherwise.table, claim.otherwise.row) == ("anchor", str(tmp_path / "a"))
 
     def test_of_a_head(self) -> None:
-        assert claim_of_head(None, findings := []) == claim_of_head(HEAD, findings) == findings == []
+        assert claim_of_head(None, findings := no_findings()) == claim_of_head(HEAD, findings) == []
+        assert findings == []
         assert claim_of_head(replace(HEAD, checkpoint="nonsense"), findings) == []
         assert [(one.table, one.row) for one in findings] == [("ledger_head", "1")]
 
@@ -253,7 +259,7 @@ class TestTiles:
 
 
 def test_settings_that_are_no_segments() -> None:
-    prefix = retention.PREFIX
+    prefix = PREFIX
     rows = [Setting(f"{prefix}b", {"x": 1}), Setting(f"{prefix}a", None), Setting("other", {"x": 1})]
-    assert retention.segments_of(rows, findings := []) == []
+    assert retention.segments_of(rows, findings := no_findings()) == []
     assert [(one.table, one.row) for one in findings] == [("settings", f"{prefix}b")]
