@@ -54,6 +54,12 @@ def test_the_hash_is_that_of_the_whole_row(row: tuple[Any, ...]) -> None:
     assert folded_hashes(folded) == ([row_hash(whole)], [row[ENTRY_COLUMNS.index("epoch")]])
 
 
+def test_what_cannot_be_folded_is_left_to_whole_rows() -> None:
+    at = ENTRY_COLUMNS.index("action")
+    _, folded = stored((*GOOD[:at], b"A", *GOOD[at + 1 :], b""))
+    assert folded == []
+
+
 @hypothesis_settings(deadline=None)
 @given(ROWS, st.sampled_from(ENTRY_COLUMNS[1:]), ANYTHING)
 def test_what_a_whole_row_does_not_pass_with_a_folded_one_does_not(

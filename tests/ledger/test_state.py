@@ -145,6 +145,10 @@ def test_names_of_dialects_move_between_keys() -> None:
     moved = replace(first, names=()), replace(second, names=(alias,))
     state.apply(Change(keys=moved))
     assert state.find_key("vault:transit/Foo") == moved[1]
+    back = replace(first, names=(alias,)), replace(second, names=())
+    state.apply(Change(keys=back))  # the one that gets it comes before the one that loses it
+    assert state.find_key("vault:transit/Foo") == back[0]
+    state.apply(Change(keys=moved))
     state.apply(Change(keys=(replace(moved[1], names=()),)))
     assert state.find_key("vault:transit/Foo") is None
 
