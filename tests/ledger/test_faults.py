@@ -344,7 +344,7 @@ def test_a_recovery_that_finds_damage_ends_service(house: House, monkeypatch: py
     def refresh(*_: object, **__: object) -> None:
         raise damage
 
-    committer.fault = AuditUnavailable("the disk is full")
+    committer._fail(AuditUnavailable("the disk is full"))
     with monkeypatch.context() as damaged:
         damaged.setattr(Journal, "refresh", refresh)
         assert not committer._recover()
