@@ -1,11 +1,15 @@
-"""What is said of a database that an offline check cannot read."""
+"""What is said of a database that an offline check cannot read, and of an archive that is not one stream."""
 
+import io
+import lzma
 from pathlib import Path
 
 import pytest
 
-from keyvault_lite.ledger import driver
+from keyvault_lite.audit.segment import InvalidSegment
+from keyvault_lite.ledger import driver, shelf
 from keyvault_lite.ledger.offline import _judged
+from keyvault_lite.ledger.shelf import _Decompressed
 from keyvault_lite.model.errors import AuditUnavailable
 
 
@@ -40,3 +44,26 @@ def test_a_file_that_this_user_may_not_read() -> None:
     judged = _judged(PermissionError(13, "Permission denied"), Path("vault.db"))
     assert isinstance(judged, AuditUnavailable)
     assert judged.detail == "vault.db cannot be read: Permission denied"
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+@pytest.mark.parametrize("rest", [b"", b"x", bytes(4)])
+def test_an_archive_is_one_stream_and_nothing_after_it(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, rest: bytes
+) -> None:
+    monkeypatch.setattr(shelf, "_CHUNK", chunk)
+    whole = lzma.compress(b"payload")
+    reader = _Decompressed(io.BytesIO(whole))
+    assert [reader.read(3), reader.read(9), reader.read(9)] == [b"pay", b"load", b""]
+
+    def read_all() -> list[bytes]:
+        more = _Decompressed(io.BytesIO(whole + rest))
+        return [more.read(3), more.read(4), more.read(1)]
+
+    if rest:
+        with pytest.raises(InvalidSegment, match="goes on after its end"):
+            read_all()
+    else:
+        assert read_all() == [b"pay", b"load", b""]
+    with pytest.raises(InvalidSegment, match="is cut short"):
+        _Decompressed(io.BytesIO(whole[:-1])).read(9)

@@ -29,6 +29,10 @@ from keyvault_lite.model.errors import (
 from keyvault_lite.model.requests import CreateKey
 from tests.house import AES, House, chosen, furnish
 
+SCHEMA = Path(__file__).with_name("schema.json")
+COLUMNS = 'SELECT name, type, "notnull", pk FROM pragma_table_info(?) ORDER BY cid'
+REFERENCES = 'SELECT "table", "from", "to" FROM pragma_foreign_key_list(?)'
+
 
 def edit(path: Path, *statements: str) -> None:
     connection = driver.connect(str(path), isolation_level=None)
@@ -53,6 +57,19 @@ def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
         assert compare_metadata(MigrationContext.configure(handed), metadata) == []
     engine.dispose()
     assert prepare(database) == (), "a second time there is nothing to do"
+
+
+def test_the_stored_schema_is_the_one_on_record(house: House) -> None:
+    """A difference is a migration, or a mistake: the file says what every vault of this revision has."""
+    with closing(driver.connect(str(house.path))) as connection:
+        made = {
+            table: {
+                "columns": [list(row) for row in connection.execute(COLUMNS, (table,))],
+                "references": sorted(list(row) for row in connection.execute(REFERENCES, (table,))),
+            }
+            for table in sorted(metadata.tables)
+        }
+    assert made == json.loads(SCHEMA.read_text(encoding="utf-8"))
 
 
 def test_the_tables_of_the_specification() -> None:
