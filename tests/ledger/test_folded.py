@@ -9,7 +9,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from keyvault_lite.audit.chain import ChainCheck, Position
-from keyvault_lite.audit.entry import ENTRY_COLUMNS, FOLDED_APART, FOLDED_TOGETHER, MALFORMED, folded_hashes, row_hash
+from keyvault_lite.audit.entry import (
+    ENTRY_COLUMNS,
+    FOLDED_APART,
+    FOLDED_TOGETHER,
+    MALFORMED,
+    folded_hashes,
+    row_hash,
+    row_hashes,
+)
 from keyvault_lite.ledger import driver, inspection, reader
 from keyvault_lite.model.requests import VerifyAudit
 from tests.house import House
@@ -92,6 +100,11 @@ GOOD = (1, 0, 5, 0, None, None, "A", None, 1, "S", None, bytes(16), *[None] * 9,
 
 def sealed(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*row, row_hash((*row, b"")))
+
+
+def test_rows_in_one_loop_have_the_hashes_of_single_ones() -> None:
+    rows = [sealed(GOOD), sealed((*GOOD[:8], None, *GOOD[9:]))]
+    assert row_hashes(rows) == [row_hash(row) for row in rows]
 
 
 @pytest.mark.parametrize(
