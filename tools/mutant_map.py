@@ -15,7 +15,7 @@ from coverage import CoverageData
 LAYERS: Final = ("access", "audit", "crypto", "ledger")
 QUICK: Final = 25
 """So many tests are tried first, because nearly every mutant is found by few."""
-SECONDS: Final = "seconds.json"
+TOLD: Final = "told.json"
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,15 @@ class Coverage:
 
     def _read(self, data: CoverageData, copy: Path) -> None:
         data.read()
-        self.seconds.update(json.loads((copy / SECONDS).read_text(encoding="utf-8")))
+        told = json.loads((copy / TOLD).read_text(encoding="utf-8"))
+        self.seconds.update(told["seconds"])
+        unsteady = {"", *told["unsteady"]}
         for file in data.measured_files():
             name = file.partition("/keyvault_lite/")[2]
             if name.split("/")[0] in LAYERS:
                 by_line = self.lines.setdefault(name, {})
                 for line, contexts in data.contexts_by_lineno(file).items():
-                    by_line.setdefault(line, set()).update({one.split("|")[0] for one in contexts} - {""})
+                    by_line.setdefault(line, set()).update({one.split("|")[0] for one in contexts} - unsteady)
 
     def tests(self, file: str, lines: range | None) -> list[str]:
         """Who runs these lines of a file, None for any of it; the likeliest first: those of its layer, the quickest.
@@ -95,23 +97,30 @@ class Coverage:
         return sum(self.seconds.get(test, 0.0) for test in tests)
 
 
-class _Times:
-    """Collects how long each test took."""
+class _Notes:
+    """Collects how long each test took, and which failed."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
+        self.failed: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] += report.duration  # type: ignore[assignment]
+        if report.failed:
+            self.failed.add(report.nodeid)
 
 
 def main() -> int:
-    """The run itself, in the copy."""
-    times = _Times()
-    options = ["-q", "-n", sys.argv[1], "--cov", "--cov-context=test", "--cov-report=", "-k", "not postgresql"]
-    options += ["-p", "no:cacheprovider", *sys.argv[2:]]
-    code = pytest.main(options, plugins=[times])
-    Path(SECONDS).write_text(json.dumps(times.seconds), encoding="utf-8")
+    """The run itself, in the copy. A test that fails and then passes judges no mutant: it would find what is right."""
+    notes = _Notes()
+    common = ["-q", "-p", "no:cacheprovider"]
+    measured = ["-n", sys.argv[1], "--cov", "--cov-context=test", "--cov-report=", "-k", "not postgresql"]
+    code = pytest.main([*common, *measured, *sys.argv[2:]], plugins=[notes])
+    if code == pytest.ExitCode.TESTS_FAILED:
+        print("Once more, alone:", *sorted(notes.failed), sep="\n  ", flush=True)
+        code = subprocess.run([sys.executable, "-m", "pytest", *common, *sorted(notes.failed)], check=False).returncode  # noqa: S603
+    told = {"seconds": notes.seconds, "unsteady": sorted(notes.failed)}
+    Path(TOLD).write_text(json.dumps(told), encoding="utf-8")
     return 0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else int(code)
 
 

@@ -45,8 +45,21 @@ COPIED: Final = (
 EXPLAINED: Final = ROOT / "tests" / "mutants.toml"
 KEPT: Final = ROOT / ".mutants"
 SUPPORT: Final = ("src", "tests/conftest.py", "tests/house.py", "tests/vectors")
-FOLDERS: Final = ("access", "audit", "aws", "crypto", "engine", "ledger", "model", "vault")
-"""Of tests/: what judges the layers without servers and within a minute or two."""
+FOLDERS: Final = (
+    "access",
+    "app",
+    "audit",
+    "aws",
+    "campaign",
+    "crypto",
+    "engine",
+    "ledger",
+    "model",
+    "protocol",
+    "vault",
+    "witness",
+)
+"""Of tests/: what judges the layers in the process of the tests and within a minute or two."""
 LOADED: Final = ("keyvault_lite.app", "keyvault_lite.serving", "keyvault_lite.cli.main")
 UNREACHED, OPEN = "unreached", "open"
 

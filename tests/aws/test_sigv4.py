@@ -13,6 +13,7 @@ from botocore.credentials import Credentials
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from keyvault_lite.crypto import sigv4
 from keyvault_lite.crypto.sigv4 import REMEMBERED, AccessKeys, new_access_key
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext
@@ -253,6 +254,14 @@ class TestAccessKeys:
             credential = AwsCredential(KEY_ID, "20260101", f"r-{number}", "kms", b"text", "0" * 64, 0)
             assert not keys.holds(credential, SERVICE, sealed)
         assert len(keys._derived) == REMEMBERED
+
+    def test_what_was_used_last_is_forgotten_last(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sigv4, "REMEMBERED", 2)
+        keys = AccessKeys(os.urandom(32), os.urandom(16), os.urandom)
+        sealed = keys.seal(KEY_ID, SERVICE, SECRET)
+        for region in ("a", "b", "a", "c"):
+            keys.holds(AwsCredential(KEY_ID, "20260101", region, "kms", b"text", "0" * 64, 0), SERVICE, sealed)
+        assert [region for _, _, region, _ in keys._derived] == ["a", "c"]
 
     def test_nobody_costs_the_same_work_each_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         keys, credential, done = AccessKeys(os.urandom(32), os.urandom(16), os.urandom), read(signed()), list[bytes]()

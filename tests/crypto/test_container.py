@@ -165,6 +165,11 @@ def test_a_retired_suite_reads_and_does_not_write() -> None:
         retired.seal(KEY, CONTEXT, b"", os.urandom)
 
 
+def test_a_retired_suite_of_key_pairs_does_not_write(box: Callable[..., RsaBox]) -> None:
+    with pytest.raises(ValueError, match="no longer written"):
+        box(suite=Suite(2, smallest=314, may_encrypt=False)).seal(CONTEXT, KEY, os.urandom)
+
+
 def test_a_forbidden_suite_does_not_read() -> None:
     assert refused(SEALED, suite=Suite(1, smallest=106, may_decrypt=False))
 
@@ -216,7 +221,7 @@ class TestCommitment:
 def box(golden: dict[str, Any]) -> Callable[..., RsaBox]:
     rows = [row for row in golden["material"] if row["spec"] == ["RSA", 3072, "ENCRYPT"]]
     key = load_rsa(bytes.fromhex(rows[0]["secret"]))
-    return lambda **changes: RsaBox(frame(suite=SUITES[2], **changes), key)
+    return lambda **changes: RsaBox(frame(**{"suite": SUITES[2], **changes}), key)
 
 
 class TestRsa:

@@ -147,6 +147,9 @@ class TestImports:
         for digest, name in ((hashes.SHA1(), "SHA1"), (hashes.SHA256(), "SHA256")):
             oaep = padding.OAEP(padding.MGF1(digest), digest, None)
             raw, key = os.urandom(32), os.urandom(32)
+            for short in (key[:16], key[:24]):
+                wrapped = public.encrypt(short, oaep) + aes_key_wrap_with_padding(short, raw)
+                assert ring.open_import(private, wrapped, digest=name, key_wrap=True) == raw
             assert ring.open_import(private, public.encrypt(raw, oaep), digest=name, key_wrap=False) == raw
             wrapped = public.encrypt(key, oaep) + aes_key_wrap_with_padding(key, raw)
             assert ring.open_import(private, wrapped, digest=name, key_wrap=True) == raw
@@ -167,10 +170,31 @@ class TestImports:
             (KeySpec(KeyType.SECP256K1, None, Purpose.SIGN), curve),
             (KeySpec(KeyType.RSA, 3072, Purpose.SIGN), der(rsa.generate_private_key(65537, 2048))),
             (KeySpec(KeyType.ML_DSA, 65, Purpose.SIGN), curve),
+            (KeySpec(KeyType.ML_KEM, 768, Purpose.ENCAPSULATE), curve),
         ):
             with pytest.raises(InvalidRequest):
                 ring.read_import(spec, raw)
         assert ring.read_import(KeySpec(KeyType.EC, 256, Purpose.SIGN), curve).public_key
+
+    @pytest.mark.parametrize(
+        ("spec", "pem", "told"),
+        [
+            (AES, "-----BEGIN PUBLIC KEY-----", "does not support public_key import"),
+            (KeySpec(KeyType.RSA, 2048, Purpose.TRANSIT), "nonsense", "not SubjectPublicKeyInfo in PEM"),
+            (KeySpec(KeyType.RSA, 2048, Purpose.TRANSIT), "-----BEGIN PUBLIC KEY-----", "not SubjectPublicKeyInfo in"),
+        ],
+    )
+    def test_why_a_public_key_is_not_taken(self, ring: Keyring, spec: KeySpec, pem: str, told: str) -> None:
+        with pytest.raises(InvalidRequest, match=told):
+            ring.read_public(spec, pem)
+
+    def test_a_public_key_says_of_what_kind_it_is(self, ring: Keyring) -> None:
+        spec = KeySpec(KeyType.RSA, 2048, Purpose.TRANSIT)
+        public = rsa.generate_private_key(65537, 2048).public_key()
+        made = ring.read_public(spec, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+        assert made.public_key == public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        with pytest.raises(InvalidRequest, match="not SubjectPublicKeyInfo in PEM"):
+            ring.read_public(spec, public.public_bytes(Encoding.PEM, PublicFormat.PKCS1).decode())
 
     def test_origin_is_bound(self, ring: Keyring) -> None:
         material = ring.read_import(AES, os.urandom(32))
@@ -259,7 +283,10 @@ class TestExtra:
         ):
             with pytest.raises(UnsupportedOperation, match=r"keyvault-lite\[aws-full\]"):
                 call()
-        ring.generate(KeySpec(KeyType.ML_KEM, 768, Purpose.ENCAPSULATE))
+        spec = KeySpec(KeyType.ML_KEM, 768, Purpose.ENCAPSULATE)
+        made = version(ring, spec)
+        secret, sealed = ring.encapsulate(spec, made)
+        assert ring.decapsulate(spec, made, sealed) == secret
 
 
 class TestImportedPairs:

@@ -1,19 +1,25 @@
 """The format is a promise: containers made by any release open in all later ones."""
 
+import hashlib
+import hmac
 from typing import Any
 
 import pytest
 
-from keyvault_lite.crypto.container import parse
+from keyvault_lite.crypto.container import expand, parse
 from keyvault_lite.crypto.credentials import parse_token
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import MasterKey
+from keyvault_lite.crypto.transit import TransitVersion
+from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import KeySpec, KeyType, KeyVersion, Purpose, VersionStatus
+from keyvault_lite.model.transit import Scheme
 from tests.vectors import make_golden
 
 Golden = dict[str, Any]
 Versions = dict[tuple[str, int], tuple[KeySpec, KeyVersion]]
+Rows = list[tuple[Golden, KeySpec, TransitVersion]]
 
 
 def slots(golden: Golden) -> list[Slot]:
@@ -26,21 +32,22 @@ def old(golden: Golden) -> Keyring:
     return Keyring.open(slots(golden), MasterKey.parse(golden["master_keys"][0]))
 
 
+def read(row: Golden) -> tuple[KeySpec, KeyVersion]:
+    kind, size, purpose = row["spec"]
+    version = KeyVersion(
+        row["key_id"],
+        row["version"],
+        VersionStatus.ACTIVE,
+        0,
+        bytes.fromhex(row["encrypted_key"]),
+        bytes.fromhex(row["public_key"]) if row["public_key"] else None,
+    )
+    return KeySpec(KeyType(kind), size, Purpose(purpose)), version
+
+
 @pytest.fixture(scope="module")
 def stored(golden: Golden) -> Versions:
-    found: Versions = {}
-    for row in golden["versions"]:
-        kind, size, purpose = row["spec"]
-        version = KeyVersion(
-            row["key_id"],
-            row["version"],
-            VersionStatus.ACTIVE,
-            0,
-            bytes.fromhex(row["encrypted_key"]),
-            bytes.fromhex(row["public_key"]) if row["public_key"] else None,
-        )
-        found[row["key_id"], row["version"]] = KeySpec(KeyType(kind), size, Purpose(purpose)), version
-    return found
+    return {(row["key_id"], row["version"]): read(row) for row in golden["versions"]}
 
 
 def test_there_are_enough(golden: Golden) -> None:
@@ -100,6 +107,65 @@ def test_replies_open(golden: Golden, old: Keyring) -> None:
     for row in golden["replies"]:
         opened = old.open_reply(row["row"], ("service", row["number"], b"digest"), bytes.fromhex(row["sealed"]))
         assert opened.hex() == row["body"]
+
+
+@pytest.fixture(scope="module")
+def rows(golden: Golden, old: Keyring) -> Rows:
+    found = []
+    for row in golden["transit"]:
+        spec, version = read(row)
+        found.append((row, spec, old.transit(spec, version)))
+    assert len(found) == len(make_golden.TRANSIT)
+    return found
+
+
+class TestVaultDialect:
+    def test_a_version_macs_with_what_stands_first_in_its_material(self, rows: Rows) -> None:
+        for row, spec, version in rows:
+            secret = bytes.fromhex(row["secret"])
+            key = secret if spec.type is KeyType.HMAC else secret[:32]
+            assert version.mac(b"m", "sha2-256").hex() == row["mac"] == hmac.digest(key, b"m", "sha256").hex()
+
+    def test_messages_open(self, rows: Rows) -> None:
+        seen = 0
+        for row, _, version in rows:
+            for message in row["messages"]:
+                context, more = (bytes.fromhex(message[part] or "") for part in ("context", "associated"))
+                body, convergent = bytes.fromhex(message["ciphertext"]), message["convergent"]
+                opened = version.decrypt(body, context, more, convergent=convergent, foreign=False)
+                assert opened.hex() == message["plaintext"]
+                # That a version was imported changes nothing of what this vault made under it.
+                assert version.decrypt(body, context, more, convergent=convergent, foreign=True) == opened
+                aes = row["spec"][0] == "AES"
+                assert parse(body).suite.number == ((4 if aes else 5) if convergent else (1 if aes else 3))
+                seen += 1
+        assert seen == 4 * 2 * len(make_golden.BINDINGS) * len(make_golden.PLAINTEXTS)
+
+    def test_the_salt_of_a_convergent_message_is_the_documented_one(self, golden: Golden, rows: Rows) -> None:
+        instance = bytes.fromhex(golden["instance_id"])
+        for row, _, _ in rows:
+            for message in row["messages"]:
+                body = bytes.fromhex(message["ciphertext"])
+                place = pae("kvl/v1/transit", body[:26], instance, "TRANSIT")
+                key = expand(bytes.fromhex(row["secret"])[32:], pae("kvl/v1/convergent", place))[:32]
+                context, more = (bytes.fromhex(message[part] or "") or None for part in ("context", "associated"))
+                bound = hashlib.sha256(pae("transit", context, more)).digest()
+                salt = hmac.digest(key, pae("convergent", bound, bytes.fromhex(message["plaintext"])), "sha256")
+                assert (body[26:58] == salt) == message["convergent"]
+
+    def test_a_pair_signs_and_derives_as_it_did(self, rows: Rows) -> None:
+        row, _, version = rows[-1]
+        signature = bytes.fromhex(row["signature"])
+        assert version.verify(b"m", signature, Scheme(), None)
+        assert version.sign(b"m", Scheme(), None) == (signature, None)
+        assert version.derived_public_text(b"context") == row["derived_public"]
+
+
+def test_notes_open(golden: Golden, old: Keyring) -> None:
+    for row in golden["notes"]:
+        sealed = bytes.fromhex(row["sealed"])
+        assert sealed[:26] == b"KVL\x01\x01\x00" + bytes(16) + bytes(4)
+        assert old.open_note(row["kind"], sealed).hex() == row["payload"]
 
 
 def test_the_stored_token_is_known(golden: Golden, old: Keyring) -> None:

@@ -2,11 +2,11 @@
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from keyvault_lite.crypto.transit_signature import sign, verify
 from keyvault_lite.model.errors import InvalidRequest
-from keyvault_lite.model.transit import Scheme
+from keyvault_lite.model.transit import Marshaling, Scheme
 
 SALT_OF_DIGEST = 32
 LONGEST = 256 - 32 - 2
@@ -41,3 +41,20 @@ def test_a_salt_has_room_or_is_refused(key: rsa.RSAPrivateKey) -> None:
         sign(key, b"message", longer)
     with pytest.raises(InvalidRequest, match="longer"):
         verify(key.public_key(), b"message", signature, longer)
+
+
+def test_a_fixed_signature_has_one_length() -> None:
+    pair, scheme = ec.generate_private_key(ec.SECP256R1()), Scheme(marshaling=Marshaling.JWS)
+    signature = sign(pair, b"message", scheme)
+    r, s = signature[:32], signature[32:]
+    assert verify(pair.public_key(), b"message", signature, scheme)
+    for other in (r + b"\x00" + s, b"\x00" + signature, signature + b"\x00", signature[:-1], b""):
+        assert not verify(pair.public_key(), b"message", other, scheme)
+
+
+def test_sha_1_signs_nothing_new_where_it_would_be_used(key: rsa.RSAPrivateKey) -> None:
+    scheme, pure = Scheme(digest="sha1"), ed25519.Ed25519PrivateKey.generate()
+    for pair in (key, ec.generate_private_key(ec.SECP256R1())):
+        with pytest.raises(InvalidRequest, match="SHA-1"):
+            sign(pair, b"message", scheme)
+    assert verify(pure.public_key(), b"message", sign(pure, b"message", scheme), scheme)

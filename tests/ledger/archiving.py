@@ -45,9 +45,9 @@ def forgotten(place: str, *given: Any) -> None:  # noqa: ANN401
         die()
     publish = Journal._publish
 
-    def published(*arguments: Any) -> None:  # noqa: ANN401
+    def published(*arguments: Any, **how: Any) -> None:  # noqa: ANN401
         if place == "it is anchored":
-            publish(*arguments)
+            publish(*arguments, **how)
         die()
 
     patch.object(Journal, "_publish", published).start()

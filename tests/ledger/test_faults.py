@@ -13,6 +13,7 @@ import pytest
 from keyvault_lite.ledger import committer as committer_module
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.anchor import FileAnchor, Mark
+from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.rows import read_rows
@@ -361,6 +362,21 @@ def test_a_file_that_cannot_be_looked_at_after_commit_is_an_unknown_outcome(
     assert house.ask(ReadKey(name)).versions
     assert house.size == before + 4, "each is there once"
     check_sound(house)
+
+
+def test_a_recovery_that_finds_damage_ends_service(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    committer, damage = house.ledger._committer, IntegrityViolation("the log is shorter")
+
+    def refresh(*_: object, **__: object) -> None:
+        raise damage
+
+    committer._fail(AuditUnavailable("the disk is full"))
+    with monkeypatch.context() as damaged:
+        damaged.setattr(Journal, "refresh", refresh)
+        assert not committer._recover()
+    assert committer.fault is damage
+    assert not committer._recover(), "only a restart, with its checks, begins again"
+    house.refusal(CreateKey(AES), IntegrityViolation)
 
 
 def test_one_that_cannot_be_written_keeps_nobody_else_from_being_recorded(house: House) -> None:

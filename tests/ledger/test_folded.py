@@ -9,7 +9,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from keyvault_lite.audit.chain import ChainCheck, Position
-from keyvault_lite.audit.entry import ENTRY_COLUMNS, FOLDED_APART, FOLDED_TOGETHER, MALFORMED, folded_hashes, row_hash
+from keyvault_lite.audit.entry import (
+    ENTRY_COLUMNS,
+    FOLDED_APART,
+    FOLDED_TOGETHER,
+    MALFORMED,
+    folded_hashes,
+    row_hash,
+    row_hashes,
+)
 from keyvault_lite.ledger import driver, inspection, reader
 from keyvault_lite.model.requests import VerifyAudit
 from tests.house import House
@@ -58,6 +66,12 @@ def test_the_hash_is_that_of_the_whole_row(row: tuple[Any, ...]) -> None:
     assert folded_hashes(folded) == ([row_hash(whole)], [row[ENTRY_COLUMNS.index("epoch")]])
 
 
+def test_what_cannot_be_folded_is_left_to_whole_rows() -> None:
+    at = ENTRY_COLUMNS.index("action")
+    _, folded = stored((*GOOD[:at], b"A", *GOOD[at + 1 :], b""))
+    assert folded == []
+
+
 @hypothesis_settings(deadline=None)
 @given(ROWS, st.sampled_from(ENTRY_COLUMNS[1:]), ANYTHING)
 def test_what_a_whole_row_does_not_pass_with_a_folded_one_does_not(
@@ -73,11 +87,28 @@ def test_what_a_whole_row_does_not_pass_with_a_folded_one_does_not(
         assert hashes == [row_hash(whole)]
 
 
+@pytest.mark.parametrize("value", ["1", None])
+@pytest.mark.parametrize("column", ["epoch", "key_version", "count"])
+def test_integers_are_integers_whatever_hash_was_made_of_them(column: str, value: object) -> None:
+    at = ENTRY_COLUMNS.index(column)
+    _, folded = stored((*GOOD[:at], value, *GOOD[at + 1 :], b""))
+    if (column, value) == ("key_version", None):
+        assert folded_hashes(folded)
+    else:
+        with pytest.raises(TypeError, match="are integers"):
+            folded_hashes(folded)
+
+
 GOOD = (1, 0, 5, 0, None, None, "A", None, 1, "S", None, bytes(16), *[None] * 9, 1, bytes(32))
 
 
 def sealed(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*row, row_hash((*row, b"")))
+
+
+def test_rows_in_one_loop_have_the_hashes_of_single_ones() -> None:
+    rows = [sealed(GOOD), sealed((*GOOD[:8], None, *GOOD[9:]))]
+    assert row_hashes(rows) == [row_hash(row) for row in rows]
 
 
 @pytest.mark.parametrize(

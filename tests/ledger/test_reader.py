@@ -111,6 +111,19 @@ def test_every_filter_in_every_order(busy: House, monkeypatch: pytest.MonkeyPatc
     check()
 
 
+@pytest.mark.parametrize("ascending", [True, False])
+@pytest.mark.parametrize(("chunk", "scan"), [(1, 1), (1, 2), (1, 3), (2, 3)])
+def test_where_a_scan_ends_nothing_is_told_twice_or_passed_over(
+    busy: House, monkeypatch: pytest.MonkeyPatch, chunk: int, scan: int, *, ascending: bool
+) -> None:
+    monkeypatch.setattr(reader, "_CHUNK", chunk)
+    monkeypatch.setattr(reader, "_SCAN", scan)
+    entries = busy.log()
+    for action in {one.draft.action for one in entries}:
+        wanted = Filter(1000, action=action, ascending=ascending)
+        assert walk(busy, wanted) == matching(entries, wanted)
+
+
 def test_a_sparse_filter_looks_through_a_part_and_goes_on(busy: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "_CHUNK", 5)
     monkeypatch.setattr(reader, "_SCAN", 10)

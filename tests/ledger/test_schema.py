@@ -18,8 +18,20 @@ from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, NEVER_DELETED, TABLES,
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.tables import metadata
 from keyvault_lite.ledger.upgrade import REVISION, revision_of
-from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidRequest, KeyVaultError, NotFound
-from tests.house import House, chosen, furnish
+from keyvault_lite.model.errors import (
+    AuditUnavailable,
+    Conflict,
+    IntegrityViolation,
+    InvalidRequest,
+    KeyVaultError,
+    NotFound,
+)
+from keyvault_lite.model.requests import CreateKey
+from tests.house import AES, House, chosen, furnish
+
+SCHEMA = Path(__file__).with_name("schema.json")
+COLUMNS = 'SELECT name, type, "notnull", pk FROM pragma_table_info(?) ORDER BY cid'
+REFERENCES = 'SELECT "table", "from", "to" FROM pragma_foreign_key_list(?)'
 
 
 def edit(path: Path, *statements: str) -> None:
@@ -45,6 +57,19 @@ def test_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
         assert compare_metadata(MigrationContext.configure(handed), metadata) == []
     engine.dispose()
     assert prepare(database) == (), "a second time there is nothing to do"
+
+
+def test_the_stored_schema_is_the_one_on_record(house: House) -> None:
+    """A difference is a migration, or a mistake: the file says what every vault of this revision has."""
+    with closing(driver.connect(str(house.path))) as connection:
+        made = {
+            table: {
+                "columns": [list(row) for row in connection.execute(COLUMNS, (table,))],
+                "references": sorted(list(row) for row in connection.execute(REFERENCES, (table,))),
+            }
+            for table in sorted(metadata.tables)
+        }
+    assert made == json.loads(SCHEMA.read_text(encoding="utf-8"))
 
 
 def test_the_tables_of_the_specification() -> None:
@@ -119,6 +144,15 @@ def test_what_was_planted_or_taken_away_is_found(house: House, statement: str) -
     with pytest.raises(KeyVaultError) as refused:
         house.open()
     assert refused.value.code in {"integrity_violation", "audit_unavailable"}
+
+
+@pytest.mark.parametrize("statement", ["CREATE VIEW evil AS SELECT 1", "DROP TRIGGER audit_logs_no_update"])
+def test_a_change_of_the_schema_under_a_running_vault_stops_it(house: House, statement: str) -> None:
+    house.key("before")
+    edit(house.path, statement)
+    for name in ("next", "after"):
+        refused = house.refusal(CreateKey(AES, name), IntegrityViolation)
+        assert "the schema was changed" in refused.detail
 
 
 def test_the_definition_of_a_trigger_and_of_an_index_counts(house: House) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from keyvault_lite.ledger.alarm import owner
 from keyvault_lite.ledger.outcome import Change, StoredReply
 from keyvault_lite.ledger.state import Overlay, State
 from keyvault_lite.ledger.tree import BUCKETS, RowMacs, StateTree, row_key
@@ -145,8 +146,27 @@ def test_names_of_dialects_move_between_keys() -> None:
     moved = replace(first, names=()), replace(second, names=(alias,))
     state.apply(Change(keys=moved))
     assert state.find_key("vault:transit/Foo") == moved[1]
+    back = replace(first, names=(alias,)), replace(second, names=())
+    state.apply(Change(keys=back))  # the one that gets it comes before the one that loses it
+    assert state.find_key("vault:transit/Foo") == back[0]
+    state.apply(Change(keys=moved))
     state.apply(Change(keys=(replace(moved[1], names=()),)))
     assert state.find_key("vault:transit/Foo") is None
+
+
+def test_whose_row_it_is() -> None:
+    state, admin = State(nothing), service("admin")
+    alias = KeyName("vault:transit/", "Foo", 0, 0)
+    one = key("orders", names=(alias,))
+    token = Token(TokenId("t"), admin.id, TokenKind.NATIVE, b"", 0)
+    state.apply(Change(keys=(one,), services=(admin,), tokens=(token,)))
+    assert owner(state, "keys", one.id) == owner(state, "key_versions", f"{one.id}/2") == one.id
+    assert owner(state, "key_names", alias.text) == one.id
+    assert owner(state, "key_names", "vault:transit/Bar") is None
+    assert owner(state, "services", "any") == "any"
+    assert owner(state, "tokens", "t") == admin.id
+    assert owner(state, "tokens", "u") is None
+    assert owner(state, "settings", "any") is None
 
 
 def test_lists_go_on_from_any_place() -> None:

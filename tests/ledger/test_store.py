@@ -3,11 +3,15 @@
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.journal import Journal, StoreFull
+from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, OutcomeUnknown
@@ -15,6 +19,50 @@ from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import CreateKey, Encrypt, ReadKey, VerifyAudit
 from tests.house import AES, House
 from tests.ledger.faults import FaultyConnection, failing
+
+
+def test_the_reserve_is_given_back_once(house: House) -> None:
+    database = house.vault.database
+    reserve = house.ledger._journal._database._reserve  # type: ignore[attr-defined]
+    database.make_reserve()
+    assert reserve.exists()
+    assert database.release_reserve()
+    assert not reserve.exists()
+    assert not database.release_reserve()
+
+
+@pytest.mark.parametrize("reserve", [True, False])
+def test_what_the_reserve_makes_room_for_is_written(monkeypatch: pytest.MonkeyPatch, *, reserve: bool) -> None:
+    journal, done, items = object.__new__(Journal), list[str](), list[Item]()
+    journal._database = SqliteDatabase(Path("never.db"))
+
+    def write(_: Journal, given: Callable[[], Sequence[Item]]) -> None:
+        assert given() is items
+        done.append("write")
+        if len(done) == 1:
+            raise StoreFull("the disk is full")
+
+    def release(_: SqliteDatabase) -> bool:
+        done.append("release")
+        return reserve
+
+    monkeypatch.setattr(Journal, "_write", write)
+    monkeypatch.setattr(SqliteDatabase, "release_reserve", release)
+    if reserve:
+        assert journal.write(lambda: items) is None
+        assert done == ["write", "release", "write"]
+    else:
+        with pytest.raises(AuditUnavailable, match="the disk is full"):
+            journal.write(lambda: items)
+        assert done == ["write", "release"]
+
+
+def test_the_anchor_is_flushed_before_it_is_told_what_may_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[FileAnchor] = []
+    with monkeypatch.context() as noted:
+        noted.setattr(FileAnchor, "flush", lambda anchor: flushed.extend([anchor]))
+        house.ledger.archivable(before=None, keep=300)
+    assert len(flushed) == 1
 
 
 def test_a_full_store_is_a_refusal_and_service_comes_back(house: House) -> None:

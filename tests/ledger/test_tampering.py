@@ -7,7 +7,7 @@ import pytest
 
 from keyvault_lite.crypto.root import InvalidMasterKey
 from keyvault_lite.ledger import driver
-from keyvault_lite.model.errors import KeyVaultError
+from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, RevokeKey, UpdateService, VerifyAudit
@@ -89,6 +89,12 @@ def tamper(path: Path, *statements: str) -> None:
         connection.execute(sql)
     connection.execute("COMMIT")
     connection.close()
+
+
+def test_a_head_that_goes_under_a_running_vault_ends_service(lived_in: House) -> None:
+    tamper(lived_in.path, "DELETE FROM ledger_head")
+    for _ in range(2):
+        lived_in.refusal(Encrypt(KeyRef("orders"), plaintext=b"x"), IntegrityViolation)
 
 
 @pytest.mark.parametrize("what", EDITS)

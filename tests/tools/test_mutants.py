@@ -210,3 +210,38 @@ def test_only_files_that_changed_are_measured_again(tmp_path: Path, monkeypatch:
     assert known.files == files
     known.add(tmp_path, {}, 2, files)
     assert len(run) == 1
+
+
+UNSTEADY = """
+from pathlib import Path
+from keyvault_lite.access.leases import half
+
+def test_steady(): assert half(4) == 2
+
+def test_unsteady():
+    half(4)
+    if {always} or not Path("seen").exists():
+        Path("seen").touch()
+        raise AssertionError
+"""
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_what_fails_now_and_then_judges_nothing(tmp_path: Path, *, always: bool) -> None:
+    package = tmp_path / "keyvault_lite" / "access"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()
+    (package / "leases.py").write_text("def half(n):\n    return n // 2\n")
+    (tmp_path / "test_part.py").write_text(UNSTEADY.format(always=always))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / ".coveragerc").write_text("[run]\nsource = keyvault_lite\n")
+    coverage = Coverage("", {}, {}, {})
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    if always:
+        with pytest.raises(SystemExit, match="mend them first"):
+            coverage.add(tmp_path, environment, 1, {"test_part.py": "1"})
+        assert coverage.files == {}
+    else:
+        coverage.add(tmp_path, environment, 1, {"test_part.py": "1"})
+        assert coverage.lines["access/leases.py"][2] == {"test_part.py::test_steady"}

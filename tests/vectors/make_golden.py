@@ -15,8 +15,10 @@ from keyvault_lite.crypto.credentials import format_token, new_token
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.material import Material
 from keyvault_lite.crypto.root import MasterKey
-from keyvault_lite.model.keys import ALGORITHMS, KeySpec, KeyType, KeyVersion, Purpose
-from keyvault_lite.model.names import KeyId
+from keyvault_lite.crypto.transit import with_mac_key
+from keyvault_lite.model.keys import ALGORITHMS, SYMMETRIC, KeySpec, KeyType, KeyVersion, Purpose
+from keyvault_lite.model.names import KeyId, ServiceId, TokenId
+from keyvault_lite.model.transit import Scheme
 
 FILE: Final = Path(__file__).with_name("containers.json")
 SEED: Final = b"KeyVault Lite golden containers, format 1"
@@ -26,6 +28,18 @@ CONTEXTS: Final[tuple[dict[str, str] | None, ...]] = (
     {"b": "2", "a": "1", "": "", "ünïcode": "κλειδί 🔑"},
     {f"name-{i:02}": "v" * i for i in range(32)},
 )
+TRANSIT: Final = (
+    (KeyType.AES, 128),
+    (KeyType.AES, 256),
+    (KeyType.CHACHA20, 256),
+    (KeyType.XCHACHA20, 256),
+    (KeyType.HMAC, 256),
+    (KeyType.ED25519, None),
+)
+"""Keys of the Vault dialect: a kind of each way in which their material is laid out."""
+BINDINGS: Final[tuple[tuple[bytes | None, bytes | None], ...]] = ((None, None), (b"context", None), (None, b"data"))
+"""Derivation context and associated data."""
+NOTES: Final = ("GRANT", "IMPORT")
 PLAINTEXTS: Final = (b"", b"\x00", "grüße".encode(), bytes(range(256)))
 Document = dict[str, Any]
 
@@ -108,6 +122,40 @@ def versions(ring: Keyring, material: list[Document]) -> list[tuple[KeySpec, Key
     return made
 
 
+def transit(ring: Keyring, material: list[Document]) -> list[Document]:
+    """A version of each kind of TRANSIT key, as it is stored, and what it makes."""
+    rng, made = stream(SEED + b"/transit"), []
+    pairs = {
+        row["spec"][0]: Material(*(bytes.fromhex(row[part]) for part in ("secret", "public_key")))
+        for row in material
+        if row["public_key"]
+    }
+    for number, (kind, size) in enumerate(TRANSIT, 0x3000):
+        spec = KeySpec(kind, size, Purpose.TRANSIT)
+        secret = with_mac_key(spec, pairs[kind] if kind in pairs else Material(rng((size or 0) // 8)), rng)
+        version = ring.wrap(secret, spec, key_id=KeyId(uuid(number)), version=3, created_at=0)
+        loaded = ring.transit(spec, version)
+        row = {**version_json(spec, version), "secret": secret.secret.hex(), "mac": loaded.mac(b"m", "sha2-256").hex()}
+        if kind is KeyType.ED25519:
+            row["signature"] = loaded.sign(b"m", Scheme(), None)[0].hex()
+            row["derived_public"] = loaded.derived_public_text(b"context")
+        row["messages"] = [
+            {
+                "convergent": convergent,
+                "context": context.hex() if context else None,
+                "associated": associated.hex() if associated else None,
+                "plaintext": plaintext.hex(),
+                "ciphertext": loaded.encrypt(plaintext, context, associated, convergent=convergent).hex(),
+            }
+            for convergent in (False, True)
+            for context, associated in BINDINGS
+            for plaintext in PLAINTEXTS
+            if kind in SYMMETRIC - {KeyType.HMAC}
+        ]
+        made.append(row)
+    return made
+
+
 def reproducible(material: list[Document]) -> Document:
     """Everything that follows from SEED and the material."""
     ring = keyring()
@@ -159,6 +207,14 @@ def reproducible(material: list[Document]) -> Document:
         row = uuid(0x2000 + number)
         sealed = ring.seal_reply(row, ("service", number, b"digest"), body)
         document["replies"].append({"row": row, "number": number, "body": body.hex(), "sealed": sealed.hex()})
+    document["transit"] = transit(ring, material)
+    document["notes"] = [
+        {"kind": kind, "payload": payload.hex(), "sealed": ring.seal_note(kind, payload).hex()}
+        for kind in NOTES
+        for payload in PLAINTEXTS
+    ]
+    held = ring.access_keys.seal(TokenId("AKIAIOSFODNN7EXAMPLE"), ServiceId(uuid(0x4000)), "secret")
+    document["access_key"] = {"id": "AKIAIOSFODNN7EXAMPLE", "service_id": uuid(0x4000), "sealed": held.hex()}
     token_id, secret = new_token(stream(SEED + b"/token"))
     document["evidence"] = {
         "row_mac": ring.row_mac("keys", ("id", 1), 7, ("text", None, 5, b"bytes")).hex(),

@@ -1,0 +1,265 @@
+"""What judges a stored log piece by piece: its head, who says what of it, the anchor; on tables of its own."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyvault_lite.audit.checkpoint import origin, verifier_key
+from keyvault_lite.audit.merkle import TILE_BYTES, TILE_WIDTH, Edge
+from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.ledger import driver, retention, start
+from keyvault_lite.ledger.anchor import FileAnchor, Mark
+from keyvault_lite.ledger.claims import claim_of, claim_of_head
+from keyvault_lite.ledger.head import HEAD_COLUMNS, Head
+from keyvault_lite.ledger.head_check import check_head, root_named
+from keyvault_lite.ledger.outcome import PublicAuthority
+from keyvault_lite.model.archive import PREFIX
+from keyvault_lite.model.errors import IntegrityViolation
+from keyvault_lite.model.identity import Setting
+from keyvault_lite.model.replies import Finding
+
+RING = Keyring.create()
+PUBLIC = PublicAuthority(RING.instance_id, RING.log_public_key)
+LEAVES = [bytes([number]) * 32 for number in range(3)]
+
+
+def no_findings() -> list[Finding]:
+    return []
+
+
+def edge() -> Edge:
+    made = Edge()
+    for leaf in LEAVES:
+        made.append(leaf)
+    return made
+
+
+HEAD = Head(1, 3, LEAVES[2], 50, 2, bytes(32), edge().to_bytes(), "")
+MARK = Mark(1, 3, 2, LEAVES[2], bytes(32), "note", verifier_key(origin(RING.instance_id, 1), RING.log_public_key))
+
+
+@pytest.fixture
+def stored() -> Iterator[driver.Connection]:
+    """A log of three entries, and a head without a type to its columns."""
+    connection = driver.connect(":memory:", isolation_level=None)
+    connection.execute("CREATE TABLE audit_logs (id INTEGER PRIMARY KEY, hash, epoch, state_seq)")
+    connection.execute(f"CREATE TABLE ledger_head (id, {', '.join(HEAD_COLUMNS)}, mac)")
+    connection.execute("CREATE TABLE tiles (level, tile, hashes)")
+    for number, leaf in enumerate(LEAVES, 1):
+        connection.execute("INSERT INTO audit_logs VALUES (?, ?, 1, ?)", (number, leaf, min(number, 2)))
+    yield connection
+    connection.close()
+
+
+def put_head(connection: driver.Connection, id: int = 1, mac: bytes | None = None, **changes: Any) -> None:  # noqa: ANN401
+    values = tuple(changes.get(name, value) for name, value in zip(HEAD_COLUMNS, HEAD.values(), strict=True))
+    mac = RING.head_mac(*HEAD.values()) if mac is None else mac
+    connection.execute(f"INSERT INTO ledger_head VALUES ({', '.join('?' * (len(values) + 2))})", (id, *values, mac))
+
+
+class TestHead:
+    def test_a_good_one(self, stored: driver.Connection) -> None:
+        put_head(stored)
+        for authority in (RING, PUBLIC):
+            findings: list[Finding] = []
+            assert check_head(stored, authority, findings) == (RING.head_mac(*HEAD.values()), HEAD)
+            assert findings == []
+        assert root_named(HEAD, findings := no_findings()) == edge().root()
+        assert findings == []
+
+    def test_an_edge_that_is_none_is_told(self) -> None:
+        findings: list[Finding] = []
+        assert root_named(replace(HEAD, edge=b"x"), findings) == b""
+        assert [(one.table, one.row) for one in findings] == [("ledger_head", "1")]
+
+    def test_a_log_without_a_head(self, stored: driver.Connection) -> None:
+        findings: list[Finding] = []
+        assert check_head(stored, RING, findings) == (b"", None)
+        assert findings == [Finding("ledger_head", "1", "the head is missing while the log is not empty")]
+        stored.execute("DELETE FROM audit_logs")
+        assert check_head(stored, RING, findings := no_findings()) == (b"", None)
+        assert findings == []
+
+    def test_only_row_1_is_the_head(self, stored: driver.Connection) -> None:
+        put_head(stored, id=2)
+        assert check_head(stored, RING, findings := no_findings()) == (b"", None)
+        assert [one.problem for one in findings] == ["the head is missing while the log is not empty"]
+        put_head(stored)
+        assert check_head(stored, RING, findings := no_findings())[1] == HEAD
+        assert findings == [Finding("ledger_head", "2", "does not belong here")]
+
+    def test_a_head_of_other_bytes_is_none(self, stored: driver.Connection) -> None:
+        put_head(stored, mac=bytes(32))
+        assert check_head(stored, RING, findings := no_findings()) == (b"", None)
+        assert findings == [Finding("ledger_head", "1", "the head of the log does not verify")]
+
+    @pytest.mark.parametrize("column", HEAD_COLUMNS)
+    @pytest.mark.parametrize("value", [None, "1", 1.5, -1])
+    def test_without_a_mac_its_types_are_looked_at(self, stored: driver.Connection, column: str, value: object) -> None:
+        good = column == "checkpoint" and isinstance(value, str)
+        put_head(stored, 1, None, **{column: value})
+        assert (check_head(stored, PUBLIC, findings := no_findings())[1] is not None) is good
+        assert [one.problem for one in findings] == ([] if good else ["the head of the log does not verify"])
+
+    @pytest.mark.parametrize("column", ["epoch", "timestamp", "state_seq"])
+    def test_a_number_may_be_0(self, stored: driver.Connection, column: str) -> None:
+        put_head(stored, 1, None, **{column: 0})
+        assert check_head(stored, PUBLIC, findings := no_findings())[1] is not None
+        assert findings == []
+
+    @pytest.mark.parametrize(
+        "statement", ["DELETE FROM audit_logs WHERE id = 3", "UPDATE audit_logs SET hash = x'00' WHERE id = 3"]
+    )
+    def test_it_names_the_newest_entry(self, stored: driver.Connection, statement: str) -> None:
+        put_head(stored)
+        stored.execute(statement)
+        assert check_head(stored, RING, findings := no_findings())[1] == HEAD
+        assert [(one.table, one.problem) for one in findings] == [
+            ("audit_logs", "the newest entry is not the one the head names")
+        ]
+
+    def test_the_head_of_an_empty_log_names_no_entry(self, stored: driver.Connection) -> None:
+        stored.execute("DELETE FROM audit_logs")
+        put_head(stored, size=0)
+        assert check_head(stored, PUBLIC, findings := no_findings())[1] is not None
+        assert findings == []
+
+    def test_what_cannot_be_read_is_told(self, stored: driver.Connection) -> None:
+        stored.execute("DROP TABLE ledger_head")
+        assert check_head(stored, RING, findings := no_findings()) == (b"", None)
+        assert findings[0].problem.startswith("cannot be read: ")
+
+
+class TestClaims:
+    def test_of_an_anchor(self, tmp_path: Path) -> None:
+        anchor = FileAnchor(tmp_path / "a")
+        assert claim_of(anchor, None) == claim_of(anchor, replace(MARK, size=0)) == []
+        (claim,) = claim_of(anchor, replace(MARK, size=1))
+        assert (claim.size, claim.root) == (1, MARK.root)
+        assert (claim.otherwise.table, claim.otherwise.row) == ("anchor", str(tmp_path / "a"))
+
+    def test_of_a_head(self) -> None:
+        assert claim_of_head(None, findings := no_findings()) == claim_of_head(HEAD, findings) == []
+        assert findings == []
+        assert claim_of_head(replace(HEAD, checkpoint="nonsense"), findings) == []
+        assert [(one.table, one.row) for one in findings] == [("ledger_head", "1")]
+
+
+def problems(connection: driver.Connection, anchor: FileAnchor, mark: Mark | None, **more: Any) -> list[str]:  # noqa: ANN401
+    found = start.check_anchor(connection, RING, anchor, mark, **{"head": HEAD, **more})
+    assert all((one.table, one.row) == ("anchor", anchor.place) for one in found)
+    return [one.problem for one in found]
+
+
+class TestAnchor:
+    @pytest.fixture
+    def anchor(self, tmp_path: Path) -> FileAnchor:
+        return FileAnchor(tmp_path / "anchor")
+
+    def test_what_agrees(self, stored: driver.Connection, anchor: FileAnchor) -> None:
+        behind = replace(MARK, size=2, hash=LEAVES[1])
+        for mark in (MARK, behind, replace(MARK, scrubbed=3), replace(MARK, size=0, hash=bytes(32))):
+            assert problems(stored, anchor, mark) == []
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"size": 4}, "remembers 4 entries, the database has 3: it was put back or replaced"),
+            ({"epoch": 2}, "put back or replaced"),
+            ({"hash": LEAVES[1]}, "its log was forked or changed"),
+            ({"size": 2}, "its log was forked or changed"),
+            ({"epoch": 0}, "the anchor was changed"),
+            ({"state_seq": 1}, "the anchor was changed"),
+            ({"scrubbed": 4}, "the anchor was changed"),
+            ({"verifier_key": "other"}, "belongs to another vault"),
+        ],
+    )
+    def test_what_does_not(
+        self, stored: driver.Connection, anchor: FileAnchor, changes: dict[str, Any], told: str
+    ) -> None:
+        mark = replace(MARK, **changes)
+        if "epoch" in changes:  # it is of that epoch, and so is its key
+            mark = replace(mark, verifier_key=verifier_key(origin(RING.instance_id, mark.epoch), RING.log_public_key))
+        (problem,) = problems(stored, anchor, mark)
+        assert told in problem
+        assert ("--acknowledge-rollback --size 3" in problem) is ("verifier_key" not in changes)
+
+    def test_a_head_of_no_epoch_is_not_older(self, stored: driver.Connection, anchor: FileAnchor) -> None:
+        assert problems(stored, anchor, MARK, head=None) == problems(stored, anchor, MARK, head=replace(HEAD, epoch=0))
+        assert problems(stored, anchor, MARK, head=None) == []
+
+    @pytest.mark.parametrize("head", [None, replace(HEAD, edge=b"x"), replace(HEAD, edge=b"")])
+    def test_without_a_tree_there_is_nothing_to_acknowledge(
+        self, stored: driver.Connection, anchor: FileAnchor, head: Head | None
+    ) -> None:
+        (problem,) = problems(stored, anchor, replace(MARK, size=4), head=head)
+        assert problem.endswith("; restore the newest database")
+
+    def test_none_beside_a_log(self, stored: driver.Connection, anchor: FileAnchor) -> None:
+        (problem,) = problems(stored, anchor, None)
+        assert problem.startswith("is missing beside a vault of 3 entries")
+        stored.execute("DELETE FROM audit_logs")
+        assert problems(stored, anchor, None) == problems(stored, anchor, replace(MARK, size=0)) == []
+        assert problems(stored, anchor, MARK)
+        stored.execute("DROP TABLE audit_logs")
+        assert problems(stored, anchor, None) == []
+
+    def test_of_what_was_archived_the_tiles_tell(self, stored: driver.Connection, anchor: FileAnchor) -> None:
+        put_tile(stored, 0)
+        for mark, agrees in (
+            (MARK, True),
+            (replace(MARK, size=1, hash=LEAVES[0]), True),
+            (replace(MARK, scrubbed=3, epoch=1, state_seq=9), True),
+            (replace(MARK, scrubbed=4), False),
+            (replace(MARK, hash=LEAVES[0]), False),
+        ):
+            found = problems(stored, anchor, mark, archived=3)
+            assert not found if agrees else "remembers another entry 3" in found[0]
+        assert problems(stored, anchor, replace(MARK, state_seq=9), archived=2)
+
+    def test_a_damaged_one_is_told(self, anchor: FileAnchor) -> None:
+        findings: list[Finding] = []
+        assert start.read_mark(None, findings) is None
+        assert start.read_mark(anchor, findings) is None
+        assert findings == []
+        anchor.path.write_bytes(b"x" * 9000)
+        assert start.read_mark(anchor, findings) is None
+        (found,) = findings
+        assert (found.table, found.row) == ("anchor", anchor.place)
+        assert found.problem.startswith("is damaged: neither")
+        assert found.problem.endswith(start.MISSING)
+
+
+def put_tile(connection: driver.Connection, index: int, **changes: Any) -> None:  # noqa: ANN401
+    leaves = [*LEAVES, *(bytes([index, number % 256]) * 16 for number in range(TILE_WIDTH - len(LEAVES)))]
+    connection.execute("INSERT INTO tiles VALUES (0, ?, ?)", (index, changes.get("hashes", b"".join(leaves))))
+
+
+class TestTiles:
+    def test_the_leaves_between(self, stored: driver.Connection) -> None:
+        put_tile(stored, 0)
+        put_tile(stored, 1)
+        both = retention.leaves_between(stored, 0, 2 * TILE_WIDTH)
+        assert len(both) == 2 * TILE_WIDTH
+        assert both[:3] == both[TILE_WIDTH:][:3] == LEAVES
+        for begin in (1, TILE_WIDTH - 1, TILE_WIDTH, TILE_WIDTH + 1):
+            assert retention.leaves_between(stored, begin, 2 * TILE_WIDTH) == both[begin:]
+        for number in (1, 3, TILE_WIDTH, TILE_WIDTH + 1, 2 * TILE_WIDTH):
+            assert retention.leaf_of(stored, number) == both[number - 1]
+        assert retention.leaf_of(stored, 2 * TILE_WIDTH + 1) is None
+
+    @pytest.mark.parametrize("hashes", [None, b"", "x" * TILE_BYTES, bytes(TILE_BYTES - 32), bytes(TILE_BYTES + 32)])
+    def test_a_tile_that_is_none(self, stored: driver.Connection, hashes: object) -> None:
+        put_tile(stored, 0, hashes=hashes)
+        with pytest.raises(IntegrityViolation, match="the tile 0/0 over archived entries is missing or damaged"):
+            retention.leaves_between(stored, 0, TILE_WIDTH)
+
+
+def test_settings_that_are_no_segments() -> None:
+    prefix = PREFIX
+    rows = [Setting(f"{prefix}b", {"x": 1}), Setting(f"{prefix}a", None), Setting("other", {"x": 1})]
+    assert retention.segments_of(rows, findings := no_findings()) == []
+    assert [(one.table, one.row) for one in findings] == [("settings", f"{prefix}b")]
