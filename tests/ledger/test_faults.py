@@ -331,7 +331,8 @@ def test_a_defect_after_commit_is_an_unknown_outcome_and_nothing_is_recorded_twi
     monkeypatch.setattr(FileAnchor, "write", broken)
     before = house.size
     results = house.together(*(house.perform(request) for _ in range(3)))
-    assert [type(one) for one in results] == [OutcomeUnknown] * 3
+    # Whoever was in a later transaction is served again; nobody is told that nothing was done.
+    assert OutcomeUnknown in {type(one) for one in results} <= {OutcomeUnknown, Answer}
     assert not defects
     assert house.ask(ReadKey(name)).versions
     assert house.size == before + 4, "each is there once"
