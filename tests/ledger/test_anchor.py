@@ -316,3 +316,15 @@ def test_where_it_stands(path: Path, anchor: FileAnchor) -> None:
     assert where_it_stands(anchor, path.parent) == "same directory"
     assert where_it_stands(anchor, path.parent / "x" / "..") == "same directory"
     assert where_it_stands(anchor, path.parent / "other") == where_it_stands(anchor, None) == "apart"
+
+
+def test_what_was_put_in_place_of_more_counts_as_flushed_no_further(
+    anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    high = replace(FIRST, size=50, state_seq=40)
+    put(anchor, high, None)
+    anchor.replace(FIRST)
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", flushed.append)
+    put(anchor, after(FIRST, managed=1), FIRST)
+    assert flushed, "a management entry is flushed before it is answered"

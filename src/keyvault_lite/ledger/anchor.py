@@ -243,6 +243,7 @@ class FileAnchor:
                 self._pwrite(descriptor, _pack(slot + 1, mark).ljust(BLOCK, b"\x00"), slot * BLOCK)
             self._seen = (1, _pack(2, mark), mark)
             self._flush(descriptor, 1)
+            self._covered = mark.state_seq
 
     @contextmanager
     def _locked(
