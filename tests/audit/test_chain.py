@@ -185,3 +185,10 @@ def test_reading_one_by_one_says_of_a_whole_chain_what_the_quick_reading_says(
     assert slow._one_by_one(rows) == quick.feed(rows)
     assert slow.position == quick.position
     assert (slow.edge and slow.edge.root()) == (quick.edge and quick.edge.root())
+
+
+def test_folded_rows_that_are_none_are_left_to_whole_ones() -> None:
+    checked = check()
+    before = checked.position
+    assert checked.feed_folded([()]) is None
+    assert checked.position == before

@@ -9,10 +9,13 @@ import pytest
 
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.engine.jobs import Jobs
+from keyvault_lite.engine.scene import Done
+from keyvault_lite.ledger.outcome import Outcome
 from keyvault_lite.model.errors import InternalError, KeyVaultError
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import Algorithm
 from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import Answer
 from keyvault_lite.model.requests import (
     Batch,
     CreateKey,
@@ -151,3 +154,9 @@ def test_what_a_front_end_could_not_read_is_recorded_as_it_says(house: House) ->
     house.refusal(Rejected(Action.ENCRYPT, broken, key=KeyRef("orders")), InvalidRequest)
     assert house.ask(CreateKey(AES, "bills")).name == "bills"
     assert house.ask(ReadKey(KeyRef("bills"))).name == "bills"
+
+
+def test_what_a_handler_did_is_shown_without_its_result() -> None:
+    assert "canary" not in repr(Done("canary", key_version=1))
+    assert "canary" not in repr(Outcome((), "canary"))
+    assert "canary" not in repr(Answer("canary", 1))

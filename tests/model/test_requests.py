@@ -12,6 +12,7 @@ from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import KeySpec, KeyType, Purpose
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import BatchReply, Rewrapped
+from keyvault_lite.model.transit_tokens import CreateSecretId
 
 AES = KeySpec(KeyType.AES, 256, Purpose.ENCRYPT)
 K = KeyRef("orders")
@@ -164,3 +165,9 @@ def test_an_entry_holds_its_draft() -> None:
     draft = Draft(action=Action.ENCRYPT, result=Result.SUCCESS, request_id=bytes(16))
     entry = Entry(1, 0, 0, 0, None, draft, bytes(32), bytes(32))
     assert entry.draft.count == 1
+
+
+def test_a_secret_of_a_role_has_no_negative_number_of_uses() -> None:
+    CreateSecretId("app", uses=0)
+    with pytest.raises(InvalidRequest, match="negative"):
+        CreateSecretId("app", uses=-1)

@@ -10,9 +10,9 @@ import pytest
 from keyvault_lite.engine import jobs as jobs_module
 from keyvault_lite.ledger import driver, pending
 from keyvault_lite.ledger import ledger as ledger_module
-from keyvault_lite.model.errors import Forbidden
+from keyvault_lite.model.errors import Conflict, Forbidden
 from keyvault_lite.model.evidence import Action, Entry, Result
-from keyvault_lite.model.identity import TokenKind
+from keyvault_lite.model.identity import SystemCredential, TokenKind
 from keyvault_lite.model.names import SYSTEM, TokenId
 from keyvault_lite.model.transit_tokens import RemoveTokens
 from tests.house import House
@@ -209,14 +209,27 @@ def test_a_clock_that_jumped_removes_nothing(ask: Asker, monkeypatch: pytest.Mon
     assert known(ask) == {token}
 
 
-def test_a_role_that_may_not_delete_keeps_them(ask: Asker, pass_days: Pass, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_role_that_may_not_delete_keeps_them(
+    ask: Asker, pass_days: Pass, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     _, token = child(ask)
     jobs = ask.house.jobs
     monkeypatch.setattr(ask.house.ledger, "may_forget_tokens", lambda: False)
     pass_days(2)
     size = ask.house.size
-    ask.house.run(jobs.round())
+    with caplog.at_level("WARNING"):
+        for _ in range(3):
+            ask.house.run(jobs.round())
     assert (known(ask), ask.house.size) == ({token}, size)
+    assert sum("tokens past their end stay" in one.message for one in caplog.records) == 1, "said once"
+
+
+def test_what_is_not_past_its_end_is_not_removed_whoever_asks(ask: Asker) -> None:
+    _, token = child(ask)
+    native = TokenId(ask.house.admin.split("_")[1])
+    request = RemoveTokens((token, native, TokenId("unknown")))
+    ask.house.refusal(request, Conflict, credential=SystemCredential())
+    assert known(ask) == {token}
 
 
 def edit(house: House, statement: str) -> None:
