@@ -18,6 +18,7 @@ from keyvault_lite.audit.entry import (
     row_hash,
     row_hashes,
 )
+from keyvault_lite.audit.merkle import Edge
 from keyvault_lite.ledger import driver, inspection, reader
 from keyvault_lite.model.requests import VerifyAudit
 from tests.house import House
@@ -125,6 +126,10 @@ def test_a_chain_that_a_folded_row_breaks_is_left_to_the_whole_row(column: str, 
     good = sealed(GOOD)
     _, folded = stored(good)
     assert ChainCheck(start).feed_folded(folded) == [good[-1]]
+    with_tree = ChainCheck(start, Edge())
+    assert with_tree.feed_folded(folded) == [good[-1]]
+    assert with_tree.edge is not None
+    assert with_tree.edge.root() == good[-1]
     at = ENTRY_COLUMNS.index(column)
     check = ChainCheck(start)
     _, folded = stored((*good[:at], value, *good[at + 1 :]))

@@ -171,3 +171,7 @@ def test_a_secret_of_a_role_has_no_negative_number_of_uses() -> None:
     CreateSecretId("app", uses=0)
     with pytest.raises(InvalidRequest, match="negative"):
         CreateSecretId("app", uses=-1)
+    CreateSecretId("app", meta={str(one): "" for one in range(64)})
+    for beyond in ({"meta": {str(one): "" for one in range(65)}}, {"ttl": 11 * 365 * 86400}):
+        with pytest.raises(InvalidRequest, match="too much"):
+            CreateSecretId("app", **beyond)
