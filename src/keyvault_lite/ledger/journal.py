@@ -468,7 +468,8 @@ class Journal:
             raise AuditUnavailable("all tokens have to be compared first")
         stored = {row[0] for row in self._connection.execute(statements.TOKEN_IDS)}
         ended = [one.id for one in self.state.leased_until(now) if one.id not in stored]
-        return ended, [one.id for one in self.state.leased() if one.id not in stored.union(ended)]
+        stored.update(ended)
+        return ended, [one.id for one in self.state.leased() if one.id not in stored]
 
     # Telling the world
 
