@@ -6,7 +6,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, Protocol
 
-from keyvault_lite.access.leases import ancestors_live, authority, role_login
+from keyvault_lite.access.leases import ancestors_live, authority, is_past, role_login
 from keyvault_lite.model.aws_errors import (
     IncompleteSignature,
     MissingSignature,
@@ -40,7 +40,7 @@ class Proof:
 
     __slots__ = ("digest", "principal", "service", "token")
 
-    def __init__(self, token: Token | None, digest: bytes) -> None:
+    def __init__(self, token: Token, digest: bytes) -> None:
         self.token = token
         self.digest = digest
         self.service: Service | None = None
@@ -48,7 +48,7 @@ class Proof:
         """Made from these very records of token and service."""
 
 
-_NO_PROOF: Final = Proof(None, bytes(32))
+_NO_DIGEST: Final = bytes(32)
 
 
 class Directory(Protocol):
@@ -109,9 +109,9 @@ class Authenticator:
         if isinstance(credential, AppRoleCredential):
             return self._role(credential, directory, now)
         proof = self._genuine(credential, directory)
-        token = None if proof is None else proof.token
-        if proof is None or token is None:
+        if proof is None:
             raise Refused(None)
+        token = proof.token
         service = directory.find_service(token.service_id)
         if service is None:
             raise Refused(None)
@@ -128,7 +128,7 @@ class Authenticator:
     def _role(self, credential: AppRoleCredential, directory: Directory, now: int) -> Principal:
         """The service that logs in with a role's credentials; the principal may do that and nothing else."""
         found = role_login(credential, directory, self.verifier, now)
-        if found is None or not found[0].active or _is_past(found[0].expires_at, now):
+        if found is None or not found[0].active or is_past(found[0].expires_at, now):
             raise Refused(None if found is None else found[0].id)
         service, login = found
         return Principal(service.id, service.name, service.role, (), login=login)
@@ -161,7 +161,7 @@ class Authenticator:
         token_id, secret = parsed
         token = directory.token(token_id)
         proof = self._prove(token_id, secret, token)
-        return None if token is None or token.ended_at is not None else proof
+        return None if proof is None or proof.token.ended_at is not None else proof
 
     def _prove(self, token_id: TokenId, secret: str, token: Token | None) -> Proof | None:
         """That the secret is that of the record; a secret proven before is not proven again.
@@ -170,11 +170,13 @@ class Authenticator:
         against the old one counts for nothing. What is kept is no way in: the hash of 256 random bits.
         """
         digest = sha256(secret.encode()).digest()
-        known = self._proven.get(token_id, _NO_PROOF)
-        if compare_digest(known.digest, digest) and token is not None and known.token is token:
+        known = self._proven.get(token_id)
+        proven = compare_digest(_NO_DIGEST if known is None else known.digest, digest)
+        if proven and known is not None and known.token is token:
             return known
         # Comparison and digest cost unknown ids the same, so that the time taken does not tell which ids exist.
-        if not self.verifier.token_matches(token_id, secret, None if token is None else token.digest):
+        matches = self.verifier.token_matches(token_id, secret, None if token is None else token.digest)
+        if token is None or not matches:
             return None
         if len(self._proven) >= REMEMBERED:
             self._proven.clear()
@@ -183,11 +185,7 @@ class Authenticator:
 
 
 def _may_act(token: Token, service: Service, now: int) -> bool:
-    return service.active and not _is_past(token.expires_at, now) and not _is_past(service.expires_at, now)
-
-
-def _is_past(end: int | None, now: int) -> bool:
-    return end is not None and end <= now
+    return service.active and not is_past(token.expires_at, now) and not is_past(service.expires_at, now)
 
 
 SKEW: Final = 5 * 60 * 1_000_000

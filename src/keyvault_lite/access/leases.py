@@ -35,6 +35,11 @@ class Secrets(Protocol):
         """Whether a secret is the one whose keyed digest is stored; None costs the same and is false."""
 
 
+def is_past(end: int | None, now: int) -> bool:
+    """Whether what ends at that time, or never, has ended (microseconds)."""
+    return end is not None and end <= now
+
+
 def removable_until(now: int) -> int:
     """Leased tokens whose end is not after this moment may be removed at `now`.
 
@@ -52,7 +57,7 @@ def ancestors_live(token: Token, directory: Leases, now: int) -> bool:
         above = directory.token(token.parent)
         if above is None or above.ended_at is not None or above.service_id != token.service_id:
             return False
-        if above.expires_at is not None and above.expires_at <= now:
+        if is_past(above.expires_at, now):
             return False
         token = above
     return False
@@ -96,7 +101,7 @@ def role_login(
     digest = None if value is None else decode_base64(value["digest"])
     if not secrets.token_matches(TokenId(accessor), secret, digest) or value is None:
         return None
-    if value["expires_at"] is not None and value["expires_at"] <= now:
+    if is_past(value["expires_at"], now):
         return None
     found = directory.setting(ROLES + role)
     service = None if found is None or found.value is None else directory.find_service(found.value["service"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from keyvault_lite.access.leases import SEPARATOR
+from keyvault_lite.access.leases import SEPARATOR, is_past
 from keyvault_lite.crypto.credentials import new_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_tokens import bounded, facts, issue
@@ -179,7 +179,7 @@ def read_secret(request: ReadSecretId, scene: Scene) -> Done:
     role = _role(request.role, scene)
     found = _secret(request, scene)
     kept = None if found is None else found.value
-    if found is None or kept is None or (kept["expires_at"] is not None and kept["expires_at"] <= scene.now):
+    if found is None or kept is None or is_past(kept["expires_at"], scene.now):
         return Done(None, subject=role["service"])
     accessor = found.name.rpartition("/")[2]
     facts = SecretFacts(accessor, kept["created_at"], kept["expires_at"], kept["uses"], kept.get("meta", {}))

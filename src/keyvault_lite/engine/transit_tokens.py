@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.access.authorize import ROLE_REFUSAL
-from keyvault_lite.access.leases import ancestors_live, removable_until
+from keyvault_lite.access.leases import ancestors_live, is_past, removable_until
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
@@ -72,7 +72,7 @@ def _live_token(request: TokenRequest, scene: Scene) -> Token | None:
 
 def _is_live(token: Token, scene: Scene) -> bool:
     """Whether a token still holds: one that does not is gone for good, and nobody brings it back."""
-    past = token.expires_at is not None and token.expires_at <= scene.now
+    past = is_past(token.expires_at, scene.now)
     return token.ended_at is None and not past and ancestors_live(token, scene.state, scene.now)
 
 
@@ -223,9 +223,7 @@ def remove(request: RemoveTokens, scene: Scene) -> Done:
     until = removable_until(scene.now)
     found = (scene.state.token(token_id) for token_id in request.tokens)
     gone = tuple(
-        one.id
-        for one in found
-        if one is not None and one.kind is TokenKind.LEASED and one.expires_at is not None and one.expires_at <= until
+        one.id for one in found if one is not None and one.kind is TokenKind.LEASED and is_past(one.expires_at, until)
     )
     if not gone:
         raise Conflict("none of these tokens is to be removed")
