@@ -368,10 +368,7 @@ class Keyring(Secret):
             begun = self._row_hmac[0].copy()
             begun.update(list_head(7) + b"".join(encode(value) for value in place))
             self._row_begun[table, schema] = begun
-        inner, outer = begun.copy(), self._row_hmac[1].copy()
-        inner.update(encode_list(key) + encode(row_seq) + encode_list(values))
-        outer.update(inner.digest())
-        return outer.digest()
+        return _mac((begun, self._row_hmac[1]), encode_list(key) + encode(row_seq) + encode_list(values))
 
     def head_mac(self, *values: Value) -> bytes:
         """HMAC-SHA256 over PAE("head", instance, values…); 32 bytes."""
