@@ -12,7 +12,7 @@ import pytest
 
 from keyvault_lite.ledger import committer as committer_module
 from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.anchor import FileAnchor, Mark
+from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
@@ -315,46 +315,24 @@ def test_a_fault_after_commit_is_no_commit_for_memory(house: House) -> None:
 
 @pytest.mark.sqlite_only
 @pytest.mark.parametrize("of_management", [True, False])
-def test_a_defect_after_commit_is_an_unknown_outcome_and_nothing_is_recorded_twice(
-    house: House, monkeypatch: pytest.MonkeyPatch, *, of_management: bool
+@pytest.mark.parametrize(
+    ("owner", "method", "fault"),
+    [(FileAnchor, "write", ValueError("canary")), (SqliteDatabase, "_stat", PermissionError("canary"))],
+    ids=["a defect", "a file that cannot be looked at"],
+)
+def test_what_fails_after_commit_is_an_unknown_outcome_and_nothing_is_recorded_twice(
+    house: House, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, fault: Exception, *, of_management: bool
 ) -> None:
     name = KeyRef(house.key().id)
     request = RotateKey(name) if of_management else Encrypt(name, plaintext=b"x")
-    write = FileAnchor.write
-    defects = [ValueError("canary")]
+    whole, faults = getattr(owner, method), [fault]
 
-    def broken(self: FileAnchor, *values: Any, **more: Any) -> Mark:  # noqa: ANN401
-        if defects:
-            raise defects.pop()
-        return write(self, *values, **more)
-
-    monkeypatch.setattr(FileAnchor, "write", broken)
-    before = house.size
-    results = house.together(*(house.perform(request) for _ in range(3)))
-    # Whoever was in a later transaction is served again; nobody is told that nothing was done.
-    assert OutcomeUnknown in {type(one) for one in results} <= {OutcomeUnknown, Answer}
-    assert not defects
-    assert house.ask(ReadKey(name)).versions
-    assert house.size == before + 4, "each is there once"
-    check_sound(house)
-
-
-@pytest.mark.sqlite_only
-@pytest.mark.parametrize("of_management", [True, False])
-def test_a_file_that_cannot_be_looked_at_after_commit_is_an_unknown_outcome(
-    house: House, monkeypatch: pytest.MonkeyPatch, *, of_management: bool
-) -> None:
-    name = KeyRef(house.key().id)
-    request = RotateKey(name) if of_management else Encrypt(name, plaintext=b"x")
-    stat = SqliteDatabase._stat
-    faults = [PermissionError("canary")]
-
-    def broken(self: SqliteDatabase) -> tuple[int, int] | None:
+    def broken(*values: Any, **more: Any) -> Any:  # noqa: ANN401
         if faults:
             raise faults.pop()
-        return stat(self)
+        return whole(*values, **more)
 
-    monkeypatch.setattr(SqliteDatabase, "_stat", broken)
+    monkeypatch.setattr(owner, method, broken)
     before = house.size
     results = house.together(*(house.perform(request) for _ in range(3)))
     # Whoever was in a later transaction is served again; nobody is told that nothing was done.

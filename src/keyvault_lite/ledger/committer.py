@@ -161,14 +161,13 @@ class Committer:
             if self._busy or self._stopped or not self._queue:
                 return
             self._busy = True
-            turn = Turn(self._queue[0].loop)
         if self.fault is not None or not self._journal.fills_at_once:
             self._handed.put(self._all_of_it())
         elif self._journal.try_hold():
             self._fill()
         else:
             # Whoever comes while the thread waits for the lock comes into the same transaction.
-            self._handed.put(turn)
+            self._handed.put(Turn(asyncio.get_running_loop()))
 
     def _all_of_it(self) -> Transaction:
         """What is waiting, as a transaction that the thread fills too."""

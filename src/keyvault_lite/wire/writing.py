@@ -76,15 +76,14 @@ def write_whole(
     """
     if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or cycle.scope["method"] == "HEAD":
         return False
-    lines = [STATUS_LINE[status]]
-    for name, value in cycle.default_headers:
-        lines += (name, b": ", value, b"\r\n")
-    for name, value in headers:
-        lines += (name, b": ", value, b"\r\n")
+    fields = [*cycle.default_headers, *headers]
     if not cycle.keep_alive:
-        lines.append(b"connection: close\r\n")
+        fields.append((b"connection", b"close"))
+    lines = [STATUS_LINE[status]]
+    for name, value in fields:
+        lines += (name, b": ", value, b"\r\n")
     head = b"".join(lines)
-    if head.count(b"\n") + head.count(b"\r") != 2 * (len(cycle.default_headers) + len(headers) + 2 - cycle.keep_alive):
+    if head.count(b"\n") + head.count(b"\r") != 2 * (1 + len(fields)):
         raise ValueError("a header of two lines")
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
