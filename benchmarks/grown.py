@@ -134,7 +134,7 @@ class _Grower:
         """One transaction."""
         outcome = Outcome(drafts, None, change)
         pending = Pending(self._known, self.state, self._tree, self.keyring, lambda *_: None)
-        pending.add(Item(outcome, self.state.sequence, lambda _: outcome))
+        pending.add(Item(outcome, self.state.moment, lambda _: outcome))
         self._connection.execute("BEGIN IMMEDIATE")
         pending.store(self._connection, self._database)
         self._connection.execute("COMMIT")

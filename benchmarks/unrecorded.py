@@ -6,12 +6,12 @@ from typing import Final
 from keyvault_lite.cli.main import main
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Committed, Outcome
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.state import Moment, State
 
 _record: Final = Ledger.commit
 
 
-async def _commit(self: Ledger, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> Committed:
+async def _commit(self: Ledger, outcome: Outcome, since: Moment, redo: Callable[[State], Outcome]) -> Committed:
     """Durable for changes, nothing at all for the rest."""
     if outcome.change is not None:
         return await _record(self, outcome, since, redo)

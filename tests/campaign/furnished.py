@@ -220,7 +220,7 @@ def _annex(house: House, day: int) -> None:
         action=Action.SETTING_UPDATE, result=Result.SUCCESS, request_id=os.urandom(16), service_id=SYSTEM, key_id=key.id
     )
     outcome = Outcome((draft,), None, change)
-    house.run(house.ledger.commit(outcome, state.sequence, lambda _: outcome))
+    house.run(house.ledger.commit(outcome, state.moment, lambda _: outcome))
 
 
 def _keep(house: House, copy: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.engine import engine
 from keyvault_lite.engine.freshness import Freshness
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidState, KeyVaultError, LimitExceeded
 from keyvault_lite.model.evidence import Action, Result
@@ -110,6 +111,26 @@ def test_revoke_while_decrypting(house: House, how: Any) -> None:  # noqa: ANN40
     assert all(one.audit_id < revoked.audit_id for one in done), "no success after it"
     assert all(isinstance(one, InvalidState) for one in late), "nothing that begins afterwards succeeds"
     assert {one.draft.result for one in house.log(revoked.audit_id)} == {Result.ERROR}
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_revocation_between_two_steps_of_a_request_counts(
+    house: House, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Before it is judged, between admitting and acting, and before it is recorded."""
+    name = KeyRef(house.key().id)
+    steps = 0
+
+    async def between() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            await house.perform(RevokeKey(name))
+
+    monkeypatch.setattr(engine, "turn", between)
+    house.refusal(Encrypt(name, plaintext=b"x"), InvalidState)
+    told = [(one.draft.action, one.draft.result) for one in house.log()[-2:]]
+    assert told == [(Action.REVOKE, Result.SUCCESS), (Action.ENCRYPT, Result.ERROR)]
 
 
 def test_batch_mates_meet_what_comes_before_them(house: House) -> None:

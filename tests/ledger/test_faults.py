@@ -129,10 +129,10 @@ def test_what_may_take_long_is_not_judged_on_the_loop(house: House, monkeypatch:
 
     add = Pending.add
 
-    def watched(self: Pending, item: Item, *, again: bool = False) -> None:
+    def watched(self: Pending, item: Item) -> None:
         if self.is_judged_again(item):
             threads.add(threading.current_thread().name)
-        add(self, item, again=again)
+        add(self, item)
 
     monkeypatch.setattr(Pending, "add", watched)
     house.run(storm())
@@ -365,7 +365,7 @@ def test_one_that_cannot_be_written_keeps_nobody_else_from_being_recorded(house:
     poison = Outcome((draft,), None, Change(services=(service,)))
 
     async def all_at_once() -> list[Any]:
-        commit = house.ledger.commit(poison, house.ledger.snapshot().sequence, lambda _: poison)
+        commit = house.ledger.commit(poison, house.ledger.snapshot().moment, lambda _: poison)
         mates = [house.perform(Encrypt(name, plaintext=b"x")) for _ in range(5)]
         return await asyncio.gather(*mates[:3], commit, *mates[3:], return_exceptions=True)
 
@@ -411,7 +411,7 @@ def test_nothing_is_taken_after_the_end(house: House) -> None:
     outcome = Outcome((draft,), None)
 
     async def late() -> object:
-        return await committer.commit(outcome, 0, lambda _: outcome)
+        return await committer.commit(outcome, (0, 0), lambda _: outcome)
 
     house.vault.close()
     with pytest.raises(AuditUnavailable):

@@ -1,13 +1,18 @@
 """A sample of what a writer of the database can do, each found by a check and by a start."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from keyvault_lite.crypto.root import InvalidMasterKey
 from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.ledger import Ledger
+from keyvault_lite.ledger.outcome import Committed, Outcome
+from keyvault_lite.ledger.state import Moment, State
 from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
+from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, RevokeKey, UpdateService, VerifyAudit
@@ -95,6 +100,24 @@ def test_a_head_that_goes_under_a_running_vault_ends_service(lived_in: House) ->
     tamper(lived_in.path, "DELETE FROM ledger_head")
     for _ in range(2):
         lived_in.refusal(Encrypt(KeyRef("orders"), plaintext=b"x"), IntegrityViolation)
+
+
+def test_what_was_judged_before_its_key_was_set_aside_is_judged_again(
+    lived_in: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the one who sets it aside is not the transaction that records it: a check, or a try that failed."""
+    commit = Ledger.commit
+
+    async def later(self: Ledger, outcome: Outcome, since: Moment, redo: Callable[[State], Outcome]) -> Committed:
+        tamper(lived_in.path, "UPDATE keys SET created_at = created_at + 1 WHERE name = 'orders'")
+        self.refresh()
+        return await commit(self, outcome, since, redo)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "commit", later)
+        lived_in.refusal(Encrypt(KeyRef("orders"), plaintext=b"x"), IntegrityViolation)
+    told = [(one.draft.action, one.draft.result) for one in lived_in.log()[-2:]]
+    assert told == [(Action.INTEGRITY, Result.ERROR), (Action.ENCRYPT, Result.ERROR)]
 
 
 @pytest.mark.parametrize("what", EDITS)

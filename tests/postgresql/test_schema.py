@@ -273,7 +273,7 @@ def test_what_no_column_can_hold_keeps_nobody_else_from_being_recorded(postgres:
     poison = Outcome((draft,), None)
 
     async def all_at_once() -> list[Any]:
-        commit = postgres.ledger.commit(poison, postgres.ledger.snapshot().sequence, lambda _: poison)
+        commit = postgres.ledger.commit(poison, postgres.ledger.snapshot().moment, lambda _: poison)
         mates = [postgres.perform(Encrypt(name, plaintext=b"x")) for _ in range(5)]
         return await asyncio.gather(*mates[:3], commit, *mates[3:], return_exceptions=True)
 

@@ -65,7 +65,7 @@ _SIGN: Final = (
 
 REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
     # The rules of the protocol (docs/adr/0017-commit-anchor-reply.md).
-    "R1": (Removal(pending.Pending, "is_judged_again", "item.since != self._state_seq or ", ""),),
+    "R1": (Removal(pending.Pending, "is_judged_again", "item.since != self._moment or ", ""),),
     "R2": (
         Removal(journal.Journal, "_catch_up", "head.size < old.size or head.epoch < old.epoch", "False"),
         Removal(journal.Journal, "_adopt", "self.head, self.known.tiles.copy()", _BLANK),

@@ -38,7 +38,7 @@ def record(vault: Vault) -> int:
     outcome = Outcome((draft,), None)
 
     async def commit() -> int:
-        return (await vault.ledger.commit(outcome, vault.ledger.snapshot().sequence, lambda _: outcome)).first_id
+        return (await vault.ledger.commit(outcome, vault.ledger.snapshot().moment, lambda _: outcome)).first_id
 
     return asyncio.run(commit())
 

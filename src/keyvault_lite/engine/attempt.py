@@ -111,6 +111,11 @@ class Attempt:
 
     def __call__(self, state: State) -> Outcome:
         """The outcome on this state. Every refusal is an outcome too; nothing is raised."""
+        admitted = self.admit(state)
+        return self.act(admitted) if isinstance(admitted, Scene) else admitted
+
+    def admit(self, state: State) -> Scene | Outcome:
+        """Who asks, and whether he may: the scene to act on, or the outcome if he may not."""
         now = self._ledger.now()
         try:
             principal = self._authenticator.authenticate(self._credential, state, now)
@@ -136,18 +141,28 @@ class Attempt:
             elif isinstance(request, KeyRequest):
                 key = state.find_key(request.key)
                 key = check_key(principal, key, self._action)
-            scene = Scene(principal, state, self._keyring, self._ledger, now, self._memo, named_key=key)
-            if isinstance(request, Batch):
-                return self._batch(request, scene)
-            return self._single(request, scene)
-        except KeyVaultError as error:
-            return Outcome((self._refused(principal, key, error),), error)
-        except Exception:
+            return Scene(principal, state, self._keyring, self._ledger, now, self._memo, named_key=key)
+        except Exception as error:  # noqa: BLE001  (a defect is recorded like a refusal)
+            return self._failed(principal, key, error)
+
+    def act(self, scene: Scene) -> Outcome:
+        """The outcome of what was admitted."""
+        try:
+            if isinstance(self._request, Batch):
+                return self._batch(self._request, scene)
+            return self._single(self._request, scene)
+        except Exception as error:  # noqa: BLE001  (as above)
+            return self._failed(scene.principal, scene.named_key, error)
+
+    def _failed(self, principal: Principal, key: Key | None, error: Exception) -> Outcome:
+        if not isinstance(error, KeyVaultError):
             # The entry says that something failed, the log where; neither says with which data.
             request_id = self._origin.request_id.hex()
-            log.exception("a handler failed", extra={"operation": self._action.value, "request_id": request_id})
-            defect = InternalError("an internal error occurred")
-            return Outcome((self._refused(principal, key, defect),), defect)
+            log.error(
+                "a handler failed", exc_info=error, extra={"operation": self._action.value, "request_id": request_id}
+            )
+            error = InternalError("an internal error occurred")
+        return Outcome((self._refused(principal, key, error),), error)
 
     def _single(self, request: Request, scene: Scene) -> Outcome:
         idempotency = self._origin.idempotency if type(request) in IDEMPOTENT else None

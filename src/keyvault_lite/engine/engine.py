@@ -15,8 +15,10 @@ from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.floods import FloodGate
 from keyvault_lite.engine.freshness import Freshness
 from keyvault_lite.engine.lanes import Lanes
+from keyvault_lite.engine.turns import turn
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Committed, Outcome
+from keyvault_lite.ledger.state import Moment
 from keyvault_lite.model.aws_requests import AwsKeyRequest
 from keyvault_lite.model.errors import (
     AuditUnavailable,
@@ -56,6 +58,7 @@ class Engine:
         Raises KeyVaultError for every refusal, with `audit_id` set if an entry tells of it to that caller.
         """
         began = perf_counter()
+        await turn()
         attempt = Attempt(
             request,
             credential,
@@ -87,12 +90,20 @@ class Engine:
                 raise outcome.result
         return await self._ledger.commit(outcome, since, attempt)
 
-    async def _judge(self, request: Request, attempt: Attempt) -> tuple[int, Outcome]:
+    async def _judge(self, request: Request, attempt: Attempt) -> tuple[Moment, Outcome]:
         state = self._ledger.snapshot()
         # Before anything else of the state is read: see ledger/state.py.
-        since = state.sequence
+        since = state.moment
         lane = self._lanes.choose(request, self._named_key)
-        return since, attempt(state) if lane is None else await lane.run(lambda: attempt(state))
+        if lane is not None:
+            return since, await lane.run(lambda: attempt(state))
+        admitted = attempt.admit(state)
+        if isinstance(admitted, Outcome):
+            return since, admitted
+        await turn()
+        outcome = attempt.act(admitted)
+        await turn()
+        return since, outcome
 
     def _named_key(self, request: KeyRequest) -> Key | None:
         state = self._ledger.snapshot()
@@ -110,7 +121,7 @@ class Engine:
             count=count,
         )
         outcome = Outcome((draft,), None)
-        await self._ledger.commit(outcome, self._ledger.snapshot().sequence, lambda _: outcome)
+        await self._ledger.commit(outcome, self._ledger.snapshot().moment, lambda _: outcome)
 
     def health(self) -> Health:
         """Whether the vault can serve; told to anyone."""

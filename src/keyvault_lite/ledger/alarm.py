@@ -13,7 +13,7 @@ from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.outcome import Authority, Outcome
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.rows import read_rows
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.state import Moment, State
 from keyvault_lite.ledger.tree import RowMacs, StateTree, row_of
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Draft, Result
@@ -71,7 +71,7 @@ def owner(state: State, table: str, row: str) -> str | None:
     return row if table == "services" else None
 
 
-def entries(alarms: Sequence[Alarm], since: int) -> Iterable[Item]:
+def entries(alarms: Sequence[Alarm], since: Moment) -> Iterable[Item]:
     """The alarms as items of the log."""
     for alarm in alarms[:MAX_ENTRIES]:
         yield _item(_draft(alarm), since)
@@ -102,6 +102,6 @@ def _draft(alarm: Alarm) -> Draft:
     )
 
 
-def _item(draft: Draft, since: int) -> Item:
+def _item(draft: Draft, since: Moment) -> Item:
     outcome = Outcome((draft,), None)
     return Item(outcome, since, lambda _: outcome)

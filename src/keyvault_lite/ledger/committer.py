@@ -22,7 +22,7 @@ from typing import Final
 from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.state import Moment, State
 from keyvault_lite.ledger.waiting import Transaction, Turn, Waiting, running_loop
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, Overloaded
 from keyvault_lite.observe.metrics import METRICS
@@ -102,7 +102,7 @@ class Committer:
         """How many entries are in the queue or in the transaction under way."""
         return self._entered - self._left
 
-    def commit(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> asyncio.Future[Committed]:
+    def commit(self, outcome: Outcome, since: Moment, redo: Callable[[State], Outcome]) -> asyncio.Future[Committed]:
         """A future that is done once the outcome, or what `redo` made of it under the lock, is durable.
 
         Raises Overloaded at once if too much is waiting already.

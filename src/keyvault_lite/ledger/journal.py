@@ -237,17 +237,15 @@ class Journal:
         """Everything up to COMMIT. On an error the transaction is rolled back."""
         self._begin(patience=0.0 if at_once else BUSY_SECONDS)
         try:
-            known_before = self.state.quarantined
             self._catch_up(at_once=at_once)
             pending = Pending(self.known, self.state, self.tree, self._authority, self.find_reply)
-            for alarm in entries(self._alarms, self.head.state_seq):
+            for alarm in entries(self._alarms, self.state.moment):
                 pending.add(alarm)
-            again = self.state.quarantined != known_before
             space_is_low = self._database.space_is_low()
             for item in items():
                 if _may_be_written(item, space_is_low=space_is_low):
-                    _check_is_short(at_once=at_once, judged_again=again or pending.is_judged_again(item))
-                    pending.add(item, again=again)
+                    _check_is_short(at_once=at_once, judged_again=pending.is_judged_again(item))
+                    pending.add(item)
             pending.store(self._connection, self._database)
         except driver.IntegrityError as error:
             self._abort()

@@ -34,7 +34,7 @@ from keyvault_lite.ledger.sharing import SharedVerification
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.start import read_mark
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.state import Moment, State
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.upgrade import OLDER, REVISION, revision_of
 from keyvault_lite.ledger.witnessed import Confirmation, Witness
@@ -306,14 +306,15 @@ class Ledger:
         return max(time.time_ns() // 1000, self._journal.head.timestamp)
 
     def snapshot(self) -> State:
-        """The verified state. Note its `sequence` before reading anything of it."""
+        """The verified state. Note its `moment` before reading anything of it."""
         return self._state
 
-    async def commit(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> Committed:
+    async def commit(self, outcome: Outcome, since: Moment, redo: Callable[[State], Outcome]) -> Committed:
         """Record an outcome that was computed on the state of `since`, and write its change, in one transaction.
 
-        If a management entry came after `since`, earlier ones of the same transaction included, `redo` is called with
-        the state after it and its outcome takes the place of the first. Returns once all of it is durable.
+        If a management entry came after `since`, earlier ones of the same transaction included, or an object was set
+        aside, `redo` is called with the state after it and its outcome takes the place of the first. Returns once all
+        of it is durable.
         Raises AuditUnavailable (nothing happened), OutcomeUnknown, IntegrityViolation.
         """
         for witness in self.witnesses:

@@ -12,7 +12,7 @@ from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.outcome import Authority, Change, Outcome, StoredReply
 from keyvault_lite.ledger.records import changed_rows, reply_values
 from keyvault_lite.ledger.schema import FORMATS, Row
-from keyvault_lite.ledger.state import FindReply, Overlay, State
+from keyvault_lite.ledger.state import FindReply, Moment, Overlay, State
 from keyvault_lite.ledger.store import Store
 from keyvault_lite.ledger.tree import StateTree, row_key
 from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
@@ -51,10 +51,10 @@ class Item:
 
     __slots__ = ("error", "first_id", "middles", "outcome", "redo", "since")
 
-    def __init__(self, outcome: Outcome, since: int, redo: Callable[[State], Outcome]) -> None:
+    def __init__(self, outcome: Outcome, since: Moment, redo: Callable[[State], Outcome]) -> None:
         self.outcome = outcome
         self.since = since
-        """The newest management entry of the state it was computed on."""
+        """How far the state was that it was computed on."""
         self.redo = redo
         self.middles = [encode_draft(draft) for draft in outcome.drafts]
         self.first_id = 0
@@ -91,6 +91,7 @@ class Pending:
         head = known.head
         self._size, self._hash, self._epoch = head.size, head.hash, head.epoch
         self._state_seq, self._state_root = head.state_seq, head.state_root
+        self._moment = state.moment
         self._now = max(time.time_ns() // 1000, head.timestamp)
         self._tiles = known.tiles.copy()
         self._full_tiles: list[Tile] = []
@@ -120,14 +121,11 @@ class Pending:
 
     def is_judged_again(self, item: Item) -> bool:
         """Whether something that decides may have changed since the outcome was computed."""
-        return item.since != self._state_seq or self._was_answered(item.outcome.reply)
+        return item.since != self._moment or self._was_answered(item.outcome.reply)
 
-    def add(self, item: Item, *, again: bool = False) -> None:
-        """Give the outcome its place, judged again if the state it was computed on is not the one before that place.
-
-        `again` says that the state has changed without a management entry: something of it was set aside.
-        """
-        if again or self.is_judged_again(item):
+    def add(self, item: Item) -> None:
+        """Give the outcome its place, judged again if the state it was computed on is not the one before that place."""
+        if self.is_judged_again(item):
             # Something that decides may have changed since: judge again, on exactly the state this entry will follow.
             item.outcome = item.redo(self._upper())
             item.middles = [encode_draft(draft) for draft in item.outcome.drafts]
@@ -177,6 +175,7 @@ class Pending:
         self._changes.append(change)
         self._state.apply(change)
         self._state.sequence = self._state_seq = self._size
+        self._moment = self._state.moment
         self._state_root = self._tree.root()
         return self._state_root
 

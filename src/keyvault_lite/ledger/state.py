@@ -19,6 +19,8 @@ from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id
 
 FindReply = Callable[[ServiceId, bytes], StoredReply | None]
+Moment = tuple[int, int]
+"""How far a state is: the newest management entry it includes, and how many objects are set aside."""
 Place = tuple[int, str]
 """Where an object stands in a list: time of creation, then id."""
 AnyId = TypeVar("AnyId", bound=str)
@@ -143,6 +145,11 @@ class State:
     def quarantine(self, ref: str) -> None:
         """From now on answer IntegrityViolation for the key or service of that id or name."""
         self._quarantine.add(ref)
+
+    @property
+    def moment(self) -> Moment:
+        """How far it is. Whoever judges notes it before reading anything else: what changes meanwhile is newer then."""
+        return self.sequence, len(self._quarantine)
 
     @property
     def quarantined(self) -> frozenset[str]:
