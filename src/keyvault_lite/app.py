@@ -369,7 +369,7 @@ def build(chosen: Settings, *, vault: Vault | None = None, loopback_only: bool =
             aws.engine = transit.engine = engine
             yield engine
 
-    mounts: list[Mount] = [(aws_belongs, aws), (transit.belongs, transit)]
+    mounts: list[Mount] = [(aws_belongs, aws.answer), (transit.belongs, transit.answer)]
     return native.build(lifespan=serving, mounts=mounts, loopback_only=loopback_only)
 
 

@@ -10,6 +10,7 @@ from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.replies import NewService
 from keyvault_lite.model.requests import CreateService
+from keyvault_lite.wire.http import Exchange
 from keyvault_lite.wire.vault import VaultDialect
 from tests.house import House, grant
 
@@ -66,7 +67,7 @@ class Asker:
             "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
             "client": ("127.0.0.1", 1),
         }
-        assert self._dialect.belongs(scope)
+        assert self._dialect.belongs(f"/v1/{path}".encode(), scope)
         sent: list[Any] = []
 
         async def receive() -> dict[str, object]:
@@ -75,7 +76,8 @@ class Asker:
         async def send(message: Any) -> None:  # noqa: ANN401
             sent.append(message)
 
-        await self._dialect(scope, receive, send)
+        reply = await self._dialect.answer(Exchange(scope, receive))
+        await reply.send(scope, send)
         start, end = sent
         names = {name.decode(): value.decode() for name, value in start["headers"]}
         return Answer(start["status"], names, end["body"])

@@ -16,7 +16,7 @@ from keyvault_lite.model.errors import (
 )
 from keyvault_lite.model.identity import BearerCredential
 from keyvault_lite.model.requests import Encrypt, Rejected
-from keyvault_lite.wire.http import MAX_BODY, Dispatcher, Exchange
+from keyvault_lite.wire.http import MAX_BODY, Dispatcher, Exchange, Reply
 from keyvault_lite.wire.native import build, documentation
 from tests.wire.fake import TOKEN, FakeEngine, ask
 
@@ -283,26 +283,34 @@ def test_a_defect_in_building_is_recorded(
 
 
 def test_a_mount_judges_its_own_paths(engine: FakeEngine) -> None:
-    async def dialect(scope: Scope, receive: Receive, send: Send) -> None:
-        reply = Exchange(scope, receive).reply(200, b"mine")
-        await reply.send(scope, send)
+    async def dialect(exchange: Exchange) -> Reply:
+        return exchange.reply(200, b"mine")
 
-    app = build(engine, mounts=[(lambda scope: scope["path"].startswith("/v1/"), dialect)])
+    app = build(engine, mounts=[(lambda path, _: path.startswith(b"/v1/"), dialect)])
     assert ask(app, "LIST", "/v1/a%2fb/").body == b"mine"
     assert ask(app, "GET", "/keys").status == 200
     assert ask(app, "GET", "/v2/a%2fb").status == 404
 
 
 def test_a_mount_that_fails(engine: FakeEngine, caplog: pytest.LogCaptureFixture) -> None:
-    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/v1/late":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
+    async def broken(_: Exchange) -> Reply:
         raise RuntimeError("canary-7")
 
-    app = build(engine, mounts=[(lambda scope: scope["path"].startswith("/v1/"), broken)])
+    app = build(engine, mounts=[(lambda path, _: path.startswith(b"/v1/"), broken)])
     assert ask(app, "GET", "/v1/x%20y").status == 500
-    assert ask(app, "GET", "/v1/late").status == 200
     assert ask(app, "GET", "/keys").status == 200
+    assert "canary" not in caplog.text
+
+
+def test_a_framework_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/late":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("canary-8")
+
+    app = Dispatcher(broken, hot={})
+    assert ask(app, "GET", "/early").status == 500
+    assert ask(app, "GET", "/late").status == 200
     assert "canary" not in caplog.text
 
 

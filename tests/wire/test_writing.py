@@ -1,13 +1,18 @@
 """Head and body leave together; nothing that was written is lost, doubled or reordered."""
 
 import asyncio
+import gc
+import weakref
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from uvicorn.server import ServerState
 
-from keyvault_lite.wire.writing import OneWrite, write_whole
+from keyvault_lite.wire.server import serve
+from keyvault_lite.wire.writing import WHOLE, OneWrite, write_whole
 
 
 class Recorder:
@@ -161,3 +166,40 @@ def test_a_header_that_is_two_lines_is_never_sent(header: tuple[bytes, bytes]) -
     with pytest.raises(ValueError, match="two lines"):
         whole(cycle, [*LENGTH, header])
     assert not cycle.response_started
+
+
+class Silent(Recorder):
+    """Whose ends have no address."""
+
+    def get_extra_info(self, name: str) -> Any:  # noqa: ANN401
+        return None
+
+
+def test_a_request_that_was_answered_whole_leaves_no_cycle() -> None:
+    """What is left to the collector of cycles holds everybody up when it is collected."""
+    answered: list[weakref.ref[object]] = []
+
+    async def app(scope: Any, receive: Any, _: object) -> None:  # noqa: ANN401
+        await receive()
+        answered.append(weakref.ref(connection.cycle))
+        assert scope["extensions"][WHOLE](200, [(b"content-length", b"2")], b"ok")
+
+    connection: Any = None
+
+    async def run() -> None:
+        nonlocal connection
+        config = serve(app, host="127.0.0.1", port=0)
+        config.load()
+        protocol: Any = config.http_protocol_class
+        connection = protocol(config=config, server_state=ServerState(), app_state={})
+        connection.connection_made(Silent())
+        for _ in range(2):
+            connection.data_received(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+            await asyncio.gather(*connection.tasks)
+
+    gc.disable()
+    try:
+        asyncio.run(run())
+        assert [one() is None for one in answered] == [True, False], "the newest is still the connection's"
+    finally:
+        gc.enable()

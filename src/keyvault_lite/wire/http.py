@@ -88,12 +88,17 @@ class Reply:
         self.body = body
 
     async def send(self, scope: Scope, send: Send) -> None:
-        """Send it whole, if the server can, or as two ASGI messages."""
+        """Send it whole, if the server can, or as two ASGI messages; to HEAD without its body."""
         write: WriteWhole | None = scope.get("extensions", _NONE).get(WHOLE)
         if write is not None and write(self.status, self.headers, self.body):
             return
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
-        await send({"type": "http.response.body", "body": self.body})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
+
+
+def _path(scope: Scope) -> bytes:
+    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return path
 
 
 class Exchange:
@@ -115,6 +120,11 @@ class Exchange:
         for name in _SINGLE:
             if names.count(name) > 1:
                 self.headers[name] = b"\x00"
+
+    @property
+    def path(self) -> bytes:
+        """The path as sent."""
+        return _path(self.scope)
 
     @property
     def query(self) -> bytes:
@@ -214,7 +224,8 @@ class Exchange:
 
 
 Endpoint = Callable[[Exchange, str], Awaitable[Reply]]
-Mount = tuple[Callable[[Scope], bool], ASGIApp]
+Mount = tuple[Callable[[bytes, Scope], bool], Callable[[Exchange], Awaitable[Reply]]]
+"""A dialect: which requests are its own, by path and scope, and how it answers one."""
 
 
 @lru_cache(maxsize=1024)
@@ -262,7 +273,7 @@ class Dispatcher:
         if scope["type"] != "http":
             await self._answer_other(scope, receive, send)
             return
-        path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+        path = _path(scope)
         if self._loopback_only and _is_exposed(scope):
             detail = "plain HTTP is answered on the loopback address only"
             await Exchange(scope, receive).problem(Forbidden(detail)).send(scope, send)
@@ -271,6 +282,11 @@ class Dispatcher:
             reply = await self._answer_hot(exchange, *found)
             await reply.send(scope, send)
         else:
+            for belongs, answer in self._mounts:
+                if belongs(path, scope):
+                    reply = await self._answer_mounted(answer, Exchange(scope, receive))
+                    await reply.send(scope, send)
+                    return
             await self._answer_cold(path, scope, receive, send)
 
     def _find(self, path: bytes) -> tuple[Endpoint, bytes] | None:
@@ -285,6 +301,12 @@ class Dispatcher:
             return exchange.problem(MethodNotAllowed(), allow="POST")
         return await endpoint(exchange, key.decode())
 
+    async def _answer_mounted(self, answer: Callable[[Exchange], Awaitable[Reply]], exchange: Exchange) -> Reply:
+        try:
+            return await answer(exchange)
+        except Exception as error:  # noqa: BLE001  (the server behind us would log its message)
+            return exchange.problem(exchange.defect(error))
+
     async def _answer_cold(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
@@ -294,15 +316,11 @@ class Dispatcher:
             await send(message)
 
         try:
-            for belongs, app in self._mounts:
-                if belongs(scope):
-                    await app(scope, receive, watch)
-                    return
             if _PATH.fullmatch(path) is None:
                 await Exchange(scope, receive).problem(NotFound()).send(scope, send)
                 return
             await self._app(scope, receive, watch)
-        except Exception as error:  # noqa: BLE001  (the server behind us would log its message)
+        except Exception as error:  # noqa: BLE001  (as above)
             exchange = Exchange(scope, receive)
             refusal = exchange.problem(exchange.defect(error))
             if not started:

@@ -89,7 +89,8 @@ def write_whole(
     cycle.waiting_for_100_continue = False
     transport.write_whole(b"".join((head, b"\r\n", body)))
     cycle.message_event.set()
-    del cycle.scope["extensions"]  # it leads back here: else all of a request would be left to the cycle collector
+    # It leads back to the request: all of that would be left to the collector of cycles, which holds everybody up.
+    cycle.scope.pop("extensions", None)
     if not cycle.keep_alive:
         transport.close()
     cycle.on_response()

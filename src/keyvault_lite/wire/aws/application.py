@@ -4,7 +4,7 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from keyvault_lite.model.aws import DEFAULT_ACCOUNT, Place
 from keyvault_lite.model.aws_errors import DestinationNotFound, UnknownOperation, Unserializable
@@ -26,9 +26,9 @@ _TYPES: Final = (b"application/x-amz-json-1.1", b"application/x-amz-json-1.0", b
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def belongs(scope: Scope) -> bool:
+def belongs(path: bytes, scope: Scope) -> bool:
     """Whether a request is one of this dialect: on /, and either named or signed as one."""
-    if scope["method"] != "POST" or scope["path"] != "/":
+    if path != b"/" or scope["method"] != "POST":
         return False
     for name, value in scope["headers"]:
         if (name == b"x-amz-target") or (name == b"authorization" and value.startswith(ALGORITHM)):
@@ -44,11 +44,6 @@ class Aws:
 
     def __init__(self, account: str = DEFAULT_ACCOUNT) -> None:
         self._account: Final = account
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        reply = await self.answer(Exchange(scope, receive))
-        await reply.send(scope, send)
 
     async def answer(self, exchange: Exchange) -> Reply:
         """Read, build, perform, render. What cannot be built passes the same door, to be authenticated and recorded."""

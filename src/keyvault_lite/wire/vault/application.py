@@ -3,10 +3,9 @@
 import re
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import quote
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from keyvault_lite.model.errors import (
     InternalError,
@@ -56,21 +55,14 @@ class VaultDialect:
     engine: Engine
     """Set before the first request."""
 
-    def belongs(self, scope: Scope) -> bool:
+    @staticmethod
+    def belongs(path: bytes, _: Scope) -> bool:
         """Whether a request is this dialect's."""
-        path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         return path.startswith(PREFIX) and not path.startswith(RESERVED)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, exchange: Exchange) -> Reply:
         """Answer one request."""
-        exchange = Exchange(scope, receive)
-        path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-        reply = await self._answer(exchange, path[len(PREFIX) :])
-        if scope["method"] == "HEAD":
-            reply.body = b""
-        await reply.send(scope, send)
-
-    async def _answer(self, exchange: Exchange, path: bytes) -> Reply:
+        path = exchange.path[len(PREFIX) :]
         open_to_all = status.OPEN.get(path)
         if open_to_all is not None:
             return open_to_all(self.engine.health(), exchange)
@@ -91,7 +83,7 @@ class VaultDialect:
         call = Call(place.mount, place.path, query, bearer.token)
         try:
             if not query and exchange.scope["method"] in {"POST", "PUT"}:
-                call.fields = await _body(exchange, route.limit)
+                call.fields = _fields(exchange, await exchange.body(route.limit))
             _check_headers(exchange.headers)
             if route.credential is not None:
                 credential = route.credential(call)
@@ -123,8 +115,7 @@ def _method(exchange: Exchange) -> tuple[str, Mapping[str, str]]:
     return method, query
 
 
-async def _body(exchange: Exchange, limit: int) -> Mapping[str, Any]:
-    body = await exchange.body(limit)
+def _fields(exchange: Exchange, body: bytes) -> Mapping[str, Any]:
     if not body:
         return {}
     if body[:1] != b"{" and exchange.headers.get(b"content-type", b"").startswith(b"application/x-www-form"):
