@@ -106,6 +106,18 @@ def test_heads_are_bounded(port: int, head: bytes) -> None:
     assert talk(port, head).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize(("extra", "status"), [(1, b"400"), (-2048, b"200")])
+def test_a_head_is_bounded_in_however_many_reads_it_comes(port: int, extra: int, status: bytes) -> None:
+    lines = (b"X-Many: " + b"a" * 1014 + b"\r\n") * ((MAX_HEAD + extra) // 1020 + 1)
+    head = b"GET /health HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(head), 8192):
+            connection.sendall(head[start : start + 8192])
+            time.sleep(0.005)
+        assert read(connection, until=b"\r\n\r\n").startswith(b"HTTP/1.1 " + status)
+
+
 def test_a_head_that_never_ends(port: int) -> None:
     parts = [b"GET /keys HTTP/1.1\r\nHost: x\r\nX: "] + [b"a" * 65536] * 400
     answer = talk(port, *parts)

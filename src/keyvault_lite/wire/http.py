@@ -284,7 +284,11 @@ class Dispatcher:
         else:
             for belongs, answer in self._mounts:
                 if belongs(path, scope):
-                    reply = await self._answer_mounted(answer, Exchange(scope, receive))
+                    exchange = Exchange(scope, receive)
+                    try:
+                        reply = await answer(exchange)
+                    except Exception as error:  # noqa: BLE001  (the server behind us would log its message)
+                        reply = exchange.problem(exchange.defect(error))
                     await reply.send(scope, send)
                     return
             await self._answer_cold(path, scope, receive, send)
@@ -300,12 +304,6 @@ class Dispatcher:
         if exchange.scope["method"] != "POST":
             return exchange.problem(MethodNotAllowed(), allow="POST")
         return await endpoint(exchange, key.decode())
-
-    async def _answer_mounted(self, answer: Callable[[Exchange], Awaitable[Reply]], exchange: Exchange) -> Reply:
-        try:
-            return await answer(exchange)
-        except Exception as error:  # noqa: BLE001  (the server behind us would log its message)
-            return exchange.problem(exchange.defect(error))
 
     async def _answer_cold(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         started = False

@@ -7,7 +7,6 @@ names, NaN and infinities, lone surrogates, nesting beyond what any operation ne
 import json
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -82,10 +81,12 @@ def read_json(body: bytes) -> object:
 def _decode(text: str) -> object:
     # As `decode`, without its two searches for white space around the value, where clients leave none.
     if text.startswith("{"):
-        with suppress(StopIteration):
+        try:
             value, end = _scan(text, 0)
-            if end == len(text):
-                return value
+        except StopIteration:
+            end = -1
+        if end == len(text):
+            return value
     return _DECODER.decode(text)
 
 

@@ -70,6 +70,9 @@ class BoundedProtocol(ListProtocol):
     """
 
     _head = 0
+    """Bytes of a head that has not ended, without the read in which it began."""
+    _read = 0
+    """Bytes of this read, and of those before it that began or went on with the same head."""
     _in_head = False
     _awaited = _A_HEAD
     """What the client is still to send."""
@@ -136,10 +139,13 @@ class BoundedProtocol(ListProtocol):
         self._in_head = False
         self._awaited = _A_BODY
         self._asked = True
-        size = len(self.url) + len(b"".join(chain.from_iterable(self.headers)))
-        if size > MAX_HEAD:
+        # No larger than the reads that it came in: they are nearly always too small to count what is in them.
+        if self._read > MAX_HEAD and self._size_of_head() > MAX_HEAD:
             raise RefusedHeadError
         super().on_headers_complete()
+
+    def _size_of_head(self) -> int:
+        return len(self.url) + len(b"".join(chain.from_iterable(self.headers)))
 
     def on_response_complete(self) -> None:
         """As in uvicorn, but without a timer for each: `close_if_late` sees to connections that stay idle."""
@@ -171,6 +177,7 @@ class BoundedProtocol(ListProtocol):
             self.transport.close()
             return
         unfinished = self._in_head
+        self._read = self._read + len(data) if unfinished else len(data)
         super().data_received(data)
         if self._awaited != self._timed:
             self._time()

@@ -62,7 +62,7 @@ def optional_data(fields: Fields, name: str) -> bytes | None:
 
 def number(fields: Fields, name: str, default: int = 0) -> int:
     """A field of a whole number."""
-    found = optional_number(fields, name)
+    found = optional_number(fields, name) if name in fields else None
     return default if found is None else found
 
 
@@ -84,7 +84,7 @@ def optional_number(fields: Fields, name: str) -> int | None:
 
 def flag(fields: Fields, name: str) -> bool:
     """A truth value; absent is false."""
-    return bool(optional_flag(fields, name))
+    return name in fields and bool(optional_flag(fields, name))
 
 
 def optional_flag(fields: Fields, name: str) -> bool | None:
