@@ -84,9 +84,10 @@ def _decode(text: str) -> object:
         try:
             value, end = _scan(text, 0)
         except StopIteration:
-            end = -1
-        if end == len(text):
-            return value
+            pass
+        else:
+            if end == len(text):
+                return value
     return _DECODER.decode(text)
 
 
