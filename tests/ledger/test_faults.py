@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
+from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.ledger import committer as committer_module
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Change, Outcome
-from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.rows import read_rows
 from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.tree import RowMacs
 from keyvault_lite.model.errors import (
     AuditUnavailable,
@@ -127,14 +128,14 @@ def test_what_may_take_long_is_not_judged_on_the_loop(house: House, monkeypatch:
         encryptions = [house.perform(Encrypt(name, plaintext=b"x")) for _ in range(20)]
         return list(await asyncio.gather(*rotations, *encryptions))
 
-    add = Pending.add
+    judge = Attempt.__call__
 
-    def watched(self: Pending, item: Item) -> None:
-        if self.is_judged_again(item):
+    def watched(self: Attempt, state: State) -> Outcome:
+        if isinstance(self._request, Encrypt):  # first it is admitted and acts, in two steps
             threads.add(threading.current_thread().name)
-        add(self, item)
+        return judge(self, state)
 
-    monkeypatch.setattr(Pending, "add", watched)
+    monkeypatch.setattr(Attempt, "__call__", watched)
     house.run(storm())
     assert threads == {"committer"}
 

@@ -101,9 +101,7 @@ class Engine:
         if isinstance(admitted, Outcome):
             return since, admitted
         await turn()
-        outcome = attempt.act(admitted)
-        await turn()
-        return since, outcome
+        return since, attempt.act(admitted)
 
     def _named_key(self, request: KeyRequest) -> Key | None:
         state = self._ledger.snapshot()

@@ -243,9 +243,12 @@ class Journal:
                 pending.add(alarm)
             space_is_low = self._database.space_is_low()
             for item in items():
-                if _may_be_written(item, space_is_low=space_is_low):
-                    _check_is_short(at_once=at_once, judged_again=pending.is_judged_again(item))
-                    pending.add(item)
+                item.error = None
+                if space_is_low and item.outcome.change is None and item.uses_keys:
+                    # Management and denials always have their place.
+                    item.error = AuditUnavailable("the disk is nearly full: keys can be managed, not used")
+                else:
+                    pending.add(item, at_once=at_once)
             pending.store(self._connection, self._database)
         except driver.IntegrityError as error:
             self._abort()
@@ -521,19 +524,6 @@ class Journal:
     def find_reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
         """The kept reply in the transaction under way."""
         return find_reply(self._connection, self._authority, service_id, key_digest)
-
-
-def _may_be_written(item: Item, *, space_is_low: bool) -> bool:
-    """When space runs low, what only uses keys has to wait; management and denials always have their place."""
-    item.error = None
-    if space_is_low and item.outcome.change is None and item.uses_keys:
-        item.error = AuditUnavailable("the disk is nearly full: keys can be managed, not used")
-    return item.error is None
-
-
-def _check_is_short(*, at_once: bool, judged_again: bool) -> None:
-    if at_once and judged_again:
-        raise AuditUnavailable("to judge again may take long")
 
 
 def find_reply(

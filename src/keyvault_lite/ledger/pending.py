@@ -15,7 +15,7 @@ from keyvault_lite.ledger.schema import FORMATS, Row
 from keyvault_lite.ledger.state import FindReply, Moment, Overlay, State
 from keyvault_lite.ledger.store import Store
 from keyvault_lite.ledger.tree import StateTree, row_key
-from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.names import ServiceId
 
@@ -123,9 +123,14 @@ class Pending:
         """Whether something that decides may have changed since the outcome was computed."""
         return item.since != self._moment or self._was_answered(item.outcome.reply)
 
-    def add(self, item: Item) -> None:
-        """Give the outcome its place, judged again if the state it was computed on is not the one before that place."""
+    def add(self, item: Item, *, at_once: bool = False) -> None:
+        """Give the outcome its place, judged again if the state it was computed on is not the one before that place.
+
+        That may take long: with `at_once` it is not begun, and AuditUnavailable raised.
+        """
         if self.is_judged_again(item):
+            if at_once:
+                raise AuditUnavailable("to judge again may take long")
             # Something that decides may have changed since: judge again, on exactly the state this entry will follow.
             item.outcome = item.redo(self._upper())
             item.middles = [encode_draft(draft) for draft in item.outcome.drafts]
