@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from keyvault_lite.engine import engine
 from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.ledger import committer as committer_module
 from keyvault_lite.ledger import driver
@@ -122,21 +123,23 @@ def test_what_no_loop_settles_the_thread_settles(house: House, monkeypatch: pyte
 def test_what_may_take_long_is_not_judged_on_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     name = KeyRef(house.key().id)
     threads: set[str] = set()
-
-    async def storm() -> list[Any]:
-        rotations = [house.perform(RotateKey(name)) for _ in range(3)]
-        encryptions = [house.perform(Encrypt(name, plaintext=b"x")) for _ in range(20)]
-        return list(await asyncio.gather(*rotations, *encryptions))
-
     judge = Attempt.__call__
+    turns = 0
 
     def watched(self: Attempt, state: State) -> Outcome:
         if isinstance(self._request, Encrypt):  # first it is admitted and acts, in two steps
             threads.add(threading.current_thread().name)
         return judge(self, state)
 
+    async def rotated_meanwhile() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 2:
+            await house.perform(RotateKey(name))
+
     monkeypatch.setattr(Attempt, "__call__", watched)
-    house.run(storm())
+    monkeypatch.setattr(engine, "turn", rotated_meanwhile)
+    house.ask(Encrypt(name, plaintext=b"x"))
     assert threads == {"committer"}
 
 
