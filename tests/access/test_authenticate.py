@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from keyvault_lite.access.authenticate import REFUSAL, SKEW, Authenticator, Refused
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
@@ -174,7 +175,7 @@ class Signer:
         key = b"AWS4secret"
         for step in (self.GENUINE.date, self.GENUINE.region, self.GENUINE.service, "aws4_request"):
             key = hmac.digest(key, step.encode(), "sha256")
-        self.signed = replace(self.GENUINE, signature=hmac.digest(key, b"to sign", "sha256").hex())
+        self.signed = structs.replace(self.GENUINE, signature=hmac.digest(key, b"to sign", "sha256").hex())
 
     def holds(self, credential: AwsCredential, service_id: ServiceId, sealed: bytes) -> bool:
         return self.folk.verifier.ring.access_keys.holds(credential, service_id, sealed)
@@ -184,7 +185,7 @@ class Signer:
 
     def present(self, now: int = NOW, **change: Any) -> Principal:  # noqa: ANN401
         authenticator = Authenticator(self.folk.verifier, parse_token, self)
-        return authenticator.authenticate(replace(self.signed, **change), self.folk, now)
+        return authenticator.authenticate(structs.replace(self.signed, **change), self.folk, now)
 
     def cause(self, now: int = NOW, **change: Any) -> tuple[type[Unauthenticated], ServiceId | None]:  # noqa: ANN401
         """Why it is refused, and whom the log says it was."""

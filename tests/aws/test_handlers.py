@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
+from msgspec import structs
 
 from keyvault_lite.crypto import blob
 from keyvault_lite.engine import access_keys, aws_grants
@@ -370,7 +371,7 @@ def test_grants_are_for_what_the_key_can_do(house: House) -> None:
         key = KeyRef(made(house, spec, usage).id)
         asked = words.CreateGrant(key, HERE, grantee_principal=someone, operations=(not_so,))
         refused(house, asked, errors.Validation)
-        house.ask(replace(asked, operations=(fits,)))
+        house.ask(structs.replace(asked, operations=(fits,)))
 
 
 def test_a_grant_for_one_context_is_for_no_other(house: House) -> None:
@@ -385,4 +386,4 @@ def test_a_grant_for_one_context_is_for_no_other(house: House) -> None:
     asked = words.Encrypt(key, HERE, plaintext=b"x", context={"file": "a"})
     house.ask(asked, token)
     for other in ({"file": "b"}, {"file": "a", "more": "b"}, None):
-        refused(house, replace(asked, context=other), Forbidden, token)
+        refused(house, structs.replace(asked, context=other), Forbidden, token)

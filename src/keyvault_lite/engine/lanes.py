@@ -47,17 +47,27 @@ from keyvault_lite.observe.metrics import METRICS
 T = TypeVar("T")
 
 _QUICK: Final[frozenset[type[Request]]] = frozenset(
-    {GenerateRandom, ListKeys, ListServices, ListVersions, ReadKey, ReadMetrics, ReadPublicKey, ReadService, Rejected}
-    | aws.QUICK
-    | transit.QUICK
+    {
+        GenerateRandom,
+        ListKeys,
+        ListServices,
+        ListVersions,
+        ReadKey,
+        ReadMetrics,
+        ReadPublicKey,
+        ReadService,
+        Rejected,
+        *aws.QUICK,
+        *transit.QUICK,
+    }
 )
 """Requests that never do costly work."""
 _CIPHERS: Final[frozenset[type[Request]]] = frozenset(
-    {Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Rewrap, Sign, Verify} | aws.CIPHERS | transit.CIPHERS
+    {Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Rewrap, Sign, Verify, *aws.CIPHERS, *transit.CIPHERS}
 )
 """Requests whose cost is that of their key's primitive."""
 _MAKING: Final[frozenset[type[Request]]] = frozenset(
-    {CreateKey, CreateTransitKey, RotateDueKey, RotateDueTransitKey, RotateKey} | aws.MAKING
+    {CreateKey, CreateTransitKey, RotateDueKey, RotateDueTransitKey, RotateKey, *aws.MAKING}
 )
 """Requests that make key material: an RSA-4096 key takes a second and more, all others less than a millisecond."""
 _READING: Final[frozenset[type[Request]]] = frozenset({ListAudit, ReadConsistency, ReadReceipt})

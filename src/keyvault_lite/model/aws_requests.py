@@ -5,7 +5,6 @@ through. What `key` names is read by the engine, because only it may tell the ca
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 from keyvault_lite.model.aws import Place
@@ -16,15 +15,13 @@ from keyvault_lite.model.requests import KeyRequest, Request
 Tags = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AwsRequest(Request):
+class AwsRequest(Request, frozen=True):
     """Base of the requests that name no key, or not always."""
 
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
-class AwsKeyRequest(KeyRequest):
+class AwsKeyRequest(KeyRequest, frozen=True):
     """Base of the requests on one key."""
 
     by_alias: ClassVar[bool] = False
@@ -32,20 +29,18 @@ class AwsKeyRequest(KeyRequest):
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
-class UseRequest(AwsKeyRequest):
+class UseRequest(AwsKeyRequest, frozen=True):
     """Base of the requests that use a key's material."""
 
     by_alias = True
-    grant_tokens: tuple[str, ...] = field(default=(), repr=False)
+    grant_tokens: tuple[str, ...] = ()
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class BoundRequest(UseRequest):
+class BoundRequest(UseRequest, frozen=True):
     """Base of the requests with an encryption context."""
 
-    context: Context | None = field(default=None, repr=False)
+    context: Context | None = None
 
     @property
     def bound_context(self) -> Context | None:
@@ -56,8 +51,7 @@ class BoundRequest(UseRequest):
 # Keys
 
 
-@dataclass(frozen=True, slots=True)
-class CreateKey(AwsRequest):
+class CreateKey(AwsRequest, frozen=True):
     """Answers View."""
 
     action = Action.GENERATE
@@ -73,17 +67,15 @@ class CreateKey(AwsRequest):
     xks_key_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DescribeKey(AwsKeyRequest):
+class DescribeKey(AwsKeyRequest, frozen=True):
     """Answers View."""
 
     action = Action.KEY_READ
     by_alias = True
-    grant_tokens: tuple[str, ...] = field(default=(), repr=False)
+    grant_tokens: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ListRequest(AwsRequest):
+class ListRequest(AwsRequest, frozen=True):
     """Base of the lists."""
 
     action = Action.KEY_READ
@@ -91,8 +83,7 @@ class ListRequest(AwsRequest):
     marker: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KeyListRequest(AwsKeyRequest):
+class KeyListRequest(AwsKeyRequest, frozen=True):
     """Base of the lists of one key's things."""
 
     action = Action.KEY_READ
@@ -100,52 +91,45 @@ class KeyListRequest(AwsKeyRequest):
     marker: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ListKeys(ListRequest):
+class ListKeys(ListRequest, frozen=True):
     """Answers Page[Key]."""
 
     resource_owners: tuple[str, ...] = ("SELF",)
 
 
-@dataclass(frozen=True, slots=True)
-class EnableKey(AwsKeyRequest):
+class EnableKey(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.ENABLE
 
 
-@dataclass(frozen=True, slots=True)
-class DisableKey(AwsKeyRequest):
+class DisableKey(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.DISABLE
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateKeyDescription(AwsKeyRequest):
+class UpdateKeyDescription(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
     description: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduleKeyDeletion(AwsKeyRequest):
+class ScheduleKeyDeletion(AwsKeyRequest, frozen=True):
     """Answers View."""
 
     action = Action.DESTROY
     pending_window_in_days: int = 30
 
 
-@dataclass(frozen=True, slots=True)
-class CancelKeyDeletion(AwsKeyRequest):
+class CancelKeyDeletion(AwsKeyRequest, frozen=True):
     """Answers View."""
 
     action = Action.RESTORE
 
 
-@dataclass(frozen=True, slots=True)
-class GetKeyLastUsage(AwsKeyRequest):
+class GetKeyLastUsage(AwsKeyRequest, frozen=True):
     """Answers LastUsage."""
 
     action = Action.KEY_READ
@@ -154,37 +138,32 @@ class GetKeyLastUsage(AwsKeyRequest):
 # Tags and policies
 
 
-@dataclass(frozen=True, slots=True)
-class TagResource(AwsKeyRequest):
+class TagResource(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
     tags: Tags = ()
 
 
-@dataclass(frozen=True, slots=True)
-class UntagResource(AwsKeyRequest):
+class UntagResource(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
     tag_keys: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ListResourceTags(KeyListRequest):
+class ListResourceTags(KeyListRequest, frozen=True):
     """Answers Page of pairs."""
 
 
-@dataclass(frozen=True, slots=True)
-class GetKeyPolicy(AwsKeyRequest):
+class GetKeyPolicy(AwsKeyRequest, frozen=True):
     """Answers Policy."""
 
     action = Action.KEY_READ
     policy_name: str = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class PutKeyPolicy(AwsKeyRequest):
+class PutKeyPolicy(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
@@ -193,40 +172,35 @@ class PutKeyPolicy(AwsKeyRequest):
     bypass_policy_lockout_safety_check: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ListKeyPolicies(KeyListRequest):
+class ListKeyPolicies(KeyListRequest, frozen=True):
     """Answers Page of names."""
 
 
 # Aliases
 
 
-@dataclass(frozen=True, slots=True)
-class CreateAlias(AwsKeyRequest):
+class CreateAlias(AwsKeyRequest, frozen=True):
     """`key` is the target. Answers None."""
 
     action = Action.KEY_UPDATE
     alias_name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateAlias(AwsKeyRequest):
+class UpdateAlias(AwsKeyRequest, frozen=True):
     """`key` is the new target. Answers None."""
 
     action = Action.KEY_UPDATE
     alias_name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteAlias(AwsKeyRequest):
+class DeleteAlias(AwsKeyRequest, frozen=True):
     """`key` is the alias. Answers None."""
 
     action = Action.KEY_UPDATE
     by_alias = True
 
 
-@dataclass(frozen=True, slots=True)
-class ListAliases(ListRequest):
+class ListAliases(ListRequest, frozen=True):
     """Answers Page of pairs of KeyName and Key."""
 
     key: str | None = None
@@ -235,201 +209,179 @@ class ListAliases(ListRequest):
 # Encryption
 
 
-@dataclass(frozen=True, slots=True)
-class Encrypt(BoundRequest):
+class Encrypt(BoundRequest, frozen=True):
     """Answers Encrypted."""
 
     action = Action.ENCRYPT
-    plaintext: bytes = field(default=b"", repr=False)
+    plaintext: bytes = b""
     encryption_algorithm: str = "SYMMETRIC_DEFAULT"
 
 
-@dataclass(frozen=True, slots=True)
-class Decrypt(BoundRequest):
+class Decrypt(BoundRequest, frozen=True):
     """`key` is empty where the ciphertext names it. Answers Decrypted."""
 
     action = Action.DECRYPT
-    ciphertext_blob: bytes | None = field(default=None, repr=False)
+    ciphertext_blob: bytes | None = None
     encryption_algorithm: str = "SYMMETRIC_DEFAULT"
-    recipient: Mapping[str, object] | None = field(default=None, repr=False)
+    recipient: Mapping[str, object] | None = None
     dry_run_modifiers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ReEncrypt(BoundRequest):
+class ReEncrypt(BoundRequest, frozen=True):
     """`key` and `context` are of the source; no key where the ciphertext names it. Answers ReEncrypted."""
 
     action = Action.REWRAP
     destination_key_id: str = ""
-    ciphertext_blob: bytes | None = field(default=None, repr=False)
-    destination_encryption_context: Context | None = field(default=None, repr=False)
+    ciphertext_blob: bytes | None = None
+    destination_encryption_context: Context | None = None
     source_encryption_algorithm: str = "SYMMETRIC_DEFAULT"
     destination_encryption_algorithm: str = "SYMMETRIC_DEFAULT"
     dry_run_modifiers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DataKeyRequest(BoundRequest):
+class DataKeyRequest(BoundRequest, frozen=True):
     """Base of the requests that make something and wrap it."""
 
     action = Action.DATA_KEY
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateDataKeyWithoutPlaintext(DataKeyRequest):
+class GenerateDataKeyWithoutPlaintext(DataKeyRequest, frozen=True):
     """Answers NewDataKey."""
 
     key_spec: str | None = None
     number_of_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateDataKey(DataKeyRequest):
+class GenerateDataKey(DataKeyRequest, frozen=True):
     """Answers NewDataKey."""
 
     key_spec: str | None = None
     number_of_bytes: int | None = None
-    recipient: Mapping[str, object] | None = field(default=None, repr=False)
+    recipient: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateDataKeyPairWithoutPlaintext(DataKeyRequest):
+class GenerateDataKeyPairWithoutPlaintext(DataKeyRequest, frozen=True):
     """Answers NewPair."""
 
     key_pair_spec: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateDataKeyPair(DataKeyRequest):
+class GenerateDataKeyPair(DataKeyRequest, frozen=True):
     """Answers NewPair."""
 
     key_pair_spec: str = ""
-    recipient: Mapping[str, object] | None = field(default=None, repr=False)
+    recipient: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateRandom(AwsRequest):
+class GenerateRandom(AwsRequest, frozen=True):
     """Answers bytes."""
 
     action = Action.RANDOM
     number_of_bytes: int | None = None
     custom_key_store_id: str | None = None
-    recipient: Mapping[str, object] | None = field(default=None, repr=False)
+    recipient: Mapping[str, object] | None = None
 
 
 # Signatures, MACs, shared secrets
 
 
-@dataclass(frozen=True, slots=True)
-class Sign(UseRequest):
+class Sign(UseRequest, frozen=True):
     """Answers Signed."""
 
     action = Action.SIGN
-    message: bytes = field(default=b"", repr=False)
+    message: bytes = b""
     message_type: str = "RAW"
     signing_algorithm: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Verify(UseRequest):
+class Verify(UseRequest, frozen=True):
     """Answers Verified."""
 
     action = Action.VERIFY
-    message: bytes = field(default=b"", repr=False)
+    message: bytes = b""
     message_type: str = "RAW"
-    signature: bytes = field(default=b"", repr=False)
+    signature: bytes = b""
     signing_algorithm: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateMac(UseRequest):
+class GenerateMac(UseRequest, frozen=True):
     """Answers Signed."""
 
     action = Action.SIGN
-    message: bytes = field(default=b"", repr=False)
+    message: bytes = b""
     mac_algorithm: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyMac(UseRequest):
+class VerifyMac(UseRequest, frozen=True):
     """Answers Verified."""
 
     action = Action.VERIFY
-    message: bytes = field(default=b"", repr=False)
-    mac: bytes = field(default=b"", repr=False)
+    message: bytes = b""
+    mac: bytes = b""
     mac_algorithm: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class GetPublicKey(AwsKeyRequest):
+class GetPublicKey(AwsKeyRequest, frozen=True):
     """Answers View."""
 
     action = Action.KEY_READ
     by_alias = True
-    grant_tokens: tuple[str, ...] = field(default=(), repr=False)
+    grant_tokens: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DeriveSharedSecret(UseRequest):
+class DeriveSharedSecret(UseRequest, frozen=True):
     """Answers SharedSecret."""
 
     action = Action.DERIVE
     key_agreement_algorithm: str = ""
     public_key: bytes = b""
-    recipient: Mapping[str, object] | None = field(default=None, repr=False)
+    recipient: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Encapsulate(UseRequest):
+class Encapsulate(UseRequest, frozen=True):
     """Answers SharedSecret."""
 
     action = Action.ENCAPSULATE
     encapsulation_algorithm: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Decapsulate(UseRequest):
+class Decapsulate(UseRequest, frozen=True):
     """Answers SharedSecret."""
 
     action = Action.DECAPSULATE
-    shared_secret_ciphertext_blob: bytes = field(default=b"", repr=False)
+    shared_secret_ciphertext_blob: bytes = b""
     encapsulation_algorithm: str = ""
 
 
 # Rotation
 
 
-@dataclass(frozen=True, slots=True)
-class EnableKeyRotation(AwsKeyRequest):
+class EnableKeyRotation(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
     rotation_period_in_days: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DisableKeyRotation(AwsKeyRequest):
+class DisableKeyRotation(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
 
 
-@dataclass(frozen=True, slots=True)
-class GetKeyRotationStatus(AwsKeyRequest):
+class GetKeyRotationStatus(AwsKeyRequest, frozen=True):
     """Answers View."""
 
     action = Action.KEY_READ
 
 
-@dataclass(frozen=True, slots=True)
-class RotateKeyOnDemand(AwsKeyRequest):
+class RotateKeyOnDemand(AwsKeyRequest, frozen=True):
     """Answers View."""
 
     action = Action.ROTATE
 
 
-@dataclass(frozen=True, slots=True)
-class ListKeyRotations(KeyListRequest):
+class ListKeyRotations(KeyListRequest, frozen=True):
     """Answers Page[Rotation]."""
 
     include_key_material: str = "ROTATIONS_ONLY"
@@ -438,8 +390,7 @@ class ListKeyRotations(KeyListRequest):
 # Grants
 
 
-@dataclass(frozen=True, slots=True)
-class CreateGrant(AwsKeyRequest):
+class CreateGrant(AwsKeyRequest, frozen=True):
     """Answers NewGrant."""
 
     action = Action.KEY_UPDATE
@@ -449,13 +400,12 @@ class CreateGrant(AwsKeyRequest):
     retiring_service_principal: str | None = None
     operations: tuple[str, ...] = ()
     constraints: Mapping[str, object] | None = None
-    grant_tokens: tuple[str, ...] = field(default=(), repr=False)
+    grant_tokens: tuple[str, ...] = ()
     name: str | None = None
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ListGrants(KeyListRequest):
+class ListGrants(KeyListRequest, frozen=True):
     """Answers Page of pairs of grant and View."""
 
     grant_id: str | None = None
@@ -463,27 +413,24 @@ class ListGrants(KeyListRequest):
     grantee_service_principal: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ListRetirableGrants(ListRequest):
+class ListRetirableGrants(ListRequest, frozen=True):
     """Answers as ListGrants."""
 
     retiring_principal: str | None = None
     retiring_service_principal: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RetireGrant(AwsRequest):
+class RetireGrant(AwsRequest, frozen=True):
     """Answers None."""
 
     action = Action.GRANT_RETIRE
-    grant_token: str | None = field(default=None, repr=False)
+    grant_token: str | None = None
     key: str | None = None
     grant_id: str | None = None
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RevokeGrant(AwsKeyRequest):
+class RevokeGrant(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
@@ -494,8 +441,7 @@ class RevokeGrant(AwsKeyRequest):
 # Imported material
 
 
-@dataclass(frozen=True, slots=True)
-class GetParametersForImport(AwsKeyRequest):
+class GetParametersForImport(AwsKeyRequest, frozen=True):
     """Answers ImportParameters."""
 
     action = Action.IMPORT
@@ -503,13 +449,12 @@ class GetParametersForImport(AwsKeyRequest):
     wrapping_key_spec: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ImportKeyMaterial(AwsKeyRequest):
+class ImportKeyMaterial(AwsKeyRequest, frozen=True):
     """Answers ImportedMaterial."""
 
     action = Action.IMPORT
-    import_token: bytes = field(default=b"", repr=False)
-    encrypted_key_material: bytes = field(default=b"", repr=False)
+    import_token: bytes = b""
+    encrypted_key_material: bytes = b""
     valid_to: int | None = None
     """Microseconds."""
     expiration_model: str = "KEY_MATERIAL_EXPIRES"
@@ -518,8 +463,7 @@ class ImportKeyMaterial(AwsKeyRequest):
     key_material_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteImportedKeyMaterial(AwsKeyRequest):
+class DeleteImportedKeyMaterial(AwsKeyRequest, frozen=True):
     """Answers ImportedMaterial."""
 
     action = Action.IMPORT
@@ -529,8 +473,7 @@ class DeleteImportedKeyMaterial(AwsKeyRequest):
 # Regions
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicateKey(AwsKeyRequest):
+class ReplicateKey(AwsKeyRequest, frozen=True):
     """Answers View of the replica."""
 
     action = Action.GENERATE
@@ -541,8 +484,7 @@ class ReplicateKey(AwsKeyRequest):
     tags: Tags = ()
 
 
-@dataclass(frozen=True, slots=True)
-class UpdatePrimaryRegion(AwsKeyRequest):
+class UpdatePrimaryRegion(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
@@ -552,8 +494,7 @@ class UpdatePrimaryRegion(AwsKeyRequest):
 # Key stores of others: none can be
 
 
-@dataclass(frozen=True, slots=True)
-class DescribeCustomKeyStores(ListRequest):
+class DescribeCustomKeyStores(ListRequest, frozen=True):
     """Answers an empty Page."""
 
     custom_key_store_id: str | None = None

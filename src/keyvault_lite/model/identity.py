@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from keyvault_lite.model.names import ServiceId, TokenId
+from keyvault_lite.model.opaque import Opaque
 
 
 class Role(StrEnum):
@@ -74,23 +75,20 @@ class Token:
     """What a dialect keeps of the token."""
 
 
-@dataclass(frozen=True, slots=True)
-class BearerCredential:
+class BearerCredential(Opaque, frozen=True):
     """A token as presented, not yet verified. None when the request carried none or a malformed one."""
 
-    token: str | None = field(repr=False)
+    token: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AppRoleCredential:
+class AppRoleCredential(Opaque, frozen=True):
     """What an AppRole login presents, not yet verified. It authenticates that one request."""
 
     role_id: str
-    secret_id: str = field(repr=False)
+    secret_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SystemCredential:
+class SystemCredential(Opaque, frozen=True):
     """The vault's own authority, for initialisation, background jobs and offline commands.
 
     Not reachable from any wire: only the composition root and the background jobs make one (a test holds them to it).
@@ -106,8 +104,7 @@ class SignatureFault(StrEnum):
     SESSION = "session"
 
 
-@dataclass(frozen=True, slots=True)
-class AwsCredential:
+class AwsCredential(Opaque, frozen=True):
     """A request signed with an access key (AWS Signature Version 4), unverified; nothing to verify if at fault."""
 
     access_key_id: TokenId
@@ -115,9 +112,9 @@ class AwsCredential:
     """The day of the credential scope, YYYYMMDD."""
     region: str
     service: str
-    string_to_sign: bytes = field(repr=False)
+    string_to_sign: bytes
     """Made by us from the request as it came, its body's hash included."""
-    signature: str = field(repr=False)
+    signature: str
     signed_at: int
     """Microseconds since 1970."""
     lifetime: int | None = None

@@ -6,10 +6,10 @@ A value that can never be right is refused here with InvalidRequest or TooLarge.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.encoding import Context, check_context
@@ -29,6 +29,7 @@ from keyvault_lite.model.keys import (
     PublicKeyFormat,
 )
 from keyvault_lite.model.names import KeyId, KeyRef, check_name, check_pattern
+from keyvault_lite.model.opaque import Opaque
 from keyvault_lite.model.replies import Finding
 
 MAX_BATCH: Final = 1000
@@ -69,8 +70,7 @@ class Origin(Struct, frozen=True):
     idempotency: Idempotency | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Opaque, frozen=True):
     """Base of all requests."""
 
     action: ClassVar[Action]
@@ -81,15 +81,13 @@ class Request:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRequest(Request):
+class KeyRequest(Request, frozen=True):
     """Base of the requests that name one key."""
 
     key: KeyRef
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected(Request):
+class Rejected(Request, frozen=True):
     """A request its dialect could not build. It passes the one door like any other: authenticated, recorded, refused.
 
     `early` errors (size, media type, text that does not parse) win over the role check, the others do not.
@@ -133,8 +131,7 @@ def _check_version(version: int | None) -> None:
 # Keys
 
 
-@dataclass(frozen=True, slots=True)
-class CreateKey(Request):
+class CreateKey(Request, frozen=True):
     """Generate a key with its first version. Answers Key."""
 
     action = Action.GENERATE
@@ -151,8 +148,7 @@ class CreateKey(Request):
         _check_tags(self.tags)
 
 
-@dataclass(frozen=True, slots=True)
-class ListKeys(Request):
+class ListKeys(Request, frozen=True):
     """A page of the keys the caller may know of, oldest first. Answers Page[Key]."""
 
     action = Action.KEY_READ
@@ -163,15 +159,13 @@ class ListKeys(Request):
         _bounded(self.limit, 1, MAX_PAGE, "limit")
 
 
-@dataclass(frozen=True, slots=True)
-class ReadKey(KeyRequest):
+class ReadKey(KeyRequest, frozen=True):
     """One key. Answers Key."""
 
     action = Action.KEY_READ
 
 
-@dataclass(frozen=True, slots=True)
-class ListVersions(KeyRequest):
+class ListVersions(KeyRequest, frozen=True):
     """A page of a key's versions, oldest first. Answers Page[KeyVersion]."""
 
     action = Action.KEY_READ
@@ -185,8 +179,7 @@ class ListVersions(KeyRequest):
             raise InvalidRequest("after is not a cursor of this list")
 
 
-@dataclass(frozen=True, slots=True)
-class ReadPublicKey(KeyRequest):
+class ReadPublicKey(KeyRequest, frozen=True):
     """The public key of one version, by default the newest. Answers PublicKey."""
 
     action = Action.KEY_READ
@@ -197,8 +190,7 @@ class ReadPublicKey(KeyRequest):
         _check_version(self.version)
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateKey(KeyRequest):
+class UpdateKey(KeyRequest, frozen=True):
     """Change description, tags or rotation period; None leaves as it is, 0 days end automatic rotation. Answers Key."""
 
     action = Action.KEY_UPDATE
@@ -215,15 +207,13 @@ class UpdateKey(KeyRequest):
             _bounded(self.rotation_days, 0, MAX_ROTATION_DAYS, "rotation_period_days")
 
 
-@dataclass(frozen=True, slots=True)
-class RotateKey(KeyRequest):
+class RotateKey(KeyRequest, frozen=True):
     """Make a new ACTIVE version; the former one is DEPRECATED. Answers Key."""
 
     action = Action.ROTATE
 
 
-@dataclass(frozen=True, slots=True)
-class RevokeKey(KeyRequest):
+class RevokeKey(KeyRequest, frozen=True):
     """Revoke the whole key, or one version that is not ACTIVE; final. Answers Key."""
 
     action = Action.REVOKE
@@ -236,22 +226,19 @@ class RevokeKey(KeyRequest):
             raise InvalidRequest(f"a reason has at most {MAX_COMMENT} characters")
 
 
-@dataclass(frozen=True, slots=True)
-class DisableKey(KeyRequest):
+class DisableKey(KeyRequest, frozen=True):
     """Stop all use of a key until it is enabled. Answers Key."""
 
     action = Action.DISABLE
 
 
-@dataclass(frozen=True, slots=True)
-class EnableKey(KeyRequest):
+class EnableKey(KeyRequest, frozen=True):
     """Allow use of a DISABLED key again. Answers Key."""
 
     action = Action.ENABLE
 
 
-@dataclass(frozen=True, slots=True)
-class DestroyKey(KeyRequest):
+class DestroyKey(KeyRequest, frozen=True):
     """Schedule the destruction of all material of a key. Answers Key."""
 
     action = Action.DESTROY
@@ -261,22 +248,19 @@ class DestroyKey(KeyRequest):
         _bounded(self.days, MIN_DESTROY_DAYS, MAX_DESTROY_DAYS, "days")
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreKey(KeyRequest):
+class RestoreKey(KeyRequest, frozen=True):
     """Call a scheduled destruction off. Answers Key."""
 
     action = Action.RESTORE
 
 
-@dataclass(frozen=True, slots=True)
-class RotateDueKey(KeyRequest):
+class RotateDueKey(KeyRequest, frozen=True):
     """Rotate a key whose rotation period has passed; the vault itself asks. Answers Key."""
 
     action = Action.ROTATE
 
 
-@dataclass(frozen=True, slots=True)
-class EraseDueKey(KeyRequest):
+class EraseDueKey(KeyRequest, frozen=True):
     """Erase the material of a key whose waiting period has passed; the vault itself asks. Answers Key."""
 
     action = Action.DESTROY
@@ -285,11 +269,10 @@ class EraseDueKey(KeyRequest):
 # Cipher
 
 
-@dataclass(frozen=True, slots=True)
-class CipherRequest(KeyRequest):
+class CipherRequest(KeyRequest, frozen=True):
     """Base of the requests that carry a context."""
 
-    context: Context | None = field(default=None, repr=False)
+    context: Context | None = None
 
     @property
     def bound_context(self) -> Context | None:
@@ -302,25 +285,23 @@ class CipherRequest(KeyRequest):
             check_context(self.context)
 
 
-@dataclass(frozen=True, slots=True)
-class Encrypt(CipherRequest):
+class Encrypt(CipherRequest, frozen=True):
     """Encrypt under a fresh DEK, wrapped by the ACTIVE version. Answers Encrypted."""
 
     action = Action.ENCRYPT
-    plaintext: bytes = field(default=b"", repr=False)
+    plaintext: bytes = b""
 
     def __post_init__(self) -> None:
         _check_size(self.plaintext, "plaintext")
         self.check_context()
 
 
-@dataclass(frozen=True, slots=True)
-class Decrypt(CipherRequest):
+class Decrypt(CipherRequest, frozen=True):
     """Open a message. `as_text` refuses (before anything is released) what is not UTF-8. Answers Decrypted."""
 
     action = Action.DECRYPT
-    ciphertext: bytes = field(default=b"", repr=False)
-    encrypted_dek: bytes = field(default=b"", repr=False)
+    ciphertext: bytes = b""
+    encrypted_dek: bytes = b""
     key_version: int | None = None
     as_text: bool = False
 
@@ -328,19 +309,17 @@ class Decrypt(CipherRequest):
         self.check_context()
 
 
-@dataclass(frozen=True, slots=True)
-class Rewrap(CipherRequest):
+class Rewrap(CipherRequest, frozen=True):
     """Wrap a message's DEK under the ACTIVE version; its ciphertext stays as it is. Answers Rewrapped."""
 
     action = Action.REWRAP
-    encrypted_dek: bytes = field(default=b"", repr=False)
+    encrypted_dek: bytes = b""
 
     def __post_init__(self) -> None:
         self.check_context()
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateDataKey(CipherRequest):
+class GenerateDataKey(CipherRequest, frozen=True):
     """Make a data key for the caller's own use, wrapped by the ACTIVE version. Answers DataKey."""
 
     action = Action.DATA_KEY
@@ -353,12 +332,11 @@ class GenerateDataKey(CipherRequest):
         self.check_context()
 
 
-@dataclass(frozen=True, slots=True)
-class OpenDataKey(CipherRequest):
+class OpenDataKey(CipherRequest, frozen=True):
     """Open a wrapped data key. Answers DataKey."""
 
     action = Action.DATA_KEY_OPEN
-    encrypted_key: bytes = field(default=b"", repr=False)
+    encrypted_key: bytes = b""
 
     def __post_init__(self) -> None:
         self.check_context()
@@ -367,12 +345,11 @@ class OpenDataKey(CipherRequest):
 # Signing
 
 
-@dataclass(frozen=True, slots=True)
-class Sign(KeyRequest):
+class Sign(KeyRequest, frozen=True):
     """Sign or MAC with the ACTIVE version. Answers Signed."""
 
     action = Action.SIGN
-    message: bytes = field(default=b"", repr=False)
+    message: bytes = b""
     algorithm: Algorithm | None = None
     prehashed: bool = False
 
@@ -380,13 +357,12 @@ class Sign(KeyRequest):
         _check_size(self.message, "message")
 
 
-@dataclass(frozen=True, slots=True)
-class Verify(KeyRequest):
+class Verify(KeyRequest, frozen=True):
     """Check a signature or MAC against one version, or against each that may verify, newest first. Answers Verified."""
 
     action = Action.VERIFY
-    message: bytes = field(default=b"", repr=False)
-    signature: bytes = field(default=b"", repr=False)
+    message: bytes = b""
+    signature: bytes = b""
     algorithm: Algorithm | None = None
     prehashed: bool = False
     key_version: int | None = None
@@ -399,8 +375,7 @@ class Verify(KeyRequest):
 BatchItem = Encrypt | Decrypt | Rewrap | Sign | Verify
 
 
-@dataclass(frozen=True, slots=True)
-class Batch(KeyRequest):
+class Batch(KeyRequest, frozen=True):
     """Up to 1 000 requests of one kind on one key, decided and recorded one by one, committed together.
 
     An item that could not be built is its error in the same place. Answers BatchReply.
@@ -420,8 +395,7 @@ class Batch(KeyRequest):
             raise InvalidRequest("a batch holds one kind of request")
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateRandom(Request):
+class GenerateRandom(Request, frozen=True):
     """Random bytes from the operating system's generator. Answers bytes."""
 
     action = Action.RANDOM
@@ -443,8 +417,7 @@ def _check_grants(grants: tuple[Grant, ...]) -> None:
             raise InvalidRequest("a grant allows at least one action")
 
 
-@dataclass(frozen=True, slots=True)
-class CreateService(Request):
+class CreateService(Request, frozen=True):
     """Make a service and its token. Answers NewService."""
 
     action = Action.SERVICE_CREATE
@@ -458,8 +431,7 @@ class CreateService(Request):
         _check_grants(self.grants)
 
 
-@dataclass(frozen=True, slots=True)
-class ListServices(Request):
+class ListServices(Request, frozen=True):
     """A page of the services, oldest first. Answers Page[Service]."""
 
     action = Action.SERVICE_READ
@@ -470,15 +442,13 @@ class ListServices(Request):
         _bounded(self.limit, 1, MAX_PAGE, "limit")
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceRequest(Request):
+class ServiceRequest(Request, frozen=True):
     """Base of the requests that name one service, by id or name."""
 
     service: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReadService(ServiceRequest):
+class ReadService(ServiceRequest, frozen=True):
     """One service. Answers Service."""
 
     action = Action.SERVICE_READ
@@ -488,8 +458,7 @@ NEVER: Final = 0
 """`expires_at` of a service that is to expire no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateService(ServiceRequest):
+class UpdateService(ServiceRequest, frozen=True):
     """Change role, grants, active or expiry; None leaves as it is. Answers Service."""
 
     action = Action.SERVICE_UPDATE
@@ -503,37 +472,32 @@ class UpdateService(ServiceRequest):
             _check_grants(self.grants)
 
 
-@dataclass(frozen=True, slots=True)
-class RenewToken(ServiceRequest):
+class RenewToken(ServiceRequest, frozen=True):
     """Replace a service's native token; the old one dies at once. Answers NewService."""
 
     action = Action.TOKEN_RENEW
 
 
-@dataclass(frozen=True, slots=True)
-class CreateAccessKey(ServiceRequest):
+class CreateAccessKey(ServiceRequest, frozen=True):
     """Give a service credentials to sign requests of the AWS dialect with. Answers NewAccessKey."""
 
     action = Action.ACCESS_KEY_CREATE
 
 
-@dataclass(frozen=True, slots=True)
-class ListAccessKeys(ServiceRequest):
+class ListAccessKeys(ServiceRequest, frozen=True):
     """The access keys of a service that are not revoked, oldest first. Answers Page[Token]."""
 
     action = Action.SERVICE_READ
 
 
-@dataclass(frozen=True, slots=True)
-class RevokeAccessKey(ServiceRequest):
+class RevokeAccessKey(ServiceRequest, frozen=True):
     """End an access key at once. Answers Page[Token] of those left."""
 
     action = Action.ACCESS_KEY_REVOKE
     access_key_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Initialise(Request):
+class Initialise(Request, frozen=True):
     """Begin an empty vault: its keyring's first slot and its first ADMIN. Answers NewService."""
 
     action = Action.INITIALISE
@@ -544,31 +508,27 @@ class Initialise(Request):
         check_name(self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class RecoverAdmin(Request):
+class RecoverAdmin(Request, frozen=True):
     """Give the oldest active ADMIN a new token, or make an ADMIN if none is left; the old dies. Answers NewService."""
 
     action = Action.TOKEN_RENEW
 
 
-@dataclass(frozen=True, slots=True)
-class AddSlot(Request):
+class AddSlot(Request, frozen=True):
     """Let another master key open the keyring too. Answers None."""
 
     action = Action.MASTER_KEY_ROTATE
     slot: Slot
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveSlots(Request):
+class RemoveSlots(Request, frozen=True):
     """Let the master keys of these slots open the keyring no more. Answers the number of slots removed."""
 
     action = Action.MASTER_KEY_ROTATE
     slot_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TrustAnchor(Request):
+class TrustAnchor(Request, frozen=True):
     """Put on record that the log goes on from `size` entries although no anchor confirms it. Answers None."""
 
     action = Action.ANCHOR_TRUST
@@ -577,8 +537,7 @@ class TrustAnchor(Request):
     """What an acknowledged rollback loses, in words; None if the anchor was only missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordMove(Request):
+class RecordMove(Request, frozen=True):
     """Put on record that the vault, of `size` entries by then, was moved into another database. Answers None."""
 
     action = Action.MIGRATE
@@ -588,8 +547,7 @@ class RecordMove(Request):
     went_to: str
 
 
-@dataclass(frozen=True, slots=True)
-class Repair(Request):
+class Repair(Request, frozen=True):
     """Give up, on record, an object that a quarantine has set aside. Answers None."""
 
     action = Action.REPAIR
@@ -601,16 +559,14 @@ class Repair(Request):
 # Audit
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveEntries(Request):
+class ArchiveEntries(Request, frozen=True):
     """Put on record that a file holds the oldest entries, whole and checked, and delete them here. Answers None."""
 
     action = Action.AUDIT_ARCHIVE
     segment: Segment
 
 
-@dataclass(frozen=True, slots=True)
-class ListAudit(Request):
+class ListAudit(Request, frozen=True):
     """A page of the log, newest first or `ascending`. Answers Page[Entry]. Times: microseconds, `until` exclusive."""
 
     action = Action.AUDIT_READ
@@ -628,37 +584,32 @@ class ListAudit(Request):
         _bounded(self.limit, 1, MAX_PAGE, "limit")
 
 
-@dataclass(frozen=True, slots=True)
-class ReadMetrics(Request):
+class ReadMetrics(Request, frozen=True):
     """The numbers of the serving processes. Answers text in the exposition format of Prometheus."""
 
     action = Action.METRICS_READ
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyAudit(Request):
+class VerifyAudit(Request, frozen=True):
     """Check the whole log and state. Answers Verification."""
 
     action = Action.AUDIT_VERIFY
 
 
-@dataclass(frozen=True, slots=True)
-class ReadCheckpoint(Request):
+class ReadCheckpoint(Request, frozen=True):
     """The newest signed checkpoint. Answers text in signed-note form."""
 
     action = Action.AUDIT_READ
 
 
-@dataclass(frozen=True, slots=True)
-class ReadReceipt(Request):
+class ReadReceipt(Request, frozen=True):
     """The proof that an entry is in the log, up to a signed checkpoint. Answers text in tlog-proof form."""
 
     action = Action.RECEIPT_READ
     entry: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReadConsistency(Request):
+class ReadConsistency(Request, frozen=True):
     """The proof that the log only grew from `old` to `new` entries. Answers Consistency."""
 
     action = Action.AUDIT_READ
@@ -670,8 +621,7 @@ class ReadConsistency(Request):
             raise InvalidRequest("sizes of the log are 0 or more, `from` not above `to`")
 
 
-@dataclass(frozen=True, slots=True)
-class ReadLogKey(Request):
+class ReadLogKey(Request, frozen=True):
     """The key that verifies the log's checkpoints. Answers LogKey."""
 
     action = Action.LOG_KEY_READ

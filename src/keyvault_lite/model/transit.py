@@ -166,21 +166,19 @@ class Scheme:
 # Keys
 
 
-@dataclass(frozen=True, slots=True)
-class MountRequest(Request):
+class MountRequest(Request, frozen=True):
     """Base of the requests about a mount and not one key of it."""
 
     mount: str
 
 
-@dataclass(frozen=True, slots=True)
-class CreateTransitKey(MountRequest):
+class CreateTransitKey(MountRequest, frozen=True):
     """Make a key, or answer the one there is. With `upsert` it is made by the way. Answers Key."""
 
     action = Action.GENERATE
     name: str
     spec: KeySpec = SPECS[DEFAULT_TYPE]
-    rules: Rules = field(default_factory=Rules)
+    rules: Rules = Rules()
     upsert: bool = False
 
     def __post_init__(self) -> None:
@@ -202,8 +200,7 @@ def check_period(seconds: int) -> None:
         raise InvalidRequest("auto rotate period must be 0 to disable or at least an hour")
 
 
-@dataclass(frozen=True, slots=True)
-class ListTransitKeys(MountRequest):
+class ListTransitKeys(MountRequest, frozen=True):
     """The names of the keys the caller may know of, sorted. Answers a tuple of names."""
 
     action = Action.KEY_READ
@@ -211,17 +208,15 @@ class ListTransitKeys(MountRequest):
     limit: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class ReadTransitKey(KeyRequest):
+class ReadTransitKey(KeyRequest, frozen=True):
     """One key. Answers TransitKey."""
 
     action = Action.KEY_READ
-    context: bytes | None = field(default=None, repr=False)
+    context: bytes | None = None
     """For derived Ed25519 keys: whose public keys to show."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigureTransitKey(KeyRequest):
+class ConfigureTransitKey(KeyRequest, frozen=True):
     """Change the rules; None leaves as it is. Either all of it is valid or nothing changes. Answers Key."""
 
     action = Action.KEY_UPDATE
@@ -241,56 +236,50 @@ class ConfigureTransitKey(KeyRequest):
             check_period(self.rotate_seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class RotateTransitKey(KeyRequest):
+class RotateTransitKey(KeyRequest, frozen=True):
     """Make a new version. Answers Key."""
 
     action = Action.ROTATE
 
 
-@dataclass(frozen=True, slots=True)
-class RotateDueTransitKey(KeyRequest):
+class RotateDueTransitKey(KeyRequest, frozen=True):
     """Rotate a key whose period has passed; the vault itself asks. Answers Key."""
 
     action = Action.ROTATE
 
 
-@dataclass(frozen=True, slots=True)
-class TrimTransitKey(KeyRequest):
+class TrimTransitKey(KeyRequest, frozen=True):
     """Erase the material of all versions below one. Final. Answers Key."""
 
     action = Action.DESTROY
     min_available: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteTransitKey(KeyRequest):
+class DeleteTransitKey(KeyRequest, frozen=True):
     """Schedule destruction. Softly, the key stays visible; else it answers as absent. Answers Key."""
 
     action = Action.DESTROY
     soft: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreTransitKey(KeyRequest):
+class RestoreTransitKey(KeyRequest, frozen=True):
     """Call the destruction off, and let the key be used again. Answers Key."""
 
     action = Action.RESTORE
 
 
-@dataclass(frozen=True, slots=True)
-class ImportTransitKey(MountRequest):
+class ImportTransitKey(MountRequest, frozen=True):
     """Make a key of wrapped material or of a public key alone, or a version of an imported key. Answers TransitKey."""
 
     action = Action.IMPORT
     name: str
-    wrapped: bytes = field(default=b"", repr=False)
+    wrapped: bytes = b""
     public_key: str = ""
     """In PEM; looked at if nothing is wrapped."""
     digest: str = "SHA256"
     """Of the OAEP padding."""
     spec: KeySpec = SPECS[DEFAULT_TYPE]
-    rules: Rules = field(default_factory=Rules)
+    rules: Rules = Rules()
     further: bool = False
     version: int | None = None
     """Of `further`: the version that came as a public key alone and is given its private key."""
@@ -314,15 +303,13 @@ class ImportTransitKey(MountRequest):
             raise InvalidRequest("a derived key cannot be imported by its public key")
 
 
-@dataclass(frozen=True, slots=True)
-class ReadWrappingKey(MountRequest):
+class ReadWrappingKey(MountRequest, frozen=True):
     """The public key that material to be imported is wrapped with, made when first asked for. Answers PEM text."""
 
     action = Action.IMPORT
 
 
-@dataclass(frozen=True, slots=True)
-class ExportPublicKeys(KeyRequest):
+class ExportPublicKeys(KeyRequest, frozen=True):
     """The public keys of the versions that still verify, or of one. Answers TransitKey."""
 
     action = Action.KEY_READ
@@ -330,16 +317,14 @@ class ExportPublicKeys(KeyRequest):
     """0 is the newest; None is all."""
 
 
-@dataclass(frozen=True, slots=True)
-class RefuseExport(KeyRequest):
+class RefuseExport(KeyRequest, frozen=True):
     """Every export of what is secret: recorded, and refused."""
 
     action = Action.KEY_READ
     detail: str = "private key material is not exportable"
 
 
-@dataclass(frozen=True, slots=True)
-class RequestCertificate(KeyRequest):
+class RequestCertificate(KeyRequest, frozen=True):
     """A certificate signing request signed by the key, after a template if one is given. Answers kind and PEM text."""
 
     action = Action.SIGN
@@ -347,8 +332,7 @@ class RequestCertificate(KeyRequest):
     version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SetCertificate(KeyRequest):
+class SetCertificate(KeyRequest, frozen=True):
     """Keep a certificate chain with a version; it is checked against the key. Answers Key."""
 
     action = Action.KEY_UPDATE
@@ -360,15 +344,13 @@ class SetCertificate(KeyRequest):
             raise TooLarge("a certificate chain is at most 64 KiB")
 
 
-@dataclass(frozen=True, slots=True)
-class ReadUpsert(MountRequest):
+class ReadUpsert(MountRequest, frozen=True):
     """Whether encrypting under a missing key makes one. Answers bool."""
 
     action = Action.SETTING_READ
 
 
-@dataclass(frozen=True, slots=True)
-class SetUpsert(MountRequest):
+class SetUpsert(MountRequest, frozen=True):
     """Say whether encrypting under a missing key makes one. Answers bool."""
 
     action = Action.SETTING_UPDATE
@@ -378,12 +360,11 @@ class SetUpsert(MountRequest):
 # Use of keys
 
 
-@dataclass(frozen=True, slots=True)
-class TransitUse(KeyRequest):
+class TransitUse(KeyRequest, frozen=True):
     """Base of the requests that use a key under a derivation context and associated data."""
 
-    context: bytes | None = field(default=None, repr=False)
-    associated: bytes | None = field(default=None, repr=False)
+    context: bytes | None = None
+    associated: bytes | None = None
 
     @property
     def bound_context(self) -> Context | None:
@@ -394,12 +375,11 @@ class TransitUse(KeyRequest):
         return {name: encode_base64(value) for name, value in found.items() if value}
 
 
-@dataclass(frozen=True, slots=True)
-class TransitEncrypt(TransitUse):
+class TransitEncrypt(TransitUse, frozen=True):
     """Encrypt under the newest version or the one named. Answers Protected."""
 
     action = Action.ENCRYPT
-    plaintext: bytes = field(default=b"", repr=False)
+    plaintext: bytes = b""
     version: int = 0
     spec: KeySpec | None = None
     """What kind of key to make if there is none of that name, and the caller may make one."""
@@ -421,27 +401,24 @@ class TransitEncrypt(TransitUse):
         return Rules(derived=bool(self.context), convergent=self.convergent)
 
 
-@dataclass(frozen=True, slots=True)
-class TransitDecrypt(TransitUse):
+class TransitDecrypt(TransitUse, frozen=True):
     """Open a ciphertext under the version it names. Answers bytes."""
 
     action = Action.DECRYPT
     version: int = 0
-    body: bytes = field(default=b"", repr=False)
+    body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class TransitRewrap(TransitUse):
+class TransitRewrap(TransitUse, frozen=True):
     """Open a ciphertext and encrypt its content anew. Answers Protected."""
 
     action = Action.REWRAP
     version: int = 0
-    body: bytes = field(default=b"", repr=False)
+    body: bytes = b""
     to_version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TransitDataKey(TransitUse):
+class TransitDataKey(TransitUse, frozen=True):
     """A fresh key for the caller's own use. Answers Protected, with the plaintext if `reveal`."""
 
     action = Action.DATA_KEY
@@ -454,33 +431,30 @@ class TransitDataKey(TransitUse):
             raise InvalidRequest("invalid bit length")
 
 
-@dataclass(frozen=True, slots=True)
-class TransitSign(TransitUse):
+class TransitSign(TransitUse, frozen=True):
     """Sign. Answers Protected, with the public key of a derived one."""
 
     action = Action.SIGN
-    input: bytes = field(default=b"", repr=False)
-    scheme: Scheme = field(default_factory=Scheme)
+    input: bytes = b""
+    scheme: Scheme = Scheme()
     version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TransitVerify(TransitUse):
+class TransitVerify(TransitUse, frozen=True):
     """Check a signature under the version it names. Answers bool."""
 
     action = Action.VERIFY
-    input: bytes = field(default=b"", repr=False)
-    scheme: Scheme = field(default_factory=Scheme)
+    input: bytes = b""
+    scheme: Scheme = Scheme()
     version: int = 0
-    signature: bytes = field(default=b"", repr=False)
+    signature: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class TransitHmac(TransitUse):
+class TransitHmac(TransitUse, frozen=True):
     """A MAC with the version's own HMAC key. Answers Protected."""
 
     action = Action.SIGN
-    input: bytes = field(default=b"", repr=False)
+    input: bytes = b""
     digest: str = DEFAULT_DIGEST
     version: int = 0
 
@@ -488,15 +462,14 @@ class TransitHmac(TransitUse):
         _check_digest(self.digest)
 
 
-@dataclass(frozen=True, slots=True)
-class TransitVerifyHmac(TransitUse):
+class TransitVerifyHmac(TransitUse, frozen=True):
     """Check a MAC. Answers bool."""
 
     action = Action.VERIFY
-    input: bytes = field(default=b"", repr=False)
+    input: bytes = b""
     digest: str = DEFAULT_DIGEST
     version: int = 0
-    mac: bytes = field(default=b"", repr=False)
+    mac: bytes = b""
 
     def __post_init__(self) -> None:
         _check_digest(self.digest)
@@ -507,27 +480,24 @@ def _check_digest(digest: str) -> None:
         raise InvalidRequest("unsupported algorithm")
 
 
-@dataclass(frozen=True, slots=True)
-class TransitBatch(Batch):
+class TransitBatch(Batch, frozen=True):
     """A batch under this dialect's limits."""
 
     max_items = MAX_TRANSIT_BATCH
 
 
-@dataclass(frozen=True, slots=True)
-class TransitHash(Request):
+class TransitHash(Request, frozen=True):
     """A plain digest; no key. Answers bytes."""
 
     action = Action.HASH
-    input: bytes = field(repr=False)
+    input: bytes
     digest: str = DEFAULT_DIGEST
 
     def __post_init__(self) -> None:
         _check_digest(self.digest)
 
 
-@dataclass(frozen=True, slots=True)
-class TransitRandom(Request):
+class TransitRandom(Request, frozen=True):
     """Random bytes. Answers bytes."""
 
     action = Action.RANDOM

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import field
 
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
@@ -55,15 +57,13 @@ class Mount:
     options: Mapping[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class ListMounts(Request):
+class ListMounts(Request, frozen=True):
     """Every key space. Answers a tuple of Mount."""
 
     action = Action.SETTING_READ
 
 
-@dataclass(frozen=True, slots=True)
-class EnableMount(Request):
+class EnableMount(Request, frozen=True):
     """Make a key space. Answers None."""
 
     action = Action.SETTING_UPDATE
@@ -79,8 +79,7 @@ class EnableMount(Request):
             raise InvalidRequest("the only secrets engine here is transit")
 
 
-@dataclass(frozen=True, slots=True)
-class TuneMount(Request):
+class TuneMount(Request, frozen=True):
     """Change what describes a key space. Answers None."""
 
     action = Action.SETTING_UPDATE
@@ -89,16 +88,14 @@ class TuneMount(Request):
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class DisableMount(Request):
+class DisableMount(Request, frozen=True):
     """End a key space and schedule the destruction of its keys. Answers how many, or None."""
 
     action = Action.SETTING_UPDATE
     mount: str
 
 
-@dataclass(frozen=True, slots=True)
-class EnableLogin(Request):
+class EnableLogin(Request, frozen=True):
     """Enable AppRole, which is there already: for who may. Answers None."""
 
     action = Action.SETTING_UPDATE

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
+import msgspec
+
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Token
@@ -77,23 +79,20 @@ class Lease:
 # Tokens
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRequest(Request):
+class TokenRequest(Request, frozen=True):
     """Base of the requests about one token: named by itself, by its accessor, or else the caller's own."""
 
-    token: str | None = field(default=None, repr=False)
+    token: str | None = None
     accessor: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReadToken(TokenRequest):
+class ReadToken(TokenRequest, frozen=True):
     """A token's facts. Answers TokenFacts."""
 
     action = Action.TOKEN_READ
 
 
-@dataclass(frozen=True, slots=True)
-class CreateToken(Request):
+class CreateToken(Request, frozen=True):
     """A child of the caller's token. Answers Issued."""
 
     action = Action.TOKEN_CREATE
@@ -103,7 +102,7 @@ class CreateToken(Request):
     renewable: bool = True
     display_name: str = ""
     policies: tuple[str, ...] = ()
-    meta: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, str] = msgspec.field(default_factory=dict)
     orphan: bool = False
 
     def __post_init__(self) -> None:
@@ -113,23 +112,20 @@ class CreateToken(Request):
             raise InvalidRequest("too many policies, too much metadata or too long a name")
 
 
-@dataclass(frozen=True, slots=True)
-class ExtendToken(TokenRequest):
+class ExtendToken(TokenRequest, frozen=True):
     """A later end for a token. Answers Issued."""
 
     action = Action.TOKEN_EXTEND
     increment: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RevokeToken(TokenRequest):
+class RevokeToken(TokenRequest, frozen=True):
     """The end of a token and of all its children. Answers None."""
 
     action = Action.TOKEN_REVOKE
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveTokens(Request):
+class RemoveTokens(Request, frozen=True):
     """Remove those of these leased tokens that have been past their end long enough; the vault itself asks.
 
     Answers how many.
@@ -163,15 +159,13 @@ class Issued:
 # AppRole
 
 
-@dataclass(frozen=True, slots=True)
-class Login(Request):
+class Login(Request, frozen=True):
     """A token for whoever holds a role's credentials, which the caller authenticated with. Answers Issued."""
 
     action = Action.LOGIN
 
 
-@dataclass(frozen=True, slots=True)
-class RoleRequest(Request):
+class RoleRequest(Request, frozen=True):
     """Base of the requests about one AppRole role."""
 
     role: str
@@ -180,8 +174,7 @@ class RoleRequest(Request):
         check_word(self.role, "role")
 
 
-@dataclass(frozen=True, slots=True)
-class WriteRole(RoleRequest):
+class WriteRole(RoleRequest, frozen=True):
     """Make a role, with a service of its own, or change it. Values that are None stay. Answers None."""
 
     action = Action.SERVICE_CREATE
@@ -193,78 +186,69 @@ class WriteRole(RoleRequest):
     secret_id_uses: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReadRole(RoleRequest):
+class ReadRole(RoleRequest, frozen=True):
     """A role. Answers a mapping."""
 
     action = Action.SERVICE_READ
 
 
-@dataclass(frozen=True, slots=True)
-class SetRoleId(RoleRequest):
+class SetRoleId(RoleRequest, frozen=True):
     """Choose the role's id. Answers None."""
 
     action = Action.SERVICE_UPDATE
     role_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteRole(RoleRequest):
+class DeleteRole(RoleRequest, frozen=True):
     """The end of a role, its secrets and all its tokens; its service is deactivated. Answers None."""
 
     action = Action.SERVICE_UPDATE
 
 
-@dataclass(frozen=True, slots=True)
-class ListRoles(Request):
+class ListRoles(Request, frozen=True):
     """The names of the roles. Answers a tuple of names."""
 
     action = Action.SERVICE_READ
 
 
-@dataclass(frozen=True, slots=True)
-class CreateSecretId(RoleRequest):
+class CreateSecretId(RoleRequest, frozen=True):
     """A secret of a role, shown this once. Answers NewSecretId."""
 
     action = Action.SERVICE_UPDATE
     ttl: int | None = None
     """Seconds; like `uses` at most what the role has, which is also what None is."""
     uses: int | None = None
-    meta: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Shown with the secret and with the tokens that come of it."""
 
     def __post_init__(self) -> None:
-        RoleRequest.__post_init__(self)
+        super().__post_init__()
         if self.uses is not None and self.uses < 0:
             raise InvalidRequest("num_uses cannot be negative")
         if len(self.meta) > 64 or (self.ttl or 0) > MAX_TTL:  # noqa: PLR2004
             raise InvalidRequest("too much metadata, or more than ten years")
 
 
-@dataclass(frozen=True, slots=True)
-class ListSecretIds(RoleRequest):
+class ListSecretIds(RoleRequest, frozen=True):
     """The accessors of a role's secrets. Answers a tuple of accessors."""
 
     action = Action.SERVICE_READ
 
 
-@dataclass(frozen=True, slots=True)
-class SecretRequest(RoleRequest):
+class SecretRequest(RoleRequest, frozen=True):
     """Base of the requests about one secret of a role: named by itself, or else by its accessor."""
 
-    secret_id: str = field(default="", repr=False)
+    secret_id: str = ""
     accessor: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadSecretId(SecretRequest):
+class ReadSecretId(SecretRequest, frozen=True):
     """What is kept of a role's secret. Answers SecretFacts, None if there is no such secret."""
 
     action = Action.SERVICE_READ
 
 
-@dataclass(frozen=True, slots=True)
-class DestroySecretId(SecretRequest):
+class DestroySecretId(SecretRequest, frozen=True):
     """The end of a role's secret. Answers None."""
 
     action = Action.SERVICE_UPDATE
@@ -303,8 +287,7 @@ class PolicyRule:
     capabilities: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyRequest(Request):
+class PolicyRequest(Request, frozen=True):
     """Base of the requests about one policy."""
 
     name: str
@@ -313,8 +296,7 @@ class PolicyRequest(Request):
         check_word(self.name, "policy")
 
 
-@dataclass(frozen=True, slots=True)
-class WritePolicy(PolicyRequest):
+class WritePolicy(PolicyRequest, frozen=True):
     """Keep a policy, if it comes to grants exactly. Answers None."""
 
     action = Action.SETTING_UPDATE
@@ -322,29 +304,25 @@ class WritePolicy(PolicyRequest):
     rules: tuple[PolicyRule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ReadPolicy(PolicyRequest):
+class ReadPolicy(PolicyRequest, frozen=True):
     """A policy as it was written. Answers text."""
 
     action = Action.SETTING_READ
 
 
-@dataclass(frozen=True, slots=True)
-class DeletePolicy(PolicyRequest):
+class DeletePolicy(PolicyRequest, frozen=True):
     """Forget a policy; tokens that are held to it lose what it gave. Answers None."""
 
     action = Action.SETTING_UPDATE
 
 
-@dataclass(frozen=True, slots=True)
-class ListPolicies(Request):
+class ListPolicies(Request, frozen=True):
     """The names of the policies. Answers a tuple of names."""
 
     action = Action.SETTING_READ
 
 
-@dataclass(frozen=True, slots=True)
-class ReadCapabilities(TokenRequest):
+class ReadCapabilities(TokenRequest, frozen=True):
     """What the caller's token may do at each path. Answers a mapping from path to capabilities."""
 
     action = Action.TOKEN_READ

@@ -1,8 +1,10 @@
 """Every operation of the service: what request it is, and which members fill the fields of that request."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec.structs import fields
 
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import Place
@@ -51,7 +53,7 @@ class Operation:
             filled["tags"] = tuple((tag["TagKey"], tag["TagValue"]) for tag in filled["tags"])
         if self.needs_key:
             filled.setdefault("key", "")
-        return self.kind(place=place, **filled)  # type: ignore[call-arg]
+        return self.kind(place=place, **filled)
 
 
 def _pascal(field: str) -> str:
@@ -68,7 +70,7 @@ def _operation(name: str) -> Operation:
         for one in fields(kind)
         if one.name != "place"
     )
-    needs_key = any(one.name == "key" and one.default is MISSING for one in fields(kind))
+    needs_key = any(one.name == "key" and one.required for one in fields(kind))
     return Operation(name, kind, members, needs_key)
 
 
