@@ -12,11 +12,12 @@ from keyvault_lite.ledger.state import State
 from keyvault_lite.model.identity import Principal
 from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import KeyId
+from keyvault_lite.model.opaque import Opaque
 
 T = TypeVar("T")
 
 
-class Done(Struct, frozen=True):
+class Done(Opaque, frozen=True):
     """What a handler did, not yet committed: the reply, what changes, and what the entry says beyond who and what."""
 
     result: object
@@ -27,9 +28,6 @@ class Done(Struct, frozen=True):
     bytes_out: int | None = None
     subject: str | None = None
     comment: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Done({self.change!r})"
 
 
 Memo = dict[tuple[int, str], tuple[tuple[object, ...], object]]

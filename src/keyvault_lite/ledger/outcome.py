@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from msgspec import Struct
-
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.encoding import Value
 from keyvault_lite.model.evidence import Draft
@@ -13,6 +11,7 @@ from keyvault_lite.model.identity import Service, Setting, Token
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import Key, KeyName
 from keyvault_lite.model.names import ServiceId, TokenId
+from keyvault_lite.model.opaque import Opaque
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class StoredReply:
     """The entry that recorded the first request; known once it is appended."""
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Opaque, frozen=True):
     """One run of an operation on one state. Nothing of it may leave before the ledger has committed it."""
 
     drafts: Sequence[Draft]
@@ -58,11 +57,8 @@ class Outcome(Struct, frozen=True):
     change: Change | None = None
     reply: StoredReply | None = None
 
-    def __repr__(self) -> str:
-        return f"Outcome({self.drafts!r})"
 
-
-class Committed(Struct, frozen=True):
+class Committed(Opaque, frozen=True):
     """An outcome that is durable. `first_id` is the number of the entry of its first draft."""
 
     outcome: Outcome

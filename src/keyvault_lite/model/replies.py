@@ -9,18 +9,16 @@ from msgspec import Struct
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.identity import Service
 from keyvault_lite.model.keys import Algorithm, PublicKeyFormat
+from keyvault_lite.model.opaque import Opaque
 
 T = TypeVar("T")
 
 
-class Answer(Struct, frozen=True):
+class Answer(Opaque, frozen=True):
     """A result and the number of the audit entry that records it. It exists only once that entry is durable."""
 
     result: object
     audit_id: int
-
-    def __repr__(self) -> str:
-        return f"Answer(audit_id={self.audit_id})"
 
 
 @dataclass(frozen=True, slots=True)

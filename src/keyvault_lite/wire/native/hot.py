@@ -12,6 +12,7 @@ from keyvault_lite.model.errors import KeyVaultError, TooLarge
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import MAX_PLAINTEXT, Algorithm
 from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.opaque import Opaque
 from keyvault_lite.model.requests import (
     MAX_BATCH,
     Batch,
@@ -56,7 +57,7 @@ VersionField = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Prehashed = Annotated[bool | None, Meta(description="Whether `message` is the digest already.")]
 
 
-class EncryptBody(Struct, frozen=True, forbid_unknown_fields=True):
+class EncryptBody(Opaque, frozen=True, forbid_unknown_fields=True):
     """What to encrypt."""
 
     plaintext: Content
@@ -64,7 +65,7 @@ class EncryptBody(Struct, frozen=True, forbid_unknown_fields=True):
     context: ContextField = None
 
 
-class DecryptBody(Struct, frozen=True, forbid_unknown_fields=True):
+class DecryptBody(Opaque, frozen=True, forbid_unknown_fields=True):
     """What encrypt answered."""
 
     ciphertext: Base64
@@ -74,14 +75,14 @@ class DecryptBody(Struct, frozen=True, forbid_unknown_fields=True):
     context: ContextField = None
 
 
-class RewrapBody(Struct, frozen=True, forbid_unknown_fields=True):
+class RewrapBody(Opaque, frozen=True, forbid_unknown_fields=True):
     """The wrapped key of a message; the ciphertext is not needed."""
 
     encrypted_dek: Base64
     context: ContextField = None
 
 
-class SignBody(Struct, frozen=True, forbid_unknown_fields=True):
+class SignBody(Opaque, frozen=True, forbid_unknown_fields=True):
     """What to sign."""
 
     message: Content
@@ -90,7 +91,7 @@ class SignBody(Struct, frozen=True, forbid_unknown_fields=True):
     prehashed: Prehashed = None
 
 
-class VerifyBody(Struct, frozen=True, forbid_unknown_fields=True):
+class VerifyBody(Opaque, frozen=True, forbid_unknown_fields=True):
     """A message and its signature."""
 
     message: Content
@@ -101,7 +102,7 @@ class VerifyBody(Struct, frozen=True, forbid_unknown_fields=True):
     key_version: VersionField | None = None
 
 
-class BatchBody(Struct, frozen=True, forbid_unknown_fields=True):
+class BatchBody(Opaque, frozen=True, forbid_unknown_fields=True):
     """Up to 1 000 bodies of the single operation. Each is read, decided and recorded by itself."""
 
     items: list[Any]

@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Permission, Role
 from keyvault_lite.model.keys import Algorithm, KeyStatus, KeyType, PublicKeyFormat, Purpose, VersionStatus
+from keyvault_lite.model.opaque import Opaque
 from keyvault_lite.wire.native.hot import Encoding
 
 Id = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
@@ -76,7 +77,7 @@ class EncryptReply(Struct):
     key_version: int
 
 
-class DecryptReply(Struct):
+class DecryptReply(Opaque, frozen=True):
     """The message, written as `encoding` says."""
 
     plaintext: str
@@ -91,7 +92,7 @@ class RewrapReply(Struct):
     key_version: int
 
 
-class DataKeyReply(Struct):
+class DataKeyReply(Opaque, frozen=True):
     """A data key, in the clear and wrapped."""
 
     encrypted_key: bytes | UnsetType
@@ -99,7 +100,7 @@ class DataKeyReply(Struct):
     plaintext_key: bytes | UnsetType = UNSET
 
 
-class OpenedKeyReply(Struct):
+class OpenedKeyReply(Opaque, frozen=True):
     """A data key in the clear."""
 
     plaintext_key: bytes
@@ -121,7 +122,7 @@ class VerifyReply(Struct):
     key_version: int | None
 
 
-class RandomReply(Struct):
+class RandomReply(Opaque, frozen=True):
     """Random bytes."""
 
     bytes: bytes
@@ -137,7 +138,7 @@ class GrantReply(Struct):
     actions: list[Permission]
 
 
-class ServiceReply(Struct, kw_only=True):
+class ServiceReply(Opaque, frozen=True, kw_only=True):
     """A service. Its token is not kept and cannot be shown."""
 
     id: Id
@@ -149,7 +150,7 @@ class ServiceReply(Struct, kw_only=True):
     expires_at: Time | None
 
 
-class NewAccessKeyReply(Struct):
+class NewAccessKeyReply(Opaque, frozen=True):
     """Credentials of the AWS dialect. The secret is shown in this reply and never again."""
 
     access_key_id: str
@@ -169,7 +170,7 @@ class AccessKeysReply(Struct):
     items: list[AccessKeyReply]
 
 
-class NewServiceReply(ServiceReply, kw_only=True):
+class NewServiceReply(ServiceReply, frozen=True, kw_only=True):
     """A service with its token, shown this once; null when an Idempotency-Key repeats the reply."""
 
     token: str | None
