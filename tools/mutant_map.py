@@ -97,7 +97,7 @@ class Coverage:
         return [test for test in tests if self.files.get(file := test.partition("::")[0]) != known.get(file)]
 
     def stages(self, tests: list[str], favourites: list[str]) -> list[tuple[list[str], int]]:
-        """Tests in the three parts in which they are tried, with the processor time that each may take.
+        """Tests in the three parts in which they are tried, with the seconds of work, or of waiting, that each may take.
 
         The favourites and the quickest; then of each function with many cases one, while time is short; then the rest.
         """
@@ -113,7 +113,7 @@ class Coverage:
                 left -= cost
             else:
                 rest.append(test)
-        return [(part, 20 + int(5 * self.cost(part))) for part in (quick, short, rest)]
+        return [(part, 15 + int(4 * self.cost(part))) for part in (quick, short, rest)]
 
     def cost(self, tests: list[str]) -> float:
         """How long they take."""
