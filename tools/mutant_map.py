@@ -15,6 +15,8 @@ from coverage import CoverageData
 LAYERS: Final = ("access", "audit", "crypto", "ledger")
 QUICK: Final = 25
 """So many tests are tried first, because nearly every mutant is found by few."""
+SHORT: Final = 15.0
+"""Seconds that the second part may take; what is not found by then waits for all tests, after every other mutant."""
 TOLD: Final = "told.json"
 
 
@@ -78,19 +80,40 @@ class Coverage:
     def tests(self, file: str, lines: range | None) -> list[str]:
         """Who runs these lines of a file, None for any of it; the likeliest first: those of its layer, the quickest.
 
-        What has run without any test has run at import, called from there: then it is everybody's.
+        What has run without any test has run at import, called from there: then it is everybody's, and of a module of
+        which nothing else runs it is its layer's.
         """
         by_line = self.lines.get(file, {})
         found = set[str]().union(*(by_line.get(line, ()) for line in lines or by_line))
-        if not found and lines is not None and any(line in by_line for line in lines):
-            return self.tests(file, None)
         own = f"tests/{file.split('/', maxsplit=1)[0]}/"
+        if not found and any(line in by_line for line in lines or by_line):
+            if lines is not None:
+                return self.tests(file, None)
+            found = {test for test in self.seconds if test.startswith(own)}
         return sorted(found, key=lambda test: (not test.startswith(own), self.seconds.get(test, 0.0), test))
 
-    def stages(self, tests: list[str]) -> list[tuple[list[str], int]]:
-        """Tests in the parts in which they are tried, with the processor time that each may take."""
-        parts = [part for part in (tests[:QUICK], tests[QUICK:]) if part]
-        return [(part, 20 + int(5 * self.cost(part))) for part in parts]
+    def newer(self, tests: list[str], known: Mapping[str, str]) -> list[str]:
+        """Those in files that were not as they are now."""
+        return [test for test in tests if self.files.get(file := test.partition("::")[0]) != known.get(file)]
+
+    def stages(self, tests: list[str], favourites: list[str]) -> list[tuple[list[str], int]]:
+        """Tests in the three parts in which they are tried, with the seconds of work or of waiting that each may take.
+
+        The favourites and the quickest; then of each function with many cases one, while time is short; then the rest.
+        """
+        there = set(tests)
+        first = [*filter(there.__contains__, favourites), *tests]
+        quick = list(dict.fromkeys(first))[:QUICK]
+        short, rest, functions, left = [], [], {test.partition("[")[0] for test in quick}, SHORT
+        for test in sorted(there.difference(quick), key=lambda test: (self.seconds.get(test, 0.0), test)):
+            function, cost = test.partition("[")[0], self.seconds.get(test, 0.0)
+            if function not in functions and cost <= left:
+                short.append(test)
+                functions.add(function)
+                left -= cost
+            else:
+                rest.append(test)
+        return [(part, 15 + int(4 * self.cost(part))) for part in (quick, short, rest)]
 
     def cost(self, tests: list[str]) -> float:
         """How long they take."""

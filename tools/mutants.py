@@ -61,7 +61,8 @@ FOLDERS: Final = (
 )
 """Of tests/: what judges the layers in the process of the tests and within a minute or two."""
 LOADED: Final = ("keyvault_lite.app", "keyvault_lite.serving", "keyvault_lite.cli.main")
-UNREACHED, OPEN = "unreached", "open"
+UNREACHED, SUSPECT, OPEN = "unreached", "suspect", "open"
+FAVOURITES: Final = 15
 
 Key = tuple[str, str, str, str]
 
@@ -127,6 +128,16 @@ def _files_of_tests() -> dict[str, str]:
     return {str(file.relative_to(ROOT)): _digest(file, *_beside(file)) for file in files}
 
 
+def _kept_files(digest: str) -> Path:
+    return KEPT / f"tests-{digest}.json"
+
+
+def _survived_files(digest: str) -> dict[str, str]:
+    """The files of tests, with their digests, as they were when their digest was this."""
+    kept = _kept_files(digest)
+    return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+
+
 def _beside(file: Path) -> list[Path]:
     return [other for other in file.parent.glob("*.py") if not other.name.startswith("test_")]
 
@@ -149,8 +160,12 @@ class Verdicts:
     file: Path
     tests: str
     known: dict[str, str] = field(default_factory=dict)
-    again: set[str] = field(default_factory=set)
-    """Survivors from before tests have changed."""
+    again: dict[str, str] = field(default_factory=dict)
+    """Survivors from before tests have changed, and the tests that they have survived."""
+    suspects: set[str] = field(default_factory=set)
+    """What some tests have not found, and the others have not been asked about."""
+    found_by: dict[tuple[str, ...], Counter[str]] = field(default_factory=dict)
+    """How many mutants a test has found in a file, and in a function of it."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -160,14 +175,36 @@ class Verdicts:
             if lasting or (told["verdict"] in {SURVIVED, UNREACHED} and told["tests"] == self.tests):
                 self.known[told["name"]] = told["verdict"]
             elif told["verdict"] == SURVIVED:
-                self.again.add(told["name"])
+                self.again[told["name"]] = told["tests"]
+            elif told["verdict"] == SUSPECT and told["tests"] == self.tests:
+                self.suspects.add(told["name"])
+            self._note(tuple(told["place"]), told["by"] if told["verdict"] == KILLED else "")
 
     def add(self, target: Target, verdict: str, by: str) -> None:
         """Keep a verdict, and the test that gave it."""
         told = {"name": target.name, "verdict": verdict, "tests": self.tests, "mutant": str(target), "by": by}
+        place = (target.file, target.mutant.where)
         with self.lock, self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(told, ensure_ascii=False) + "\n")
-            self.known[target.name] = verdict
+            file.write(json.dumps(told | {"place": place}, ensure_ascii=False) + "\n")
+            if verdict == SUSPECT:
+                self.suspects.add(target.name)
+            else:
+                self.known[target.name] = verdict
+            self._note(place, by if verdict == KILLED else "")
+
+    def _note(self, place: tuple[str, ...], test: str) -> None:
+        for part in (place, place[:1]) if test else ():
+            self.found_by.setdefault(part, Counter())[test] += 1
+
+    def favourites(self, target: Target) -> list[str]:
+        """The tests that have found most mutants of its function, and then of its file."""
+        place = (target.file, target.mutant.where)
+        with self.lock:
+            return [
+                test
+                for part in (place, place[:1])
+                for test, _ in self.found_by.get(part, Counter()).most_common(FAVOURITES)
+            ]
 
 
 # Running
@@ -190,16 +227,27 @@ def _copy(folder: Path) -> Path:
 
 def _environment(copy: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KEYVAULT_")}
-    return kept | {"PYTHONPATH": f"{copy / 'src'}{os.pathsep}{copy}"}
+    vectors = os.environ.get("KEYVAULT_TEST_VECTORS", str(ROOT.parent / "shared" / "vectors"))
+    return kept | {"PYTHONPATH": f"{copy / 'src'}{os.pathsep}{copy}", "KEYVAULT_TEST_VECTORS": vectors}
 
 
-def _judge(worker: subprocess.Popen[str], waiting: Iterator[Target], coverage: Coverage, verdicts: Verdicts) -> None:
+def _judge(worker: subprocess.Popen[str], shared: "_Shared", coverage: Coverage, verdicts: Verdicts) -> None:
     """One worker's share: what it takes from those that wait."""
-    for target in waiting:
-        stages = coverage.stages(target.tests(coverage))
-        verdict, by = _ask(worker, target, stages) if stages else (UNREACHED, "")
+    for target in shared:
+        tests = target.tests(coverage)
+        if target.name in verdicts.again:
+            tests = coverage.newer(tests, _survived_files(verdicts.again[target.name]))
+        stages = coverage.stages(tests, verdicts.favourites(target))
+        suspected = target.name in verdicts.suspects
+        asked = [stage for stage in (stages if suspected else stages[:2]) if stage[0]]
+        verdict, by = (
+            _ask(worker, target, asked) if asked else (SURVIVED if target.name in verdicts.again else UNREACHED, "")
+        )
+        if verdict == SURVIVED and not suspected and stages[2][0]:
+            verdict = SUSPECT
+            shared.append(target)
         verdicts.add(target, verdict, by)
-        if verdict in {SURVIVED, BROKEN}:
+        if verdict in {SURVIVED, SUSPECT, BROKEN}:
             print(f"{verdict}: {target}", by, flush=True)
 
 
@@ -238,6 +286,12 @@ class _Shared(Iterator[Target]):
                 print(f"… {done} of {self._all}", flush=True)
             return self._left.pop()
 
+    def append(self, target: Target) -> None:
+        """Have it given out once more, after all others."""
+        with self._lock:
+            self._left.insert(0, target)
+            self._all += 1
+
     def stop(self) -> None:
         """Give out no more."""
         with self._lock:
@@ -260,6 +314,7 @@ def run(chosen: list[Target], processes: int, seconds: float, known: Mapping[Key
     """Judge those that are not judged yet, and not known to survive, as many as there is time for."""
     KEPT.mkdir(exist_ok=True)
     verdicts = Verdicts(KEPT / "verdicts.jsonl", _digest(*(ROOT / "tests" / folder for folder in FOLDERS)))
+    _kept_files(verdicts.tests).write_text(json.dumps(_files_of_tests()), encoding="utf-8")
     new = [target for target in chosen if target.name not in verdicts.known and target.key not in known]
     print(f"{len(chosen)} mutants, {len(new)} of them to be judged.", flush=True)
     if not new:
@@ -267,9 +322,9 @@ def run(chosen: list[Target], processes: int, seconds: float, known: Mapping[Key
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies = [_copy(Path(folder, str(number))) for number in range(processes)]
         coverage = _coverage(copies[0], processes)
-        # Former survivors first, what takes long last: a run that is ended has told what it could.
+        # Former survivors first, what takes long and suspects last: a run that is ended has told what it could.
         cost = {target.name: coverage.cost(target.tests(coverage)) for target in new}
-        new.sort(key=lambda target: (target.name not in verdicts.again, cost[target.name]))
+        new.sort(key=lambda one: (one.name in verdicts.suspects, one.name not in verdicts.again, cost[one.name]))
         shared = _Shared(new, seconds)
         _share_out([_employ(copy) for copy in copies], shared, coverage, verdicts)
     return verdicts

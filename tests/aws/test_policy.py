@@ -192,6 +192,8 @@ def test_what_is_no_policy(text: str) -> None:
 @given(pattern=st.text("ab*?", max_size=8), text=st.text("ab*?", max_size=8))
 @example(pattern="?*", text="a")
 @example(pattern="*?", text="*aa")
+@example(pattern="?*ab", text="bb")
+@example(pattern="*a?", text="bbb")
 def test_patterns(pattern: str, text: str) -> None:
     def simple(pattern: str, text: str) -> bool:
         if not pattern:

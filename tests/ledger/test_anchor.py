@@ -201,6 +201,17 @@ def test_it_is_kept_aside_once(path: Path, anchor: FileAnchor) -> None:
     assert anchor.keep_aside() == path.with_name("one.anchor.lost-damaged")
 
 
+def test_what_is_kept_aside_is_on_disk(path: Path, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(anchor, FIRST, None)
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_size))
+    anchor.keep_aside()
+    assert flushed == [path.stat().st_size]
+    path.write_bytes(b"torn")
+    anchor.keep_aside()
+    assert flushed[1:] == [4]
+
+
 def test_a_replaced_one_has_nothing_else_left(path: Path, anchor: FileAnchor) -> None:
     put(anchor, FIRST, None)
     anchor.replace(EMPTY)

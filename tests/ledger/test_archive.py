@@ -22,6 +22,7 @@ from keyvault_lite.audit.segment import write_entries
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.custody import archive, verify
 from keyvault_lite.ledger import driver, shelf
+from keyvault_lite.ledger.archiver import boundary
 from keyvault_lite.ledger.catalogue import check_schema
 from keyvault_lite.ledger.ledger import DamagedVault
 from keyvault_lite.ledger.reader import Filter, read_page
@@ -174,6 +175,34 @@ def test_what_goes_is_older_than_a_moment(house: House, to: Path) -> None:
     check_whole(house, to)
 
 
+@pytest.mark.parametrize(
+    ("size", "keep", "before", "archived", "last"),
+    [
+        (513, 1, None, 0, 512),
+        (512, 1, None, 0, 256),
+        (512, 0, None, 0, 256),
+        (600, 88, None, 0, 512),
+        (600, 89, None, 0, 256),
+        (300, 300, None, 0, 0),
+        (300, 300, None, 256, 256),
+        # Entry n is of the moment 10 n.
+        (600, 1, 5130, 0, 512),
+        (600, 1, 5121, 0, 512),
+        (600, 1, 5120, 0, 256),
+        (600, 1, 1, 0, 0),
+        (600, 300, 5130, 0, 256),
+        (600, 1, 5130, 256, 512),
+        (600, 1, 2565, 256, 256),
+    ],
+)
+def test_whole_tiles_go(size: int, keep: int, before: int | None, archived: int, last: int) -> None:
+    with closing(driver.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE audit_logs (id INTEGER PRIMARY KEY, timestamp)")
+        for number in range(archived + 1, size + 1):
+            connection.execute("INSERT INTO audit_logs VALUES (?, ?)", (number, 10 * number))
+        assert boundary(connection, archived=archived, size=size, before=before, keep=keep) == last
+
+
 def test_the_newest_entry_never_goes(house: House, to: Path) -> None:
     use(house, -house.size % 256)
     assert house.size % 256 == 0
@@ -229,6 +258,10 @@ def test_receipts(house: House, to: Path) -> None:
     assert refused.code == "not_found"
     assert "archived" in refused.detail
     assert house.refusal(ReadReceipt(10**9), NotFound).detail == "no such entry"
+    for number in (1, 768):
+        with pytest.raises(NotFound, match="the entries up to 768 are archived"):
+            house.ledger.entry(number)
+    assert house.ledger.entry(0) is None
     key = house.ledger.log_key().verifier_key
     text = house.ask(ReadReceipt(769))
     entry = house.log(after=768)[0]
@@ -254,15 +287,20 @@ def test_files_are_read_without_the_vault(house: House, to: Path, tmp_path: Path
     archive(house.chosen, to, keep=300)
     nowhere = chosen(tmp_path, "")
     assert list(custody.read_archive(nowhere, to, key=key)) == before[: house.ask(ListAudit(limit=1)).archived]
-    assert list(custody.read_archive(house.chosen, to, first=255, last=258)) == before[254:258]
+    for first, last in ((255, 258), (256, 257), (256, 256), (257, 257)):
+        assert list(custody.read_archive(house.chosen, to, first=first, last=last)) == before[first - 1 : last]
     with pytest.raises(NotFound):
         next(custody.read_archive(nowhere, to))
-    file = max(to.iterdir())
-    data = lzma.decompress(file.read_bytes())
-    file.write_bytes(lzma.compress(data.replace(b"encrypt", b"decrypt", 1)))
-    assert list(custody.read_archive(house.chosen, to, last=256)) == before[:256]
-    with pytest.raises(IntegrityViolation, match=file.name):
-        list(custody.read_archive(house.chosen, to, first=257))
+    one, two = sorted(to.iterdir())
+    for file, its, others in ((one, {"last": 256}, {"first": 257}), (two, {"first": 257}, {"last": 256})):
+        whole, sound = file.read_bytes(), list(custody.read_archive(house.chosen, to, **others))
+        data = lzma.decompress(whole)
+        for spoiled in (data.replace(b"encrypt", b"decrypt", 1), data[:-1]):
+            file.write_bytes(lzma.compress(spoiled))
+            assert list(custody.read_archive(house.chosen, to, **others)) == sound
+            with pytest.raises(IntegrityViolation, match=file.name):
+                next(custody.read_archive(house.chosen, to, **its))  # before any entry of it
+        file.write_bytes(whole)
 
 
 # Beside others
@@ -386,6 +424,22 @@ def test_a_folder_that_is_full_costs_nothing(house: House, to: Path, monkeypatch
     monkeypatch.undo()
     assert list(to.iterdir()) == []
     assert house.log()[0].id == 1
+
+
+def test_a_folder_that_cannot_be_flushed_archives_nothing(
+    house: House, to: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(shelf, "_flush_folder", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        archive(house.chosen, to, keep=300)
+    monkeypatch.undo()
+    assert house.log()[0].id == 1
+    archive(house.chosen, to, keep=300)
+    assert len(list(to.iterdir())) == 1, "what it has left is taken"
+    check_whole(house, to)
 
 
 def test_a_file_that_cannot_be_read_back_archives_nothing(

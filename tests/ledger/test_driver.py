@@ -8,6 +8,7 @@ import pytest
 
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.sqlite import SqliteDatabase
+from tests.ledger.faults import FaultyConnection, failing
 
 QUERY = "SELECT id, word FROM words ORDER BY id"
 READERS: tuple[Callable[..., Any], ...] = (driver.fetch, lambda *query: list(driver.stream(*query)))
@@ -64,6 +65,17 @@ def test_only_a_lock_is_waited_for(message: str, patience: float, asked: int, *,
 
 @pytest.mark.parametrize("read", READERS, ids=["fetch", "stream"])
 def test_any_other_error_is_raised(connection: driver.Connection, read: Callable[..., Any]) -> None:
+    # Also one that passes: what comes after it would be of another snapshot.
+    faulty, errors = FaultyConnection(connection), [failing()]
+    faulty.before = lambda _: errors.pop() if errors else None
+    with pytest.raises(driver.Error, match="disk I/O error"):
+        read(faulty, QUERY)
     connection.execute("DROP TABLE words")
     with pytest.raises(driver.Error, match="no such table"):
         read(connection, QUERY)
+
+
+def test_a_full_disk_and_a_lock_are_told_by_their_messages() -> None:
+    messages = ("database or disk is full", "database is locked", "database table is locked", "disk I/O error")
+    assert [driver.is_full(failing(message)) for message in messages] == [True, False, False, False]
+    assert [driver.is_busy(failing(message)) for message in messages] == [False, True, True, False]

@@ -1,14 +1,17 @@
-"""What is said of a database that an offline check cannot read, and of an archive that is not one stream."""
+"""What an offline check reads of a database, what is said of one that it cannot read, and archives."""
 
 import io
 import lzma
+import os
+import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from keyvault_lite.audit.segment import InvalidSegment
-from keyvault_lite.ledger import driver, shelf
-from keyvault_lite.ledger.offline import _judged
+from keyvault_lite.ledger import driver, offline, shelf
+from keyvault_lite.ledger.offline import _is_stale, _judged, read_offline
 from keyvault_lite.ledger.shelf import _Decompressed
 from keyvault_lite.model.errors import AuditUnavailable
 
@@ -35,7 +38,9 @@ def test_what_is_no_damage(code: int, told: str) -> None:
     assert told in judged.detail
 
 
-@pytest.mark.parametrize("error", [Told(11), Told(26), Told(1), UnicodeDecodeError("utf-8", b"", 0, 1, "told")])
+@pytest.mark.parametrize(
+    "error", [Told(11), Told(26), Told(1), UnicodeDecodeError("utf-8", b"", 0, 1, "told"), driver.Error("told")]
+)
 def test_anything_else_is_told_as_it_is(error: Exception) -> None:
     assert _judged(error, Path("vault.db")) is error
 
@@ -44,6 +49,54 @@ def test_a_file_that_this_user_may_not_read() -> None:
     judged = _judged(PermissionError(13, "Permission denied"), Path("vault.db"))
     assert isinstance(judged, AuditUnavailable)
     assert judged.detail == "vault.db cannot be read: Permission denied"
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Path:
+    """A database whose writer was killed: its newest rows are in the WAL, and there is no index of that."""
+    with closing(driver.connect(str(tmp_path / "whole.db"), isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE words (word)")
+        connection.execute("INSERT INTO words VALUES ('one')")
+        for suffix in ("", "-wal"):
+            shutil.copyfile(tmp_path / f"whole.db{suffix}", tmp_path / f"left.db{suffix}")
+    return tmp_path / "left.db"
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_what_changes_while_it_is_copied_is_read_again(left: Path, suffix: str) -> None:
+    read: list[list[tuple[str]]] = []
+
+    def disturbed(connection: driver.Connection) -> int:
+        read.append(connection.execute("SELECT word FROM words").fetchall())
+        if len(read) == 1:
+            os.utime(left.with_name(left.name + suffix))
+        return len(read)
+
+    assert read_offline(left, disturbed) == 2
+    assert read == [[("one",)], [("one",)]]
+
+
+@pytest.mark.parametrize(
+    ("wal", "index", "stale"),
+    [
+        (bytes(16) + b"saltsalt", bytes(32) + b"saltsalt", False),
+        (bytes(16) + b"saltsalt", bytes(32) + b"saltsalt" + b"more", False),
+        (bytes(16) + b"saltsalt", bytes(32) + b"tlastlas", True),
+        (bytes(16) + b"saltsalt", bytes(32) + b"saltsalT", True),
+        (bytes(16) + b"saltsalt", b"", True),
+        (bytes(16) + b"saltsal", bytes(32) + b"tlastla", False),
+        (b"", bytes(64), False),
+    ],
+    ids=["its own", "longer", "another", "of one other byte", "none", "a WAL cut short", "an empty WAL"],
+)
+def test_an_index_of_another_wal_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wal: bytes, index: bytes, *, stale: bool
+) -> None:
+    monkeypatch.setattr(offline, "PAUSE_SECONDS", 0)
+    (tmp_path / "v-wal").write_bytes(wal)
+    (tmp_path / "v-shm").write_bytes(index)
+    assert _is_stale(tmp_path / "v-shm", tmp_path / "v-wal") is stale
 
 
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
@@ -65,5 +118,7 @@ def test_an_archive_is_one_stream_and_nothing_after_it(
             read_all()
     else:
         assert read_all() == [b"pay", b"load", b""]
+    with pytest.raises(InvalidSegment, match="cannot be decompressed"):
+        _Decompressed(io.BytesIO(b"no archive at all")).read(1)
     with pytest.raises(InvalidSegment, match="is cut short"):
         _Decompressed(io.BytesIO(whole[:-1])).read(9)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyvault_lite.ledger import driver, reader
+from keyvault_lite.audit.entry import ENTRY_COLUMNS, row_hash
+from keyvault_lite.ledger import driver, reader, statements
 from keyvault_lite.ledger.reader import Filter, read_page
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Action, Entry, Result
@@ -159,6 +160,22 @@ def test_an_edited_entry_is_not_served(house: House) -> None:
             house.ledger.entries(Filter(10))
     assert house.ledger.entry(1) is not None
     assert house.ledger.entry(10**6) is None
+
+
+@pytest.mark.sqlite_only
+def test_an_entry_with_a_hash_of_its_own_that_the_tree_does_not_have_ends_service(house: House) -> None:
+    house.refusal(ReadKey(KeyRef("absent")), NotFound)
+    house.refusal(ReadKey(KeyRef("absent")), NotFound)
+    connection = driver.connect(str(house.path), isolation_level=None)
+    connection.execute("DROP TRIGGER audit_logs_no_update")
+    number = house.ledger._journal.head.size - 1
+    (row,) = connection.execute(f"{statements.ENTRIES} WHERE id = ?", (number,)).fetchall()
+    forged = tuple(7 if name == "bytes_in" else value for name, value in zip(ENTRY_COLUMNS, row, strict=True))
+    connection.execute("UPDATE audit_logs SET bytes_in = 7, hash = ? WHERE id = ?", (row_hash(forged), number))
+    connection.close()
+    with pytest.raises(IntegrityViolation, match="not under its head"):
+        house.ledger.entry(number)
+    assert isinstance(house.ledger.fault, IntegrityViolation)
 
 
 @pytest.mark.sqlite_only

@@ -91,7 +91,8 @@ def service(name: str, created_at: int = 0) -> Service:
 def test_an_overlay_is_seen_from_above_only() -> None:
     below = State(nothing)
     old, admin = key("old", 1), service("admin", 1)
-    below.apply(Change(keys=(old,), services=(admin,), settings=(Setting("a/x", {}),)))
+    worker = replace(service("worker", 3), role=Role.SERVICE)
+    below.apply(Change(keys=(old,), services=(admin, worker), settings=(Setting("a/x", {}),)))
     below.sequence = 5
     above = Overlay(below, nothing)
     assert above.sequence == 5
@@ -106,7 +107,7 @@ def test_an_overlay_is_seen_from_above_only() -> None:
         )
     )
     assert [one.id for one in above.keys_after(None)] == [old.id, new.id]
-    assert [one.name for one in above.services_after(None)] == ["admin", "second"]
+    assert [one.name for one in above.services_after(None)] == ["admin", "second", "worker"]
     assert above.active_admins() == [second]
     assert above.native_token(admin.id) == token
     assert above.find_key("old") == replace(old, description="changed")
@@ -121,11 +122,12 @@ def test_an_overlay_is_seen_from_above_only() -> None:
 
 def test_a_token_that_is_gone_above_is_still_there_below() -> None:
     below, admin = State(nothing), service("admin", 1)
+    another = Token(TokenId("a"), service("another").id, TokenKind.NATIVE, b"", created_at=1)
     tokens = [
         Token(TokenId(f"t{at}"), admin.id, TokenKind.LEASED, b"", created_at=1, expires_at=10 - at) for at in range(3)
     ]
     native = Token(TokenId("n"), admin.id, TokenKind.NATIVE, b"", created_at=1, expires_at=1)
-    below.apply(Change(services=(admin,), tokens=(*tokens, native)))
+    below.apply(Change(services=(admin,), tokens=(*tokens, native, another)))
     assert [one.id for one in below.leased_until(9)] == ["t2", "t1"], "the earliest end first, and leased ones alone"
     above = Overlay(below, nothing)
     gone = Change(gone_tokens=(tokens[0].id, TokenId("unknown")))

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.state import Moment, State
+from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Role
@@ -118,6 +121,32 @@ def test_what_was_judged_before_its_key_was_set_aside_is_judged_again(
         lived_in.refusal(Encrypt(KeyRef("orders"), plaintext=b"x"), IntegrityViolation)
     told = [(one.draft.action, one.draft.result) for one in lived_in.log()[-2:]]
     assert told == [(Action.INTEGRITY, Result.ERROR), (Action.ENCRYPT, Result.ERROR)]
+
+
+def test_a_look_at_what_others_wrote_finds_that_the_head_is_gone(lived_in: House) -> None:
+    tamper(lived_in.path, "DELETE FROM ledger_head")
+    with pytest.raises(IntegrityViolation):
+        lived_in.ledger.refresh()
+    lived_in.refusal(Encrypt(KeyRef("orders"), plaintext=b"x"), IntegrityViolation)
+
+
+def test_a_look_at_the_whole_log_that_finds_damage_ends_service(lived_in: House) -> None:
+    tamper(lived_in.path, EDITS["an entry tells otherwise"])  # type: ignore[arg-type]
+    with pytest.raises(IntegrityViolation, match="audit_logs 3"):
+        lived_in.ledger.scrub_log()
+    lived_in.refusal(Encrypt(KeyRef("orders"), plaintext=b"x"), IntegrityViolation)
+
+
+def test_an_anchor_of_another_log_under_a_running_vault_ends_service(lived_in: House) -> None:
+    anchor, mark = FileAnchor(SqliteDatabase(lived_in.path).anchor_path), lived_in.ledger.mark()
+    anchor.replace(replace(mark, hash=bytes(32)))
+    lived_in.refusal(Encrypt(KeyRef("orders"), plaintext=b"x"), IntegrityViolation)
+    # The word of the log itself does not help any more: only a start, with its checks, does.
+    anchor.replace(mark)
+    anchor.close()
+    lived_in.refusal(Encrypt(KeyRef("orders"), plaintext=b"x"), IntegrityViolation)
+    lived_in.reopen()
+    lived_in.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
 
 
 @pytest.mark.parametrize("what", EDITS)

@@ -58,6 +58,15 @@ def test_whose_word_is_needed(
         assert type(refused.value) is refusal
 
 
+def test_the_first_finding_is_told_unless_one_is_foreign() -> None:
+    other = Finding("anchor", "/b", "remembers less")
+    for findings, told in (([ANCHOR, other], "/a remembers more"), ([other, ANCHOR], "/b remembers less")):
+        with pytest.raises(IntegrityViolation, match=told):
+            judge(findings, MARK, None)
+    with pytest.raises(IntegrityViolation, match=FOREIGN):
+        judge([other, ANCHOR, FOREIGNER], MARK, WORD)
+
+
 @pytest.mark.parametrize(("size", "root"), [(4, bytes(32)), (6, bytes(32)), (5, b"x" * 32)])
 def test_only_the_head_that_was_named_is_accepted(size: int, root: bytes) -> None:
     check_accepted(WORD, 5, bytes(32))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.mutant_map import Coverage
+from tools.mutant_map import QUICK, Coverage
 from tools.mutants import ROOT, Target, Verdicts, explained, summary, targets
 from tools.mutations import Mutant, mutants
 
@@ -117,13 +117,15 @@ def test_a_reason_is_for_one_mutant_that_is_there() -> None:
 
 def test_a_survivor_is_tried_again_when_tests_have_changed(tmp_path: Path) -> None:
     first = Verdicts(tmp_path / "verdicts.jsonl", "tests as they were")
-    for verdict in ("killed", "survived", "broken"):
-        first.add(some(verdict), verdict, "")
+    for verdict in ("killed", "survived", "suspect", "broken"):
+        first.add(some(verdict), verdict, f"by {verdict}")
     same = Verdicts(first.file, first.tests)
     assert set(same.known.values()) == {"killed", "survived"}
+    assert same.suspects == {some("suspect").name}
+    assert same.favourites(some("another")) == ["by killed", "by killed"], "of its function, and of its file"
     others = Verdicts(first.file, "others")
     assert set(others.known.values()) == {"killed"}
-    assert others.again == {some("survived").name}
+    assert others.again == {some("survived").name: first.tests}
 
 
 def test_a_line_meets_the_tests_that_run_it_the_quickest_of_its_layer_first() -> None:
@@ -137,7 +139,38 @@ def test_a_line_meets_the_tests_that_run_it_the_quickest_of_its_layer_first() ->
     assert len(coverage.tests("access/leases.py", None)) == 4, "run at import: every test of the module"
     assert len(coverage.tests("access/leases.py", range(5, 6))) == 4, "called at import"
     assert coverage.tests("access/leases.py", range(1, 2)) == []
-    assert coverage.stages([]) == []
+    assert coverage.tests("access/leases.py", range(6, 7)) == []
+
+
+def test_a_module_that_runs_at_import_alone_is_its_layers() -> None:
+    seconds = {"tests/access/a": 1.0, "tests/access/b": 0.5, "tests/model/c": 0.1}
+    coverage = Coverage("", {}, {"access/tables.py": {1: set[str](), 2: set[str]()}}, seconds)
+    for lines in (range(1, 2), None):
+        assert coverage.tests("access/tables.py", lines) == ["tests/access/b", "tests/access/a"]
+    assert coverage.tests("access/tables.py", range(3, 4)) == []
+    assert coverage.tests("access/none.py", None) == []
+
+
+def test_favourites_first_then_one_case_of_each_function_then_the_rest() -> None:
+    cases = [f"t.py::test_many[{number}]" for number in range(40)]
+    seconds = {
+        "t.py::test_slow": 30.0,
+        "t.py::test_middling": 2.0,
+        "t.py::test_other[0]": 1.0,
+        "t.py::test_other[1]": 1.0,
+    }
+    coverage = Coverage("", {}, {}, seconds)
+    tests = [*cases, *seconds]
+    quick, short, rest = (part for part, _ in coverage.stages(tests, ["gone", "t.py::test_slow"]))
+    assert quick == ["t.py::test_slow", *cases[: QUICK - 1]]
+    assert short == ["t.py::test_other[0]", "t.py::test_middling"]
+    assert sorted([*quick, *short, *rest]) == sorted(tests)
+    assert [part for part, _ in coverage.stages([], [])] == [[], [], []]
+
+
+def test_only_tests_of_files_that_changed_are_asked_about_a_survivor() -> None:
+    coverage = Coverage("", {"a.py": "1", "b.py": "2", "c.py": "3"}, {}, {})
+    assert coverage.newer(["a.py::x", "b.py::y", "c.py::z"], {"a.py": "1", "b.py": "1"}) == ["b.py::y", "c.py::z"]
 
 
 def test_what_runs_at_import_is_known() -> None:
