@@ -16,7 +16,7 @@ from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import Key
-from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id
+from keyvault_lite.model.names import KeyId, ServiceId, TokenId
 
 FindReply = Callable[[ServiceId, bytes], StoredReply | None]
 Moment = tuple[int, int]
@@ -63,7 +63,7 @@ class State:
 
     def find_key(self, ref: str) -> Key | None:
         """The key of that id, name or dialect's name. Raises IntegrityViolation for one that did not verify."""
-        key_id = KeyId(ref) if is_id(ref) else self._key_names.get(ref)
+        key_id = KeyId(ref) if ref in self._keys else self._key_names.get(ref)  # no name looks like an id
         if self._quarantine and not self._quarantine.isdisjoint((ref, key_id)):
             raise IntegrityViolation("the stored key does not verify")
         return None if key_id is None else self._keys.get(key_id)
@@ -78,7 +78,7 @@ class State:
 
     def find_service(self, ref: str) -> Service | None:
         """The service of that id or name. Raises IntegrityViolation for one that did not verify."""
-        service_id = ServiceId(ref) if is_id(ref) else self._service_names.get(ref)
+        service_id = ServiceId(ref) if ref in self._services else self._service_names.get(ref)  # as above
         if self._quarantine and not self._quarantine.isdisjoint((ref, service_id)):
             raise IntegrityViolation("the stored service does not verify")
         return None if service_id is None else self._services.get(service_id)

@@ -16,19 +16,11 @@ STAND_IN: Final = b"LINK "
 class ListProtocol(HttpToolsProtocol):
     """Lets LIST through."""
 
-    _between = True
-    """Whether the next byte begins a message."""
     _lists = False
 
-    def on_message_begin(self) -> None:
-        """Note that a message is under way."""
-        super().on_message_begin()
-        self._between = False
-
-    def on_message_complete(self) -> None:
-        """Note that the next byte begins one."""
-        self._between = True
-        super().on_message_complete()
+    def is_between(self) -> bool:
+        """Whether the next byte begins a message."""
+        raise NotImplementedError
 
     def on_headers_complete(self) -> None:
         """Give the method its name back, before the application runs."""
@@ -39,7 +31,7 @@ class ListProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser."""
-        if self._between and data.startswith(LIST):
+        if data.startswith(LIST) and self.is_between():
             self._lists = True
             data = STAND_IN + data[len(LIST) :]
         super().data_received(data)

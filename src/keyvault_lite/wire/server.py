@@ -120,6 +120,10 @@ class BoundedProtocol(ListProtocol):
         self.connections.discard(least)
         return True
 
+    def is_between(self) -> bool:
+        """Whether the next byte begins a message: at first, and when one has ended."""
+        return not self._in_head and self._awaited != _A_BODY
+
     def _is_silent(self, now: float) -> bool:
         return not (self._asked or self._turned_away) and self.deadline - HEAD_SECONDS < now - FRESH_SECONDS
 

@@ -79,15 +79,12 @@ def write_whole(
     fields = [*cycle.default_headers, *headers]
     if not cycle.keep_alive:
         fields.append((b"connection", b"close"))
-    lines = [STATUS_LINE[status]]
-    for name, value in fields:
-        lines += (name, b": ", value, b"\r\n")
-    head = b"".join(lines)
-    if head.count(b"\n") + head.count(b"\r") != 2 * (1 + len(fields)):
+    head = STATUS_LINE[status] + b"\r\n".join(map(b": ".join, fields))
+    if head.count(b"\n") + head.count(b"\r") != 2 * len(fields):
         raise ValueError("a header of two lines")
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    transport.write_whole(b"".join((head, b"\r\n", body)))
+    transport.write_whole(b"\r\n\r\n".join((head, body)))
     cycle.message_event.set()
     # It leads back to the request: all of that would be left to the collector of cycles, which holds everybody up.
     cycle.scope.pop("extensions", None)
