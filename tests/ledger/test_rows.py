@@ -1,4 +1,4 @@
-"""Rows become records and back: what is genuine, what is found, and what of a key is read in part; on tables of its own."""
+"""Rows become records and back: what is genuine, what is found, how a key is read in part; on tables of its own."""
 
 from collections.abc import Iterator
 from contextlib import closing
