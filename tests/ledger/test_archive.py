@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -623,6 +624,12 @@ def test_a_signature_in_a_file_counts(house: House, to: Path) -> None:
     start = Position.start(genesis(keyring.instance_id, keyring.log_public_key))
     assert Shelf(to, keyring, verify_ed25519).find(1, 768, start) is not None
     assert Shelf(to, keyring, lambda *_: False).find(1, 768, start) is None
+    # So does what comes before it, and that its name is the one its bytes give it.
+    assert Shelf(to, keyring, verify_ed25519).find(1, 768, replace(start, timestamp=1)) is None
+    (file,) = to.iterdir()
+    renamed = file.rename(file.with_name(file.name.replace(file.stem[-16:], "0" * 16)))
+    assert renamed.name != file.name
+    assert Shelf(to, keyring, verify_ed25519).find(1, 768, start) is None
 
 
 def test_what_only_the_archive_can_tell(house: House, to: Path, tmp_path: Path) -> None:

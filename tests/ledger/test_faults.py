@@ -381,10 +381,10 @@ def test_what_fails_after_commit_is_an_unknown_outcome_and_nothing_is_recorded_t
     house: House,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    *,
     owner: type,
     method: str,
     fault: Exception,
-    *,
     of_management: bool,
 ) -> None:
     name = KeyRef(house.key().id)
