@@ -1,10 +1,16 @@
 """A repeat under the same Idempotency-Key: the same answer once, a conflict for another body, nothing done twice."""
 
+import os
+from collections.abc import Awaitable
+
 import pytest
 
 from keyvault_lite.engine import attempt
 from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.outcome import Committed, Outcome, StoredReply
+from keyvault_lite.ledger.state import State
 from keyvault_lite.model.errors import Conflict, Forbidden, IntegrityViolation, InvalidState, NotFound, Unauthenticated
+from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Replayed
@@ -186,3 +192,33 @@ def test_a_kept_reply_is_sealed(house: House) -> None:
     with house.ledger._reading() as connection:
         (sealed,) = connection.execute("SELECT sealed FROM idempotency_replies").fetchone()
     assert b"clear" not in sealed
+
+
+def test_a_twin_that_changes_nothing_is_judged_again(house: House) -> None:
+    """No newer management entry tells of the first one: the kept reply does, in the same transaction and later."""
+    ledger, who = house.ledger, house.ledger.snapshot().active_admins()[0].id
+    redone: list[str] = []
+
+    def outcome(name: str, key: str, days: int) -> Outcome:
+        draft = Draft(action=Action.RANDOM, result=Result.SUCCESS, request_id=os.urandom(16), service_id=who)
+        reply = StoredReply(who, key.encode() * 32, b"b" * 32, ledger.now() + days * DAY, b"sealed")
+        return Outcome((draft,), name, reply=reply)
+
+    def commit(name: str, key: str = "k", days: int = 1) -> Awaitable[Committed]:
+        def redo(_: State) -> Outcome:
+            redone.append(name)
+            return outcome(f"{name} again", key, days)
+
+        return ledger.commit(outcome(name, key, days), ledger.snapshot().moment, redo)
+
+    results = house.together(commit("first"), commit("second"), commit("other", "o"))
+    assert redone == ["second"]
+    assert [one.outcome.result for one in results] == ["first", "second again", "other"]
+    house.together(commit("third"))
+    assert redone == ["second", "third"]
+    kept = ledger.snapshot().reply(who, b"k" * 32)
+    assert kept is not None
+    assert (kept.entry_id, kept.body_digest, kept.sealed) == (house.size, b"b" * 32, b"sealed")
+    for name in ("expired", "new"):
+        house.together(commit(name, "e", -1))
+    assert redone == ["second", "third"], "one that has expired is none"

@@ -170,11 +170,40 @@ def test_every_loss_is_an_entry_and_a_key_with_many_is_one(house: House) -> None
     assert sorted(str(draft.key_id) for draft in entries) == sorted((many.id, other.id))
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE keys SET description = 'harmless'",
+        "UPDATE key_versions SET encrypted_key = zeroblob(99)",
+        "UPDATE services SET role = 'ADMIN' WHERE name = 'worker'",
+        "UPDATE tokens SET digest = zeroblob(32) WHERE service_id = (SELECT id FROM services WHERE name = 'worker')",
+        "UPDATE settings SET value = '{}'",
+        "UPDATE idempotency_replies SET expires_at = expires_at + 1",
+    ],
+)
+def test_whatever_is_set_aside_the_vault_is_degraded(house: House, edit: str) -> None:
+    worker, token = house.service("worker")
+    house.ask(EnableMount("orders"))
+    house.ask(CreateKey(AES), idempotency=idempotent("once"))
+    before = house.ledger.degraded
+    tamper(house, edit)
+    house.vault = app.open_vault(house.chosen, quarantine=True)
+    assert (before, house.ledger.degraded, house.ledger.frozen) == (False, True, True)
+    assert {one.table for one in house.ledger.lost} == {edit.split()[1]}
+    if "UPDATE services" in edit:
+        house.refusal(ReadService(worker.id), IntegrityViolation)
+        house.refusal(ListKeys(), IntegrityViolation, token)
+    if "UPDATE tokens" in edit:
+        house.refusal(ListKeys(), Unauthenticated, token)
+    house.ask(ListKeys())
+
+
 def test_until_a_repair_nothing_that_is_set_aside_is_used_or_changed(house: House) -> None:
     lost, kept = house.key("lost"), KeyRef(house.key("kept").id)
     tamper(house, "UPDATE keys SET description = 'harmless' WHERE id = ?", lost.id)
     house.vault = app.open_vault(house.chosen, quarantine=True)
-    house.refusal(Encrypt(KeyRef(lost.id), plaintext=b"x"), IntegrityViolation)
+    for ref in (lost.id, "lost"):
+        house.refusal(Encrypt(KeyRef(ref), plaintext=b"x"), IntegrityViolation)
     house.ask(Encrypt(kept, plaintext=b"x"))
     house.refusal(CreateKey(AES), IntegrityViolation)
     house.refusal(ReadKey(KeyRef("absent")), NotFound)

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -292,7 +294,9 @@ def test_files_are_read_without_the_vault(house: House, to: Path, tmp_path: Path
     with pytest.raises(NotFound):
         next(custody.read_archive(nowhere, to))
     one, two = sorted(to.iterdir())
-    for file, its, others in ((one, {"last": 256}, {"first": 257}), (two, {"first": 257}, {"last": 256})):
+    older: dict[str, Any] = {"last": 256}
+    newer: dict[str, Any] = {"first": 257}
+    for file, its, others in ((one, older, newer), (two, newer, older)):
         whole, sound = file.read_bytes(), list(custody.read_archive(house.chosen, to, **others))
         data = lzma.decompress(whole)
         for spoiled in (data.replace(b"encrypt", b"decrypt", 1), data[:-1]):
@@ -623,6 +627,12 @@ def test_a_signature_in_a_file_counts(house: House, to: Path) -> None:
     start = Position.start(genesis(keyring.instance_id, keyring.log_public_key))
     assert Shelf(to, keyring, verify_ed25519).find(1, 768, start) is not None
     assert Shelf(to, keyring, lambda *_: False).find(1, 768, start) is None
+    # So does what comes before it, and that its name is the one its bytes give it.
+    assert Shelf(to, keyring, verify_ed25519).find(1, 768, replace(start, timestamp=1)) is None
+    (file,) = to.iterdir()
+    renamed = file.rename(file.with_name(file.name.replace(file.stem[-16:], "0" * 16)))
+    assert renamed.name != file.name
+    assert Shelf(to, keyring, verify_ed25519).find(1, 768, start) is None
 
 
 def test_what_only_the_archive_can_tell(house: House, to: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an outsider is given to check: checkpoints that witnesses have confirmed, receipts, proofs between sizes."""
+"""What an outsider is given to check: checkpoints with what witnesses confirmed, receipts, proofs between sizes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import struct
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -14,9 +16,12 @@ from keyvault_lite.engine import engine
 from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.ledger import committer as committer_module
 from keyvault_lite.ledger import driver
+from keyvault_lite.ledger import journal as journal_module
+from keyvault_lite.ledger.alarm import Alarm, recheck
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Change, Outcome
+from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.rows import read_rows
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.state import State
@@ -161,6 +166,59 @@ def test_an_error_at_commit_is_an_unknown_outcome(house: House, faulty: FaultyCo
     assert (house.log()[-2].draft.reason == "replayed") is committed
     assert house.ledger.fault is None
     check_sound(house)
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_disk_that_is_full_at_commit(house: House, faulty: FaultyConnection, *, committed: bool) -> None:
+    """What was not written is written once more, with the reserve; what may have been is not."""
+    name = KeyRef(house.key().id)
+    errors = [failing("database or disk is full")]
+    fault = lambda sql: errors.pop() if sql == "COMMIT" and errors else None  # noqa: E731
+    if committed:
+        faulty.after = fault
+    else:
+        faulty.before = fault
+    before, reserve = house.size, house.vault.database._reserve  # type: ignore[attr-defined]
+    assert reserve.exists()
+    if committed:
+        house.refusal(RotateKey(name), OutcomeUnknown)
+    else:
+        house.ask(RotateKey(name))
+    assert not errors
+    assert reserve.exists() is committed
+    assert house.size == before + 1
+    assert len(house.ask(ReadKey(name)).versions) == 2
+    check_sound(house)
+
+
+@pytest.mark.sqlite_only
+def test_a_disk_that_is_full_before_commit(house: House, faulty: FaultyConnection) -> None:
+    name = KeyRef(house.key().id)
+    before, reserve = house.size, house.vault.database._reserve  # type: ignore[attr-defined]
+    full = failing("database or disk is full")
+    faulty.before = lambda sql: full if sql.startswith("INSERT INTO audit_logs") and reserve.exists() else None
+    house.ask(RotateKey(name))
+    assert not reserve.exists()
+    assert house.size == before + 1
+    check_sound(house)
+
+
+@pytest.mark.sqlite_only
+def test_rows_are_not_compared_on_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = KeyRef(house.key().id)
+    compare, threads = recheck, list[str]()
+
+    def watched(*given: Any) -> list[Alarm]:  # noqa: ANN401
+        threads.append(threading.current_thread().name)
+        return compare(*given)
+
+    monkeypatch.setattr(journal_module, "recheck", watched)
+    with closing(driver.connect(str(house.path), isolation_level=None)) as other:
+        for text in ("x", ""):
+            other.execute("UPDATE keys SET description = ?", (text,))
+    house.ask(Encrypt(name, plaintext=b"x"))
+    assert threads == ["committer"]
 
 
 def test_service_comes_back_under_load_after_a_broken_transaction(house: House, faulty: FaultyConnection) -> None:
@@ -325,7 +383,14 @@ def test_a_fault_after_commit_is_no_commit_for_memory(house: House) -> None:
     ids=["a defect", "a file that cannot be looked at"],
 )
 def test_what_fails_after_commit_is_an_unknown_outcome_and_nothing_is_recorded_twice(
-    house: House, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, fault: Exception, *, of_management: bool
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    owner: type,
+    method: str,
+    fault: Exception,
+    of_management: bool,
 ) -> None:
     name = KeyRef(house.key().id)
     request = RotateKey(name) if of_management else Encrypt(name, plaintext=b"x")
@@ -342,6 +407,7 @@ def test_what_fails_after_commit_is_an_unknown_outcome_and_nothing_is_recorded_t
     # Whoever was in a later transaction is served again; nobody is told that nothing was done.
     assert OutcomeUnknown in {type(one) for one in results} <= {OutcomeUnknown, Answer}
     assert not faults
+    assert told(caplog, "what follows a commit failed") is type(fault)
     assert house.ask(ReadKey(name)).versions
     assert house.size == before + 4, "each is there once"
     check_sound(house)
@@ -362,7 +428,10 @@ def test_a_recovery_that_finds_damage_ends_service(house: House, monkeypatch: py
     house.refusal(CreateKey(AES), IntegrityViolation)
 
 
-def test_one_that_cannot_be_written_keeps_nobody_else_from_being_recorded(house: House) -> None:
+@pytest.mark.parametrize("mates", [1, 5])
+def test_one_that_cannot_be_written_keeps_nobody_else_from_being_recorded(
+    house: House, caplog: pytest.LogCaptureFixture, mates: int
+) -> None:
     name = KeyRef(house.key().id)
     draft = Draft(action=Action.SERVICE_CREATE, result=Result.SUCCESS, request_id=os.urandom(16))
     service = Service(ServiceId(new_id()), "monster", Role.SERVICE, active=True, created_at=2**70)
@@ -370,13 +439,21 @@ def test_one_that_cannot_be_written_keeps_nobody_else_from_being_recorded(house:
 
     async def all_at_once() -> list[Any]:
         commit = house.ledger.commit(poison, house.ledger.snapshot().moment, lambda _: poison)
-        mates = [house.perform(Encrypt(name, plaintext=b"x")) for _ in range(5)]
-        return await asyncio.gather(*mates[:3], commit, *mates[3:], return_exceptions=True)
+        others = [house.perform(Encrypt(name, plaintext=b"x")) for _ in range(mates)]
+        return await asyncio.gather(*others[:3], commit, *others[3:], return_exceptions=True)
 
     results = house.run(all_at_once())
-    assert isinstance(results.pop(3), AuditUnavailable)
+    assert isinstance(results.pop(min(mates, 3)), AuditUnavailable)
     assert all(isinstance(one, Answer) for one in results), results
+    assert told(caplog, "the committer failed") is struct.error
     check_sound(house)
+
+
+def told(caplog: pytest.LogCaptureFixture, message: str) -> type[BaseException] | None:
+    """Of which kind the defect is that the log tells so, with its traceback."""
+    (*_, record) = [one for one in caplog.records if one.getMessage() == message]
+    assert record.exc_info is not None
+    return record.exc_info[0]
 
 
 # Closing
@@ -417,14 +494,48 @@ def test_nothing_is_taken_after_the_end(house: House) -> None:
     async def late() -> object:
         return await committer.commit(outcome, (0, 0), lambda _: outcome)
 
+    async def turned_away_at_once() -> None:
+        with pytest.raises(AuditUnavailable):
+            committer.commit(outcome, (0, 0), lambda _: outcome)
+
     house.vault.close()
-    with pytest.raises(AuditUnavailable):
-        house.run(late())
+    house.run(turned_away_at_once())
     # As if the thread had taken its last look between the question and the queue.
     committer._closing = False
     with pytest.raises(AuditUnavailable):
         house.run(asyncio.wait_for(late(), 1))
     house.open()
+
+
+@pytest.mark.sqlite_only
+def test_what_waits_at_the_end_is_recorded_in_turn(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More waits than a transaction takes, and the loop begins none beside the thread's."""
+    monkeypatch.setattr(committer_module, "MAX_BATCH", 1)
+    committer, journal, before = house.ledger._committer, house.ledger._journal, house.size
+    draft = Draft(action=Action.RANDOM, result=Result.SUCCESS, request_id=os.urandom(16))
+    outcome = Outcome((draft,), None)
+    begun, release, write = threading.Event(), threading.Event(), journal.write
+
+    def slow(claim: Callable[[], Sequence[Item]], filled: Pending | None = None) -> Pending | None:
+        begun.set()
+        release.wait(5)
+        return write(claim, filled)
+
+    monkeypatch.setattr(journal, "write", slow)
+
+    async def leave() -> list[Any]:
+        waiting = [committer.commit(outcome, (0, 0), lambda _: outcome) for _ in range(3)]
+        closing = asyncio.get_running_loop().run_in_executor(None, committer.close)
+        begun.wait(5)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        release.set()
+        results = await asyncio.gather(*waiting)
+        await closing
+        return [one.first_id for one in results]
+
+    assert house.run(leave()) == [before + 1, before + 2, before + 3]
+    house.reopen()
 
 
 @pytest.mark.sqlite_only

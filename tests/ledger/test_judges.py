@@ -7,19 +7,24 @@ from typing import Any
 
 import pytest
 
+from keyvault_lite.audit.chain import Position
 from keyvault_lite.audit.checkpoint import origin, verifier_key
 from keyvault_lite.audit.merkle import TILE_BYTES, TILE_WIDTH, Edge
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.ledger import driver, retention, start
+from keyvault_lite.ledger import check, driver, inspection, ledger, retention, start
 from keyvault_lite.ledger.anchor import FileAnchor, Mark
+from keyvault_lite.ledger.archived import Archived
 from keyvault_lite.ledger.claims import claim_of, claim_of_head
 from keyvault_lite.ledger.head import HEAD_COLUMNS, Head
 from keyvault_lite.ledger.head_check import check_head, root_named
 from keyvault_lite.ledger.outcome import PublicAuthority
-from keyvault_lite.model.archive import PREFIX
+from keyvault_lite.ledger.records import setting_values
+from keyvault_lite.ledger.rows import VerifiedRows
+from keyvault_lite.model.archive import PREFIX, Segment
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Setting
-from keyvault_lite.model.replies import Finding
+from keyvault_lite.model.replies import Finding, Verification
+from tests.ledger.faults import FaultyConnection, failing
 
 RING = Keyring.create()
 PUBLIC = PublicAuthority(RING.instance_id, RING.log_public_key)
@@ -256,6 +261,106 @@ class TestTiles:
         put_tile(stored, 0, hashes=hashes)
         with pytest.raises(IntegrityViolation, match="the tile 0/0 over archived entries is missing or damaged"):
             retention.leaves_between(stored, 0, TILE_WIDTH)
+
+
+SEGMENT = Segment(1, 2, "a" * 64, LEAVES[1], 1, 20, 2)
+
+
+class TestArchived:
+    @pytest.fixture
+    def on_record(self, stored: driver.Connection) -> driver.Connection:
+        stored.execute("CREATE TABLE settings (name, value, row_seq, row_mac)")
+        values = setting_values(SEGMENT.as_setting())
+        stored.execute(
+            "INSERT INTO settings VALUES (?, ?, 3, ?)", (*values, RING.row_mac("settings", values[:1], 3, values))
+        )
+        return stored
+
+    @pytest.mark.parametrize(("number", "held"), [(-1, False), (0, False), (1, True), (2, True), (3, True), (4, False)])
+    def test_entries_that_the_log_has(self, on_record: driver.Connection, number: int, *, held: bool) -> None:
+        on_record.execute("DELETE FROM audit_logs WHERE id < 3")
+        assert retention.holds_entry(on_record, RING, number) is held
+
+    def test_of_a_log_without_an_archive_only_what_is_there(self, stored: driver.Connection) -> None:
+        stored.execute("CREATE TABLE settings (name, value, row_seq, row_mac)")
+        assert [retention.holds_entry(stored, RING, number) for number in (0, 1, 3, 4)] == [False, True, True, False]
+
+    def test_what_was_archived_is_not_here(self, stored: driver.Connection) -> None:
+        stray = Finding("audit_logs", "2", "was archived, and stands here all the same")
+        for first, found in ((1, replace(stray, row="1")), (2, stray), (3, None), (4, None)):
+            stored.execute("DELETE FROM audit_logs WHERE id < ?", (first,))
+            assert Archived(stored, [SEGMENT], None).strays() == ([] if found is None else [found])
+        assert Archived(stored, [], None).strays() == []
+
+    def test_the_newest_entry_about_it_names_it(self, stored: driver.Connection) -> None:
+        archived = Archived(stored, [SEGMENT], None)
+        assert archived.check_named((2, SEGMENT.file_hash)) == []
+        for named, told in (
+            (None, "no entry tells of it"),
+            ((2, "b" * 64), "the newest entry about it says up to entry 2"),
+            ((1, SEGMENT.file_hash), "the newest entry about it says up to entry 1"),
+        ):
+            (found,) = archived.check_named(named)
+            assert (found.table, found.row) == ("settings", PREFIX)
+            assert found.problem == f"says that the log was archived up to entry 2; {told}"
+        assert Archived(stored, [], None).check_named(None) == []
+        (found,) = Archived(stored, [], None).check_named((2, SEGMENT.file_hash))
+        assert found.problem.startswith("says that the log was archived up to entry 0; ")
+
+    def test_a_tile_over_it_that_is_missing_is_told(self, stored: driver.Connection) -> None:
+        put_tile(stored, 0)
+        segment = replace(SEGMENT, last=2 * TILE_WIDTH)
+        fed: list[int] = []
+        archived = Archived(stored, [segment], None)
+        found = archived.read(Position(0, bytes(32), 0, 0, 0, None), lambda rows, leaves: fed.append(len(leaves)))
+        assert [(one.table, one.row) for one in found] == [("tiles", "0/1")]
+        assert (fed, archived.unread) == ([TILE_WIDTH], 2 * TILE_WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("limit", "scrubbed", "behind"),
+    [(2, 0, 1), (2, 1, 1), (2, 2, 2), (2, 3, 3), (2, 9, 3), (3, 0, 0), (3, 2, 0), (0, 0, 3)],
+)
+def test_a_long_log_is_checked_from_where_it_is_proven(
+    stored: driver.Connection, monkeypatch: pytest.MonkeyPatch, limit: int, scrubbed: int, behind: int
+) -> None:
+    monkeypatch.setattr(ledger, "CHECKED_AT_START", limit)
+    assert ledger._unproven(stored, scrubbed) == behind
+    stored.execute("DELETE FROM audit_logs")
+    assert ledger._unproven(stored, scrubbed) == 0
+
+
+class TestWords:
+    def test_of_tiles(self, stored: driver.Connection) -> None:
+        put_tile(stored, 0, hashes=b"other")
+        inspection._check_tiles(stored, [(0, 0, b"hashes"), (0, 1, b"hashes")], findings := no_findings())
+        assert [(one.table, one.row, one.problem) for one in findings] == [
+            ("tiles", "0/0", "is not the one the log gives"),
+            ("tiles", "0/1", "is missing"),
+        ]
+
+    def test_of_a_state_that_no_row_explains(self) -> None:
+        (found,) = inspection._unexplained(VerifiedRows(), 0)
+        assert (found.table, found.row) == ("ledger_head", "1")
+        assert found.problem.endswith("in key_names, settings or tokens one is missing or old")
+        (found,) = inspection._unexplained(VerifiedRows(), 7)
+        assert found.problem.endswith("last written by entry 7 or before, one is missing or old")
+        assert inspection._unexplained(VerifiedRows(findings=[found]), 0) == []
+
+    def test_of_a_check_that_got_nowhere(self) -> None:
+        findings = [Finding("database", "vault.db", "is damaged"), Finding("anchor", "", "is missing")]
+        assert check.verification_of(findings) == Verification(
+            valid=False, entries=0, head=bytes(32), reason="is damaged", findings=tuple(findings)
+        )
+
+
+def test_slots_that_are_not_there_are_none(stored: driver.Connection) -> None:
+    """A table that is missing is found by who compares the schema; any other error is one."""
+    assert check._slots(stored) == ()
+    faulty = FaultyConnection(stored)
+    faulty.before = lambda _: failing()
+    with pytest.raises(driver.Error, match="disk I/O error"):
+        check._slots(faulty)
 
 
 def test_settings_that_are_no_segments() -> None:

@@ -1,4 +1,4 @@
-"""What an offline check reads of a database, what is said of one that it cannot read, and archives."""
+"""What an offline check reads of a database, what is said of one that it cannot, and of an archive that is none."""
 
 import io
 import lzma

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keyvault_lite.ledger.alarm import owner
 from keyvault_lite.ledger.outcome import Change, StoredReply
 from keyvault_lite.ledger.state import Overlay, State
-from keyvault_lite.ledger.tree import BUCKETS, RowMacs, StateTree, row_key
+from keyvault_lite.ledger.tree import BUCKETS, RowMacs, StateTree, row_key, row_of
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.identity import Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.keys import Key, KeyName, KeyStatus
@@ -74,6 +74,11 @@ def test_differences_are_named() -> None:
     tree.load(collected({a: b"1", b: b"2"}))
     assert tree.differences(collected({a: b"1", b: b"3", c: b"4"})) == {b, c}
     assert tree.differences(RowMacs()) == {a, b}
+
+
+def test_row_keys_name_their_rows() -> None:
+    for table, columns in (("keys", ("id",)), ("settings", ("é",)), ("key_names", ("aws:eu/", "alias/a"))):
+        assert row_of(row_key(table, columns)) == (table, "".join(columns))
 
 
 def nothing(_: ServiceId, __: bytes) -> StoredReply | None:

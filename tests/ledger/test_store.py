@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite.ledger import driver
+from keyvault_lite.ledger import driver, memory
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.journal import Journal, StoreFull
+from keyvault_lite.ledger.ledger import prepare
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.ledger.sqlite import SqliteDatabase
@@ -29,6 +30,54 @@ def test_the_reserve_is_given_back_once(house: House) -> None:
     assert database.release_reserve()
     assert not reserve.exists()
     assert not database.release_reserve()
+
+
+def test_a_look_at_the_rows_makes_the_reserve_anew(house: House) -> None:
+    database = house.vault.database
+    assert database.release_reserve()
+    house.ledger.scrub()
+    assert database.release_reserve()
+
+
+@pytest.mark.parametrize(("low", "reserve"), [(True, True), (True, False), (False, True)])
+def test_a_vault_on_a_full_disk_is_opened_with_the_reserve(
+    house: House, monkeypatch: pytest.MonkeyPatch, *, low: bool, reserve: bool
+) -> None:
+    """Else nobody could revoke. If it is not the space that is missing, the reserve stays what it is."""
+    house.vault.close()
+    database, asked = SqliteDatabase(house.path), list[str]()
+    writer = database.writer
+
+    def crowded() -> driver.Connection:
+        asked.append("writer")
+        if len(asked) == 1:
+            raise failing("database or disk is full")
+        return writer()
+
+    def release() -> bool:
+        asked.append("release")
+        return reserve
+
+    monkeypatch.setattr(database, "writer", crowded)
+    monkeypatch.setattr(database, "space_is_low", lambda: low)
+    monkeypatch.setattr(database, "release_reserve", release)
+    if low and reserve:
+        assert prepare(database)
+        assert asked == ["writer", "release", "writer"]
+    else:
+        with pytest.raises(AuditUnavailable, match="cannot be opened"):
+            prepare(database)
+        assert asked == ["writer", "release"][: 1 + low]
+    house.open()
+
+
+def test_memory_goes_back_where_the_system_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(memory, "_trim", told.append)
+    memory.give_back()
+    assert told == [0], "all of it"
+    monkeypatch.setattr(memory, "_trim", None)
+    memory.give_back()
 
 
 @pytest.mark.parametrize("reserve", [True, False])
@@ -190,7 +239,9 @@ def test_a_lock_that_cannot_be_had_is_told(house: House) -> None:
         pass
 
 
-def test_a_fault_while_recovering_is_not_the_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_while_recovering_is_not_the_end(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     name = KeyRef(house.key().id)
     journal = house.ledger._journal
     faulty = FaultyConnection(journal._connection)
@@ -208,4 +259,7 @@ def test_a_fault_while_recovering_is_not_the_end(house: House, monkeypatch: pyte
     monkeypatch.setattr(journal, "probe", failing_probe)
     for _ in range(len(errors)):
         house.refusal(Encrypt(name, plaintext=b"x"), AuditUnavailable)
+    (defect,) = [one for one in caplog.records if one.getMessage() == "recovery failed"]
+    assert defect.exc_info is not None
+    assert defect.exc_info[0] is ValueError
     house.ask(Encrypt(name, plaintext=b"x"))

@@ -127,6 +127,7 @@ def test_a_look_at_what_others_wrote_finds_that_the_head_is_gone(lived_in: House
     tamper(lived_in.path, "DELETE FROM ledger_head")
     with pytest.raises(IntegrityViolation):
         lived_in.ledger.refresh()
+    assert isinstance(lived_in.ledger.fault, IntegrityViolation)
     lived_in.refusal(Encrypt(KeyRef("orders"), plaintext=b"x"), IntegrityViolation)
 
 

@@ -1,5 +1,6 @@
 """Leased tokens past their end: they do nothing any more, and in time they are removed, on record."""
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -8,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from keyvault_lite.engine import jobs as jobs_module
-from keyvault_lite.ledger import driver, pending
+from keyvault_lite.ledger import driver, pending, statements
 from keyvault_lite.ledger import ledger as ledger_module
 from keyvault_lite.model.errors import Conflict, Forbidden
 from keyvault_lite.model.evidence import Action, Entry, Result
@@ -16,6 +17,7 @@ from keyvault_lite.model.identity import SystemCredential, TokenKind
 from keyvault_lite.model.names import SYSTEM, TokenId
 from keyvault_lite.model.transit_tokens import RemoveTokens
 from tests.house import House
+from tests.ledger.faults import FaultyConnection
 from tests.vault.asking import Asker
 
 pytestmark = pytest.mark.both
@@ -160,6 +162,25 @@ def test_another_process_sees_them_go(ask: Asker, pass_days: Pass) -> None:
         assert known(beside) == {long_id, new_id}
         assert may_act(ask, long)
         assert other.ledger.verify().findings == ()
+    finally:
+        other.close()
+
+
+@pytest.mark.sqlite_only
+def test_tokens_are_not_compared_on_the_loop(ask: Asker, pass_days: Pass) -> None:
+    child(ask)
+    long, _ = child(ask, "20d")
+    other = House(ask.house.chosen, ask.house.admin)
+    try:
+        pass_days(2)
+        ask.house.run(ask.house.jobs.round())
+        journal, threads = other.ledger._journal, list[str]()
+        journal._connection = watched = FaultyConnection(journal._connection)
+        watched.after = lambda sql: (
+            threads.append(threading.current_thread().name) if sql == statements.TOKEN_IDS else None
+        )
+        assert may_act(Asker(other), long)
+        assert threads == ["committer"]
     finally:
         other.close()
 
