@@ -34,6 +34,8 @@ REWRITE: Final = "ignore:Module already imported:pytest.PytestAssertRewriteWarni
 OPTIONS: Final = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "-W", REWRITE)
 POLL: Final = 0.01
 """Seconds."""
+IDLE: Final = 2000
+"""Looks at a process that does nothing after which it is taken to wait for what never comes: some twenty seconds."""
 OUTPUT: Final = "output.txt"
 KILLED, SURVIVED, TIMEOUT, BROKEN = "killed", "survived", "timeout", "broken"
 NO_TESTS: Final = (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.INTERNAL_ERROR)
@@ -84,6 +86,15 @@ def _child(tests: list[str], cpu: int, pipe: int) -> None:
     os._exit(code)
 
 
+def _work(process: int) -> bytes:
+    """What its processor time is written as, that of what it has waited for included; changes while it works."""
+    try:
+        said = Path(f"/proc/{process}/stat").read_bytes()
+    except OSError:
+        return str(time.monotonic()).encode()  # a system that does not tell: it may be at work
+    return b" ".join(said.rpartition(b")")[2].split()[11:15])
+
+
 def _run(tests: list[str], seconds: float) -> tuple[str, str]:
     """The verdict, and the test that gave it."""
     reading, writing = os.pipe()
@@ -91,15 +102,16 @@ def _run(tests: list[str], seconds: float) -> tuple[str, str]:
     if child == 0:
         _child(tests, int(seconds), writing)
     os.close(writing)
-    told = b""
-    # Who waits without working takes no processor time. Looks are counted, not the clock: on a machine that is busy or
-    # stands still they are as late as the tests.
-    looks = int(seconds / POLL)
+    told, known = b"", b""
+    # Looks are counted, not the clock: on a machine that is busy or stands still they are as late as the tests.
+    looks, last, worked = int(seconds / POLL), 0, 0
     ended, status = 0, 0
     try:
-        while not ended and looks:
+        while not ended and last < looks and last - worked < IDLE:
             time.sleep(POLL)
-            looks -= 1
+            last += 1
+            if last % 100 == 0 and (work := _work(child)) != known:
+                known, worked = work, last
             ended, status = os.waitpid(child, os.WNOHANG)
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
