@@ -205,6 +205,23 @@ def test_a_disk_that_is_full_before_commit(house: House, faulty: FaultyConnectio
 
 
 @pytest.mark.sqlite_only
+def test_the_disk_is_not_waited_for_on_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The anchor is flushed before the answer where a management entry is new, and only there."""
+    name = KeyRef(house.key().id)
+    flush, threads = os.fdatasync, list[str]()
+
+    def watched(descriptor: int) -> None:
+        threads.append(threading.current_thread().name)
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", watched)
+    house.ask(Encrypt(name, plaintext=b"x"))
+    assert threads == []
+    house.ask(RotateKey(name))
+    assert threads == ["committer"]
+
+
+@pytest.mark.sqlite_only
 def test_rows_are_not_compared_on_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     name = KeyRef(house.key().id)
     compare, threads = recheck, list[str]()
