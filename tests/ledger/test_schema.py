@@ -26,6 +26,7 @@ from keyvault_lite.model.errors import (
     KeyVaultError,
     NotFound,
 )
+from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import CreateKey
 from tests.house import AES, House, chosen, furnish
 
@@ -145,6 +146,23 @@ def test_what_was_planted_or_taken_away_is_found(house: House, statement: str) -
     with pytest.raises(KeyVaultError) as refused:
         house.open()
     assert refused.value.code in {"integrity_violation", "audit_unavailable"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("CREATE VIEW evil AS SELECT 1", Finding("evil", "view evil", "does not belong here")),
+        (
+            "DROP TRIGGER audit_logs_no_update",
+            Finding("audit_logs", "trigger audit_logs_no_update", "is missing or changed"),
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_schema_is_named(house: House, statement: str, found: Finding) -> None:
+    with closing(house.vault.database.writer()) as connection:
+        assert check_schema(connection) == []
+        connection.execute(statement)
+        assert check_schema(connection) == [found]
 
 
 @pytest.mark.parametrize("statement", ["CREATE VIEW evil AS SELECT 1", "DROP TRIGGER audit_logs_no_update"])
