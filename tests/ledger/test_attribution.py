@@ -74,7 +74,8 @@ class TestKeys:
             ((ROTATED, entry(8, Action.DESTROY, key_id="k", service_id="s")), {"k": 8, "k_1": 7, "k_2": 7}),
             ((ROTATED, entry(8, Action.KEY_UPDATE, key_id="k", key_version=1)), {"k": 8, "k_1": 7, "k_2": 7}),
             ((entry(8, Action.GENERATE, key_id="l", key_version=1),), {"k": 5, "k_1": 5, "l": 8, "l_1": 8}),
-            ((entry(8, Action.ENCRYPT, key_id="k", key_version=1, state_root=None),), {"k": 5, "k_1": 5}),
+            ((entry(8, Action.ROTATE, key_id="k"),), {"k": 8, "k_1": 5}),
+            ((entry(6, Action.ENCRYPT, key_id="k", state_root=None), ROTATED), {"k": 7, "k_1": 7, "k_2": 7}),
         ],
     )
     def test_each_row_is_of_the_newest_entry_about_it(
