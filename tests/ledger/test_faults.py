@@ -200,6 +200,43 @@ def test_a_disk_that_is_full_before_commit(house: House, faulty: FaultyConnectio
 
 
 @pytest.mark.sqlite_only
+def test_much_is_not_read_on_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = KeyRef(house.key().id)
+    monkeypatch.setattr(journal_module, "CHUNK", 3)
+    read, threads = journal_module.entries_after, list[str]()
+
+    def watched(*given: Any) -> Any:  # noqa: ANN401
+        threads.append(threading.current_thread().name)
+        return read(*given)
+
+    other = House(house.chosen, house.admin)
+    try:
+        house.ask(ReadKey(name))
+        for times, thread in ((3, threading.main_thread().name), (4, "committer")):
+            for _ in range(times):
+                other.ask(ReadKey(name))
+            monkeypatch.setattr(journal_module, "entries_after", watched)
+            house.ask(Encrypt(name, plaintext=b"x"))
+            monkeypatch.setattr(journal_module, "entries_after", read)
+            assert threads == [thread]
+            threads.clear()
+    finally:
+        other.close()
+
+
+@pytest.mark.sqlite_only
+def test_after_a_fault_all_rows_are_compared(house: House) -> None:
+    """The new connection's count of what others wrote begins anew: what was edited by then would not be noticed."""
+    name = KeyRef(house.key("orders").id)
+    with closing(driver.connect(str(house.path), isolation_level=None)) as other:
+        other.execute("UPDATE keys SET description = 'edited'")
+    journal = house.ledger._journal
+    journal.reopen()
+    assert journal._connection.execute("PRAGMA busy_timeout").fetchone() == (0,)
+    house.refusal(Encrypt(name, plaintext=b"x"), IntegrityViolation)
+
+
+@pytest.mark.sqlite_only
 def test_rows_are_not_compared_on_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     name = KeyRef(house.key().id)
     compare, threads = journal_module.recheck, list[str]()
@@ -238,7 +275,10 @@ def test_service_comes_back_under_load_after_a_broken_transaction(house: House, 
     check_sound(house)
 
 
-def test_service_comes_back_by_itself(house: House, faulty: FaultyConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_comes_back_by_itself(
+    house: House, faulty: FaultyConnection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "keyvault_lite.ledger")
     monkeypatch.setattr(committer_module, "RETRY_SECONDS", 0.02)
     faulty.before = lambda sql: failing() if sql.startswith("INSERT INTO audit_logs") else None
     house.refusal(CreateKey(AES), AuditUnavailable)
@@ -248,6 +288,8 @@ def test_service_comes_back_by_itself(house: House, faulty: FaultyConnection, mo
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert house.engine.health().serving
+    assert caplog.messages[-1] == "the audit log can be written again"
+    assert any(one.startswith("commit failed: audit_unavailable: ") for one in caplog.messages)
     check_sound(house)
 
 

@@ -5,10 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from keyvault_lite.ledger import driver, memory
+from keyvault_lite.ledger import driver, ledger, memory
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.journal import Journal, StoreFull
 from keyvault_lite.ledger.ledger import prepare
@@ -104,6 +105,43 @@ def test_what_the_reserve_makes_room_for_is_written(monkeypatch: pytest.MonkeyPa
         with pytest.raises(AuditUnavailable, match="the disk is full"):
             journal.write(lambda: items)
         assert done == ["write", "release"]
+
+
+@pytest.mark.parametrize("reserve", [True, False])
+@pytest.mark.parametrize("full", [0, 1, 2])
+def test_whether_the_store_works_again_is_tried_with_the_reserve(
+    monkeypatch: pytest.MonkeyPatch, full: int, *, reserve: bool
+) -> None:
+    journal, done = object.__new__(Journal), list[str]()
+    journal._database = SqliteDatabase(Path("never.db"))
+
+    def write(_: Journal, *__: str) -> None:
+        done.append("write")
+        if done.count("write") <= full:
+            raise StoreFull("the disk is full")
+
+    monkeypatch.setattr(Journal, "_write_apart", write)
+    monkeypatch.setattr(SqliteDatabase, "release_reserve", lambda _: done.append("release") or reserve)
+    if full == 0 or (full == 1 and reserve):
+        journal.probe()
+    else:
+        with pytest.raises(StoreFull):
+            journal.probe()
+    assert done == ["write", *["release"] * (full > 0), *["write"] * (full > 0 and reserve)]
+
+
+def test_what_anyone_may_know_of_the_anchor(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    (name,) = house.ledger.facts().keys() - {"epoch", "anchor"}
+    anchor = house.ledger._anchor
+    assert isinstance(anchor, FileAnchor)
+    with monkeypatch.context() as later:
+        later.setattr(ledger, "time", SimpleNamespace(monotonic=lambda: 102.36))
+        later.setattr(anchor, "flushed_at", 100.0)
+        assert house.ledger.facts()[name] == 2.4
+        later.setattr(anchor, "flushed_at", None)
+        assert name not in house.ledger.facts()
+        later.setattr(house.ledger, "_anchor", SimpleNamespace(flushed_at=100.0))
+        assert name not in house.ledger.facts()
 
 
 def test_the_anchor_is_flushed_before_it_is_told_what_may_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
