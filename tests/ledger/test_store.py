@@ -4,18 +4,22 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from keyvault_lite.ledger import driver, ledger, memory
 from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.journal import Journal, StoreFull
 from keyvault_lite.ledger.ledger import prepare
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.tree import StateTree
 from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import CreateKey, Encrypt, ReadKey, VerifyAudit
@@ -128,6 +132,24 @@ def test_whether_the_store_works_again_is_tried_with_the_reserve(
         with pytest.raises(StoreFull):
             journal.probe()
     assert done == ["write", *["release"] * (full > 0), *["write"] * (full > 0 and reserve)]
+
+
+@pytest.mark.parametrize("stored", [b"", b"mac"])
+@pytest.mark.parametrize("known", [b"", b"mac"])
+def test_whether_anything_was_written_into_a_full_disk(stored: bytes, known: bytes) -> None:
+    """Also of a vault that has no head yet."""
+    journal: Any = object.__new__(Journal)
+    journal.tree, journal.known = StateTree(), SimpleNamespace(mac=known)
+    with closing(driver.connect(":memory:", isolation_level=None)) as connection:
+        journal._connection = connection
+        connection.execute(f"CREATE TABLE ledger_head (id, {', '.join(HEAD_COLUMNS)}, mac)")
+        if stored:
+            connection.execute("INSERT INTO ledger_head (id, mac) VALUES (1, ?)", (stored,))
+        connection.execute("BEGIN")
+        assert journal._nothing_was_written() is (stored == known)
+        assert not connection.in_transaction
+        connection.execute("DROP TABLE ledger_head")
+        assert journal._nothing_was_written() is False
 
 
 def test_what_anyone_may_know_of_the_anchor(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
