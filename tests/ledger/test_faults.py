@@ -42,6 +42,7 @@ from keyvault_lite.model.requests import (
     RotateKey,
     VerifyAudit,
 )
+from keyvault_lite.observe.metrics import METRICS
 from tests.house import AES, House, idempotent
 from tests.ledger.faults import FaultyConnection, failing
 
@@ -197,6 +198,33 @@ def test_a_disk_that_is_full_before_commit(house: House, faulty: FaultyConnectio
     assert not reserve.exists()
     assert house.size == before + 1
     check_sound(house)
+
+
+@pytest.mark.sqlite_only
+def test_the_anchor_is_not_flushed_on_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = KeyRef(house.key().id)
+    flush, threads = os.fdatasync, list[str]()
+
+    def watched(descriptor: int) -> None:
+        threads.append(threading.current_thread().name)
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", watched)
+    for request in (RotateKey(name), Encrypt(name, plaintext=b"x")):
+        house.ask(request)
+    assert threads.count("committer") == 1, "that of the rotation; another one may be the time's"
+    assert threading.main_thread().name not in threads
+
+
+def test_transactions_are_counted_and_nobody_is_left_waiting(house: House) -> None:
+    name = KeyRef(house.key().id)
+    seconds, entries = METRICS.commit_seconds, METRICS.commit_entries
+    before = sum(seconds.counts), sum(entries.counts), entries.total, seconds.total
+    for _ in range(3):
+        house.ask(Encrypt(name, plaintext=b"x"))
+    assert (sum(seconds.counts), sum(entries.counts), entries.total) == (before[0] + 3, before[1] + 3, before[2] + 3)
+    assert seconds.total > before[3]
+    assert house.ledger._committer.waiting == 0
 
 
 @pytest.mark.sqlite_only

@@ -1,17 +1,22 @@
 """Checks of everything: a head that says otherwise than the log, and a log that cannot be read to its end."""
 
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from keyvault_lite import custody
 from keyvault_lite.ledger import driver, inspection
-from keyvault_lite.ledger.anchor import BLOCK
+from keyvault_lite.ledger.anchor import BLOCK, FileAnchor
 from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.inspection import Inspection, inspect, verification
+from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.ledger.rows import VerifiedRows
 from keyvault_lite.ledger.tree import StateTree
+from keyvault_lite.model.encoding import decode_base64, encode_base64
+from keyvault_lite.model.evidence import Action, Draft, Result
+from keyvault_lite.model.names import SYSTEM
 from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import ListKeys
 from tests.house import House
@@ -81,6 +86,37 @@ def test_a_damaged_anchor_is_told_as_such(house: House) -> None:
     assert found.problem.startswith("is damaged: neither of its two records can be read")
     anchor.write_bytes(whole)
     house.open()
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_the_checkpoint_of_the_anchor_is_signed_in_whichever_epoch(house: House, epoch: int) -> None:
+    if epoch:
+        draft = Draft(action=Action.ANCHOR_TRUST, result=Result.SUCCESS, request_id=bytes(16), service_id=SYSTEM)
+        outcome = Outcome((draft,), None, Change(new_epoch=True))
+        house.run(house.ledger.commit(outcome, house.ledger.snapshot().sequence, lambda _: outcome))
+    mark = house.ledger.mark()
+    assert (mark.epoch, mark.scrubbed) == (epoch, 0)
+    assert custody.verify(house.chosen).findings == ()
+    body, _, signature = mark.checkpoint.rpartition(" ")
+    raw = bytearray(decode_base64(signature.strip()))
+    raw[-1] ^= 1
+    house.vault.close()
+    anchor = FileAnchor(house.vault.database.anchor_path)
+    anchor.replace(replace(mark, checkpoint=f"{body} {encode_base64(bytes(raw))}\n"))
+    (found,) = custody.verify(house.chosen).findings
+    assert (found.table, found.problem) == ("anchor", "its checkpoint is not signed")
+    anchor.replace(mark)
+    anchor.close()
+    house.open()
+
+
+def test_progress_is_told_of_the_whole_log(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "CHUNK", 2)
+    for _ in range(4):
+        house.ask(ListKeys())
+    size, told = house.size, list[tuple[int, int]]()
+    house.ledger.inspect(lambda done, all_of: told.append((done, all_of)))
+    assert told == [(min(done, size), size) for done in range(2, size + 2, 2)]
 
 
 @pytest.mark.parametrize(("count", "more"), [(0, 0), (1, 0), (1000, 0), (1001, 1), (1005, 5)])

@@ -18,6 +18,7 @@ from keyvault_lite.ledger.archived import Archived
 from keyvault_lite.ledger.claims import claim_of, claim_of_head
 from keyvault_lite.ledger.head import HEAD_COLUMNS, Head
 from keyvault_lite.ledger.head_check import check_head, root_named
+from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import PublicAuthority
 from keyvault_lite.ledger.records import setting_values
 from keyvault_lite.ledger.rows import VerifiedRows
@@ -385,6 +386,27 @@ class TestWords:
         assert check.verification_of(findings) == Verification(
             valid=False, entries=0, head=bytes(32), reason="is damaged", findings=tuple(findings)
         )
+
+
+@pytest.mark.parametrize(
+    ("last", "size", "same"),
+    [
+        ((3, LEAVES[2]), 3, True),
+        ((2, LEAVES[2]), 3, False),
+        ((4, LEAVES[2]), 3, False),
+        ((3, LEAVES[1]), 3, False),
+        ((None, None), 3, False),
+        ((None, None), 0, True),
+        ((3, LEAVES[2]), 0, False),
+    ],
+)
+def test_the_log_ends_as_its_head_says(last: tuple[Any, Any], size: int, *, same: bool) -> None:
+    head = replace(HEAD, size=size)
+    if same:
+        Journal._check_last(*last, head)
+    else:
+        with pytest.raises(IntegrityViolation, match="not the one its head names"):
+            Journal._check_last(*last, head)
 
 
 def test_slots_that_are_not_there_are_none(stored: driver.Connection) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from keyvault_lite import app
 from keyvault_lite.audit.entry import ENTRY_COLUMNS
 from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.catalogue import USUAL, check_schema, digest_of, expected_schema
+from keyvault_lite.ledger.catalogue import USUAL, _facts, check_schema, digest_of, expected_schema
 from keyvault_lite.ledger.ledger import DamagedVault, open_database, prepare
 from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, NEVER_DELETED, TABLES, TRIGGERS
 from keyvault_lite.ledger.sqlite import SqliteDatabase
@@ -163,6 +163,26 @@ def test_what_is_wrong_with_the_schema_is_named(house: House, statement: str, fo
         assert check_schema(connection) == []
         connection.execute(statement)
         assert check_schema(connection) == [found]
+
+
+CLAUSES = (
+    "",
+    "ON DELETE CASCADE",
+    "ON UPDATE CASCADE",
+    "ON DELETE SET NULL",
+    "DEFERRABLE INITIALLY DEFERRED",
+    "MATCH FULL",
+)
+
+
+def test_references_that_differ_in_anything_are_others() -> None:
+    digests = set()
+    for clause in CLAUSES:
+        with closing(driver.connect(":memory:", isolation_level=None)) as connection:
+            connection.execute("CREATE TABLE one (id INTEGER PRIMARY KEY)")
+            connection.execute(f"CREATE TABLE two (id INTEGER REFERENCES one (id) {clause})")
+            digests.add(digest_of(frozenset(_facts(connection))))
+    assert len(digests) == len(CLAUSES)
 
 
 @pytest.mark.parametrize("statement", ["CREATE VIEW evil AS SELECT 1", "DROP TRIGGER audit_logs_no_update"])
