@@ -13,7 +13,7 @@ from keyvault_lite.model.aws import Place
 from keyvault_lite.model.errors import Forbidden, IntegrityViolation, NotFound, Unauthenticated
 from keyvault_lite.model.evidence import Action, Entry
 from keyvault_lite.model.keys import KeyStatus, VersionStatus
-from keyvault_lite.model.names import KeyRef, new_id
+from keyvault_lite.model.names import KeyId, KeyRef, new_id
 from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import (
     AddSlot,
@@ -75,6 +75,7 @@ def test_repairs_are_the_vaults_own(house: House) -> None:
 )
 def test_a_key_is_destroyed_whole_and_its_neighbours_are_not(house: House, edit: str) -> None:
     lost, kept = house.rotated(house.key("lost")), KeyRef(house.key("kept").id)
+    assert [house.ledger.stored_versions(one) for one in (lost.id, KeyId(kept), KeyId("absent"))] == [2, 1, 0]
     sealed = house.ask(Encrypt(kept, plaintext=b"x"))
     draft = only(repaired(house, edit, lost.id))
     assert (draft.key_id, draft.subject) == (lost.id, None)

@@ -28,6 +28,7 @@ from keyvault_lite.ledger.archiver import boundary
 from keyvault_lite.ledger.catalogue import check_schema
 from keyvault_lite.ledger.ledger import DamagedVault
 from keyvault_lite.ledger.reader import Filter, read_page
+from keyvault_lite.ledger.retention import segments_of
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.trust import Accepted
@@ -623,12 +624,18 @@ def test_files_that_are_missing_or_swapped(house: House, to: Path) -> None:
 def test_a_signature_in_a_file_counts(house: House, to: Path) -> None:
     """A file of another log that uses our name: everything in it is consistent, but it was not signed by our key."""
     archive(house.chosen, to, keep=300)
+    house.ledger.refresh()
     keyring = house.vault.keyring
     start = Position.start(genesis(keyring.instance_id, keyring.log_public_key))
     assert Shelf(to, keyring, verify_ed25519).find(1, 768, start) is not None
     assert Shelf(to, keyring, lambda *_: False).find(1, 768, start) is None
     # So does what comes before it, and that its name is the one its bytes give it.
     assert Shelf(to, keyring, verify_ed25519).find(1, 768, replace(start, timestamp=1)) is None
+    (segment,) = segments_of(house.ledger.snapshot().settings_under(PREFIX), [])
+    assert list(Shelf(to, keyring, verify_ed25519).entries(segment, start))
+    for other in (replace(segment, timestamp=1), replace(segment, head=bytes(32)), replace(segment, state_seq=0)):
+        with pytest.raises(IntegrityViolation, match="does not end where the record says"):
+            list(Shelf(to, keyring, verify_ed25519).entries(other, start))
     (file,) = to.iterdir()
     renamed = file.rename(file.with_name(file.name.replace(file.stem[-16:], "0" * 16)))
     assert renamed.name != file.name

@@ -10,6 +10,7 @@ import pytest
 from keyvault_lite.audit.chain import Position
 from keyvault_lite.audit.checkpoint import origin, verifier_key
 from keyvault_lite.audit.merkle import TILE_BYTES, TILE_WIDTH, Edge
+from keyvault_lite.audit.segment import InvalidSegment
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger import check, driver, inspection, ledger, retention, start
 from keyvault_lite.ledger.anchor import FileAnchor, Mark
@@ -17,9 +18,11 @@ from keyvault_lite.ledger.archived import Archived
 from keyvault_lite.ledger.claims import claim_of, claim_of_head
 from keyvault_lite.ledger.head import HEAD_COLUMNS, Head
 from keyvault_lite.ledger.head_check import check_head, root_named
+from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import PublicAuthority
 from keyvault_lite.ledger.records import setting_values
 from keyvault_lite.ledger.rows import VerifiedRows
+from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.model.archive import PREFIX, Segment
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Setting
@@ -307,6 +310,27 @@ class TestArchived:
         (found,) = Archived(stored, [], None).check_named((2, SEGMENT.file_hash))
         assert found.problem.startswith("says that the log was archived up to entry 0; ")
 
+    @pytest.mark.parametrize(
+        ("error", "told"),
+        [
+            (InvalidSegment("is cut short"), "is cut short"),
+            (OSError(5, "Input/output error", "secret"), "Input/output error"),
+        ],
+    )
+    def test_a_file_that_cannot_be_read_is_told(
+        self, stored: driver.Connection, tmp_path: Path, error: Exception, told: str
+    ) -> None:
+        class Spoiled(Shelf):
+            def entries(self, *_: object) -> Iterator[Any]:
+                raise error
+
+        put_tile(stored, 0)
+        segment = replace(SEGMENT, last=TILE_WIDTH)
+        archived = Archived(stored, [segment], Spoiled(tmp_path, PUBLIC, lambda *_: True))
+        found = archived.read(Position(0, bytes(32), 0, 0, 0, None), lambda *_: None)
+        assert found == [Finding("archive", segment.file, told)]
+        assert archived.unread == TILE_WIDTH
+
     def test_a_tile_over_it_that_is_missing_is_told(self, stored: driver.Connection) -> None:
         put_tile(stored, 0)
         segment = replace(SEGMENT, last=2 * TILE_WIDTH)
@@ -347,11 +371,42 @@ class TestWords:
         assert found.problem.endswith("last written by entry 7 or before, one is missing or old")
         assert inspection._unexplained(VerifiedRows(findings=[found]), 0) == []
 
+    @pytest.mark.parametrize(
+        ("count", "named", "more"), [(1, 1, ""), (5, 5, ""), (6, 5, " (and 1 more)"), (8, 5, " (and 3 more)")]
+    )
+    def test_of_a_vault_that_does_not_start(self, count: int, named: int, more: str) -> None:
+        findings = [Finding("keys", f"{number}", "is old") for number in range(count)]
+        error = ledger.DamagedVault(findings)
+        told = "; ".join(f"keys {number}: is old" for number in range(named))
+        assert str(error) == error.detail == f"the database does not verify: {told}{more}"
+        assert error.findings == tuple(findings)
+
     def test_of_a_check_that_got_nowhere(self) -> None:
         findings = [Finding("database", "vault.db", "is damaged"), Finding("anchor", "", "is missing")]
         assert check.verification_of(findings) == Verification(
             valid=False, entries=0, head=bytes(32), reason="is damaged", findings=tuple(findings)
         )
+
+
+@pytest.mark.parametrize(
+    ("last", "size", "same"),
+    [
+        ((3, LEAVES[2]), 3, True),
+        ((2, LEAVES[2]), 3, False),
+        ((4, LEAVES[2]), 3, False),
+        ((3, LEAVES[1]), 3, False),
+        ((None, None), 3, False),
+        ((None, None), 0, True),
+        ((3, LEAVES[2]), 0, False),
+    ],
+)
+def test_the_log_ends_as_its_head_says(last: tuple[Any, Any], size: int, *, same: bool) -> None:
+    head = replace(HEAD, size=size)
+    if same:
+        Journal._check_last(*last, head)
+    else:
+        with pytest.raises(IntegrityViolation, match="not the one its head names"):
+            Journal._check_last(*last, head)
 
 
 def test_slots_that_are_not_there_are_none(stored: driver.Connection) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import time
+from contextlib import closing
 
 import pytest
 from hypothesis import given, settings
@@ -146,6 +147,32 @@ def test_cursors_that_are_none(house: House, cursor: str) -> None:
 def test_cursors_beyond_the_ends(house: House, cursor: str) -> None:
     ids = [one.id for one in house.ledger.entries(Filter(10, after=cursor)).items]
     assert ids == ([house.size] if cursor == "999999" else [])
+
+
+@pytest.mark.parametrize(
+    ("moment", "begin", "first"),
+    [
+        (0, 1, 1),
+        (10, 1, 1),
+        (11, 1, 2),
+        (20, 1, 2),
+        (21, 1, 4),
+        (30, 1, 4),
+        (40, 1, 5),
+        (41, 1, 6),
+        (41, 6, 6),
+        (0, 3, 3),
+    ],
+)
+def test_the_first_entry_at_a_moment(moment: int, begin: int, first: int) -> None:
+    with closing(driver.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE audit_logs (id INTEGER PRIMARY KEY, timestamp)")
+        for number, stamp in enumerate((10, 20, 20, 30, 40), 1):
+            connection.execute("INSERT INTO audit_logs VALUES (?, ?)", (number, stamp))
+        assert reader.first_at(connection, moment, begin, 5) == first
+        connection.execute("DELETE FROM audit_logs WHERE id = 3")
+        with pytest.raises(IntegrityViolation, match="the log has a gap"):
+            reader.first_at(connection, 20, 1, 5)
 
 
 @pytest.mark.sqlite_only

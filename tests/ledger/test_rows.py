@@ -41,7 +41,22 @@ ALIAS, OTHER = KeyName("aws:eu/", "alias/a", 5, 6), KeyName("vault:transit/", "b
 FULL = Change(
     keys=(
         key(version(1), replace(version(2, at=7), attributes={"a": 1}), name="orders", names=(OTHER, ALIAS)),
-        Key(TWO, None, AES, KeyStatus.REVOKED, 9, "text", {"t": "é"}, 30, 40, 50, True, (version(1, TWO, 8),), ()),
+        Key(
+            TWO,
+            None,
+            AES,
+            KeyStatus.REVOKED,
+            9,
+            "text",
+            {"t": "é"},
+            30,
+            40,
+            50,
+            True,
+            (version(1, TWO, 8),),
+            (),
+            {"x": 1},
+        ),
     ),
     services=(
         Service(ServiceId("s1"), "admin", Role.ADMIN, True, 1),
@@ -272,6 +287,11 @@ def test_what_a_key_shares_with_its_first_version_is_equal() -> None:
     for made in (1, 2):
         one = read_key(row, versions=(version(1, at=made),), names=())
         assert (one.id, one.created_at) == (ONE, 1)
+
+
+def test_maps_stand_in_canonical_json() -> None:
+    made = key(version(1), tags={"b": "1", "a": "é"}, attributes={"z": [1, 2], "y": {"d": 1, "c": None}})
+    assert {'{"a":"é","b":"1"}', '{"y":{"c":null,"d":1},"z":[1,2]}'} < set(records.key_values(made))
 
 
 def test_only_versions_that_are_others_are_written() -> None:

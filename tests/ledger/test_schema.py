@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from keyvault_lite import app
 from keyvault_lite.audit.entry import ENTRY_COLUMNS
 from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.catalogue import USUAL, check_schema, digest_of, expected_schema
+from keyvault_lite.ledger.catalogue import USUAL, _facts, check_schema, digest_of, expected_schema
 from keyvault_lite.ledger.ledger import DamagedVault, open_database, prepare
 from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, NEVER_DELETED, TABLES, TRIGGERS
 from keyvault_lite.ledger.sqlite import SqliteDatabase
@@ -26,6 +26,7 @@ from keyvault_lite.model.errors import (
     KeyVaultError,
     NotFound,
 )
+from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import CreateKey
 from tests.house import AES, House, chosen, furnish
 
@@ -145,6 +146,43 @@ def test_what_was_planted_or_taken_away_is_found(house: House, statement: str) -
     with pytest.raises(KeyVaultError) as refused:
         house.open()
     assert refused.value.code in {"integrity_violation", "audit_unavailable"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("CREATE VIEW evil AS SELECT 1", Finding("evil", "view evil", "does not belong here")),
+        (
+            "DROP TRIGGER audit_logs_no_update",
+            Finding("audit_logs", "trigger audit_logs_no_update", "is missing or changed"),
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_schema_is_named(house: House, statement: str, found: Finding) -> None:
+    with closing(house.vault.database.writer()) as connection:
+        assert check_schema(connection) == []
+        connection.execute(statement)
+        assert check_schema(connection) == [found]
+
+
+CLAUSES = (
+    "",
+    "ON DELETE CASCADE",
+    "ON UPDATE CASCADE",
+    "ON DELETE SET NULL",
+    "DEFERRABLE INITIALLY DEFERRED",
+    "MATCH FULL",
+)
+
+
+def test_references_that_differ_in_anything_are_others() -> None:
+    digests = set()
+    for clause in CLAUSES:
+        with closing(driver.connect(":memory:", isolation_level=None)) as connection:
+            connection.execute("CREATE TABLE one (id INTEGER PRIMARY KEY)")
+            connection.execute(f"CREATE TABLE two (id INTEGER REFERENCES one (id) {clause})")
+            digests.add(digest_of(frozenset(_facts(connection))))
+    assert len(digests) == len(CLAUSES)
 
 
 @pytest.mark.parametrize("statement", ["CREATE VIEW evil AS SELECT 1", "DROP TRIGGER audit_logs_no_update"])

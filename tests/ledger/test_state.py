@@ -78,6 +78,7 @@ def test_differences_are_named() -> None:
 
 def test_row_keys_name_their_rows() -> None:
     for table, columns in (("keys", ("id",)), ("settings", ("é",)), ("key_names", ("aws:eu/", "alias/a"))):
+        assert row_key(table, columns) == pae(table, *columns)
         assert row_of(row_key(table, columns)) == (table, "".join(columns))
 
 

@@ -4,17 +4,22 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from keyvault_lite.ledger import driver, memory
+from keyvault_lite.ledger import driver, ledger, memory
 from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.journal import Journal, StoreFull
 from keyvault_lite.ledger.ledger import prepare
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.tree import StateTree
 from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import CreateKey, Encrypt, ReadKey, VerifyAudit
@@ -104,6 +109,66 @@ def test_what_the_reserve_makes_room_for_is_written(monkeypatch: pytest.MonkeyPa
         with pytest.raises(AuditUnavailable, match="the disk is full"):
             journal.write(lambda: items)
         assert done == ["write", "release"]
+
+
+@pytest.mark.parametrize("reserve", [True, False])
+@pytest.mark.parametrize("full", [0, 1, 2])
+def test_whether_the_store_works_again_is_tried_with_the_reserve(
+    monkeypatch: pytest.MonkeyPatch, full: int, *, reserve: bool
+) -> None:
+    journal, done = object.__new__(Journal), list[str]()
+    journal._database = SqliteDatabase(Path("never.db"))
+
+    def write(_: Journal, *__: str) -> None:
+        done.append("write")
+        if done.count("write") <= full:
+            raise StoreFull("the disk is full")
+
+    monkeypatch.setattr(Journal, "_write_apart", write)
+
+    def release(_: SqliteDatabase) -> bool:
+        done.append("release")
+        return reserve
+
+    monkeypatch.setattr(SqliteDatabase, "release_reserve", release)
+    if full == 0 or (full == 1 and reserve):
+        journal.probe()
+    else:
+        with pytest.raises(StoreFull):
+            journal.probe()
+    assert done == ["write", *["release"] * (full > 0), *["write"] * (full > 0 and reserve)]
+
+
+@pytest.mark.parametrize("stored", [b"", b"mac"])
+@pytest.mark.parametrize("known", [b"", b"mac"])
+def test_whether_anything_was_written_into_a_full_disk(stored: bytes, known: bytes) -> None:
+    """Also of a vault that has no head yet."""
+    journal: Any = object.__new__(Journal)
+    journal.tree, journal.known = StateTree(), SimpleNamespace(mac=known)
+    with closing(driver.connect(":memory:", isolation_level=None)) as connection:
+        journal._connection = connection
+        connection.execute(f"CREATE TABLE ledger_head (id, {', '.join(HEAD_COLUMNS)}, mac)")
+        if stored:
+            connection.execute("INSERT INTO ledger_head (id, mac) VALUES (1, ?)", (stored,))
+        connection.execute("BEGIN")
+        assert journal._nothing_was_written() is (stored == known)
+        assert not connection.in_transaction
+        connection.execute("DROP TABLE ledger_head")
+        assert journal._nothing_was_written() is False
+
+
+def test_what_anyone_may_know_of_the_anchor(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    (name,) = house.ledger.facts().keys() - {"epoch", "anchor"}
+    anchor = house.ledger._anchor
+    assert isinstance(anchor, FileAnchor)
+    with monkeypatch.context() as later:
+        later.setattr(ledger, "time", SimpleNamespace(monotonic=lambda: 102.36))
+        later.setattr(anchor, "flushed_at", 100.0)
+        assert house.ledger.facts()[name] == 2.4
+        later.setattr(anchor, "flushed_at", None)
+        assert name not in house.ledger.facts()
+        later.setattr(house.ledger, "_anchor", SimpleNamespace(flushed_at=100.0))
+        assert name not in house.ledger.facts()
 
 
 def test_the_anchor_is_flushed_before_it_is_told_what_may_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

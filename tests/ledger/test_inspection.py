@@ -1,0 +1,131 @@
+"""Checks of everything: a head that says otherwise than the log, and a log that cannot be read to its end."""
+
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from keyvault_lite import custody
+from keyvault_lite.ledger import driver, inspection
+from keyvault_lite.ledger.anchor import BLOCK, FileAnchor
+from keyvault_lite.ledger.head import HEAD_COLUMNS
+from keyvault_lite.ledger.inspection import Inspection, inspect, verification
+from keyvault_lite.ledger.outcome import Change, Outcome
+from keyvault_lite.ledger.rows import VerifiedRows
+from keyvault_lite.ledger.tree import StateTree
+from keyvault_lite.model.encoding import decode_base64, encode_base64
+from keyvault_lite.model.evidence import Action, Draft, Result
+from keyvault_lite.model.names import SYSTEM
+from keyvault_lite.model.replies import Finding
+from keyvault_lite.model.requests import ListKeys
+from tests.house import House
+from tests.ledger.faults import FaultyConnection, failing
+
+
+def told(seen: Inspection) -> list[tuple[str, str, str]]:
+    return [(one.table, one.row, one.problem) for one in seen.findings]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("size", lambda size: size + 1),
+        ("hash", lambda _: bytes(32)),
+        ("epoch", lambda epoch: epoch + 1),
+        ("timestamp", lambda stamp: stamp + 1),
+        ("state_seq", lambda number: number - 1),
+        ("state_root", lambda _: bytes(32)),
+    ],
+)
+def test_a_head_with_a_mac_that_says_otherwise(house: House, column: str, value: Any) -> None:  # noqa: ANN401
+    """As who has the keyring can write it."""
+    house.ask(ListKeys())
+    head = dict(zip(HEAD_COLUMNS, house.ledger._journal.head.values(), strict=True))
+    head[column] = value(head[column])
+    with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+        mac = house.vault.keyring.head_mac(*head.values())
+        connection.execute(f"UPDATE ledger_head SET {column} = ?, mac = ?", (head[column], mac))
+        seen = inspect(connection, house.vault.keyring, house.vault.database, log_from=0)
+    assert ("ledger_head", "1", f"{column}: the log is not the one the head names") in told(seen)
+
+
+@pytest.mark.parametrize("times", [1, 99])
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_log_that_cannot_be_read_on(house: House, monkeypatch: pytest.MonkeyPatch, at: int, times: int) -> None:
+    """Nor is it read again on the chance that it works: what came before would be of another snapshot."""
+    monkeypatch.setattr(inspection, "CHUNK", 2)
+    for _ in range(3):
+        house.ask(ListKeys())
+    with house.ledger._reading() as connection:
+        faulty, read = FaultyConnection(connection), [0, 0]
+
+        def fails(sql: str) -> Exception | None:
+            if "FROM audit_logs WHERE id >" not in sql:
+                return None
+            folded = "json_array" in sql
+            read[0] += folded
+            if read[0] <= at // 2:
+                return None
+            read[1] += not folded
+            return failing() if folded or read[1] <= times else None
+
+        faulty.before = fails
+        seen = inspect(faulty, house.vault.keyring, house.vault.database, log_from=0)
+    assert told(seen) == [("audit_logs", f"{at}", "cannot be read, nor what follows: disk I/O error")]
+    assert (seen.read_to, seen.entries) == (at - 1, at - 1)
+
+
+def test_a_damaged_anchor_is_told_as_such(house: House) -> None:
+    house.vault.close()
+    anchor = house.vault.database.anchor_path
+    whole = anchor.read_bytes()
+    anchor.write_bytes(b"?" * 2 * BLOCK)
+    (found,) = custody.verify(house.chosen).findings
+    assert (found.table, found.row) == ("anchor", str(anchor))
+    assert found.problem.startswith("is damaged: neither of its two records can be read")
+    anchor.write_bytes(whole)
+    house.open()
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_the_checkpoint_of_the_anchor_is_signed_in_whichever_epoch(house: House, epoch: int) -> None:
+    if epoch:
+        draft = Draft(action=Action.ANCHOR_TRUST, result=Result.SUCCESS, request_id=bytes(16), service_id=SYSTEM)
+        outcome = Outcome((draft,), None, Change(new_epoch=True))
+        house.run(house.ledger.commit(outcome, house.ledger.snapshot().moment, lambda _: outcome))
+    mark = house.ledger.mark()
+    assert (mark.epoch, mark.scrubbed) == (epoch, 0)
+    assert custody.verify(house.chosen).findings == ()
+    body, _, signature = mark.checkpoint.rpartition(" ")
+    raw = bytearray(decode_base64(signature.strip()))
+    raw[-1] ^= 1
+    house.vault.close()
+    anchor = FileAnchor(house.vault.database.anchor_path)
+    anchor.replace(replace(mark, checkpoint=f"{body} {encode_base64(bytes(raw))}\n"))
+    (found,) = custody.verify(house.chosen).findings
+    assert (found.table, found.problem) == ("anchor", "its checkpoint is not signed")
+    anchor.replace(mark)
+    anchor.close()
+    house.open()
+
+
+def test_progress_is_told_of_the_whole_log(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "CHUNK", 2)
+    for _ in range(4):
+        house.ask(ListKeys())
+    size, told = house.size, list[tuple[int, int]]()
+    house.ledger.inspect(lambda done, all_of: told.append((done, all_of)))
+    assert told == [(min(done, size), size) for done in range(2, size + 2, 2)]
+
+
+@pytest.mark.parametrize(("count", "more"), [(0, 0), (1, 0), (1000, 0), (1001, 1), (1005, 5)])
+def test_findings_are_named_up_to_a_limit(count: int, more: int) -> None:
+    findings = [Finding("keys", f"{number}", "is old") for number in range(count)]
+    for counted in (0, 3):
+        seen = Inspection(None, b"", VerifiedRows(), StateTree(), b"", list(findings), counted, entries=7, archived=4)
+        found = verification(seen)
+        assert found.findings == tuple(findings[:1000])
+        assert (found.more, found.entries, found.archived) == (more + counted, 7, 4)
+        assert (found.valid, found.reason) == ((False, "keys 0: is old") if count else (True, None))
+        assert (found.head, found.first_invalid, found.notes) == (bytes(32), None, ())
