@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -294,7 +295,9 @@ def test_files_are_read_without_the_vault(house: House, to: Path, tmp_path: Path
     with pytest.raises(NotFound):
         next(custody.read_archive(nowhere, to))
     one, two = sorted(to.iterdir())
-    for file, its, others in ((one, {"last": 256}, {"first": 257}), (two, {"first": 257}, {"last": 256})):
+    older: dict[str, Any] = {"last": 256}
+    newer: dict[str, Any] = {"first": 257}
+    for file, its, others in ((one, older, newer), (two, newer, older)):
         whole, sound = file.read_bytes(), list(custody.read_archive(house.chosen, to, **others))
         data = lzma.decompress(whole)
         for spoiled in (data.replace(b"encrypt", b"decrypt", 1), data[:-1]):

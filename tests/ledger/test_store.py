@@ -126,8 +126,12 @@ def test_whether_the_store_works_again_is_tried_with_the_reserve(
         if done.count("write") <= full:
             raise StoreFull("the disk is full")
 
+    def release(_: SqliteDatabase) -> bool:
+        done.append("release")
+        return reserve
+
     monkeypatch.setattr(Journal, "_write_apart", write)
-    monkeypatch.setattr(SqliteDatabase, "release_reserve", lambda _: done.append("release") or reserve)
+    monkeypatch.setattr(SqliteDatabase, "release_reserve", release)
     if full == 0 or (full == 1 and reserve):
         journal.probe()
     else:
