@@ -1,6 +1,7 @@
 """The template of cached pieces gives the bytes of the generic encoder, whatever an entry holds."""
 
 import dataclasses
+import json
 from hashlib import sha256
 from typing import Any
 
@@ -12,6 +13,8 @@ from msgspec import structs
 from keyvault_lite.audit.entry import (
     DRAFT_FIELDS,
     ENTRY_COLUMNS,
+    FOLDED_APART,
+    FOLDED_TOGETHER,
     LABEL,
     LEAF_PREFIX,
     MALFORMED,
@@ -19,8 +22,10 @@ from keyvault_lite.audit.entry import (
     encode_entry,
     entry_hash,
     entry_row,
+    folded_hashes,
     row_entry,
     row_hash,
+    row_hashes,
 )
 from keyvault_lite.model.encoding import encode, list_head
 from keyvault_lite.model.evidence import Action, Draft, Entry, Result
@@ -117,6 +122,59 @@ def test_each_field_counts(entry: Entry, column: str, field: str, data: st.DataO
     draft = structs.replace(entry.draft, **{field: getattr(donor.draft, field)})
     same = getattr(donor.draft, field) == getattr(entry.draft, field)
     assert (encode_draft(draft) == encode_draft(entry.draft)) == same
+
+
+FULL: dict[str, Any] = dict(
+    zip(
+        ENTRY_COLUMNS,
+        (
+            *(7, 1, 5, 3, b"r" * 32, "who", "ACT", "key", 2, "OK", "why", b"q" * 16, "client", "source", b"c" * 32),
+            *(10, 20, "ref", "subject", "operation", "a, comment", 4, b"p" * 32, b""),
+        ),
+        strict=True,
+    )
+)
+OPTIONAL = (
+    *("state_root", "service_id", "key_id", "key_version", "reason", "client_request_id", "source"),
+    *("context_digest", "bytes_in", "bytes_out", "key_ref", "subject", "operation", "comment"),
+)
+BARE = FULL | dict.fromkeys(OPTIONAL) | {"count": 1}
+LENGTHS = [
+    (name, b"x" * size) for name in ("state_root", "request_id", "prev_hash") for size in (0, 15, 16, 17, 31, 33)
+]
+
+
+def test_rows_in_one_loop_have_the_hashes_of_the_definition() -> None:
+    """Each value there or not, beside those that are usual and those that are not; whole rows and folded ones."""
+    facts = [FULL, BARE, BARE | {"count": 2}, FULL | {"count": 1}, FULL | {"bytes_in": -1, "bytes_out": 0}]
+    for name in OPTIONAL:
+        facts += [FULL | {name: None}, BARE | {name: FULL[name]}]
+    for name, value in LENGTHS:
+        facts += [FULL | {name: value}, BARE | {name: value}]
+    facts += [BARE | {name: number} for name in ("epoch", "key_version", "count") for number in (0, 5, 300)]
+    rows = [tuple(fact.values()) for fact in facts]
+    lead = LEAF_PREFIX + list_head(len(ENTRY_COLUMNS)) + encode(LABEL)
+    expected = [sha256(lead + b"".join(map(encode, row[:-1]))).digest() for row in rows]
+    assert row_hashes(rows) == [row_hash(row) for row in rows] == expected
+    folded = [
+        (
+            *(fact[name] for name in FOLDED_APART),
+            json.dumps([fact[name] for name in FOLDED_TOGETHER], separators=(",", ":")),
+        )
+        for fact in facts
+    ]
+    assert folded_hashes(folded) == (expected, [fact["epoch"] for fact in facts])
+
+
+@pytest.mark.parametrize("column", ["epoch", "key_version", "count"])
+@pytest.mark.parametrize("value", [1.0, "1"])
+def test_what_is_no_integer_is_none_in_one_loop_either(column: str, value: object) -> None:
+    with pytest.raises(MALFORMED):
+        row_hashes([tuple((FULL | {column: value}).values())])
+    fact = FULL | {column: value}
+    together = json.dumps([fact[name] for name in FOLDED_TOGETHER], separators=(",", ":"))
+    with pytest.raises(MALFORMED):
+        folded_hashes([(*(fact[name] for name in FOLDED_APART), together)])
 
 
 def test_null_and_empty_text_are_different() -> None:

@@ -169,15 +169,16 @@ class TestSlots:
 
 
 def test_what_was_archived_last() -> None:
-    told = Attribution()
     first, second = (Segment(1, last, f"{last}" * 64, bytes(32), 0, 0, 0) for last in (4, 8))
-    told.feed([entry(9, Action.AUDIT_ARCHIVE, comment=first.comment)])
-    assert told.archived == (4, "4" * 64)
-    told.feed(
-        [entry(10, Action.AUDIT_ARCHIVE, comment=second.comment), entry(11, Action.REPAIR, comment=first.comment)]
-    )
-    assert told.archived == (8, "8" * 64)
-    told.feed([entry(12, Action.AUDIT_ARCHIVE, state_root=None, comment=first.comment)])
-    assert told.archived == (8, "8" * 64), "one that is a refusal has archived nothing"
-    told.feed([entry(13, Action.AUDIT_ARCHIVE)])
-    assert {Attribution().archived, told.archived} == {None}
+    told, known = Attribution(), [None, (4, "4" * 64), (8, "8" * 64), (8, "8" * 64), (8, "8" * 64), None]
+    found = [told.archived]
+    for one in (
+        entry(9, Action.AUDIT_ARCHIVE, comment=first.comment),
+        entry(10, Action.AUDIT_ARCHIVE, comment=second.comment),
+        entry(11, Action.REPAIR, comment=first.comment),
+        entry(12, Action.AUDIT_ARCHIVE, state_root=None, comment=first.comment),  # a refusal has archived nothing
+        entry(13, Action.AUDIT_ARCHIVE),
+    ):
+        told.feed([one])
+        found.append(told.archived)
+    assert found == known

@@ -2,19 +2,24 @@
 
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from keyvault_lite import custody
+from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger import driver, inspection
-from keyvault_lite.ledger.anchor import BLOCK, FileAnchor
+from keyvault_lite.ledger.anchor import BLOCK, FileAnchor, Mark
+from keyvault_lite.ledger.check import Means, check
 from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.inspection import Inspection, inspect, verification
-from keyvault_lite.ledger.outcome import Change, Outcome
+from keyvault_lite.ledger.outcome import Authority, Change, Outcome
 from keyvault_lite.ledger.rows import VerifiedRows
 from keyvault_lite.ledger.tree import StateTree
 from keyvault_lite.model.encoding import decode_base64, encode_base64
+from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import SYSTEM
 from keyvault_lite.model.replies import Finding
@@ -129,3 +134,51 @@ def test_findings_are_named_up_to_a_limit(count: int, more: int) -> None:
         assert (found.more, found.entries, found.archived) == (more + counted, 7, 4)
         assert (found.valid, found.reason) == ((False, "keys 0: is old") if count else (True, None))
         assert (found.head, found.first_invalid, found.notes) == (bytes(32), None, ())
+
+
+class Asked(FileAnchor):
+    """A file that counts how often it is looked at; `shared` does so for one that is no file."""
+
+    def __init__(self, path: Path, mark: Mark | None) -> None:
+        super().__init__(path)
+        self.mark, self.asked = mark, 0
+
+    def peek(self) -> Mark | None:
+        self.asked += 1
+        return self.mark
+
+    def shared(self) -> Any:  # noqa: ANN401
+        return SimpleNamespace(read=self.peek, place="https://anchor")
+
+
+class TestWhichAnchorIsAsked:
+    def check(self, house: House, anchor: Asked, *, opens: bool = True, shared: bool = False) -> list[str]:
+        """A shared one is known by the log's identity alone."""
+
+        def unlock(_: object) -> Authority:
+            if not opens:
+                raise IntegrityViolation("no slot verifies")
+            return house.vault.keyring
+
+        def find(identity: object) -> Any:  # noqa: ANN401
+            return anchor if not shared else anchor.shared() if identity is not None else None
+
+        means = Means(find, verify_ed25519, unlock, house.ledger.log_key().verifier_key)
+        return [f"{one.table}: {one.problem}" for one in check(house.vault.database, means).findings]
+
+    @pytest.mark.parametrize("shared", [True, False])
+    def test_once(self, house: House, tmp_path: Path, *, shared: bool) -> None:
+        for mark, told in (
+            (house.ledger.mark(), ""),
+            (replace(house.ledger.mark(), size=99), "anchor: remembers 99 entries"),
+            (None, "anchor: is missing beside a vault"),
+        ):
+            anchor = Asked(tmp_path / "none", mark)
+            found = self.check(house, anchor, shared=shared)
+            assert [one.startswith(told) for one in found] == ([True] if told else [])
+            assert anchor.asked == 1
+
+    def test_a_shared_one_has_no_say_where_something_is_wrong_already(self, house: House, tmp_path: Path) -> None:
+        anchor = Asked(tmp_path / "none", house.ledger.mark())
+        assert self.check(house, anchor, opens=False, shared=True) == ["keyring_slots: no slot verifies"]
+        assert anchor.asked == 0

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from keyvault_lite import app, settings
+from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.ledger import driver, ledger, memory
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.journal import Journal, StoreFull
-from keyvault_lite.ledger.ledger import prepare
+from keyvault_lite.ledger.ledger import DamagedVault, prepare
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.ledger.sqlite import SqliteDatabase
@@ -124,12 +126,11 @@ def test_whether_the_store_works_again_is_tried_with_the_reserve(
         if done.count("write") <= full:
             raise StoreFull("the disk is full")
 
-    monkeypatch.setattr(Journal, "_write_apart", write)
-
     def release(_: SqliteDatabase) -> bool:
         done.append("release")
         return reserve
 
+    monkeypatch.setattr(Journal, "_write_apart", write)
     monkeypatch.setattr(SqliteDatabase, "release_reserve", release)
     if full == 0 or (full == 1 and reserve):
         journal.probe()
@@ -228,6 +229,47 @@ def test_a_store_that_fails_while_it_is_opened_does_not_start(house: House, monk
         house.open()
     monkeypatch.undo()
     house.open()
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_start_that_fails_lets_go_of_the_database(
+    house: House, monkeypatch: pytest.MonkeyPatch, *, damaged: bool
+) -> None:
+    house.key("orders")
+    house.vault.close()
+    if damaged:
+        with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+            connection.execute("UPDATE keys SET description = 'edited'")
+    else:
+        monkeypatch.setattr(Journal, "refresh", lambda _: (_ for _ in ()).throw(AuditUnavailable("gone")))
+    with pytest.raises((DamagedVault, AuditUnavailable)) as refused:
+        house.open()
+    assert refused.value is not None, "it is held, and with it what the start has made"
+    opened = {str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()}
+    assert [file for file in opened if file.startswith(str(house.path)) and not file.endswith((".lock", ".next"))] == []
+    monkeypatch.undo()
+    if damaged:
+        app.repair(house.chosen)
+    house.open()
+
+
+def test_a_vault_without_an_anchor(tmp_path: Path) -> None:
+    _, master = MasterKey.generate()
+    choice = settings.load(
+        master_key=master, master_key_file=None, database_url=f"sqlite:///{tmp_path}/vault.db", anchor="off"
+    )
+    house = House(choice, app.initialise(choice).token)
+    name = KeyRef(house.key().id)
+    house.ask(Encrypt(name, plaintext=b"x"))
+    assert (house.ledger.facts()["anchor"], house.ledger.mark().scrubbed) == ("off", 0)
+    size = house.size
+    house.reopen()
+    house.ask(Encrypt(name, plaintext=b"x"))
+    assert house.ask(VerifyAudit()).valid
+    assert house.ledger.mark().scrubbed == 0
+    assert house.ledger.checkpoint().splitlines()[1] == f"{size + 2}"
+    assert not house.vault.database.anchor_path.exists()
+    house.close()
 
 
 def test_a_store_that_turns_read_only_refuses_and_comes_back(house: House) -> None:
