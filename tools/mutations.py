@@ -30,6 +30,7 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitOr: ast.BitAnd,
     ast.BitXor: ast.BitOr,
 }
+REMEMBERING = ("cache", "lru_cache", "cached_property")
 UNJUDGED = ("assert_never", "cast", "TypeVar", "NewType")
 """Calls that the type checker judges and a run does not."""
 
@@ -44,7 +45,7 @@ class Mutant:
     lines: range
     """Which lines run it: from the start of its statement to its own end."""
     imported: bool
-    """Whether they run when the module is imported, and so before any test."""
+    """Whether they run when the module is imported, and so before any test, or their result is remembered from then."""
     source: str
 
     @property
@@ -90,7 +91,7 @@ class _Module:
                 yield self._mutant(node, f"({ast.unparse(other)})", change, place)
         for test in _conditions(node):
             yield self._mutant(test, f"(not {ast.unparse(test)})", "not", place)
-        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _is_remembered(node)
         for child in _judged(node):
             called = function and isinstance(child, ast.stmt)  # its defaults are computed where it is defined
             yield from self._visit(child, replace(place, imported=False) if called else place)
@@ -113,6 +114,12 @@ class _Module:
 
 def _end(node: ast.stmt | ast.expr) -> tuple[int, int]:
     return node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
+
+
+def _is_remembered(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether only the first test that calls it is seen to run it."""
+    calls = (one.func if isinstance(one, ast.Call) else one for one in node.decorator_list)
+    return any(_name(one) in REMEMBERING for one in calls)
 
 
 def _inside(where: str, node: ast.stmt) -> str:

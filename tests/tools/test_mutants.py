@@ -174,9 +174,12 @@ def test_only_tests_of_files_that_changed_are_asked_about_a_survivor() -> None:
 
 
 def test_what_runs_at_import_is_known() -> None:
-    source = "A = 1\nclass B:\n    c = 2\n    def d(self, e=3):\n        return 4 + e\n"
+    source = (
+        "A = 1\nclass B:\n    c = 2\n    def d(self, e=3):\n        return 4 + e\n"
+        "@cache\ndef f(g):\n    return 5\n@functools.lru_cache(maxsize=9)\ndef h(i):\n    return 6\n"
+    )
     told = {mutant.change.split(" ")[0]: mutant.imported for mutant in mutants(source) if "→" in mutant.change}
-    assert told == {"1": True, "2": True, "3": True, "4": False, "Add": False}
+    assert told == {"1": True, "2": True, "3": True, "4": False, "Add": False, "5": True, "6": True}
 
 
 TESTS = """
