@@ -20,7 +20,7 @@ from keyvault_lite.ledger import journal as journal_module
 from keyvault_lite.ledger.alarm import Alarm, recheck
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.journal import Journal
-from keyvault_lite.ledger.outcome import Change, Outcome
+from keyvault_lite.ledger.outcome import Change, Committed, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.reader import entries_after
 from keyvault_lite.ledger.rows import read_rows
@@ -503,19 +503,20 @@ def test_a_recovery_that_finds_damage_ends_service(house: House, monkeypatch: py
 def test_one_that_cannot_be_written_keeps_nobody_else_from_being_recorded(
     house: House, caplog: pytest.LogCaptureFixture, mates: int
 ) -> None:
-    name = KeyRef(house.key().id)
     draft = Draft(action=Action.SERVICE_CREATE, result=Result.SUCCESS, request_id=os.urandom(16))
     service = Service(ServiceId(new_id()), "monster", Role.SERVICE, active=True, created_at=2**70)
-    poison = Outcome((draft,), None, Change(services=(service,)))
+    poison, good = Outcome((draft,), None, Change(services=(service,))), Outcome((draft,), None)
+
+    def commit(outcome: Outcome) -> Awaitable[Committed]:
+        return house.ledger.commit(outcome, house.ledger.snapshot().moment, lambda _: outcome)
 
     async def all_at_once() -> list[Any]:
-        commit = house.ledger.commit(poison, house.ledger.snapshot().moment, lambda _: poison)
-        others = [house.perform(Encrypt(name, plaintext=b"x")) for _ in range(mates)]
-        return await asyncio.gather(*others[:3], commit, *others[3:], return_exceptions=True)
+        others = [commit(good) for _ in range(mates)]
+        return await asyncio.gather(*others[:3], commit(poison), *others[3:], return_exceptions=True)
 
     results = house.run(all_at_once())
     assert isinstance(results.pop(min(mates, 3)), AuditUnavailable)
-    assert all(isinstance(one, Answer) for one in results), results
+    assert all(isinstance(one, Committed) for one in results), results
     assert told(caplog, "the committer failed") is struct.error
     check_sound(house)
 
