@@ -19,7 +19,7 @@ TARGET: Final = "TrentService."
 _TYPE: Final = "application/x-amz-json-1.1"
 _HOST: Final = "127.0.0.1"
 _AHEAD: Final = timedelta(minutes=4)
-"""A signature is good for five minutes either way: made ahead of time it lasts for a round of nine."""
+"""A signature is good for five minutes either way: made ahead of time it lasts for a run of nine."""
 
 
 def signed(operation: str, body: str, *, access_key: str, secret: str) -> str:

@@ -53,11 +53,10 @@ def measure(rows: Sequence[Row], connections: Sequence[int], *, rounds: int, sec
             server = kind(folder)
             stack.callback(server.stop)
             running[kind] = server.start()
+        requests = {row.name: row.request(running[row.server]) for row in rows}
         servers = {row.name: running[row.server] for row in rows}
         client = stack.enter_context(Client())
         for number in range(rounds):
-            # Anew in each round: a signed one is good for some minutes.
-            requests = {row.name: row.request(running[row.server]) for row in rows}
             for one in samples if number % 2 == 0 else reversed(samples):
                 server = servers[one.row]
                 one.rounds.append(
