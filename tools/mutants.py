@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -132,6 +133,7 @@ def _kept_files(digest: str) -> Path:
     return KEPT / f"tests-{digest}.json"
 
 
+@cache
 def _survived_files(digest: str) -> dict[str, str]:
     """The files of tests, with their digests, as they were when their digest was this."""
     kept = _kept_files(digest)
@@ -178,7 +180,7 @@ class Verdicts:
                 self.again[told["name"]] = told["tests"]
             elif told["verdict"] == SUSPECT and told["tests"] == self.tests:
                 self.suspects.add(told["name"])
-            self._note(tuple(told["place"]), told["by"] if told["verdict"] == KILLED else "")
+            self._note(tuple(told.get("place", ())), told["by"] if told["verdict"] == KILLED else "")
 
     def add(self, target: Target, verdict: str, by: str) -> None:
         """Keep a verdict, and the test that gave it."""
@@ -193,7 +195,7 @@ class Verdicts:
             self._note(place, by if verdict == KILLED else "")
 
     def _note(self, place: tuple[str, ...], test: str) -> None:
-        for part in (place, place[:1]) if test else ():
+        for part in (place, place[:1]) if place and test else ():
             self.found_by.setdefault(part, Counter())[test] += 1
 
     def favourites(self, target: Target) -> list[str]:
@@ -240,9 +242,8 @@ def _judge(worker: subprocess.Popen[str], shared: "_Shared", coverage: Coverage,
         stages = coverage.stages(tests, verdicts.favourites(target))
         suspected = target.name in verdicts.suspects
         asked = [stage for stage in (stages if suspected else stages[:2]) if stage[0]]
-        verdict, by = (
-            _ask(worker, target, asked) if asked else (SURVIVED if target.name in verdicts.again else UNREACHED, "")
-        )
+        unasked = SURVIVED if target.name in verdicts.again else UNREACHED
+        verdict, by = _ask(worker, target, asked) if asked else (unasked, "")
         if verdict == SURVIVED and not suspected and stages[2][0]:
             verdict = SUSPECT
             shared.append(target)

@@ -16,7 +16,7 @@ from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, Unauthenticated
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import SYSTEM, KeyRef
-from keyvault_lite.model.requests import Decrypt, Encrypt, ListKeys, ReadKey, VerifyAudit
+from keyvault_lite.model.requests import Decrypt, Encrypt, ListKeys, VerifyAudit
 from keyvault_lite.settings import InvalidSettings
 from tests.house import House, chosen, furnish
 
@@ -196,18 +196,6 @@ def test_the_vault_is_closed_even_if_its_jobs_have_died(house: House, monkeypatc
     asyncio.run(serve())
     assert not house.path.with_name("vault.db-wal").exists(), "it was closed"
     house.open()
-
-
-def test_a_vault_without_an_anchor_begins_and_goes_on(tmp_path: Path) -> None:
-    _, master = MasterKey.generate()
-    without = chosen(tmp_path, master).model_copy(update={"anchor": "off"})
-    house = House(without, app.initialise(without).token)
-    house.key("orders")
-    house.reopen()
-    assert house.ask(ReadKey(KeyRef("orders"))).name == "orders"
-    assert house.ledger.verify().valid
-    house.close()
-    assert not list(tmp_path.glob("*.anchor"))
 
 
 def test_an_emptied_database_beside_an_anchor_does_not_begin_anew(house: House) -> None:

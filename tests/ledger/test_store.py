@@ -87,6 +87,16 @@ def test_memory_goes_back_where_the_system_takes_it(monkeypatch: pytest.MonkeyPa
     memory.give_back()
 
 
+def keep_in_reserve(monkeypatch: pytest.MonkeyPatch, done: list[str], *, reserve: bool) -> None:
+    """Whether there is a reserve to release; that it was asked for is noted."""
+
+    def release(_: SqliteDatabase) -> bool:
+        done.append("release")
+        return reserve
+
+    monkeypatch.setattr(SqliteDatabase, "release_reserve", release)
+
+
 @pytest.mark.parametrize("reserve", [True, False])
 def test_what_the_reserve_makes_room_for_is_written(monkeypatch: pytest.MonkeyPatch, *, reserve: bool) -> None:
     journal, done, items = object.__new__(Journal), list[str](), list[Item]()
@@ -98,12 +108,8 @@ def test_what_the_reserve_makes_room_for_is_written(monkeypatch: pytest.MonkeyPa
         if len(done) == 1:
             raise StoreFull("the disk is full")
 
-    def release(_: SqliteDatabase) -> bool:
-        done.append("release")
-        return reserve
-
     monkeypatch.setattr(Journal, "_write", write)
-    monkeypatch.setattr(SqliteDatabase, "release_reserve", release)
+    keep_in_reserve(monkeypatch, done, reserve=reserve)
     if reserve:
         assert journal.write(lambda: items) is None
         assert done == ["write", "release", "write"]
@@ -126,12 +132,8 @@ def test_whether_the_store_works_again_is_tried_with_the_reserve(
         if done.count("write") <= full:
             raise StoreFull("the disk is full")
 
-    def release(_: SqliteDatabase) -> bool:
-        done.append("release")
-        return reserve
-
     monkeypatch.setattr(Journal, "_write_apart", write)
-    monkeypatch.setattr(SqliteDatabase, "release_reserve", release)
+    keep_in_reserve(monkeypatch, done, reserve=reserve)
     if full == 0 or (full == 1 and reserve):
         journal.probe()
     else:

@@ -7,31 +7,5 @@ none follows another in one read unless it is pipelined.
 
 from typing import Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 LIST: Final = b"LIST "
 STAND_IN: Final = b"LINK "
-
-
-class ListProtocol(HttpToolsProtocol):
-    """Lets LIST through."""
-
-    _lists = False
-
-    def is_between(self) -> bool:
-        """Whether the next byte begins a message."""
-        raise NotImplementedError
-
-    def on_headers_complete(self) -> None:
-        """Give the method its name back, before the application runs."""
-        super().on_headers_complete()
-        if self._lists:
-            self._lists = False
-            self.scope["method"] = "LIST"
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser."""
-        if data.startswith(LIST) and self.is_between():
-            self._lists = True
-            data = STAND_IN + data[len(LIST) :]
-        super().data_received(data)

@@ -18,12 +18,12 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from keyvault_lite import __version__
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
-from keyvault_lite.wire.methods import ListProtocol
+from keyvault_lite.wire.methods import LIST, STAND_IN
 from keyvault_lite.wire.writing import WHOLE, OneWrite, write_whole
 
 MAX_HEAD: Final = 64 * 1024
@@ -62,7 +62,7 @@ class RefusedHeadError(Exception):
     """A head beyond the bound. Raised inside the parser, which makes it a plain 400 and a closed connection."""
 
 
-class BoundedProtocol(ListProtocol):
+class BoundedProtocol(HttpToolsProtocol):
     """Bounds request line and headers, connections, and the time that clients take, which uvicorn does not.
 
     That a message has one framing only (RFC 9112, 6.3: Content-Length beside Transfer-Encoding is how requests are
@@ -81,6 +81,8 @@ class BoundedProtocol(ListProtocol):
     _asked = False
     """Whether any request was complete in its head."""
     _turned_away = False
+    _lists = False
+    """Whether the head that is read has a stand-in for its method."""
     deadline = math.inf
     """Until when it has to come (time of the loop)."""
     unread_until = math.inf
@@ -120,10 +122,6 @@ class BoundedProtocol(ListProtocol):
         self.connections.discard(least)
         return True
 
-    def is_between(self) -> bool:
-        """Whether the next byte begins a message: at first, and when one has ended."""
-        return not self._in_head and self._awaited != _A_BODY
-
     def _is_silent(self, now: float) -> bool:
         return not (self._asked or self._turned_away) and self.deadline - HEAD_SECONDS < now - FRESH_SECONDS
 
@@ -147,6 +145,9 @@ class BoundedProtocol(ListProtocol):
         if self._read > MAX_HEAD and self._size_of_head() > MAX_HEAD:
             raise RefusedHeadError
         super().on_headers_complete()
+        if self._lists:
+            self._lists = False
+            self.scope["method"] = "LIST"
 
     def _size_of_head(self) -> int:
         return len(self.url) + len(b"".join(chain.from_iterable(self.headers)))
@@ -181,6 +182,9 @@ class BoundedProtocol(ListProtocol):
             self.transport.close()
             return
         unfinished = self._in_head
+        if data.startswith(LIST) and not unfinished and self._awaited != _A_BODY:  # the next byte begins a message
+            self._lists = True
+            data = STAND_IN + data[len(LIST) :]
         self._read = self._read + len(data) if unfinished else len(data)
         super().data_received(data)
         if self._awaited != self._timed:
