@@ -294,10 +294,13 @@ def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False)
     asyncio.run(run())
 
 
-def repair(chosen: Settings, *, archive: Path | None = None) -> tuple[Finding, ...]:
-    """Give up, on record, every object that does not verify, so that the vault can be managed again. Returns them."""
+def repair(chosen: Settings, *, archive: Path | None = None) -> tuple[tuple[Finding, ...], bool]:
+    """Give up, on record, every object that does not verify, so that the vault can be managed again.
 
-    async def run() -> tuple[Finding, ...]:
+    Returns them, and whether the index of the log had to be made anew.
+    """
+
+    async def run() -> tuple[tuple[Finding, ...], bool]:
         vault = open_vault(chosen, quarantine=True, archive=archive)
         try:
             given_up: set[str] = set()
@@ -310,7 +313,7 @@ def repair(chosen: Settings, *, archive: Path | None = None) -> tuple[Finding, .
                 if one.table == "keyring_slots":
                     slot = vault.keyring.seal(vault.master, slot_id=one.row, created_at=vault.ledger.now())
                 await perform(vault, Repair(one, slot))
-            return vault.ledger.lost
+            return vault.ledger.lost, vault.ledger.mend_index()
         finally:
             vault.close()
 

@@ -17,6 +17,7 @@ from tests.campaign.furnished import Furnished, Scene, unflushed
 
 KEYS: Final = {
     "alembic_version": ("version_num",),
+    "audit_index": ("object_id", "block"),
     "audit_logs": ("id",),
     "idempotency_replies": ("service_id", "key_digest"),
     "key_names": ("namespace", "name"),
@@ -59,6 +60,8 @@ def columns_of(connection: sqlite3.Connection, table: str) -> list[str]:
 
 def label(table: str, key: tuple[Any, ...]) -> str:
     """A row as findings name it."""
+    if table == "audit_index":
+        return str(key[1])
     if table == "tiles":
         return f"{key[0]}/{key[1]}"
     if table == "idempotency_replies":

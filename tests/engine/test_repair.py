@@ -164,7 +164,7 @@ def test_every_loss_is_an_entry_and_a_key_with_many_is_one(house: House) -> None
     many, other = house.rotated(house.key(), 3), house.key()
     size = house.size
     tamper(house, "UPDATE key_versions SET created_at = created_at + 1")
-    found = app.repair(house.chosen)
+    found, _ = app.repair(house.chosen)
     assert len(found) == 5
     house.open()
     entries = [entry.draft for entry in house.log(size) if entry.draft.action is Action.REPAIR]

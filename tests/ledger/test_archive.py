@@ -659,7 +659,7 @@ def test_what_only_the_archive_can_tell(house: House, to: Path, tmp_path: Path) 
     assert "or before" in without.findings[0].problem
     with pytest.raises(DamagedVault):
         app.repair(house.chosen)
-    assert [one.row for one in app.repair(house.chosen, archive=to)] == [old[0]]
+    assert [one.row for one in app.repair(house.chosen, archive=to)[0]] == [old[0]]
     house.open()
     check_whole(house, to)
 

@@ -182,3 +182,16 @@ class TestWhichAnchorIsAsked:
         anchor = Asked(tmp_path / "none", house.ledger.mark())
         assert self.check(house, anchor, opens=False, shared=True) == ["keyring_slots: no slot verifies"]
         assert anchor.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("revision", "hint"),
+    [("0001", "brings it up to date"), ("0002", "brings it up to date"), ("0004", "alone"), ("", "alone")],
+)
+def test_a_vault_of_an_earlier_revision_is_told_what_to_do(house: House, revision: str, hint: str) -> None:
+    with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    ((table, _, problem),) = told(house.ledger.inspect())
+    assert table == "alembic_version"
+    assert problem.startswith("does not name 0003, the revision of this version, alone")
+    assert problem.endswith(hint)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from keyvault_lite import app
 from keyvault_lite.audit.entry import ENTRY_COLUMNS
+from keyvault_lite.custody import verify
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.catalogue import USUAL, _facts, check_schema, digest_of, expected_schema
 from keyvault_lite.ledger.ledger import DamagedVault, open_database, prepare
@@ -129,7 +130,7 @@ PLANTED = [
     "CREATE INDEX evil ON keys (name)",
     "CREATE UNIQUE INDEX evil ON audit_logs (result)",
     "DROP INDEX ix_key_versions_one_active",
-    "DROP INDEX ix_audit_logs_key_id",
+    "DROP TABLE audit_index",
     "DROP TRIGGER audit_logs_no_update",
     "DROP TRIGGER keys_no_delete",
     "ALTER TABLE keys ADD COLUMN evil",
@@ -260,19 +261,30 @@ def test_a_newer_schema_is_not_touched(house: House) -> None:
     house.open()
 
 
-def test_a_database_of_the_first_revision_gets_its_triggers(house: House) -> None:
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_a_database_of_an_earlier_revision_gets_its_triggers_and_the_index_of_its_log(
+    house: House, revision: str
+) -> None:
+    key = house.key()
     house.vault.close()
-    old = "CREATE TRIGGER tokens_no_delete BEFORE DELETE ON tokens BEGIN SELECT RAISE(ABORT, 'never'); END"
+    with closing(driver.connect(str(house.path))) as connection:
+        index = connection.execute("SELECT * FROM audit_index").fetchall()
+    assert (key.id, 0) in index
     edit(
         house.path,
         "DROP TRIGGER tokens_no_delete",
-        old,
-        "UPDATE alembic_version SET version_num = '0001'",
+        "CREATE TRIGGER tokens_no_delete BEFORE DELETE ON tokens BEGIN SELECT RAISE(ABORT, 'never'); END",
+        "DROP TABLE audit_index",
+        "CREATE INDEX ix_audit_logs_service_id ON audit_logs (service_id, id)",
+        "CREATE INDEX ix_audit_logs_key_id ON audit_logs (key_id, id)",
+        f"UPDATE alembic_version SET version_num = '{revision}'",
     )
     house.open()
     with closing(driver.connect(str(house.path))) as connection:
         assert revision_of(connection, frozenset({"alembic_version"})) == REVISION
         assert check_schema(connection) == []
+        assert connection.execute("SELECT * FROM audit_index").fetchall() == index
+    assert verify(house.chosen).valid
 
 
 def test_what_is_no_database_is_told_in_a_sentence(tmp_path: Path) -> None:

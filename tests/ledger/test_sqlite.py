@@ -246,6 +246,7 @@ class TestFile:
     ) -> None:
         with closing(database.writer()) as writer:
             writer.execute("CREATE TABLE audit_logs (id INTEGER PRIMARY KEY)")
+            writer.execute("CREATE TABLE audit_index (block INTEGER)")
             writer.execute(TRIGGERS["audit_logs_no_delete"])
             writer.execute("BEGIN IMMEDIATE")
             writer.executemany("INSERT INTO audit_logs VALUES (?)", [(int(number),) for number in stored])

@@ -108,10 +108,15 @@ def repair(
 
     confirm("What does not verify is lost for good. Go on?", yes=yes)
     with starting():
-        lost = composition.repair(settings.load(), archive=_folder(archive))
+        lost, mended = composition.repair(settings.load(), archive=_folder(archive))
     for one in lost:
         typer.echo(printable(f"lost: {one.table} {one.row}: {one.problem}"))
-    typer.echo(f"{len(lost)} given up; the vault can be managed again" if lost else "nothing to repair")
+    if mended:
+        typer.echo("the index of the log was not the one that the log gives: it was made anew, and nothing is lost")
+    if lost:
+        typer.echo(f"{len(lost)} given up; the vault can be managed again")
+    elif not mended:
+        typer.echo("nothing to repair")
 
 
 @app.command("verify")

@@ -20,6 +20,7 @@ from keyvault_lite.ledger.attribution import Attribution
 from keyvault_lite.ledger.claims import Claim, claim_of, claim_of_head
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.head_check import check_head, root_named
+from keyvault_lite.ledger.log_index import IndexCheck
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.reader import entries_after, folded_after
 from keyvault_lite.ledger.retention import segments_of
@@ -28,7 +29,7 @@ from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.start import check_anchor
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.tree import RowMacs, StateTree
-from keyvault_lite.ledger.upgrade import REVISION
+from keyvault_lite.ledger.upgrade import OLDER, REVISION
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.replies import Finding, Verification
 
@@ -114,7 +115,8 @@ def inspect(
             claims = [*claims, *claim_of_head(head, findings)]
             folds = database.folds_entries
             log = _Log(connection, authority, seen, log_from, folds=folds, attribution=attribution, archived=archived)
-            log.read(progress, claims)
+            # A start is about keys and authority: it is not refused for an index that can be made anew.
+            log.read(progress, claims, index=not load)
             if seen.state_is_other or isinstance(authority, PublicAuthority):
                 named = {one.row for one in rows.findings if one.table == "keyring_slots"}
                 findings += [one for one in attribution.check_slots(rows.change.slots) if one.row not in named]
@@ -165,9 +167,10 @@ def _check_revision(connection: driver.Connection, findings: list[Finding]) -> N
     except driver.Damaged:
         return  # the table is missing, which is found above
     if revisions != [(REVISION,)]:
-        findings.append(
-            Finding("alembic_version", "", f"does not name {REVISION}, the revision of this version, alone")
-        )
+        problem = f"does not name {REVISION}, the revision of this version, alone"
+        if revisions in [[(revision,)] for revision in OLDER]:
+            problem += ": if this vault was never served by this version, do that first, which brings it up to date"
+        findings.append(Finding("alembic_version", "", problem))
 
 
 class _Log:
@@ -195,13 +198,16 @@ class _Log:
         self._behind = archived.position if whole or archived.last >= log_from else _position(connection, log_from)
         """Where the log in the database begins to be read, if not at the start."""
         self._tiles = Tiles() if whole else None
+        self._index: IndexCheck | None = None
         self._wanted: list[int] = []
         """Sizes at which somebody claims a root, the smallest first."""
         self._roots: dict[int, bytes] = {}
 
-    def read(self, progress: Progress | None, claims: Sequence[Claim]) -> None:
-        """Judge every entry, then what the head and the claims say of them."""
+    def read(self, progress: Progress | None, claims: Sequence[Claim], *, index: bool) -> None:
+        """Judge every entry, then what the head and the claims say of them; of a whole log its index too, if wanted."""
         seen, head = self._seen, self._seen.head
+        if index and self._tiles is not None:
+            self._index = IndexCheck(self._connection, self._archived.last + 1)
         if self._from and self._behind is None:
             seen.findings.append(Finding("audit_logs", str(self._from), "is missing"))
             return
@@ -213,6 +219,8 @@ class _Log:
             self._read_entries(survey, progress, 0 if head is None else head.size)
             self._grow(survey.finish(None if head is None else head.hash))
             self._compare(survey)
+            if self._index is not None and seen.broken is None:  # an entry that is another needs other rows
+                seen.findings += self._index.finish(survey.position.size, MAX_FINDINGS)
             if self._tiles is not None:
                 seen.findings += self._archived.check_named(self._attribution.archived)
         except driver.Damaged as error:
@@ -256,6 +264,8 @@ class _Log:
             if survey.gap:
                 self._tiles = None
             self._grow(leaves)
+            if self._index is not None:
+                self._index.read_to(survey.position.size)
             if progress is not None:
                 progress(survey.position.size, max(total, survey.position.size))
 

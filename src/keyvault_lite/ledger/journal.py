@@ -18,6 +18,7 @@ from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.alarm import Alarm, entries, recheck
 from keyvault_lite.ledger.anchor import Anchor, AnchorBusy, Mark
 from keyvault_lite.ledger.head import Head, read_head
+from keyvault_lite.ledger.log_index import CLEAR, FILL, PART
 from keyvault_lite.ledger.outcome import Authority, Change, StoredReply
 from keyvault_lite.ledger.pending import Item, Known, Pending
 from keyvault_lite.ledger.reader import entries_after
@@ -322,6 +323,12 @@ class Journal:
     def forget_replies(self, now: int) -> None:
         """Delete the kept replies that have expired."""
         self._write_apart(statements.FORGET_REPLIES, values=(now,))
+
+    def renew_index(self, first: int) -> None:
+        """Make the index of the log from `first` on anew, a part at a time: nobody waits long for the lock."""
+        self._write_apart(CLEAR)
+        for low in range(first, self.head.size + 1, PART):
+            self._write_apart(FILL, values=(low, low + PART - 1) * 2)
 
     def _write_apart(self, *steps: str, values: tuple[int, ...] = ()) -> None:
         with self._database.lock():

@@ -3,6 +3,7 @@
 MUST: nothing is released before `commit` returns. MUST NOT: no other part of the product writes to the database.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,13 +24,14 @@ from keyvault_lite.ledger.archiver import boundary, make_segment
 from keyvault_lite.ledger.committer import Committer
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
 from keyvault_lite.ledger.journal import Journal, find_reply, tile_reader
+from keyvault_lite.ledger.log_index import IndexCheck
 from keyvault_lite.ledger.memory import give_back
 from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredReply
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.reader import Filter, read_entry, read_page
 from keyvault_lite.ledger.records import read_slot
 from keyvault_lite.ledger.retention import newest_segment
-from keyvault_lite.ledger.schema import MAY_BE_LOST
+from keyvault_lite.ledger.schema import CAN_BE_MADE_ANEW, MAY_BE_LOST
 from keyvault_lite.ledger.sharing import SharedVerification
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.sqlite import SqliteDatabase
@@ -53,6 +55,8 @@ from keyvault_lite.model.keys import KeyName
 from keyvault_lite.model.names import KeyId, ServiceId
 from keyvault_lite.model.replies import Consistency, Finding, LogKey, Page, Verification
 from keyvault_lite.observe.metrics import METRICS
+
+log = logging.getLogger("keyvault_lite.ledger")
 
 
 class DamagedVault(IntegrityViolation):
@@ -344,6 +348,20 @@ class Ledger:
         with self._reading() as connection:
             return self._database.may_forget_tokens(connection)
 
+    def mend_index(self) -> bool:
+        """Make the index of the log anew unless it is the one that the log gives; whether it was not. Blocks."""
+        with self._reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                archived = self._archived_up_to(connection)
+                ((size,),) = connection.execute(statements.SIZE).fetchall()
+                damaged = IndexCheck(connection, archived + 1).finish(size, most=1)
+            finally:
+                connection.execute("ROLLBACK")
+        if damaged:
+            self._journal.renew_index(archived + 1)
+        return bool(damaged)
+
     def forget_replies(self) -> None:
         """Delete kept replies that have expired. Blocks."""
         self._journal.forget_replies(self.now())
@@ -516,7 +534,10 @@ class Ledger:
         Raises IntegrityViolation, and stops all service, if it is not the log that the head names.
         """
         seen = self.inspect(self._go_on)
-        damage = [one for one in seen.findings if one.table not in MAY_BE_LOST]
+        for one in seen.findings:
+            if one.table == CAN_BE_MADE_ANEW:
+                log.error("%s %s: %s: `kvl repair` makes it anew", one.table, one.row, one.problem)
+        damage = [one for one in seen.findings if one.table not in {*MAY_BE_LOST, CAN_BE_MADE_ANEW}]
         if damage:
             error = IntegrityViolation(f"{damage[0].table} {damage[0].row}: {damage[0].problem}")
             self._committer.halt(error)

@@ -22,7 +22,7 @@ from keyvault_lite.ledger.reader import entries_after
 from keyvault_lite.ledger.schema import Row
 from keyvault_lite.ledger.start import read_mark
 from keyvault_lite.ledger.store import Database
-from keyvault_lite.ledger.tables import audit_logs, ledger_head, metadata
+from keyvault_lite.ledger.tables import audit_index, audit_logs, ledger_head, metadata
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, NotFound, OutcomeUnknown
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.replies import Finding
@@ -133,7 +133,7 @@ def _fill(
     reader: driver.Connection, target: Database, writer: driver.Connection, total: int, progress: Progress | None
 ) -> None:
     for table in metadata.sorted_tables:
-        if table is not audit_logs:
+        if table not in {audit_index, audit_logs, ledger_head}:
             _copy_rows(table, reader, writer)
     done = 0
     for chunk in entries_after(reader, 0, CHUNK):
@@ -142,6 +142,7 @@ def _fill(
         done += len(chunk)
         if progress is not None:
             progress(done, total)
+    _copy_rows(ledger_head, reader, writer)  # behind the entries, as always
 
 
 def _check_copy(target: Database, writer: driver.Connection, authority: Authority, seen: Inspection) -> None:

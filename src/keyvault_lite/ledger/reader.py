@@ -1,11 +1,12 @@
-"""Reading the log back: pages by filter, found through the indexes and in time that does not grow with the log."""
+"""Reading the log back: pages by filter, found through its index and in time that does not grow with the log."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from keyvault_lite.audit.entry import Folded, Row, row_entry, row_hash
 from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.log_index import BLOCK, block_of, blocks_with
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.model.evidence import Action, Entry, Result
 from keyvault_lite.model.replies import Page
@@ -15,7 +16,7 @@ _CHUNK: Final = 20_000
 _DIGITS: Final = 18
 """Of a cursor, at most: it fits the integers of the database."""
 _SCAN: Final = 1_000_000
-"""Entries one request looks through for a filter without an index; the cursor then goes on from there."""
+"""Entries one request looks through; the cursor then goes on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def read_page(connection: driver.Connection, wanted: Filter, *, archived: int = 
 
     `archived` is up to which entry the log was archived: the list begins behind it.
     """
-    size = connection.execute("SELECT coalesce(max(id), 0) FROM audit_logs").fetchone()[0]
+    size = connection.execute(statements.SIZE).fetchone()[0]
     begin = archived + 1
     low = begin if wanted.since is None else first_at(connection, wanted.since, begin, size)
     high = size if wanted.until is None else first_at(connection, wanted.until, begin, size) - 1
@@ -46,38 +47,48 @@ def read_page(connection: driver.Connection, wanted: Filter, *, archived: int = 
         cursor = _cursor(wanted.after)
         low, high = (max(low, cursor + 1), high) if wanted.ascending else (low, min(high, cursor - 1))
     conditions: list[str] = []
-    values: list[Any] = []
-    for column, value in (("service_id", wanted.service_id), ("key_id", wanted.key_id)):
-        if value is not None:
+    values: list[str] = []
+    for column, named in (("service_id", wanted.service_id), ("key_id", wanted.key_id)):
+        if named is not None:
             conditions.append(f"{column} = ?")
-            values.append(value)
+            values.append(named)
+    objects = tuple(values)
     for column, word in (("action", wanted.action), ("result", wanted.result)):
         if word is not None:
-            # An expression keeps the planner on the id or on the indexed columns.
-            conditions.append(f"({column} || '') = ?")
+            conditions.append(f"{column} = ?")
             values.append(word.value)
-    sparse = wanted.service_id is None and wanted.key_id is None and bool(conditions)
-    rows: list[Any] = []
+    order = "" if wanted.ascending else " DESC"
+    where = " AND ".join(("id BETWEEN ? AND ?", *conditions))
+    sql = f"{statements.ENTRIES} WHERE {where} ORDER BY id{order} LIMIT ?"
+    rows: list[Row] = []
     beyond = None
-    end = (low + _SCAN) if wanted.ascending else (high - _SCAN)
-    while low <= high and len(rows) <= wanted.limit:
-        first, last = low, high
-        if sparse:
-            if low >= end if wanted.ascending else high <= end:
-                beyond = str(low - 1 if wanted.ascending else high + 1)
-                break
-            first, last = _chunk(low, high, ascending=wanted.ascending)
-        order = "" if wanted.ascending else " DESC"
-        sql = " AND ".join(("id BETWEEN ? AND ?", *conditions))
-        rows += connection.execute(
-            f"{statements.ENTRIES} WHERE {sql} ORDER BY id{order} LIMIT ?",
-            (first, last, *values, wanted.limit + 1 - len(rows)),
-        ).fetchall()
-        if not sparse:
+    looked = 0
+    for first, last in _parts(connection, wanted, objects, low, high, filtered=bool(conditions)):
+        if looked >= _SCAN:
+            beyond = str(first - 1 if wanted.ascending else last + 1)
             break
+        rows += connection.execute(sql, (first, last, *values, wanted.limit + 1 - len(rows))).fetchall()
+        if len(rows) > wanted.limit:
+            beyond = str(rows[wanted.limit - 1][0])
+            break
+        looked += last - first + 1
+    return Page(tuple(map(_entry, rows[: wanted.limit])), beyond, archived)
+
+
+def _parts(
+    connection: driver.Connection, wanted: Filter, objects: tuple[str, ...], low: int, high: int, *, filtered: bool
+) -> Iterator[tuple[int, int]]:
+    """The parts of a range, in the order wanted, in which there may be entries that match."""
+    if objects:
+        bounds = block_of(low), block_of(high)
+        for block in blocks_with(connection, objects, *bounds, ascending=wanted.ascending, at_once=wanted.limit + 1):
+            yield max(low, block * BLOCK + 1), min(high, (block + 1) * BLOCK)
+        return
+    size = _CHUNK if filtered else max(1, high - low + 1)
+    while low <= high:
+        first, last = (low, min(high, low + size - 1)) if wanted.ascending else (max(low, high - size + 1), high)
+        yield first, last
         low, high = (last + 1, high) if wanted.ascending else (low, first - 1)
-    page = rows[: wanted.limit]
-    return Page(tuple(map(_entry, page)), str(page[-1][0]) if len(rows) > wanted.limit else beyond, archived)
 
 
 def entries_after(connection: driver.Connection, number: int, size: int) -> Iterator[list[Row]]:
@@ -94,11 +105,6 @@ def folded_after(connection: driver.Connection, number: int, size: int) -> list[
         return connection.execute(statements.FOLDED, (number, size)).fetchall()
     except driver.Damaged:
         return []  # reading them whole tells what it is
-
-
-def _chunk(low: int, high: int, *, ascending: bool) -> tuple[int, int]:
-    """The part of a range that is read first."""
-    return (low, min(high, low + _CHUNK - 1)) if ascending else (max(low, high - _CHUNK + 1), high)
 
 
 def _entry(row: Row) -> Entry:

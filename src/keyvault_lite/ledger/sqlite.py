@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from keyvault_lite.ledger import driver, statements, syscalls
 from keyvault_lite.ledger.catalogue import check_schema
+from keyvault_lite.ledger.log_index import block_of, rows_for
 from keyvault_lite.ledger.offline import read_offline
 from keyvault_lite.ledger.schema import TABLES, TRIGGERS, Row
 from keyvault_lite.ledger.store import BUSY_SECONDS
@@ -172,6 +173,7 @@ class SqliteDatabase:
             rows = entries[place : place + statements.MOST_AT_ONCE]
             values = list(chain.from_iterable(rows))
             taken += connection.execute(statements.append(len(rows)), values).rowcount
+        connection.executemany(statements.PUT_INDEX, rows_for(entries))
         return Count(taken)
 
     def may_forget_tokens(self, _connection: driver.Connection) -> bool:
@@ -187,6 +189,7 @@ class SqliteDatabase:
         connection.execute(f"DROP TRIGGER {_GUARD}")
         deleted = connection.execute(statements.FORGET_ENTRIES, (first, last)).rowcount
         connection.execute(TRIGGERS[_GUARD])
+        connection.execute(statements.FORGET_INDEX, (block_of(last + 1),))
         left = connection.execute(statements.FIRST_ENTRY).fetchone()
         if deleted != last - first + 1 or left != (last + 1,):
             raise IntegrityViolation("the log does not hold exactly the entries that were archived")

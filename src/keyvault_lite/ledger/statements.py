@@ -35,6 +35,7 @@ def append(count: int) -> str:
     return f"{_APPEND_INTO} VALUES {', '.join([_APPEND_ONE] * count)}"
 
 
+PUT_INDEX: Final = insert("audit_index", ("object_id", "block")) + " ON CONFLICT DO NOTHING"
 ENTRIES: Final = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM audit_logs"  # noqa: S608
 _ANY_BYTES: Final = " OR ".join(f"{name} >= x''" for name in FOLDED_TOGETHER)
 FOLDED: Final = (
@@ -85,5 +86,7 @@ FORGET_ENTRIES: Final = "DELETE FROM audit_logs WHERE id BETWEEN ? AND ?"
 NEWEST_SEGMENT: Final = (
     SELECT["settings"] + " WHERE name >= ? AND name < ? AND value IS NOT NULL ORDER BY name DESC LIMIT 1"
 )
+FORGET_INDEX: Final = "DELETE FROM audit_index WHERE block < ?"
+SIZE: Final = "SELECT coalesce(max(id), 0) FROM audit_logs"
 FIRST_ENTRY: Final = "SELECT id FROM audit_logs ORDER BY id LIMIT 1"
 ENTRY_BEFORE: Final = "SELECT hash, epoch, timestamp, state_seq FROM audit_logs WHERE id = ?"

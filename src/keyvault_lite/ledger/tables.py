@@ -162,8 +162,14 @@ audit_logs: Final = sa.Table(
     sa.Column("prev_hash", sa.LargeBinary, nullable=False),
     sa.Column("hash", sa.LargeBinary, nullable=False),
 )
-sa.Index("ix_audit_logs_service_id", audit_logs.c.service_id, audit_logs.c.id)
-sa.Index("ix_audit_logs_key_id", audit_logs.c.key_id, audit_logs.c.id)
+audit_index: Final = sa.Table(
+    # Which blocks of 256 entries name a service or a key; see ledger/log_index.py.
+    "audit_index",
+    metadata,
+    sa.Column("object_id", sa.String, primary_key=True),
+    sa.Column("block", sa.BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
 ledger_head: Final = sa.Table(
     # One row. `mac` covers all the other columns.
     "ledger_head",

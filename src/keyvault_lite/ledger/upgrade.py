@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from keyvault_lite.ledger import driver
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 """The revision this version works with."""
-OLDER: Final = frozenset({"0001"})
+OLDER: Final = frozenset({"0001", "0002"})
 """The revisions it can bring up to date."""
 
 

@@ -118,6 +118,16 @@ APPEND: Final = (
     f"SELECT * FROM unnest({', '.join(f'?::{kind}' for _, kind in _FORMS)})"
 )
 
+PUT_INDEX: Final = (
+    "INSERT INTO audit_index (object_id, block) SELECT * FROM unnest(?::text[], ?::int8[]) ON CONFLICT DO NOTHING"
+)
+
+
+def index_columns_of(rows: Sequence[tuple[str, int]]) -> list[_Packed]:
+    """The values of PUT_INDEX. There has to be at least one row."""
+    names, blocks = zip(*rows, strict=True)
+    return [_texts(names), _integers(blocks)]
+
 
 def columns_of(entries: Sequence[Row]) -> list[_Packed]:
     """The values of APPEND. There has to be at least one entry."""

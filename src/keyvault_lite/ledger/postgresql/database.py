@@ -16,6 +16,7 @@ import psycopg
 from psycopg.types.numeric import Int8Dumper
 
 from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.log_index import block_of, rows_for
 from keyvault_lite.ledger.postgresql import arrays
 from keyvault_lite.ledger.postgresql.address import Address
 from keyvault_lite.ledger.postgresql.catalogue import GUARD_OF_LOG, TRIGGERS, check_schema
@@ -220,7 +221,11 @@ class PostgresDatabase:
 
     def append(self, connection: driver.Connection, entries: Sequence[Row]) -> Taken:
         """See Store."""
-        return connection.execute(arrays.APPEND, arrays.columns_of(entries)) if entries else One(None, rowcount=0)
+        if not entries:
+            return One(None, rowcount=0)
+        if index := rows_for(entries):
+            connection.execute(arrays.PUT_INDEX, arrays.index_columns_of(index))
+        return connection.execute(arrays.APPEND, arrays.columns_of(entries))
 
     def may_forget_tokens(self, connection: driver.Connection) -> bool:
         """See Store: a right that the service role has to be given."""
@@ -233,6 +238,7 @@ class PostgresDatabase:
         connection.execute(drop)
         deleted = connection.execute(statements.FORGET_ENTRIES, (first, last)).rowcount
         connection.execute(create)
+        connection.execute(statements.FORGET_INDEX, (block_of(last + 1),))
         left = connection.execute(statements.FIRST_ENTRY).fetchone()
         if deleted != last - first + 1 or left is None or tuple(left) != (last + 1,):
             raise IntegrityViolation("the log does not hold exactly the entries that were archived")
