@@ -14,9 +14,11 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
+
+from msgspec import structs
 
 from keyvault_lite import app, settings
 from keyvault_lite.audit.merkle import Tiles
@@ -203,7 +205,7 @@ def _key(grower: _Grower, number: int, versions: int) -> Key:
 def _version(grower: _Grower, key_id: KeyId, version: int, now: int, *, newest: bool) -> KeyVersion:
     material = grower.keyring.generate(_SPEC)
     made = grower.keyring.wrap(material, _SPEC, key_id=key_id, version=version, created_at=now)
-    return made if newest else replace(made, status=VersionStatus.DEPRECATED)
+    return made if newest else structs.replace(made, status=VersionStatus.DEPRECATED)
 
 
 def _old_message(grower: _Grower) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from keyvault_lite.access import authorize
 from keyvault_lite.access.authorize import (
@@ -231,7 +232,7 @@ def test_what_is_remembered_of_grants_counts_for_the_same_record_of_the_key_alon
     with monkeypatch.context() as nothing_is_matched:
         nothing_is_matched.setattr(authorize, "matches", None)
         assert permissions_on(caller, before) == {Permission.SIGN}
-    assert permissions_on(caller, replace(before, name="other")) == frozenset()
+    assert permissions_on(caller, structs.replace(before, name="other")) == frozenset()
     assert permissions_on(caller, before) == {Permission.SIGN}
     assert permissions_on(principal(Role.SERVICE), before) == frozenset()
 

@@ -7,10 +7,12 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from msgspec import structs
 
 from keyvault_lite import app, custody
 from keyvault_lite.crypto.root import MasterKey
@@ -212,7 +214,7 @@ def _annex(house: House, day: int) -> None:
     assert service is not None
     name = KeyName("aws:eu", f"alias/day-{day}", 1, day)
     change = Change(
-        keys=(replace(key, names=(name, KeyName("vault:transit", "orders", 1, day))),),
+        keys=(structs.replace(key, names=(name, KeyName("vault:transit", "orders", 1, day))),),
         settings=(Setting("vault/mounts", {"day": day}), Setting(f"vault/day-{day}", None if day == 2 else {"a": 1})),
         tokens=(Token(TokenId("Leased0000000000"), service.id, TokenKind.LEASED, b"d" * 32, 1, expires_at=day),),
     )

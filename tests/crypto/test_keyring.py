@@ -9,13 +9,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from keyvault_lite.crypto import keyring
 from keyvault_lite.crypto.bundle import Bundle
 from keyvault_lite.crypto.container import expand
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
-from keyvault_lite.model.encoding import pae
+from keyvault_lite.model.encoding import Value, pae
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import KeySpec, KeyType, KeyVersion, Purpose, VersionStatus
@@ -156,7 +157,7 @@ class TestMaterial:
     def test_an_altered_version_does_not_open(self, ring: Keyring, aes: KeyVersion, change: dict[str, Any]) -> None:
         ring.encrypt(AES, aes, b"", None)  # its true material is in the cache
         with pytest.raises(IntegrityViolation, match="does not open") as caught:
-            ring.encrypt(AES, replace(aes, **change), b"", None)
+            ring.encrypt(AES, structs.replace(aes, **change), b"", None)
         assert caught.value.__cause__ is None
 
     def test_material_is_bound_to_its_kind(self, ring: Keyring, aes: KeyVersion) -> None:
@@ -170,7 +171,9 @@ class TestMaterial:
         spec, version = made[KeyType.ED25519, None, Purpose.SIGN]
         _, other = made[KeyType.EC, 256, Purpose.SIGN]
         with pytest.raises(IntegrityViolation):
-            ring.sign(spec, replace(version, public_key=other.public_key), b"", spec.algorithms[0], prehashed=False)
+            ring.sign(
+                spec, structs.replace(version, public_key=other.public_key), b"", spec.algorithms[0], prehashed=False
+            )
 
     def test_material_of_another_installation_does_not_open(self, aes: KeyVersion) -> None:
         with pytest.raises(IntegrityViolation):
@@ -225,7 +228,7 @@ class TestCache:
     def test_a_failure_is_not_cached(self, ring: Keyring, aes: KeyVersion) -> None:
         count = len(ring._loaded)
         with pytest.raises(IntegrityViolation):
-            ring._load(AES, replace(aes, version=9))
+            ring._load(AES, structs.replace(aes, version=9))
         assert len(ring._loaded) == count
 
 
@@ -242,6 +245,24 @@ class TestEvidence:
                 derived(ring, "row"), expected, "sha256"
             )
         assert ring.row_mac("keys", key, 77, values) == ring.row_mac("keys", key, 77, values, schema=1)
+
+    @pytest.mark.parametrize(
+        ("key", "values"),
+        [
+            ((KEY,), (KEY, "ACTIVE", 5)),
+            ((KEY,), (KEY,)),
+            ((KEY,), ()),
+            ((KEY, "n"), (KEY, "n", 1)),
+            ((), ()),
+            ((), ("a",)),
+            ((b"k",), (b"k", None)),
+        ],
+    )
+    def test_row_mac_of_a_row_that_begins_with_its_key(
+        self, ring: Keyring, key: tuple[Value, ...], values: tuple[Value, ...]
+    ) -> None:
+        expected = pae("row", ring.instance_id, "keys", 1, key, 77, values)
+        assert ring.row_mac("keys", key, 77, values) == hmac.digest(derived(ring, "row"), expected, "sha256")
 
     def test_row_mac_tells_every_field_apart(self, ring: Keyring) -> None:
         macs = {

@@ -1,6 +1,7 @@
 """The life of a key through the one door: every status, every operation, and the order in which it is judged."""
 
 import pytest
+from msgspec import structs
 
 from keyvault_lite.model.errors import (
     Forbidden,
@@ -274,9 +275,8 @@ def test_revoking_the_key_leaves_destroyed_versions_destroyed(house: House) -> N
     from keyvault_lite.engine.keys import _revoked
 
     version = house.key().versions[0]
-    from dataclasses import replace
 
-    gone = replace(version, status=VersionStatus.DESTROYED)
+    gone = structs.replace(version, status=VersionStatus.DESTROYED)
     assert _revoked(gone) is gone
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger import driver, records
@@ -40,7 +41,7 @@ def key(*versions: KeyVersion, name: str | None = None, names: tuple[KeyName, ..
 ALIAS, OTHER = KeyName("aws:eu/", "alias/a", 5, 6), KeyName("vault:transit/", "b", 3, 4)
 FULL = Change(
     keys=(
-        key(version(1), replace(version(2, at=7), attributes={"a": 1}), name="orders", names=(OTHER, ALIAS)),
+        key(version(1), structs.replace(version(2, at=7), attributes={"a": 1}), name="orders", names=(OTHER, ALIAS)),
         Key(
             TWO,
             None,
@@ -250,7 +251,7 @@ class TestNewer:
     )
     def test_versions(self, stored: driver.Connection, before: tuple[int, ...], newer: tuple[int, ...]) -> None:
         old = key(*map(version, before)) if before else None
-        fresh = {number: replace(version(number), status=VersionStatus.REVOKED) for number in newer}
+        fresh = {number: structs.replace(version(number), status=VersionStatus.REVOKED) for number in newer}
         changed = key(*fresh.values())
         write(stored, Change(keys=(changed,)), 9)
         found = read(stored, old, newer_than=8)
@@ -273,7 +274,7 @@ class TestNewer:
 
     def test_names(self, stored: driver.Connection) -> None:
         moved, new = replace(ALIAS, updated_at=9), KeyName("aws:eu/", "alias/new", 9, 9)
-        after = replace(self.BEFORE, names=(moved, new))
+        after = structs.replace(self.BEFORE, names=(moved, new))
         write(stored, Change(keys=(after,)), 9, self.BEFORE)
         (one,) = read(stored, self.BEFORE, newer_than=8).change.keys
         assert one.names == (moved, new), "the one without a key is lost, the other one's newer row counts"
@@ -296,7 +297,7 @@ def test_maps_stand_in_canonical_json() -> None:
 
 def test_only_versions_that_are_others_are_written() -> None:
     before = key(version(1), version(2))
-    after = replace(before, versions=(before.versions[0], replace(before.versions[1]), version(3)))
+    after = structs.replace(before, versions=(before.versions[0], structs.replace(before.versions[1]), version(3)))
     rows = list(changed_rows(Change(keys=(after,)), lambda _: before))
     assert [(table, values[0]) for table, values in rows] == [
         ("keys", ONE),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from keyvault_lite.ledger.alarm import owner
 from keyvault_lite.ledger.outcome import Change, StoredReply
@@ -106,7 +107,7 @@ def test_an_overlay_is_seen_from_above_only() -> None:
     new, second = key("new", 2), service("second", 2)
     above.apply(
         Change(
-            keys=(new, replace(old, description="changed")),
+            keys=(new, structs.replace(old, description="changed")),
             services=(second, replace(admin, active=False)),
             tokens=(token,),
             settings=(Setting("a/x", None), Setting("a/y", {"z": 1})),
@@ -116,7 +117,7 @@ def test_an_overlay_is_seen_from_above_only() -> None:
     assert [one.name for one in above.services_after(None)] == ["admin", "second", "worker"]
     assert above.active_admins() == [second]
     assert above.native_token(admin.id) == token
-    assert above.find_key("old") == replace(old, description="changed")
+    assert above.find_key("old") == structs.replace(old, description="changed")
     assert (above.setting("a/x"), above.settings_under("a/")) == (None, [Setting("a/y", {"z": 1})])
     # The state below knows nothing of it: an aborted transaction needs no undoing.
     assert list(below.keys_after(None)) == [old]
@@ -151,14 +152,14 @@ def test_names_of_dialects_move_between_keys() -> None:
     first, second = key(None, 1, names=(alias,)), key(None, 2)
     state.apply(Change(keys=(first, second)))
     assert state.find_key("vault:transit/Foo") == first
-    moved = replace(first, names=()), replace(second, names=(alias,))
+    moved = structs.replace(first, names=()), structs.replace(second, names=(alias,))
     state.apply(Change(keys=moved))
     assert state.find_key("vault:transit/Foo") == moved[1]
-    back = replace(first, names=(alias,)), replace(second, names=())
+    back = structs.replace(first, names=(alias,)), structs.replace(second, names=())
     state.apply(Change(keys=back))  # the one that gets it comes before the one that loses it
     assert state.find_key("vault:transit/Foo") == back[0]
     state.apply(Change(keys=moved))
-    state.apply(Change(keys=(replace(moved[1], names=()),)))
+    state.apply(Change(keys=(structs.replace(moved[1], names=()),)))
     assert state.find_key("vault:transit/Foo") is None
 
 

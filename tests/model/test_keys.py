@@ -1,8 +1,7 @@
 """The tables of keys: complete, consistent, and what a wrong combination is told."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec import structs
 
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.keys import (
@@ -102,7 +101,7 @@ def test_versions_are_found_by_number() -> None:
 
 def test_dialects_names_are_written_with_their_namespace() -> None:
     name = KeyName("vault:transit/", "Foo", 0, 0)
-    assert replace(key(VersionStatus.ACTIVE), names=(name,)).aliases == ("vault:transit/Foo",)
+    assert structs.replace(key(VersionStatus.ACTIVE), names=(name,)).aliases == ("vault:transit/Foo",)
     assert key(VersionStatus.ACTIVE).aliases == ()
 
 

@@ -1,13 +1,13 @@
 """Public keys that come alone, their private keys that come later, and ML-DSA keys from outside."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from msgspec import structs
 
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Result
@@ -292,4 +292,4 @@ def test_a_public_key_stands_under_its_container(ask: Asker) -> None:
     key, other = stored(ask, "k"), ed25519.Ed25519PrivateKey.generate().public_key()
     der = other.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     with pytest.raises(IntegrityViolation):
-        ask.house.vault.keyring.transit(key.spec, replace(key.versions[0], public_key=der))
+        ask.house.vault.keyring.transit(key.spec, structs.replace(key.versions[0], public_key=der))

@@ -1,9 +1,9 @@
 """Each route: which request it builds, and how its result is written."""
 
 import base64
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from keyvault_lite.model.errors import InvalidCiphertext, InvalidRequest, NotFound, TooLarge
 from keyvault_lite.model.evidence import Action, Result
@@ -446,8 +446,8 @@ def test_keys_as_written(app: Dispatcher) -> None:
 
 
 def test_a_key_on_its_way_out() -> None:
-    revoked = replace(fake.VERSION, status=VersionStatus.REVOKED)
-    key = replace(
+    revoked = structs.replace(fake.VERSION, status=VersionStatus.REVOKED)
+    key = structs.replace(
         KEY,
         name=None,
         status=KeyStatus.PENDING_DESTRUCTION,

@@ -35,7 +35,7 @@ from keyvault_lite.model.encoding import (
     context_digest,
     context_values,
     encode,
-    encode_list,
+    encode_items,
     list_head,
     pae,
 )
@@ -368,7 +368,12 @@ class Keyring(Secret):
             begun = self._row_hmac[0].copy()
             begun.update(list_head(7) + b"".join(encode(value) for value in place))
             self._row_begun[table, schema] = begun
-        return _mac((begun, self._row_hmac[1]), encode_list(key) + encode(row_seq) + encode_list(values))
+        first = encode_items(key)
+        # A row begins with its key, which is not encoded twice: the same object has the same encoding.
+        same = len(key) == 1 and bool(values) and key[0] is values[0]
+        columns = first + encode_items(values[1:]) if same else encode_items(values)
+        message = list_head(len(key)) + first + encode(row_seq) + list_head(len(values)) + columns
+        return _mac((begun, self._row_hmac[1]), message)
 
     def head_mac(self, *values: Value) -> bytes:
         """HMAC-SHA256 over PAE("head", instance, values…); 32 bytes."""

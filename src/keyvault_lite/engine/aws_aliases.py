@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from msgspec import structs
+
 from keyvault_lite.access.authorize import may_know
 from keyvault_lite.access.aws import check_named_key
 from keyvault_lite.engine.aws_guard import check, guarded
@@ -50,11 +52,11 @@ def create(request: words.CreateAlias, seen: View, scene: Scene) -> Done:
     before = scene.state.find_key(name.text)
     freed = () if before is None or before.id == seen.key.id else (_without(before, name),)
     own = _without(seen.key, name)
-    return Done(None, Change(keys=(*freed, replace(own, names=(*own.names, name)))))
+    return Done(None, Change(keys=(*freed, structs.replace(own, names=(*own.names, name)))))
 
 
 def _without(key: Key, name: KeyName) -> Key:
-    return replace(key, names=tuple(one for one in key.names if one.text != name.text))
+    return structs.replace(key, names=tuple(one for one in key.names if one.text != name.text))
 
 
 def update(request: words.UpdateAlias, seen: View, scene: Scene) -> Done:
@@ -71,8 +73,8 @@ def update(request: words.UpdateAlias, seen: View, scene: Scene) -> Done:
     old = next(one for one in before.names if one.text == text)
     name = replace(old, updated_at=scene.now)
     if before.id == seen.key.id:
-        return Done(None, Change(keys=(replace(seen.key, names=(*_without(seen.key, old).names, name)),)))
-    return Done(None, Change(keys=(_without(before, old), replace(seen.key, names=(*seen.key.names, name)))))
+        return Done(None, Change(keys=(structs.replace(seen.key, names=(*_without(seen.key, old).names, name)),)))
+    return Done(None, Change(keys=(_without(before, old), structs.replace(seen.key, names=(*seen.key.names, name)))))
 
 
 def delete(request: words.DeleteAlias, seen: View, _: Scene) -> Done:

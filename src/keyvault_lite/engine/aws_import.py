@@ -6,8 +6,9 @@ private half of the wrapping key, sealed, so that nothing is stored for imports 
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec import structs
 
 from keyvault_lite.crypto.keyring import IMPORTED
 from keyvault_lite.engine.aws_guard import guarded
@@ -145,14 +146,14 @@ def _with_version(seen: View, version: KeyVersion) -> Key:
     newest = version.version == len(seen.key.versions)
     kept = {name: material(old)[name] for name in ("rotation",) if name in material(old)}
     facts = {**kept, **material(version)}
-    brought = replace(
+    brought = structs.replace(
         version,
         status=VersionStatus.ACTIVE if newest else VersionStatus.DEPRECATED,
         created_at=old.created_at,
         attributes={**version.attributes, ATTRIBUTE: facts},
     )
     versions = tuple(brought if one is old else one for one in seen.key.versions)
-    return replace(seen.key, versions=versions)
+    return structs.replace(seen.key, versions=versions)
 
 
 # Material that waits for RotateKeyOnDemand. It is no version yet, because the newest version is the one that protects.
@@ -202,8 +203,8 @@ def remove(request: words.DeleteImportedKeyMaterial, seen: View, scene: Scene) -
     result = ImportedMaterial(seen.arn, material(wanted).get("material_id"))
     if not is_present(wanted, scene.now) and wanted.status is VersionStatus.DESTROYED:
         return Done(result)
-    gone = replace(wanted, status=VersionStatus.DESTROYED, encrypted_key=b"")
-    after = replace(seen.key, versions=tuple(gone if one is wanted else one for one in versions))
+    gone = structs.replace(wanted, status=VersionStatus.DESTROYED, encrypted_key=b"")
+    after = structs.replace(seen.key, versions=tuple(gone if one is wanted else one for one in versions))
     return Done(result, Change(keys=(after,)), key_version=wanted.version)
 
 

@@ -1,8 +1,9 @@
 """The life of a key as the AWS dialect has it: made, described, listed, switched, deleted, last used."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec import structs
 
 from keyvault_lite.access.authorize import may_know
 from keyvault_lite.access.aws import locks_out
@@ -138,7 +139,7 @@ def disable(_: words.DisableKey, seen: View, _scene: Scene) -> Done:
 def _switched(seen: View, *, on: bool) -> Done:
     if seen.is_replica:
         return changed(seen, seen.with_facet(enabled=on))
-    return changed(seen, replace(seen.key, status=KeyStatus.ACTIVE if on else KeyStatus.DISABLED))
+    return changed(seen, structs.replace(seen.key, status=KeyStatus.ACTIVE if on else KeyStatus.DISABLED))
 
 
 def changed(seen: View, after: Key, result: object = None) -> Done:
@@ -171,9 +172,9 @@ def schedule_deletion(request: words.ScheduleKeyDeletion, seen: View, scene: Sce
         return _left(seen, _promoted(after, seen, scene), scene)
     if _replicas(seen.facts, scene.now):
         # No status of the vault waits for replicas; nothing may use the key meanwhile.
-        after = replace(seen.with_facts(waits_days=days), status=KeyStatus.DISABLED, rotate_at=None)
+        after = structs.replace(seen.with_facts(waits_days=days), status=KeyStatus.DISABLED, rotate_at=None)
         return _left(seen, _promoted(after, seen, scene), scene)
-    after = replace(
+    after = structs.replace(
         seen.with_facts(window=days),
         status=KeyStatus.PENDING_DESTRUCTION,
         was_revoked=seen.key.status is KeyStatus.REVOKED,
@@ -193,7 +194,7 @@ def _promoted(key: Key, seen: View, scene: Scene) -> Key:
     dates = [one.get("deletion_at") for one in _replicas(facts, scene.now)]
     if days is None or None in dates or not dates:
         return key
-    return replace(
+    return structs.replace(
         key, status=KeyStatus.PENDING_DESTRUCTION, destroy_at=max(date for date in dates if date) + days * DAY
     )
 
@@ -209,10 +210,12 @@ def cancel_deletion(_: words.CancelKeyDeletion, seen: View, scene: Scene) -> Don
     if seen.is_replica:
         after = seen.with_facet(deletion_at=None, window=None, enabled=False)
         if seen.facts.get("waits_days") is not None:
-            after = replace(after, status=KeyStatus.DISABLED, destroy_at=None)
+            after = structs.replace(after, status=KeyStatus.DISABLED, destroy_at=None)
         return _left(seen, after, scene)
     status = KeyStatus.REVOKED if seen.key.was_revoked else KeyStatus.DISABLED
-    after = replace(seen.with_facts(waits_days=None, window=None), status=status, was_revoked=False, destroy_at=None)
+    after = structs.replace(
+        seen.with_facts(waits_days=None, window=None), status=status, was_revoked=False, destroy_at=None
+    )
     return _left(seen, after, scene)
 
 

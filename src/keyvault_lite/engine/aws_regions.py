@@ -1,8 +1,9 @@
 """Multi-Region keys of the AWS dialect: replicas, and which Region is the primary. One record with many facets."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec import structs
 
 from keyvault_lite.engine.aws_guard import guarded
 from keyvault_lite.engine.aws_keys import read_policy, read_tags
@@ -69,7 +70,7 @@ def update_primary(request: words.UpdatePrimaryRegion, seen: View, scene: Scene)
     }
     own = {name: risen.get(name) for name in _OWN}
     changed = seen.with_facts(region=request.primary_region, replicas=replicas, **own)
-    after = replace(changed, description=risen["description"], tags=risen["tags"])
+    after = structs.replace(changed, description=risen["description"], tags=risen["tags"])
     return Done(None, Change(keys=(after,)))
 
 

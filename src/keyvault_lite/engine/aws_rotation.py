@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from msgspec import structs
+
 from keyvault_lite.engine.aws_guard import guarded
 from keyvault_lite.engine.aws_import import pending_version
 from keyvault_lite.engine.aws_keys import changed, require_not_leaving
@@ -47,14 +49,14 @@ def enable(request: words.EnableKeyRotation, seen: View, scene: Scene) -> Done:
     days = request.rotation_period_in_days or seen.key.rotation_days or DEFAULT_PERIOD
     if days == seen.key.rotation_days:
         return Done(None)  # asked again: the next date stays
-    return changed(seen, replace(seen.key, rotation_days=days, rotate_at=scene.now + days * DAY))
+    return changed(seen, structs.replace(seen.key, rotation_days=days, rotate_at=scene.now + days * DAY))
 
 
 def disable(_: words.DisableKeyRotation, seen: View, _scene: Scene) -> Done:
     """Rotate no more by itself."""
     _require_own(seen)
     seen.require_usable()
-    return changed(seen, replace(seen.key, rotation_days=None, rotate_at=None))
+    return changed(seen, structs.replace(seen.key, rotation_days=None, rotate_at=None))
 
 
 def status(_: words.GetKeyRotationStatus, seen: View, _scene: Scene) -> Done:
@@ -78,7 +80,7 @@ def on_demand(_: words.RotateKeyOnDemand, seen: View, scene: Scene) -> Done:
         newest = pending_version(seen)
         if newest is None:
             raise KeyUnavailable(f"No available key material pending rotation for the key: {seen.arn}.")
-        newest = _marked(replace(newest, created_at=scene.now))
+        newest = _marked(structs.replace(newest, created_at=scene.now))
         after = seen.with_facts(pending=None)
     else:
         fresh = scene.once("material", (), lambda: scene.keyring.generate(seen.key.spec))
@@ -87,17 +89,17 @@ def on_demand(_: words.RotateKeyOnDemand, seen: View, scene: Scene) -> Done:
         )
         after = seen.key
     older = tuple(
-        replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
+        structs.replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
         for one in seen.key.versions
     )
     rotate_at = None if seen.key.rotation_days is None else scene.now + seen.key.rotation_days * DAY
-    rotated = replace(after, versions=(*older, newest), rotate_at=rotate_at)
+    rotated = structs.replace(after, versions=(*older, newest), rotate_at=rotate_at)
     return Done(seen, Change(keys=(rotated,)), key_version=number)
 
 
 def _marked(version: KeyVersion) -> KeyVersion:
     facts = {**material(version), "rotation": ON_DEMAND}
-    return replace(version, attributes={**version.attributes, ATTRIBUTE: facts})
+    return structs.replace(version, attributes={**version.attributes, ATTRIBUTE: facts})
 
 
 def list_rotations(request: words.ListKeyRotations, seen: View, scene: Scene) -> Done:

@@ -6,11 +6,11 @@ description, tags, policy, grants and enabled state are the facet's. The primary
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from keyvault_lite.access.aws import check_named_key
 from keyvault_lite.crypto import blob
@@ -169,7 +169,7 @@ class View:
 
     def with_facts(self, **changes: Any) -> Key:  # noqa: ANN401  (JSON)
         """The record with other facts of the whole key; None takes one away."""
-        return replace(self.key, attributes={**self.key.attributes, ATTRIBUTE: _merged(self.facts, changes)})
+        return structs.replace(self.key, attributes={**self.key.attributes, ATTRIBUTE: _merged(self.facts, changes)})
 
     def with_facet(self, **changes: Any) -> Key:  # noqa: ANN401  (JSON)
         """The record with other facts of this Region; None takes one away. Description and tags are facts too."""
@@ -178,7 +178,7 @@ class View:
             replicas[self.place.region] = _merged(self.facet, changes)
             return self.with_facts(replicas=replicas)
         own = {name: changes.pop(name) for name in ("description", "tags") if name in changes}
-        return replace(self.with_facts(**changes), **own) if changes else replace(self.key, **own)
+        return structs.replace(self.with_facts(**changes), **own) if changes else structs.replace(self.key, **own)
 
 
 def _merged(facts: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The life of a key: made, read, changed, rotated, revoked, disabled, destroyed."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
+
+from msgspec import structs
 
 from keyvault_lite.access.authorize import may_know
 from keyvault_lite.crypto.public import public_key
@@ -133,16 +134,18 @@ def update(request: UpdateKey, scene: Scene) -> Done:
         raise InvalidState(f"the key is {key.status}")
     changed = key
     if request.description is not None:
-        changed = replace(changed, description=request.description)
+        changed = structs.replace(changed, description=request.description)
     if request.tags is not None:
-        changed = replace(changed, tags=dict(request.tags))
+        changed = structs.replace(changed, tags=dict(request.tags))
     if request.rotation_days is not None:
         refuse_transit(key)
         _require_own_material(key)
         days = request.rotation_days or None
         if days is not None and key.revoked:
             raise InvalidState("the key is REVOKED: it does not rotate any more")
-        changed = replace(changed, rotation_days=days, rotate_at=None if days is None else scene.now + days * DAY)
+        changed = structs.replace(
+            changed, rotation_days=days, rotate_at=None if days is None else scene.now + days * DAY
+        )
     return _changed(key, changed)
 
 
@@ -173,11 +176,11 @@ def _rotated(key: Key, scene: Scene) -> Done:
     material = scene.once("material", (), lambda: scene.keyring.generate(key.spec))
     newest = scene.keyring.wrap(material, key.spec, key_id=key.id, version=number, created_at=scene.now)
     older = tuple(
-        replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
+        structs.replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
         for one in key.versions
     )
     rotate_at = None if key.rotation_days is None else scene.now + key.rotation_days * DAY
-    rotated = replace(key, versions=(*older, newest), rotate_at=rotate_at)
+    rotated = structs.replace(key, versions=(*older, newest), rotate_at=rotate_at)
     return Done(rotated, Change(keys=(rotated,)), key_version=number)
 
 
@@ -188,7 +191,7 @@ def revoke(request: RevokeKey, scene: Scene) -> Done:
     if key.status not in {KeyStatus.ACTIVE, KeyStatus.DISABLED}:
         raise InvalidState(f"the key is {key.status}")
     if version is None:
-        revoked = replace(
+        revoked = structs.replace(
             key,
             status=KeyStatus.REVOKED,
             rotate_at=None,
@@ -199,14 +202,14 @@ def revoke(request: RevokeKey, scene: Scene) -> Done:
         rule = "rotate first" if version.status is VersionStatus.ACTIVE else "nothing is left to revoke"
         raise InvalidState(f"the version is {version.status}: {rule}")
     changed = tuple(_revoked(one) if one is version else one for one in key.versions)
-    revoked = replace(key, versions=changed)
+    revoked = structs.replace(key, versions=changed)
     return Done(revoked, Change(keys=(revoked,)), key_version=version.version, comment=request.reason)
 
 
 def _revoked(version: KeyVersion) -> KeyVersion:
     if version.status is VersionStatus.DESTROYED:
         return version
-    return replace(version, status=VersionStatus.REVOKED)
+    return structs.replace(version, status=VersionStatus.REVOKED)
 
 
 def disable(_: DisableKey, scene: Scene) -> Done:
@@ -222,7 +225,7 @@ def enable(_: EnableKey, scene: Scene) -> Done:
 def _switched(key: Key, off: KeyStatus, on: KeyStatus) -> Done:
     if key.status not in {off, on}:
         raise InvalidState(f"the key is {key.status}")
-    return _changed(key, replace(key, status=on))
+    return _changed(key, structs.replace(key, status=on))
 
 
 def destroy(request: DestroyKey, scene: Scene) -> Done:
@@ -232,7 +235,7 @@ def destroy(request: DestroyKey, scene: Scene) -> Done:
         raise InvalidState(f"the key is {key.status}")
     return _changed(
         key,
-        replace(
+        structs.replace(
             key,
             status=KeyStatus.PENDING_DESTRUCTION,
             was_revoked=key.status is KeyStatus.REVOKED,
@@ -247,7 +250,7 @@ def restore(_: RestoreKey, scene: Scene) -> Done:
     if key.status is not KeyStatus.PENDING_DESTRUCTION:
         raise InvalidState(f"the key is {key.status}")
     status = KeyStatus.REVOKED if key.was_revoked else KeyStatus.DISABLED
-    return _changed(key, replace(key, status=status, was_revoked=False, destroy_at=None))
+    return _changed(key, structs.replace(key, status=status, was_revoked=False, destroy_at=None))
 
 
 def erase_due(_: EraseDueKey, scene: Scene) -> Done:
@@ -256,10 +259,10 @@ def erase_due(_: EraseDueKey, scene: Scene) -> Done:
     if key.status is not KeyStatus.PENDING_DESTRUCTION or key.destroy_at is None or key.destroy_at > scene.now:
         raise Conflict("the key is not due")
     gone = tuple(
-        replace(one, status=VersionStatus.DESTROYED, encrypted_key=b"", public_key=None) for one in key.versions
+        structs.replace(one, status=VersionStatus.DESTROYED, encrypted_key=b"", public_key=None) for one in key.versions
     )
     # The names that dialects know it by go with it, and can be given again.
-    return _changed(key, replace(key, status=KeyStatus.DESTROYED, rotate_at=None, versions=gone, names=()))
+    return _changed(key, structs.replace(key, status=KeyStatus.DESTROYED, rotate_at=None, versions=gone, names=()))
 
 
 def _changed(before: Key, after: Key) -> Done:

@@ -153,8 +153,8 @@ def _completed(waiting: KeyVersion, material: Material, key: Key, rules: Rules, 
         created_at=waiting.created_at,
         attributes=waiting.attributes,
     )
-    version = replace(sealed, status=waiting.status)
-    after = replace(key, versions=tuple(version if one is waiting else one for one in key.versions))
+    version = structs.replace(sealed, status=waiting.status)
+    after = structs.replace(key, versions=tuple(version if one is waiting else one for one in key.versions))
     return Done(shown(after, rules), Change(keys=(after,)), key_id=key.id, key_version=version.version)
 
 
@@ -173,8 +173,8 @@ def set_certificate(request: SetCertificate, scene: Scene) -> Done:
     key, rules = usable(scene)
     version = _certified(key, rules, request.version)
     chain = check_chain(request.chain, version.public_key or b"")
-    changed = replace(version, attributes={**version.attributes, CERTIFICATES: chain})
-    after = replace(key, versions=tuple(changed if one is version else one for one in key.versions))
+    changed = structs.replace(version, attributes={**version.attributes, CERTIFICATES: chain})
+    after = structs.replace(key, versions=tuple(changed if one is version else one for one in key.versions))
     return Done(shown(after, rules), Change(keys=(after,)), key_version=version.version)
 
 

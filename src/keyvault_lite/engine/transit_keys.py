@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from msgspec import structs
+
 from keyvault_lite.access.authorize import may_know
 from keyvault_lite.crypto.transit import public_text
 from keyvault_lite.engine.scene import Done, Handler, Scene
@@ -49,7 +51,7 @@ def _public_texts(versions: tuple[KeyVersion, ...]) -> dict[int, str]:
 
 def replaced(key: Key, rules: Rules, **changes: object) -> Key:
     """The key with other rules."""
-    return replace(key, attributes={**key.attributes, **rules.attributes()}, **changes)  # type: ignore[arg-type]
+    return structs.replace(key, attributes={**key.attributes, **rules.attributes()}, **changes)
 
 
 def _rotates_at(rules: Rules, now: int) -> int | None:
@@ -69,7 +71,7 @@ def taken_name(scene: Scene, mount: str, name: str) -> tuple[Key | None, tuple[K
     if not is_absent(found):
         return found, ()
     text = key_ref(mount, name)
-    return None, (replace(found, names=tuple(one for one in found.names if one.text != text)),)
+    return None, (structs.replace(found, names=tuple(one for one in found.names if one.text != text)),)
 
 
 def begin(scene: Scene, name: KeyName, spec: KeySpec, rules: Rules, first: KeyVersion) -> Key:
@@ -210,10 +212,10 @@ def _rotated(key: Key, rules: Rules, scene: Scene) -> Done:
 def extended(key: Key, rules: Rules, newest: KeyVersion, scene: Scene) -> Key:
     """The key with one more version; the former newest steps down."""
     older = tuple(
-        replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
+        structs.replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
         for one in key.versions
     )
-    return replace(key, versions=(*older, newest), rotate_at=_rotates_at(rules, scene.now))
+    return structs.replace(key, versions=(*older, newest), rotate_at=_rotates_at(rules, scene.now))
 
 
 def trim(request: TrimTransitKey, scene: Scene) -> Done:
@@ -238,7 +240,7 @@ def trim(request: TrimTransitKey, scene: Scene) -> Done:
 
 
 def _erased(version: KeyVersion) -> KeyVersion:
-    return replace(version, status=VersionStatus.DESTROYED, encrypted_key=b"", public_key=None)
+    return structs.replace(version, status=VersionStatus.DESTROYED, encrypted_key=b"", public_key=None)
 
 
 def delete(request: DeleteTransitKey, scene: Scene) -> Done:

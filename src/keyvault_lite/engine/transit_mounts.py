@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from msgspec import structs
+
 from keyvault_lite.engine.keys import DAY
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_rules import is_absent
@@ -95,14 +97,14 @@ def disable(request: DisableMount, scene: Scene) -> Done:
 
 def _deleted(key: Key, space: str, now: int) -> Key:
     """The key without its names in the space; they are free for whoever mounts the path again."""
-    key = replace(key, names=tuple(name for name in key.names if name.namespace != space))
+    key = structs.replace(key, names=tuple(name for name in key.names if name.namespace != space))
     return key if is_absent(key) else deleted(key, Deleted.HARD, now)
 
 
 def deleted(key: Key, how: Deleted, now: int) -> Key:
     """The key with its destruction scheduled; a time that stands already stays."""
     waiting = key.status is KeyStatus.PENDING_DESTRUCTION
-    return replace(
+    return structs.replace(
         key,
         status=KeyStatus.PENDING_DESTRUCTION,
         was_revoked=key.was_revoked if waiting else key.status is KeyStatus.REVOKED,

@@ -48,13 +48,13 @@ def encode(value: Value) -> bytes:
     if isinstance(value, int):
         return _INT.pack(1, value)
     if isinstance(value, (list, tuple)):
-        return encode_list(value)
+        return _HEAD.pack(4, len(value)) + encode_items(value)
     raise TypeError(f"{type(value).__name__} has no canonical encoding")
 
 
 def pae(label: str, *values: Value) -> bytes:
     """PAE(label, values…): the input of every MAC, derivation and hash in the product."""
-    return _HEAD.pack(4, len(values) + 1) + _items((label, *values))
+    return _HEAD.pack(4, len(values) + 1) + encode_items((label, *values))
 
 
 _COMMON: Final = {
@@ -64,12 +64,8 @@ _COMMON: Final = {
 }
 
 
-def encode_list(values: Sequence[Value]) -> bytes:
-    """`encode` of a list, without looking what it is."""
-    return _HEAD.pack(4, len(values)) + _items(values)
-
-
-def _items(values: Sequence[Value]) -> bytes:
+def encode_items(values: Sequence[Value]) -> bytes:
+    """What stands behind the head of an encoded list, for writers that assemble an encoding."""
     # As joining `encode` of each, with the plain kinds written out: every row of the vault passes here at each start.
     return b"".join(
         [

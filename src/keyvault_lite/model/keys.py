@@ -1,12 +1,15 @@
 """Keys, their versions and the rules of their states: facts and tables, no behaviour that does anything."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+import msgspec
+
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.names import KeyId
+from keyvault_lite.model.opaque import Opaque
 
 
 class KeyType(StrEnum):
@@ -263,27 +266,28 @@ class KeyName:
         return self.namespace + self.name
 
 
-@dataclass(frozen=True, slots=True)
-class KeyVersion:
-    """One version of a key: its state and its wrapped material."""
+class KeyVersion(Opaque, frozen=True, gc=False):
+    """One version of a key: its state and its wrapped material.
+
+    A struct, like its key: there may be a million of each to make at a start, and a dataclass takes ten times as long.
+    """
 
     key_id: KeyId
     version: int
     status: VersionStatus
     created_at: int
     """Microseconds since 1970-01-01 UTC."""
-    encrypted_key: bytes = field(repr=False)
+    encrypted_key: bytes
     """The KEK container of the material; empty once DESTROYED."""
     public_key: bytes | None = None
     """SubjectPublicKeyInfo, DER; None for symmetric material."""
     generation: int = 1
     """The generation of the keyring's wrapping key under which `encrypted_key` stands."""
-    attributes: Attributes = field(default_factory=dict)
+    attributes: Attributes = msgspec.field(default_factory=dict)
     """What a dialect keeps of this version."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Opaque, frozen=True, gc=False):
     """A logical key and all its versions, oldest first: version n stands at index n - 1."""
 
     id: KeyId
@@ -292,7 +296,7 @@ class Key:
     status: KeyStatus
     created_at: int
     description: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = msgspec.field(default_factory=dict)
     rotation_days: int | None = None
     rotate_at: int | None = None
     destroy_at: int | None = None
@@ -301,7 +305,7 @@ class Key:
     versions: tuple[KeyVersion, ...] = ()
     names: tuple[KeyName, ...] = ()
     """Names that dialects know the key by; none of them occupies the native name."""
-    attributes: Attributes = field(default_factory=dict)
+    attributes: Attributes = msgspec.field(default_factory=dict)
     """What a dialect keeps of this key."""
 
     @property
