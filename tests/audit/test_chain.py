@@ -62,6 +62,12 @@ def test_a_whole_chain_passes_in_any_batches(rows: list[Row], log: make_receipts
     assert judge.feed([]) == []
 
 
+def test_rows_may_come_from_anything_that_gives_them_once(rows: list[Row], log: make_receipts.Log) -> None:
+    judge = check()
+    assert judge.feed(row for row in rows) == log.leaves
+    assert judge.position.size == 23
+
+
 def test_a_check_resumes_from_a_trusted_position_without_a_tree(rows: list[Row]) -> None:
     judge = check()
     judge.feed(rows[:11])

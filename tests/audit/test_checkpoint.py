@@ -70,6 +70,14 @@ def test_the_specification_s_checkpoint(vectors: Callable[[str], Any]) -> None:
     assert (checkpoint.origin, checkpoint.size) == ("example.com/behind-the-sofa", 20_852_163)
 
 
+@pytest.mark.parametrize("size", [0, 63, 65])
+def test_a_signature_of_another_size_is_asked_of_nobody(size: int) -> None:
+    raw = key_hash(ORIGIN, ED25519, PUBLIC_KEY) + bytes(size)
+    note = f"{BODY}\n— {ORIGIN} {base64.b64encode(raw).decode()}\n"
+    with pytest.raises(InvalidNote):
+        verify_note(note, VKEY, lambda *_: True)
+
+
 def test_the_origin_names_installation_and_epoch() -> None:
     assert origin(INSTANCE, 0) == "keyvault-lite/00112233445566778899aabbccddeeff"
     assert origin(INSTANCE, 2) == "keyvault-lite/00112233445566778899aabbccddeeff/2"
@@ -260,6 +268,8 @@ def test_a_checkpoint_of_another_origin_under_the_same_key_is_refused() -> None:
         verifier_key(ORIGIN, PUBLIC_KEY[:31]),
         verifier_key(ORIGIN, PUBLIC_KEY, 2),
         "a\ud800+00000000+AAAA",
+        verifier_key("a\x01b", PUBLIC_KEY),
+        verifier_key("a\x00", PUBLIC_KEY),
     ],
 )
 def test_malformed_or_mistyped_keys_are_refused(vkey: str) -> None:

@@ -140,6 +140,15 @@ def test_a_proof_that_goes_beyond_the_root_is_none_of_this_size() -> None:
     verify_consistency([a, b, c], old=3, new=4, old_root=node_hash(c, a), new_root=node_hash(c, node_hash(a, b)))
 
 
+def test_where_one_hash_ends_and_the_next_begins_cannot_be_moved() -> None:
+    a, b, c, d = LEAVES[:4]
+    left = node_hash(a, b)
+    new = node_hash(left, node_hash(c, d))
+    verify_consistency([c, d, left], old=3, new=4, old_root=node_hash(left, c), new_root=new)
+    with pytest.raises(InvalidProof, match="not 32 bytes"):
+        verify_consistency([c[:31], c[31:] + d, left], old=3, new=4, old_root=node_hash(left, c[:31]), new_root=new)
+
+
 def test_a_proof_of_nothing_proves_nothing() -> None:
     with pytest.raises(InvalidProof, match="too short"):
         verify_consistency([], old=3, new=4, old_root=LEAVES[0], new_root=LEAVES[0])

@@ -68,6 +68,12 @@ def edge(log: list[Row], size: int) -> Edge:
     return grown
 
 
+def edge_of(size: int) -> bytes:
+    grown = Edge()
+    grown.extend([bytes(32)] * size)
+    return grown.to_bytes()
+
+
 def segment(log: list[Row], first: int, last: int) -> bytes:
     start = Start(INSTANCE, KEY, first, last, position(log, first - 1), edge(log, first - 1).to_bytes())
     parts = [log[at : at + TILE_WIDTH] for at in range(first - 1, last, TILE_WIDTH)]
@@ -92,6 +98,39 @@ def test_it_comes_back_as_it_went_in(log: list[Row], first: int, last: int) -> N
 def test_the_format_is_a_promise(log: list[Row]) -> None:
     expected = "0783834a84e66178e591afde00e45f0956260c18ea8e252ccbac722493a4be63"
     assert sha256(segment(log, 257, 768)).hexdigest() == expected
+
+
+def test_the_bounds_are_a_promise() -> None:
+    assert (segments.MAX_ENTRIES, segments.MAX_FRAME, segments.MAX_BYTES) == (65_536, 1_048_576, 1_073_741_824)
+
+
+@pytest.mark.parametrize(("first", "last", "entries"), [(1, 256, 256), (257, 768, 512), (513, 768, 256)])
+def test_a_segment_of_as_many_entries_as_there_may_be(
+    log: list[Row], monkeypatch: pytest.MonkeyPatch, first: int, last: int, entries: int
+) -> None:
+    data = segment(log, first, last)
+    monkeypatch.setattr(segments, "MAX_ENTRIES", entries)
+    read(data)
+    monkeypatch.setattr(segments, "MAX_ENTRIES", entries - 1)
+    with pytest.raises(InvalidSegment, match="which whole tiles"):
+        read(data)
+
+
+def test_a_frame_as_large_as_there_may_be(log: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = segment(log, 1, 256)
+    largest = len(pae("kvl/v1/tile", 0, 0, bytes(256 * 32)))
+    monkeypatch.setattr(segments, "MAX_FRAME", largest)
+    assert segment(log, 1, 256) == data
+    read(data)
+    monkeypatch.setattr(segments, "MAX_FRAME", largest - 1)
+    with pytest.raises(InvalidSegment, match="larger than a segment can hold"):
+        segment(log, 1, 256)
+    start = int.from_bytes(data[len(MAGIC) :][:4], "big")
+    monkeypatch.setattr(segments, "MAX_FRAME", start)
+    SegmentReader(io.BytesIO(data).read)
+    monkeypatch.setattr(segments, "MAX_FRAME", start - 1)
+    with pytest.raises(InvalidSegment, match="larger than any entry"):
+        SegmentReader(io.BytesIO(data).read)
 
 
 def test_no_byte_of_it_can_be_another(log: list[Row]) -> None:
@@ -144,6 +183,9 @@ def test_entries_cannot_change_places(log: list[Row]) -> None:
         (INSTANCE, KEY, 1, 256, bytes(32), 0, 0, 0, bytes(40)),
         (INSTANCE, KEY, 1, 256, bytes(32), 0, 0, "0", Edge().to_bytes()),
         (INSTANCE, KEY, 1, 256, bytes(32), 0, 0, Edge().to_bytes()),
+        (INSTANCE, KEY, 257, 512, bytes(32), 0, 0, 0, Edge().to_bytes()),
+        (INSTANCE, KEY, 2, 256, bytes(32), 0, 0, 0, edge_of(1)),
+        (INSTANCE, KEY, 0, 256, bytes(32), 0, 0, 0, Edge().to_bytes()),
     ],
 )
 def test_a_start_that_makes_no_sense(start: tuple[int | bytes | str, ...]) -> None:

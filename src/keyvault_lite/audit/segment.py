@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from keyvault_lite.audit.chain import ChainCheck, Position
-from keyvault_lite.audit.checkpoint import MAX_NOTE_CHARS
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, LABEL, Row
 from keyvault_lite.audit.merkle import HASH_BYTES, TILE_WIDTH, Edge, InvalidProof, split
 from keyvault_lite.audit.receipt import leaf_hash
@@ -188,7 +187,7 @@ class SegmentReader:
             now.size, now.head, now.epoch, now.timestamp, now.state_seq,
         ):  # fmt: skip
             raise InvalidSegment("does not end where its entries do")
-        if len(proof) % HASH_BYTES or len(checkpoint) > MAX_NOTE_CHARS:
+        if len(proof) % HASH_BYTES:
             raise InvalidSegment("ends in something that is no proof")
         return End(replace(now, state_root=None), checkpoint, tuple(split(proof)))
 
