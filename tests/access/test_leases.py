@@ -79,6 +79,7 @@ class TestAncestors:
         assert not ancestors_live(token("child", "gone"), State(), NOW)
 
     def test_generations_have_an_end(self) -> None:
+        assert DEPTH == 16
         line = [token("0"), *(token(str(number), str(number - 1)) for number in range(1, DEPTH + 1))]
         state = State(*line)
         assert ancestors_live(line[DEPTH - 1], state, NOW)

@@ -1,5 +1,6 @@
 """Every break of the chain is found at the entry where it is."""
 
+import json
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
@@ -7,7 +8,16 @@ from typing import Any
 import pytest
 
 from keyvault_lite.audit.chain import BrokenChain, ChainCheck, Position, genesis
-from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row, encode_draft, entry_hash, entry_row
+from keyvault_lite.audit.entry import (
+    ENTRY_COLUMNS,
+    FOLDED_APART,
+    FOLDED_TOGETHER,
+    Folded,
+    Row,
+    encode_draft,
+    entry_hash,
+    entry_row,
+)
 from keyvault_lite.audit.merkle import Edge
 from keyvault_lite.model.encoding import pae
 from tests.vectors import make_receipts
@@ -191,6 +201,29 @@ def test_reading_one_by_one_says_of_a_whole_chain_what_the_quick_reading_says(
     assert slow._one_by_one(rows) == quick.feed(rows)
     assert slow.position == quick.position
     assert (slow.edge and slow.edge.root()) == (quick.edge and quick.edge.root())
+
+
+def folded(row: Row) -> Folded:
+    values = dict(zip(ENTRY_COLUMNS, row, strict=True))
+    return (
+        *(values[name] for name in FOLDED_APART),
+        json.dumps([values[name] for name in FOLDED_TOGETHER], separators=(",", ":")),
+    )
+
+
+def test_a_chain_begins_with_nothing() -> None:
+    assert Position.start(GENESIS) == Position(0, GENESIS, 0, 0, 0, None)
+
+
+@pytest.mark.parametrize("with_tree", [True, False])
+def test_a_folded_row_that_breaks_a_rule_is_left_to_whole_ones(
+    rows: list[Row], log: make_receipts.Log, *, with_tree: bool
+) -> None:
+    checked = ChainCheck(Position.start(GENESIS), Edge() if with_tree else None)
+    before = checked.position
+    assert checked.feed_folded([*map(folded, rows[:5]), folded(rows[6])]) is None
+    assert checked.position == before
+    assert checked.feed_folded(list(map(folded, rows))) == log.leaves
 
 
 def test_folded_rows_that_are_none_are_left_to_whole_ones() -> None:

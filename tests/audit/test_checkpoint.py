@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyvault_lite.audit import checkpoint
 from keyvault_lite.audit.checkpoint import (
     COSIGNATURE,
     ED25519,
@@ -47,6 +48,7 @@ from tests.vectors.make_receipts import (
 ROOT = digest("root")
 BODY = checkpoint_body(ORIGIN, 7, ROOT)
 NOTE = sign_note(BODY, ORIGIN, PUBLIC_KEY, sign)
+LINE = NOTE.removeprefix(BODY + "\n")
 WITNESS_VKEY = verifier_key(WITNESS, WITNESS_PUBLIC_KEY, COSIGNATURE)
 COSIGNED = NOTE + cosign(NOTE, name=WITNESS, public_key=WITNESS_PUBLIC_KEY, timestamp=1_700_000_000, sign=witness_sign)
 
@@ -68,6 +70,19 @@ def test_the_specification_s_checkpoint(vectors: Callable[[str], Any]) -> None:
     checkpoint = parse_checkpoint(text)
     assert checkpoint_body(checkpoint.origin, checkpoint.size, checkpoint.root) == text
     assert (checkpoint.origin, checkpoint.size) == ("example.com/behind-the-sofa", 20_852_163)
+
+
+def test_the_bounds_of_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (checkpoint.MAX_NOTE_CHARS, checkpoint.MAX_SIGNATURES) == (1_048_576, 100)
+    assert len(parse_note(BODY + "\n" + LINE * 100)[1]) == 100
+    for wrong in (BODY + "\n" + LINE * 101, BODY + "\n", BODY, BODY[:-1]):
+        with pytest.raises(InvalidNote):
+            parse_note(wrong)
+    monkeypatch.setattr(checkpoint, "MAX_NOTE_CHARS", len(NOTE))
+    parse_note(NOTE)
+    monkeypatch.setattr(checkpoint, "MAX_NOTE_CHARS", len(NOTE) - 1)
+    with pytest.raises(InvalidNote):
+        parse_note(NOTE)
 
 
 @pytest.mark.parametrize("size", [0, 63, 65])
@@ -187,9 +202,6 @@ def test_malformed_checkpoints_are_refused(body: str) -> None:
 def test_the_largest_size() -> None:
     assert parse_number("9223372036854775807") == 2**63 - 1
     assert parse_number("0") == 0
-
-
-LINE = NOTE.removeprefix(BODY + "\n")
 
 
 @pytest.mark.parametrize(

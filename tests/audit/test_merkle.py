@@ -271,6 +271,17 @@ def test_damaged_tiles_and_leaves_are_refused(
         TileReader(size=300, tile=tile, leaves=leaves).node(0, 2)
 
 
+@pytest.mark.parametrize(("level", "index"), [(0, -1), (0, 2), (1, 1), (1, -1), (2, 0)])
+def test_a_tile_that_the_tree_does_not_have(level: int, index: int) -> None:
+    with pytest.raises(InvalidProof, match="no such tile"):
+        reader(512, lambda _level, _index: None).hashes(level, index)
+
+
+def test_a_tile_that_was_stored_when_it_was_shorter_is_made_from_leaves() -> None:
+    short = b"".join(LEAVES[256:296])
+    assert reader(300, lambda _level, _index: short).hashes(0, 1) == LEAVES[256:300]
+
+
 def decoded(text: str | None) -> bytes:
     return base64.b64decode(text or "")
 

@@ -6,6 +6,8 @@ from keyvault_lite.audit.chain import Position
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row, encode_draft, entry_hash, entry_row, row_hash
 from keyvault_lite.audit.survey import Survey
 from keyvault_lite.model.evidence import Action, Draft, Result
+from keyvault_lite.model.names import ServiceId
+from tests.audit.test_chain import folded
 
 GENESIS = bytes(range(32))
 SIZE = 40
@@ -17,7 +19,13 @@ def log() -> list[Row]:
     for number in range(1, SIZE + 1):
         root = number.to_bytes(32, "big") if number % 5 == 1 else None
         state_seq = state_seq if root is None else number
-        draft = Draft(action=Action.ENCRYPT, result=Result.SUCCESS, request_id=number.to_bytes(16, "big"), count=1)
+        draft = Draft(
+            action=Action.ENCRYPT,
+            result=Result.SUCCESS,
+            request_id=number.to_bytes(16, "big"),
+            service_id=ServiceId("somebody") if number % 2 == 0 else None,
+            count=1,
+        )
         digest = entry_hash(number, 0, number, state_seq, root, encode_draft(draft), head)
         rows.append(entry_row(number, 0, number, state_seq, root, draft, head, digest))
         head = digest
@@ -129,3 +137,25 @@ def test_two_entries_exchanged() -> None:
     rows = log()
     rows[10], rows[11] = (changed(rows[11], "id", 11), changed(rows[10], "id", 12))
     assert survey(rows, SIZE)[0] == [11, 12]
+
+
+def test_behind_a_bad_entry_folded_rows_are_left_to_whole_ones() -> None:
+    rows = log()
+    rows[9] = changed(rows[9], "bytes_in", 77)
+    judge = Survey(Position.start(GENESIS))
+    leaves, broken = judge.feed(rows[:10])
+    assert [error.id for error in broken] == [10]
+    before = judge.position
+    assert judge.feed_folded(list(map(folded, rows[10:]))) is None
+    assert judge.position == before
+    more, broken = judge.feed(rows[10:])
+    assert (leaves + more, broken) == (LEAVES, [])
+
+
+def test_what_the_last_entry_should_be_is_believed_of_its_hashes_alone() -> None:
+    rows = log()
+    rows[-1] = changed(rows[-1], "bytes_in", 77)
+    for head, end in ((LEAVES[-1], LEAVES[-1]), (row_hash(rows[-1]), row_hash(rows[-1])), (bytes(32), LEAVES[-1])):
+        judge = Survey(Position.start(GENESIS))
+        leaves, _ = judge.feed(rows)
+        assert leaves + judge.finish(head) == [*LEAVES[:-1], end]

@@ -122,7 +122,16 @@ class TestSlots:
             Keyring.open([Slot(SLOT, 1, bytes(16), "none", sealed)], master)
 
     @pytest.mark.parametrize(
-        "damage", [lambda b: b"", lambda b: b"\x02" + b[1:], lambda b: b[:-1], lambda b: b + b[-36:]]
+        "damage",
+        [
+            lambda b: b"",
+            lambda b: b"\x02" + b[1:],
+            lambda b: b[:-1],
+            lambda b: b + b[-36:],
+            lambda b: b[:-36],
+            lambda b: b[:-37],
+            lambda b: b[:40],
+        ],
     )
     def test_an_unknown_form_of_the_bundle_is_refused(self, ring: Keyring, damage: Any) -> None:  # noqa: ANN401
         raw = ring._bundle.write()

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyvault_lite import app
@@ -73,6 +74,7 @@ def test_what_is_written_is_the_index_of_the_log(stored: driver.Connection) -> N
     stored.execute(log_index.FILL, (1, 1301, 1, 1301))  # what is there does no harm
 
 
+@settings(deadline=None)
 @given(
     objects=st.sampled_from([["often"], ["rare"], ["key0"], ["key1"], ["often", "key1"], ["rare", "key0"], ["nobody"]]),
     bounds=st.tuples(st.integers(0, 6), st.integers(-1, 6)),
@@ -138,6 +140,28 @@ def test_an_index_that_cannot_be_read_is_told_once(stored: driver.Connection, at
     check.read_to(1024 * at)
     stored.execute("DROP TABLE audit_index")
     assert check.finish(1301, 10) == [Finding("audit_index", "", "cannot be read")]
+
+
+class Failing:
+    """A connection on which some statements fail."""
+
+    def __init__(self, real: driver.Connection, statement: str) -> None:
+        self._real, self._statement = real, statement
+
+    def execute(self, sql: str, values: tuple[Any, ...] = ()) -> driver.Rows:
+        if sql.startswith(self._statement):
+            raise driver.Error("damaged")
+        return self._real.execute(sql, values)
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT count(*), count(i.block)", "SELECT DISTINCT p.block", "SELECT count(*) FROM"]
+)
+def test_whatever_cannot_be_read_is_told_once(stored: driver.Connection, statement: str) -> None:
+    stored.execute("DELETE FROM audit_index WHERE object_id = 'often'")
+    check = IndexCheck(Failing(stored, statement), 1)  # type: ignore[arg-type]
+    found = check.finish(1301, 10)
+    assert [one.problem for one in found].count("cannot be read") == 1
 
 
 def test_entries_that_were_archived_need_no_rows(stored: driver.Connection) -> None:
@@ -266,3 +290,35 @@ def test_a_wrong_index_is_told_and_stops_no_service(house: House, caplog: pytest
     assert house.ledger.fault is None
     assert f"audit_index 0: {LACKS}: `kvl repair` makes it anew" in caplog.text
     house.ask(ListKeys())
+
+
+@pytest.mark.parametrize(("first", "part"), [(1, 3), (1, 9), (1, 10), (1, 11), (257, 3)])
+def test_it_is_made_anew_in_parts(house: House, monkeypatch: pytest.MonkeyPatch, first: int, part: int) -> None:
+    journal = house.ledger._journal
+    size = first + 9
+    written: list[Any] = []
+    monkeypatch.setattr("keyvault_lite.ledger.journal.PART", part)
+    monkeypatch.setattr(journal, "_write_apart", lambda sql, values=(): written.append((sql, values)))
+    monkeypatch.setattr(journal, "known", replace(journal.known, head=replace(journal.head, size=size)))
+    journal.renew_index(first)
+    expected = [(low, low + part - 1) * 2 for low in range(first, size + 1, part)]
+    assert written == [(log_index.CLEAR, ()), *((log_index.FILL, bounds) for bounds in expected)]
+
+
+def test_it_is_compared_and_made_anew_from_behind_the_archive(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+
+    class Check:
+        def __init__(self, _: driver.Connection, first: int) -> None:
+            told.append(first)
+
+        def finish(self, last: int, most: int) -> list[int]:
+            told.append((last, most))
+            return [1]
+
+    size = house.size
+    monkeypatch.setattr("keyvault_lite.ledger.ledger.IndexCheck", Check)
+    monkeypatch.setattr(house.ledger, "_archived_up_to", lambda _: 512)
+    monkeypatch.setattr(house.ledger._journal, "renew_index", told.append)
+    assert house.ledger.mend_index()
+    assert told == [513, (size, 1), 513]

@@ -51,6 +51,38 @@ def test_a_file_that_this_user_may_not_read() -> None:
     assert judged.detail == "vault.db cannot be read: Permission denied"
 
 
+@pytest.mark.parametrize("code", [8, 14, 15, 14 | 1 << 8, 8 | 4 << 8])
+def test_without_an_index_that_can_be_shared_there_is_none(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    tried = Tried(Told(code))
+    monkeypatch.setattr(offline, "_connect", lambda *_: tried)
+    assert offline._try_shared(Path("vault.db")) is None
+    assert tried.closed
+
+
+@pytest.mark.parametrize("error", [Told(1), Told(9), Told(11), Told(26), driver.Error("told")])
+def test_what_else_is_wrong_with_it_is_told(monkeypatch: pytest.MonkeyPatch, error: driver.Error) -> None:
+    tried = Tried(error)
+    monkeypatch.setattr(offline, "_connect", lambda *_: tried)
+    with pytest.raises(driver.Error) as caught:
+        offline._try_shared(Path("vault.db"))
+    assert caught.value is error
+    assert tried.closed
+
+
+class Tried:
+    """A connection that fails at once."""
+
+    def __init__(self, error: driver.Error) -> None:
+        self._error = error
+        self.closed = False
+
+    def execute(self, _: str) -> None:
+        raise self._error
+
+    def close(self) -> None:
+        self.closed = True
+
+
 @pytest.fixture
 def left(tmp_path: Path) -> Path:
     """A database whose writer was killed: its newest rows are in the WAL, and there is no index of that."""
