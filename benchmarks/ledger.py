@@ -30,6 +30,7 @@ from keyvault_lite import app, settings
 from keyvault_lite.audit.entry import entry_row
 from keyvault_lite.ledger import statements
 from keyvault_lite.ledger.ledger import Ledger, prepare
+from keyvault_lite.ledger.log_index import rows_for
 from keyvault_lite.ledger.outcome import Outcome
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.model.evidence import Action, Draft, Result
@@ -101,6 +102,7 @@ class BareCommit:
             rows.append(entry_row(self._size, 0, now, 0, None, draft, self._hash, digest))
             self._hash = digest
         self._connection.executemany(statements.APPEND, rows)
+        self._connection.executemany(statements.PUT_INDEX, rows_for(rows))
         self._connection.execute("COMMIT")
         fcntl.flock(self._lock, fcntl.LOCK_UN)
         return first
