@@ -101,6 +101,24 @@ def test_a_database_of_something_else_is_left_alone(postgres: House, databases: 
     databases.drop(url)
 
 
+def test_a_schema_of_an_earlier_revision_gets_the_index_of_its_log(postgres: House) -> None:
+    key = postgres.key("orders")
+    postgres.vault.close()
+    url = postgres.chosen.database_url
+    index = run(url, "SELECT * FROM audit_index ORDER BY 1, 2")
+    assert (key.id, 0) in index
+    run(
+        url,
+        "DROP TABLE audit_index",
+        "CREATE INDEX ix_audit_logs_service_id ON audit_logs (service_id, id)",
+        "CREATE INDEX ix_audit_logs_key_id ON audit_logs (key_id, id)",
+        "UPDATE alembic_version SET version_num = '0002'",
+    )
+    postgres.open()
+    assert run(url, "SELECT * FROM audit_index ORDER BY 1, 2") == index
+    assert custody.verify(postgres.chosen).valid
+
+
 def test_a_newer_schema_is_not_touched(postgres: House) -> None:
     postgres.vault.close()
     run(postgres.chosen.database_url, "UPDATE alembic_version SET version_num = '9999'")
