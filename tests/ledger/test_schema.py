@@ -326,6 +326,7 @@ def test_files_are_for_their_owner_alone(house: House) -> None:
         "UPDATE audit_logs SET action = 'x' WHERE id = 1",
         "DELETE FROM audit_logs WHERE id = 1",
         "INSERT OR REPLACE INTO audit_logs SELECT * FROM audit_logs WHERE id = 1",
+        "INSERT OR REPLACE INTO audit_logs SELECT * FROM audit_logs WHERE id = (SELECT max(id) FROM audit_logs)",
     ],
 )
 def test_an_entry_is_not_changed_by_mistake(house: House, statement: str) -> None:

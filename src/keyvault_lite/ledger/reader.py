@@ -63,7 +63,7 @@ def read_page(connection: driver.Connection, wanted: Filter, *, archived: int = 
     rows: list[Row] = []
     beyond = None
     looked = 0
-    for first, last in _parts(connection, wanted, objects, low, high, filtered=bool(conditions)):
+    for first, last in _parts(connection, wanted, objects, low, high):
         if looked >= _SCAN:
             beyond = str(first - 1 if wanted.ascending else last + 1)
             break
@@ -76,7 +76,7 @@ def read_page(connection: driver.Connection, wanted: Filter, *, archived: int = 
 
 
 def _parts(
-    connection: driver.Connection, wanted: Filter, objects: tuple[str, ...], low: int, high: int, *, filtered: bool
+    connection: driver.Connection, wanted: Filter, objects: tuple[str, ...], low: int, high: int
 ) -> Iterator[tuple[int, int]]:
     """The parts of a range, in the order wanted, in which there may be entries that match."""
     if objects:
@@ -84,9 +84,8 @@ def _parts(
         for block in blocks_with(connection, objects, *bounds, ascending=wanted.ascending, at_once=wanted.limit + 1):
             yield max(low, block * BLOCK + 1), min(high, (block + 1) * BLOCK)
         return
-    size = _CHUNK if filtered else max(1, high - low + 1)
     while low <= high:
-        first, last = (low, min(high, low + size - 1)) if wanted.ascending else (max(low, high - size + 1), high)
+        first, last = (low, min(high, low + _CHUNK - 1)) if wanted.ascending else (max(low, high - _CHUNK + 1), high)
         yield first, last
         low, high = (last + 1, high) if wanted.ascending else (low, first - 1)
 
