@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from keyvault_lite.model.archive import PREFIX, Segment
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Setting
 from keyvault_lite.model.replies import Finding, Verification
+from tests.house import House
 from tests.ledger.faults import FaultyConnection, failing
 
 RING = Keyring.create()
@@ -423,3 +425,43 @@ def test_settings_that_are_no_segments() -> None:
     rows = [Setting(f"{prefix}b", {"x": 1}), Setting(f"{prefix}a", None), Setting("other", {"x": 1})]
     assert retention.segments_of(rows, findings := no_findings()) == []
     assert [(one.table, one.row) for one in findings] == [("settings", f"{prefix}b")]
+
+
+@pytest.mark.parametrize("anchored", [True, False])
+def test_a_look_at_everything_tells_of_the_anchor_first(
+    house: House, monkeypatch: pytest.MonkeyPatch, *, anchored: bool
+) -> None:
+    """One that cannot be read is told once, and not compared as well."""
+    compared: list[object] = []
+    others = [Finding("keys", "1", "is not genuine"), Finding("keys", "2", "is not genuine")]
+    damaged = [] if anchored else [Finding("anchor", "/a", "is damaged")]
+
+    def read(_: object, findings: list[Finding]) -> None:
+        findings += damaged
+
+    def look(*_: object, anchor: object, **__: object) -> SimpleNamespace:
+        compared.append(anchor)
+        return SimpleNamespace(findings=[*others])
+
+    monkeypatch.setattr(ledger, "read_mark", read)
+    monkeypatch.setattr(ledger, "inspect", look)
+    assert house.ledger.inspect().findings == [*damaged, *others]
+    assert compared == [house.ledger._anchor if anchored else None]
+
+
+@pytest.mark.parametrize("table", ["audit_logs", "ledger_head", "tiles", "schema", "anchor", "audit_index"])
+def test_only_rows_can_be_set_aside(table: str) -> None:
+    """What else is damaged keeps the vault from starting, whatever is damaged beside it."""
+    set_aside: list[str] = []
+    made: Any = object.__new__(ledger.Ledger)
+    made._state, made._journal = SimpleNamespace(quarantine=set_aside.append), SimpleNamespace(frozen=False)
+    row = Finding("keys", "1", "is not genuine")
+    for findings, quarantine in (([row, Finding(table, "1", "is wrong")], True), ([row], False)):
+        with pytest.raises(ledger.DamagedVault):
+            made._set_aside(findings, {"a key"}, quarantine=quarantine)
+    assert (set_aside, made._journal.frozen) == ([], False)
+    made._state.quarantined = set()
+    made._set_aside([row], {"a key"}, quarantine=True)
+    assert made.lost == (row,)
+    assert set_aside[0] == "a key"
+    assert made._journal.frozen

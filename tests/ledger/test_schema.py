@@ -18,7 +18,7 @@ from keyvault_lite.ledger.ledger import DamagedVault, open_database, prepare
 from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, NEVER_DELETED, TABLES, TRIGGERS
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.tables import metadata
-from keyvault_lite.ledger.upgrade import REVISION, revision_of
+from keyvault_lite.ledger.upgrade import REVISION, revision_of, run_migrations
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     Conflict,
@@ -285,6 +285,16 @@ def test_a_database_of_an_earlier_revision_gets_its_triggers_and_the_index_of_it
         assert check_schema(connection) == []
         assert connection.execute("SELECT * FROM audit_index").fetchall() == index
     assert verify(house.chosen).valid
+
+
+def test_a_schema_that_cannot_be_made_whole_is_not_made(tmp_path: Path) -> None:
+    with closing(SqliteDatabase(tmp_path / "v.db").writer()) as connection:
+        before = connection.execute("SELECT name FROM sqlite_master").fetchall()
+        with pytest.raises(sa.exc.OperationalError, match="no such table"):
+            run_migrations(
+                "sqlite://", connection, begin="BEGIN IMMEDIATE", after=["DROP TABLE absent"], module=driver.dbapi
+            )
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == before
 
 
 def test_what_is_no_database_is_told_in_a_sentence(tmp_path: Path) -> None:

@@ -178,8 +178,53 @@ def test_the_anchor_is_flushed_before_it_is_told_what_may_go(house: House, monke
     flushed: list[FileAnchor] = []
     with monkeypatch.context() as noted:
         noted.setattr(FileAnchor, "flush", lambda anchor: flushed.extend([anchor]))
-        house.ledger.archivable(before=None, keep=300)
+        assert house.ledger.archivable(before=None, keep=300) == (0, 0)
     assert len(flushed) == 1
+
+
+def test_the_anchor_is_flushed_until_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a flush that failed: whoever commits meets the same fault and says so."""
+    made: Any = object.__new__(ledger.Ledger)
+    rounds, done = [False, False, False, True], list[str]()
+
+    def flush() -> None:
+        done.append("flush")
+        if len(done) == 1:
+            raise OutcomeUnknown("the anchor cannot be flushed")
+
+    made._closing = SimpleNamespace(wait=lambda _: rounds.pop(0))
+    made._anchor, made._flushed = SimpleNamespace(flush=flush), 0.0
+    monkeypatch.setattr(ledger, "time", SimpleNamespace(monotonic=lambda: 7.0))
+    made._flush_anchor()
+    assert done == ["flush"] * 3
+    assert made._flushed == 7.0
+
+
+def test_time_in_the_log_never_runs_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "time", SimpleNamespace(time_ns=lambda: 5_000_999))
+    made: Any = object.__new__(ledger.Ledger)
+    for newest, now in ((4_999, 5_000), (5_001, 5_001)):
+        made._journal = SimpleNamespace(head=SimpleNamespace(timestamp=newest))
+        assert made.now() == now
+
+
+def test_a_start_makes_the_reserve_anew(house: House) -> None:
+    assert house.vault.database.release_reserve()
+    house.reopen()
+    assert house.vault.database.release_reserve()
+
+
+def test_a_connection_that_has_died_is_not_read_from() -> None:
+    made: Any = object.__new__(ledger.Ledger)
+    closed: list[str] = []
+    alive, dead, new = (
+        SimpleNamespace(close=lambda name=name: closed.append(name)) for name in ("alive", "dead", "new")
+    )
+    made._database = SimpleNamespace(is_alive=lambda one: one is not dead, reader=lambda: new)
+    made._readers = [alive, dead]
+    assert made._reader() is alive
+    assert closed == ["dead"]
+    assert made._reader() is new
 
 
 def test_a_full_store_is_a_refusal_and_service_comes_back(house: House) -> None:

@@ -1,0 +1,265 @@
+"""What a journal asks of a log that others have written to, piece by piece."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from keyvault_lite import app
+from keyvault_lite.audit.merkle import Edge, Tiles
+from keyvault_lite.crypto.root import MasterKey
+from keyvault_lite.ledger import journal as module
+from keyvault_lite.ledger.anchor import FileAnchor, Mark
+from keyvault_lite.ledger.head import Head
+from keyvault_lite.ledger.journal import CHUNK, PUT_BACK, Journal
+from keyvault_lite.ledger.pending import Known
+from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.store import BUSY_SECONDS
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
+from keyvault_lite.model.requests import ListKeys, VerifyAudit
+from tests.house import House, chosen
+from tests.ledger.faults import FaultyConnection
+
+HEAD = Head(2, 5, b"5" * 32, 50, 4, bytes(32), Edge().to_bytes(), "")
+MARK = Mark(2, 5, 4, HEAD.hash, bytes(32), "note", "key")
+NEW = [b"6" * 32, b"7" * 32]
+
+
+class Catching:
+    """A journal that knows HEAD and finds another row; what it would adopt is noted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, found: Head | None, last: bytes | None = None) -> None:
+        self.adopted: list[tuple[Head, bytes, bool]] = []
+        self.journal = journal = object.__new__(Journal)
+        row = None if found is None else (*found.values(), b"mac", found.size, found.hash if last is None else last)
+        connection: Any = SimpleNamespace(execute=lambda _: SimpleNamespace(fetchone=lambda: row))
+        database: Any = SimpleNamespace(count_of_others=lambda _: 1)
+        journal._connection, journal._database, journal._data_version = connection, database, 0
+        journal._anchor = journal._anchored = None
+        journal.suspect = False
+        journal.known = Known(HEAD, b"known", Tiles(), "")
+        monkeypatch.setattr(journal, "_authority", None, raising=False)
+        monkeypatch.setattr(journal, "_adopt", self._adopt)
+        monkeypatch.setattr(module, "read_head", lambda row, _: Head(*row[:-1]))
+
+    def _adopt(self, head: Head, mac: bytes, *, at_once: bool) -> list[bytes]:
+        self.adopted.append((head, mac, at_once))
+        return []
+
+
+@pytest.mark.parametrize("changes", [{}, {"size": 6}, {"epoch": 3, "size": 6}])
+def test_a_head_that_goes_on_is_adopted(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
+    """One of the same entries too: whoever closes stores a checkpoint in it."""
+    head = replace(HEAD, **changes)
+    catching = Catching(monkeypatch, head)
+    catching.journal._catch_up()
+    assert catching.adopted == [(head, b"mac", False)]
+
+
+@pytest.mark.parametrize("changes", [{"size": 4}, {"epoch": 1}, {"size": 6, "epoch": 1}, {"size": 4, "epoch": 3}])
+def test_a_head_that_goes_back_is_not(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
+    catching = Catching(monkeypatch, replace(HEAD, **changes))
+    with pytest.raises(IntegrityViolation, match="the database was put back"):
+        catching.journal._catch_up()
+    assert catching.adopted == []
+
+
+def test_a_head_that_names_another_entry_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    catching = Catching(monkeypatch, replace(HEAD, size=6), last=b"x" * 32)
+    with pytest.raises(IntegrityViolation, match="not the one its head names"):
+        catching.journal._catch_up()
+    assert catching.adopted == []
+
+
+@pytest.mark.parametrize(
+    ("new", "suspect", "short"), [(CHUNK, False, True), (CHUNK + 1, False, False), (1, True, False)]
+)
+def test_on_the_loop_only_what_is_short_is_begun(
+    monkeypatch: pytest.MonkeyPatch, new: int, *, suspect: bool, short: bool
+) -> None:
+    catching = Catching(monkeypatch, replace(HEAD, size=HEAD.size + new))
+    catching.journal.suspect = suspect
+    if short:
+        catching.journal._catch_up(at_once=True)
+    else:
+        with pytest.raises(AuditUnavailable, match="much has to be read first"):
+            catching.journal._catch_up(at_once=True)
+    assert len(catching.adopted) == short
+
+
+@pytest.mark.parametrize("known", [b"", b"known"])
+@pytest.mark.parametrize("seen", [None, MARK])
+def test_a_log_without_a_head_has_begun_nowhere(
+    monkeypatch: pytest.MonkeyPatch, known: bytes, seen: Mark | None
+) -> None:
+    """Neither here, nor in another process that the anchor has heard of."""
+    journal, anchor = Catching(monkeypatch, None).journal, SimpleNamespace(read=lambda **_: seen)
+    journal.known = replace(journal.known, mac=known)
+    monkeypatch.setattr(journal, "_anchor", anchor)
+    if known or seen:
+        with pytest.raises(IntegrityViolation, match=PUT_BACK):
+            journal._catch_up()
+    else:
+        journal._catch_up()
+
+
+@pytest.mark.parametrize(
+    ("mark", "held"),
+    [
+        (MARK, True),
+        (replace(MARK, hash=NEW[1]), False),
+        (replace(MARK, size=6, hash=NEW[0]), True),
+        (replace(MARK, size=7, hash=NEW[1]), True),
+        (replace(MARK, size=7, hash=NEW[0]), False),
+        (replace(MARK, size=8, hash=NEW[1]), False),
+        (replace(MARK, size=4), False),
+        (replace(MARK, size=4, hash=NEW[0]), False),
+    ],
+)
+def test_what_the_anchor_remembers_is_in_the_log(mark: Mark, *, held: bool) -> None:
+    if held:
+        Journal._check_extends(mark, HEAD, NEW)
+    else:
+        with pytest.raises(IntegrityViolation, match=PUT_BACK):
+            Journal._check_extends(mark, HEAD, NEW)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"hash": bytes(32)}, {"size": 1000}, {"state_seq": 1000}, {"edge": Edge().to_bytes()}]
+)
+def test_a_head_is_adopted_with_its_entries_and_their_tree_alone(house: House, changes: dict[str, Any]) -> None:
+    journal = house.ledger._journal
+    known = journal.known
+    with pytest.raises(IntegrityViolation, match="does not extend the one this process knows"):
+        journal._adopt(replace(known.head, **changes), b"mac", at_once=False)
+    assert journal.known is known
+
+
+def test_an_anchor_knows_a_log_before_its_first_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that never had an entry, because whoever was to begin it has died, leaves its place to another."""
+    wanted = chosen(tmp_path, MasterKey.generate()[1])
+
+    async def dies(*_: object) -> None:
+        raise AuditUnavailable("gone")
+
+    with monkeypatch.context() as dying:
+        dying.setattr(app, "perform", dies)
+        for _ in range(2):
+            with pytest.raises(AuditUnavailable, match="gone"):
+                app.initialise(wanted)
+            mark = FileAnchor(SqliteDatabase(tmp_path / "vault.db").anchor_path).peek()
+            assert mark is not None
+            assert mark.size == 0
+    house = House(wanted, app.initialise(wanted).token)
+    assert house.ledger.mark().size == house.size == 1
+    house.close()
+
+
+def bare(**parts: Any) -> Any:  # noqa: ANN401
+    """A journal of the parts that are needed alone."""
+    journal: Any = object.__new__(Journal)
+    for name, part in parts.items():
+        setattr(journal, name, part)
+    return journal
+
+
+@pytest.mark.parametrize(("change", "waits"), [(False, False), (False, True), (True, False), (True, True)])
+def test_only_what_takes_no_waiting_is_left_to_the_loop_to_settle(*, change: bool, waits: bool) -> None:
+    done: list[str] = []
+    database = SimpleNamespace(unlock=lambda: done.append("unlock"))
+    journal = bare(_database=database, _anchor_waits=waits, _commit=lambda: done.append("commit"))
+    journal._settle = lambda _: done.append("settle")
+    filled = SimpleNamespace(has_change=change)
+    assert journal._end(filled) is (None if change or waits else filled)
+    assert done == (["commit", "settle", "unlock"] if change or waits else ["commit"])
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_the_lock_is_held_if_it_was_free(*, free: bool) -> None:
+    assert bare(_database=SimpleNamespace(try_lock=lambda: free)).try_hold() is free
+
+
+@pytest.mark.parametrize(("at_once", "patience"), [(True, 0.0), (False, BUSY_SECONDS)])
+def test_a_loop_waits_for_no_other_program(*, at_once: bool, patience: float) -> None:
+    waited: list[float] = []
+
+    def begin(*, patience: float) -> None:
+        waited.append(patience)
+        raise AuditUnavailable("locked")
+
+    with pytest.raises(AuditUnavailable):
+        bare(_begin=begin)._fill(list, at_once=at_once)
+    assert waited == [patience]
+
+
+@pytest.mark.parametrize("low", [True, False])
+def test_on_a_disk_that_is_nearly_full_keys_are_managed_and_not_used(
+    monkeypatch: pytest.MonkeyPatch, *, low: bool
+) -> None:
+    added: list[Any] = []
+    pending = SimpleNamespace(add=lambda item, **_: added.append(item), store=lambda *_: None)
+    monkeypatch.setattr(module, "Pending", lambda *_: pending)
+    nothing: Any = lambda *_, **__: None  # noqa: E731
+    journal = bare(_begin=nothing, _catch_up=nothing, known=None, state=None, tree=None, _authority=None, _alarms=[])
+    journal._connection, journal._database = None, SimpleNamespace(space_is_low=lambda: low)
+    journal.state = SimpleNamespace(moment=(0, 0))
+    use, change, refusal = (
+        SimpleNamespace(error=None, outcome=SimpleNamespace(change=change), uses_keys=uses)
+        for change, uses in ((None, True), ("change", True), (None, False))
+    )
+    journal._fill(lambda: [use, change, refusal])
+    assert added == ([change, refusal] if low else [use, change, refusal])
+    assert isinstance(use.error, AuditUnavailable) is low
+
+
+@pytest.mark.parametrize(("mark", "scrubbed"), [(None, 0), (replace(MARK, scrubbed=3), 3)])
+def test_a_background_check_goes_on_from_what_the_anchor_says(mark: Mark | None, scrubbed: int) -> None:
+    journal = bare(state=SimpleNamespace(apply=lambda _: None))
+    journal.load(Known(HEAD, b"", Tiles(), ""), None, None, mark)
+    assert (journal.scrubbed, journal._anchored) == (scrubbed, mark)
+
+
+def test_a_head_that_an_anchor_refuses_is_not_signed() -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise IntegrityViolation("forked")
+
+    signed: list[bool] = []
+    journal = bare(_anchor=SimpleNamespace(write=refuse), _anchored=replace(MARK, hash=NEW[0]), _prove=None)
+    journal._sign = lambda: signed.append(True)
+    with pytest.raises(IntegrityViolation, match="forked"):
+        journal._publish(Known(HEAD, b"", Tiles(), ""))
+    assert signed == []
+
+
+def test_what_others_wrote_is_read_in_a_transaction() -> None:
+    done: list[str] = []
+    journal = bare(known=Known(HEAD, b"", Tiles(), ""), _database=SimpleNamespace(lock=nullcontext))
+    journal._begin = lambda *, patience: done.append(f"begin {patience < BUSY_SECONDS}")
+    for name in ("_catch_up", "_abort"):
+        setattr(journal, name, lambda name=name: done.append(name))
+    journal._publish = lambda _: done.append("publish")
+    journal.refresh()
+    assert done == ["begin True", "_catch_up", "_abort", "publish"]
+
+
+def test_whoever_closes_stores_its_checkpoint_in_the_newest_head(house: House) -> None:
+    other = House(house.chosen, house.admin)
+    other.ask(ListKeys())
+    house.ask(ListKeys())
+    note = other.ledger.signed_head()
+    journal = other.ledger._journal
+    journal._connection = faulty = FaultyConnection(journal._connection)
+    other.close()
+    assert [one.split()[0] for one in faulty.statements if one.startswith(("BEGIN", "UPDATE", "COMMIT"))] == [
+        "BEGIN",
+        "UPDATE",
+        "COMMIT",
+    ]
+    with house.ledger._reading() as connection:
+        (stored,) = connection.execute("SELECT size, checkpoint FROM ledger_head").fetchall()
+    assert tuple(stored) == (house.ledger.mark().size, note)
+    house.ask(ListKeys())
+    assert house.ask(VerifyAudit()).valid

@@ -1,0 +1,28 @@
+"""System calls made without letting go of the interpreter fail as Python's own do."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from keyvault_lite.ledger import syscalls
+
+
+@pytest.mark.parametrize(
+    "call", [lambda: syscalls.pwrite(-1, b"x", 0), lambda: syscalls.pread(-1, 1, 0), lambda: syscalls.unlock(-1)]
+)
+def test_a_call_that_fails_is_an_error_with_its_number(call: Callable[[], object]) -> None:
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as failed:
+        call()
+    assert failed.value.errno == errno.EBADF
+
+
+def test_nothing_is_no_failure(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    assert syscalls.pwrite(descriptor, b"", 0) == 0
+    assert syscalls.pread(descriptor, 5, 0) == b""
+    assert syscalls.pwrite(descriptor, b"abc", 1) == 3
+    assert syscalls.pread(descriptor, 9, 0) == b"\x00abc"
+    os.close(descriptor)
