@@ -128,6 +128,17 @@ class TestServices:
         assert explained(stored, self.MADE, rows=self.rows(a=3, b=4, c=4)) == late
         assert explained(stored, self.MADE) == late, "there is none"
 
+    def test_the_token_of_the_first_entry_is_looked_for_too(self, stored: driver.Connection) -> None:
+        """Without the keyring a row can claim any entry, and none before the first wrote one."""
+        first = entry(1, Action.INITIALISE, subject="s")
+        put(stored, "services", s=1)
+        late = [("tokens", "of service s", "is older than entry 1 or missing")]
+        assert explained(stored, first) == late
+        put(stored, "tokens", t=0)
+        assert explained(stored, first, rows=self.rows(t=0)) == late
+        put(stored, "tokens", u=1)
+        assert explained(stored, first, rows=self.rows(t=0, u=1)) == []
+
     def test_a_token_that_does_not_verify_may_be_the_one(self, stored: driver.Connection) -> None:
         put(stored, "services", s=5, u=6)
         bad, other = Finding("tokens", "x", "row does not verify"), Finding("keys", "x", "row does not verify")

@@ -91,6 +91,11 @@ class TestHead:
         assert check_head(stored, RING, findings := no_findings()) == (b"", None)
         assert findings == []
 
+    def test_a_log_whose_newest_entry_has_no_hash_is_not_empty(self, stored: driver.Connection) -> None:
+        stored.execute("UPDATE audit_logs SET hash = NULL WHERE id = 3")
+        assert check_head(stored, RING, findings := no_findings()) == (b"", None)
+        assert [one.problem for one in findings] == ["the head is missing while the log is not empty"]
+
     def test_only_row_1_is_the_head(self, stored: driver.Connection) -> None:
         put_head(stored, id=2)
         assert check_head(stored, RING, findings := no_findings()) == (b"", None)

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keyvault_lite import app
@@ -81,6 +82,9 @@ def test_what_is_written_is_the_index_of_the_log(stored: driver.Connection) -> N
     ascending=st.booleans(),
     at_once=st.integers(1, 4),
 )
+@example(objects=["often"], bounds=(0, 5), at_once=1, ascending=True)
+@example(objects=["often"], bounds=(0, 5), at_once=2, ascending=False)
+@example(objects=["often"], bounds=(0, 5), at_once=1, ascending=False)
 def test_blocks_with_all_objects(objects: list[str], bounds: tuple[int, int], at_once: int, *, ascending: bool) -> None:
     held = {
         "often": {0, 1, 2, 3, 4, 5},
@@ -96,7 +100,8 @@ def test_blocks_with_all_objects(objects: list[str], bounds: tuple[int, int], at
         connection.execute("CREATE TABLE audit_index (object_id, block)")
         rows = [(name, block) for name, blocks in held.items() for block in blocks]
         connection.executemany("INSERT INTO audit_index VALUES (?, ?)", rows)
-        found = list(blocks_with(connection, objects, *bounds, ascending=ascending, at_once=at_once))
+        blocks = blocks_with(connection, objects, *bounds, ascending=ascending, at_once=at_once)
+        found = list(islice(blocks, 9))  # more than there are, if one that repeats itself has no end
     assert found == expected
 
 

@@ -163,6 +163,23 @@ def test_names_of_dialects_move_between_keys() -> None:
     assert state.find_key("vault:transit/Foo") is None
 
 
+def test_a_name_that_stays_leads_to_its_key_all_the_while() -> None:
+    """Who reads in between must not be told that there is no such key."""
+    seen: list[KeyId | None] = []
+
+    class Watched(dict[str, KeyId | None]):
+        def __setitem__(self, name: str, key_id: KeyId | None) -> None:
+            seen.append(key_id)
+            super().__setitem__(name, key_id)
+
+    state = State(nothing)
+    state._key_names = Watched()
+    one = key("orders", names=(KeyName("vault:transit/", "Foo", 0, 0),))
+    for record in (one, structs.replace(one, description="changed")):
+        state.apply(Change(keys=(record,)))
+    assert set(seen) == {one.id}
+
+
 def test_whose_row_it_is() -> None:
     state, admin = State(nothing), service("admin")
     alias = KeyName("vault:transit/", "Foo", 0, 0)
