@@ -73,6 +73,7 @@ class TestKeys:
             ((ROTATED, entry(8, Action.DESTROY, key_id="k", service_id=SYSTEM)), {"k": 8, "k_1": 8, "k_2": 8}),
             ((ROTATED, entry(8, Action.DESTROY, key_id="k", service_id="s")), {"k": 8, "k_1": 7, "k_2": 7}),
             ((ROTATED, entry(8, Action.KEY_UPDATE, key_id="k", key_version=1)), {"k": 8, "k_1": 7, "k_2": 7}),
+            ((ROTATED, entry(8, Action.KEY_UPDATE, key_id="k", service_id=SYSTEM)), {"k": 8, "k_1": 7, "k_2": 7}),
             ((entry(8, Action.GENERATE, key_id="l", key_version=1),), {"k": 5, "k_1": 5, "l": 8, "l_1": 8}),
             ((entry(8, Action.ROTATE, key_id="k"),), {"k": 8, "k_1": 5}),
             ((entry(6, Action.ENCRYPT, key_id="k", state_root=None), ROTATED), {"k": 7, "k_1": 7, "k_2": 7}),

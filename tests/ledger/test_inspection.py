@@ -171,6 +171,12 @@ def test_findings_are_named_up_to_a_limit(count: int, more: int) -> None:
         assert (found.head, found.first_invalid, found.notes) == (bytes(32), None, ())
 
 
+def test_the_reply_names_the_head_and_the_first_bad_entry(house: House) -> None:
+    head, broken = house.ledger._journal.head, BrokenChain(3, "is bad")
+    found = verification(Inspection(head, b"", VerifiedRows(), StateTree(), b"", broken=broken, notes=["note"]))
+    assert (found.head, found.first_invalid, found.notes) == (head.hash, 3, ("note",))
+
+
 class Asked(FileAnchor):
     """A file that counts how often it is looked at; `shared` does so for one that is no file."""
 

@@ -186,6 +186,12 @@ def test_it_is_compared_as_the_log_is_read(stored: driver.Connection, read: list
     assert [one.row for one in check.finish(1301, 10)] == ["0", "3", "4"]
 
 
+@pytest.mark.parametrize("number", [1024, 1025, 1026])
+def test_no_entry_is_left_out_where_a_step_ends(stored: driver.Connection, number: int) -> None:
+    stored.execute("UPDATE audit_logs SET key_id = 'alone' WHERE id = ?", (number,))
+    assert findings(stored) == [(str(block_of(number)), LACKS)]
+
+
 def test_a_log_that_ends_with_a_step_is_compared_once(stored: driver.Connection) -> None:
     stored.execute("DELETE FROM audit_logs WHERE id > 1024")
     stored.execute("DELETE FROM audit_index WHERE block > 3")

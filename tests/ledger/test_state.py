@@ -2,17 +2,21 @@
 
 import hashlib
 from dataclasses import replace
+from itertools import permutations
 
+import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from keyvault_lite.ledger import tree as tree_module
 from keyvault_lite.ledger.alarm import owner
 from keyvault_lite.ledger.outcome import Change, StoredReply
 from keyvault_lite.ledger.state import Overlay, State
 from keyvault_lite.ledger.tree import BUCKETS, RowMacs, StateTree, row_key, row_of
 from keyvault_lite.model.encoding import pae
+from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.keys import Key, KeyName, KeyStatus
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId, new_id
@@ -67,6 +71,22 @@ def test_the_root_is_that_of_all_rows(first: dict[bytes, bytes], steps: list[tup
         assert tree.count == len(rows)
         assert tree.differences(collected(rows)) == set()
     assert tree.root() == collected(rows).root() == recomputed(rows)
+
+
+def test_rows_that_share_a_bucket_stand_in_order_however_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_module, "_bucket_of", lambda _: 9)
+    rows = {row_key("keys", (name,)): name.encode() for name in ("a", "b", "cc", "d")}
+    for order in permutations(rows):
+        tree = StateTree()
+        for count, one in enumerate(order, 1):
+            tree.put(one, b"old")
+            tree.put(one, rows[one])
+            there = {key: rows[key] for key in order[:count]}
+            assert (tree.count, tree.root()) == (count, collected(there).root())
+        for count, one in enumerate(order, 1):
+            tree.remove([one, one])
+            assert tree.root() == collected({key: rows[key] for key in order[count:]}).root()
+        assert tree.count == 0
 
 
 def test_differences_are_named() -> None:
@@ -125,6 +145,38 @@ def test_an_overlay_is_seen_from_above_only() -> None:
     assert below.active_admins() == [admin]
     assert below.native_token(admin.id) is None
     assert [one.name for one in below.settings_under("a/")] == ["a/x"]
+
+
+def test_the_order_below_stays_whatever_comes_above() -> None:
+    below = State(nothing)
+    keys, services = [key(None, at) for at in (1, 3, 5)], [service(f"{at}", at) for at in (1, 3, 5)]
+    below.apply(Change(keys=tuple(keys), services=tuple(services)))
+    for change in (Change(keys=(key(None, 2),)), Change(services=(service("2", 2),))):
+        above = Overlay(below, nothing)
+        above.apply(change)
+        assert len([*above.keys_after(None), *above.services_after(None)]) == 7
+        assert (list(below.keys_after(None)), list(below.services_after(None))) == (keys, services)
+
+
+def test_what_is_set_aside_is_known_and_not_used() -> None:
+    state = State(nothing)
+    one, admin = key("orders"), service("admin")
+    state.apply(Change(keys=(one,), services=(admin,)))
+    state.quarantine(one.id)
+    state.quarantine(admin.id)
+    for ref in (one.id, "orders"):
+        with pytest.raises(IntegrityViolation, match="key"):
+            state.find_key(ref)
+    for ref in (admin.id, "admin"):
+        with pytest.raises(IntegrityViolation, match="service"):
+            state.find_service(ref)
+    assert (state.key_record(one.id), state.id_of_name("orders")) == (one, one.id)
+    assert (list(state.keys_after(None)), list(state.services_after(None))) == ([], [])
+    assert (state.key_record(KeyId("x")), state.find_key("x"), state.find_service("x")) == (None, None, None)
+
+
+def test_what_a_kept_reply_seals_is_not_shown() -> None:
+    assert "secret" not in repr(StoredReply(ServiceId("s"), b"k", b"b", 1, b"secret"))
 
 
 def test_a_token_that_is_gone_above_is_still_there_below() -> None:
