@@ -221,6 +221,18 @@ def test_a_token_that_is_gone_above_is_still_there_below() -> None:
     assert below.tokens_of(admin.id) == [*tokens[1:], native]
 
 
+def test_the_native_token_is_the_one_that_has_not_ended() -> None:
+    """Whichever of the two stands first in a change."""
+    admin = service("admin")
+    old, new = (Token(TokenId(name), admin.id, TokenKind.NATIVE, b"", created_at=1) for name in ("old", "new"))
+    for tokens in ((replace(old, ended_at=2), new), (new, replace(old, ended_at=2))):
+        state = State(nothing)
+        state.apply(Change(services=(admin,), tokens=(old,)))
+        assert state.native_token(admin.id) == old
+        state.apply(Change(tokens=tokens))
+        assert state.native_token(admin.id) == new
+
+
 def test_names_of_dialects_move_between_keys() -> None:
     state = State(nothing)
     alias = KeyName("vault:transit/", "Foo", 0, 0)
