@@ -222,14 +222,14 @@ def test_a_token_that_is_gone_above_is_still_there_below() -> None:
 
 
 def test_the_native_token_is_the_one_that_has_not_ended() -> None:
-    """Whichever of the two stands first in a change."""
+    """Whichever of the two stands first in a change, and whatever leased ones there are."""
     admin = service("admin")
     old, new = (Token(TokenId(name), admin.id, TokenKind.NATIVE, b"", created_at=1) for name in ("old", "new"))
     for tokens in ((replace(old, ended_at=2), new), (new, replace(old, ended_at=2))):
         state = State(nothing)
         state.apply(Change(services=(admin,), tokens=(old,)))
         assert state.native_token(admin.id) == old
-        state.apply(Change(tokens=tokens))
+        state.apply(Change(tokens=(*tokens, replace(new, id=TokenId("leased"), kind=TokenKind.LEASED))))
         assert state.native_token(admin.id) == new
 
 
