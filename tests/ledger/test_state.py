@@ -185,8 +185,10 @@ def test_what_is_set_aside_is_known_and_not_used() -> None:
     state = State(nothing)
     one, admin = key("orders"), service("admin")
     state.apply(Change(keys=(one,), services=(admin,)))
+    assert state.moment == (0, 0), "it includes no entry until the ledger says so"
     state.quarantine(one.id)
     state.quarantine(admin.id)
+    assert state.moment == (0, 2)
     for ref in (one.id, "orders"):
         with pytest.raises(IntegrityViolation, match="key"):
             state.find_key(ref)
