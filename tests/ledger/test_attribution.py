@@ -73,6 +73,7 @@ class TestKeys:
             ((ROTATED, entry(8, Action.DESTROY, key_id="k", service_id=SYSTEM)), {"k": 8, "k_1": 8, "k_2": 8}),
             ((ROTATED, entry(8, Action.DESTROY, key_id="k", service_id="s")), {"k": 8, "k_1": 7, "k_2": 7}),
             ((ROTATED, entry(8, Action.KEY_UPDATE, key_id="k", key_version=1)), {"k": 8, "k_1": 7, "k_2": 7}),
+            ((ROTATED, entry(8, Action.KEY_UPDATE, key_id="k", service_id=SYSTEM)), {"k": 8, "k_1": 7, "k_2": 7}),
             ((entry(8, Action.GENERATE, key_id="l", key_version=1),), {"k": 5, "k_1": 5, "l": 8, "l_1": 8}),
             ((entry(8, Action.ROTATE, key_id="k"),), {"k": 8, "k_1": 5}),
             ((entry(6, Action.ENCRYPT, key_id="k", state_root=None), ROTATED), {"k": 7, "k_1": 7, "k_2": 7}),
@@ -127,6 +128,17 @@ class TestServices:
         late = [("tokens", "of service s", "is older than entry 5 or missing")]
         assert explained(stored, self.MADE, rows=self.rows(a=3, b=4, c=4)) == late
         assert explained(stored, self.MADE) == late, "there is none"
+
+    def test_the_token_of_the_first_entry_is_looked_for_too(self, stored: driver.Connection) -> None:
+        """Without the keyring a row can claim any entry, and none before the first wrote one."""
+        first = entry(1, Action.INITIALISE, subject="s")
+        put(stored, "services", s=1)
+        late = [("tokens", "of service s", "is older than entry 1 or missing")]
+        assert explained(stored, first) == late
+        put(stored, "tokens", t=0)
+        assert explained(stored, first, rows=self.rows(t=0)) == late
+        put(stored, "tokens", u=1)
+        assert explained(stored, first, rows=self.rows(t=0, u=1)) == []
 
     def test_a_token_that_does_not_verify_may_be_the_one(self, stored: driver.Connection) -> None:
         put(stored, "services", s=5, u=6)

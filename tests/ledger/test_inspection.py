@@ -4,11 +4,13 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from keyvault_lite import custody
+from keyvault_lite.audit.chain import BrokenChain
+from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger import driver, inspection
 from keyvault_lite.ledger.anchor import BLOCK, FileAnchor, Mark
@@ -81,6 +83,39 @@ def test_a_log_that_cannot_be_read_on(house: House, monkeypatch: pytest.MonkeyPa
     assert (seen.read_to, seen.entries) == (at - 1, at - 1)
 
 
+class TestBadEntries:
+    """The slow reading: of a chunk in which some entry is not as sealed."""
+
+    def read(self, monkeypatch: pytest.MonkeyPatch, *bad: int) -> tuple[Any, Inspection, list[Row]]:
+        fed: list[Row] = []
+        entries = [
+            tuple(known.get(name) for name in ENTRY_COLUMNS)
+            for number in range(1, 6)
+            for known in ({"id": number, "epoch": 9, "state_root": None if number == 2 else b"root"},)
+        ]
+        broken = [BrokenChain(number, f"is bad as {number}") for number in bad]
+        seen = Inspection(None, b"", VerifiedRows(), StateTree(), b"")
+        monkeypatch.setattr(inspection, "entries_after", lambda *_: iter([entries]))
+        log = object.__new__(inspection._Log)
+        log._connection, log._seen = cast(Any, None), seen
+        log._attribution = cast(Any, SimpleNamespace(feed=fed.extend))
+        survey = SimpleNamespace(position=SimpleNamespace(size=0), feed=lambda _: ([b"leaf"], broken))
+        return log._read_whole(cast(Any, survey)), seen, fed
+
+    def test_what_management_entries_tell_is_believed_of_good_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        leaves, seen, fed = self.read(monkeypatch, 3)
+        assert [row[0] for row in fed] == [1, 4, 5]
+        assert leaves == [b"leaf"]
+        assert told(seen) == [("audit_logs", "3", "is bad as 3")]
+
+    def test_the_first_is_told_and_the_rest_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(inspection, "MAX_FINDINGS", 2)
+        _, seen, _ = self.read(monkeypatch, 2, 3, 5)
+        assert seen.broken is not None
+        assert seen.broken.id == 2
+        assert (told(seen), seen.more) == ([("audit_logs", f"{number}", f"is bad as {number}") for number in (2, 3)], 1)
+
+
 def test_a_damaged_anchor_is_told_as_such(house: House) -> None:
     house.vault.close()
     anchor = house.vault.database.anchor_path
@@ -134,6 +169,12 @@ def test_findings_are_named_up_to_a_limit(count: int, more: int) -> None:
         assert (found.more, found.entries, found.archived) == (more + counted, 7, 4)
         assert (found.valid, found.reason) == ((False, "keys 0: is old") if count else (True, None))
         assert (found.head, found.first_invalid, found.notes) == (bytes(32), None, ())
+
+
+def test_the_reply_names_the_head_and_the_first_bad_entry(house: House) -> None:
+    head, broken = house.ledger._journal.head, BrokenChain(3, "is bad")
+    found = verification(Inspection(head, b"", VerifiedRows(), StateTree(), b"", broken=broken, notes=["note"]))
+    assert (found.head, found.first_invalid, found.notes) == (head.hash, 3, ("note",))
 
 
 class Asked(FileAnchor):

@@ -93,6 +93,11 @@ class TestHead:
         assert check_head(stored, RING, findings := no_findings()) == (b"", None)
         assert findings == []
 
+    def test_a_log_whose_newest_entry_has_no_hash_is_not_empty(self, stored: driver.Connection) -> None:
+        stored.execute("UPDATE audit_logs SET hash = NULL WHERE id = 3")
+        assert check_head(stored, RING, findings := no_findings()) == (b"", None)
+        assert [one.problem for one in findings] == ["the head is missing while the log is not empty"]
+
     def test_only_row_1_is_the_head(self, stored: driver.Connection) -> None:
         put_head(stored, id=2)
         assert check_head(stored, RING, findings := no_findings()) == (b"", None)
@@ -364,6 +369,34 @@ class TestWords:
             ("tiles", "0/0", "is not the one the log gives"),
             ("tiles", "0/1", "is missing"),
         ]
+
+    @pytest.mark.parametrize(
+        ("size", "level", "index", "belongs"),
+        [
+            (512, 0, 0, True),
+            (512, 0, 1, True),
+            (512, 0, 2, False),
+            (511, 0, 1, False),
+            (255, 0, 0, False),
+            (65536, 1, 0, True),
+            (65535, 1, 0, False),
+            (65536, 1, 1, False),
+            (512, 0, -1, False),
+            (512, -1, 0, False),
+            (512, 2**62, 0, False),
+            (512, 0, 1.0, False),
+            (512, 0.0, 1, False),
+            (512, "0", 1, False),
+            (512, 0, None, False),
+        ],
+    )
+    def test_of_tiles_that_no_entries_fill(
+        self, stored: driver.Connection, size: int, level: object, index: object, *, belongs: bool
+    ) -> None:
+        stored.execute("INSERT INTO tiles VALUES (?, ?, x'')", (level, index))
+        inspection._check_no_more_tiles(stored, size, findings := no_findings())
+        told = Finding("tiles", f"{level}/{index}", "is beyond what the log gives")
+        assert findings == ([] if belongs else [told])
 
     def test_of_a_state_that_no_row_explains(self) -> None:
         (found,) = inspection._unexplained(VerifiedRows(), 0)

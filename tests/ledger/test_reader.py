@@ -3,6 +3,8 @@
 import random
 import time
 from contextlib import closing
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -141,6 +143,57 @@ def test_a_sparse_filter_looks_through_a_part_and_goes_on(busy: House, monkeypat
 def test_cursors_that_are_none(house: House, cursor: str) -> None:
     with pytest.raises(InvalidRequest):
         house.ledger.entries(Filter(10, after=cursor))
+
+
+def test_a_cursor_has_eighteen_digits_at_most() -> None:
+    assert reader._cursor("9" * 18) == 10**18 - 1
+
+
+class TestHowFarAPageLooks:
+    """On a table of its own: entries 1 to 30 at the times 10 to 300, every third a refusal."""
+
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reader, "_CHUNK", 3)
+        monkeypatch.setattr(reader, "_SCAN", 12)
+        monkeypatch.setattr(reader, "_entry", lambda row: row[0])
+
+    def page(self, wanted: Filter) -> tuple[list[Any], str | None, list[int]]:
+        """What is on it, where the next one begins, and how many entries each statement has read."""
+        read: list[int] = []
+
+        class Counted:
+            def execute(self, sql: str, values: tuple[Any, ...] = ()) -> Any:  # noqa: ANN401
+                if "LIMIT" in sql:
+                    read.append(len(connection.execute(sql, values).fetchall()))
+                return connection.execute(sql, values)
+
+        with closing(driver.connect(":memory:", isolation_level=None)) as connection:
+            connection.execute(f"CREATE TABLE audit_logs ({', '.join(ENTRY_COLUMNS)})")
+            log = [(number, 10 * number, "success" if number % 3 else "denied") for number in range(1, 31)]
+            connection.executemany("INSERT INTO audit_logs (id, timestamp, result) VALUES (?, ?, ?)", log)
+            page = read_page(cast(Any, Counted()), wanted)
+        return list(page.items), page.next, read
+
+    def test_one_entry_beyond_a_page_tells_that_there_is_another(self) -> None:
+        wanted = Filter(4, result=Result.SUCCESS, ascending=True)
+        assert self.page(wanted) == ([1, 2, 4, 5], "5", [2, 2, 1])
+        assert self.page(replace(wanted, until=60)) == ([1, 2, 4, 5], None, [2, 2])
+        assert self.page(replace(wanted, ascending=False)) == ([29, 28, 26, 25], "25", [2, 2, 1])
+
+    @pytest.mark.parametrize(("ascending", "after"), [(True, "12"), (False, "19")])
+    def test_what_matches_nothing_ends_after_so_many_entries(self, after: str, *, ascending: bool) -> None:
+        assert self.page(Filter(4, result=Result.ERROR, ascending=ascending)) == ([], after, [0] * 4)
+
+    def test_until_is_exclusive_and_since_inclusive(self) -> None:
+        for since, until, found in (
+            (20, 40, [2, 3]),
+            (20, 41, [2, 3, 4]),
+            (21, 40, [3]),
+            (20, 20, []),
+            (300, None, [30]),
+        ):
+            assert self.page(Filter(9, since=since, until=until, ascending=True))[:2] == (found, None)
 
 
 @pytest.mark.parametrize("cursor", ["0", "1", "999999"])

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from keyvault_lite import app
 from keyvault_lite.audit.entry import ENTRY_COLUMNS
@@ -17,7 +19,7 @@ from keyvault_lite.ledger.catalogue import USUAL, _facts, check_schema, digest_o
 from keyvault_lite.ledger.ledger import DamagedVault, open_database, prepare
 from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, NEVER_DELETED, TABLES, TRIGGERS
 from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.tables import metadata
+from keyvault_lite.ledger.tables import ONE_ACTIVE, metadata
 from keyvault_lite.ledger.upgrade import REVISION, revision_of, run_migrations
 from keyvault_lite.model.errors import (
     AuditUnavailable,
@@ -32,6 +34,7 @@ from keyvault_lite.model.requests import CreateKey
 from tests.house import AES, House, chosen, furnish
 
 SCHEMA = Path(__file__).with_name("schema.json")
+POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
 COLUMNS = 'SELECT name, type, "notnull", pk FROM pragma_table_info(?) ORDER BY cid'
 REFERENCES = 'SELECT "table", "from", "to" FROM pragma_foreign_key_list(?)'
 
@@ -72,6 +75,19 @@ def test_the_stored_schema_is_the_one_on_record(house: House) -> None:
             for table in sorted(metadata.tables)
         }
     assert made == json.loads(SCHEMA.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("dialect", [sqlite.dialect(), POSTGRESQL])
+def test_a_key_has_one_active_version_on_each_database(dialect: sa.Dialect) -> None:
+    made = str(CreateIndex(ONE_ACTIVE).compile(dialect=dialect))
+    assert made.startswith("CREATE UNIQUE INDEX")
+    assert made.endswith("(key_id) WHERE status = 'ACTIVE'")
+
+
+def test_no_database_counts_rows_itself() -> None:
+    """A number that the log, its head or its tiles need is the one that the vault gives."""
+    made = [str(CreateTable(table).compile(dialect=POSTGRESQL)) for table in metadata.tables.values()]
+    assert not [statement for statement in made if "SERIAL" in statement or "IDENTITY" in statement]
 
 
 def test_the_tables_of_the_specification() -> None:

@@ -2,17 +2,21 @@
 
 import hashlib
 from dataclasses import replace
+from itertools import permutations
 
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from keyvault_lite.ledger import tree as tree_module
 from keyvault_lite.ledger.alarm import owner
 from keyvault_lite.ledger.outcome import Change, StoredReply
 from keyvault_lite.ledger.state import Overlay, State
-from keyvault_lite.ledger.tree import BUCKETS, RowMacs, StateTree, row_key, row_of
+from keyvault_lite.ledger.tree import RowMacs, StateTree, row_key, row_of
 from keyvault_lite.model.encoding import pae
+from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.keys import Key, KeyName, KeyStatus
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId, new_id
@@ -35,7 +39,7 @@ def collected(rows: dict[bytes, bytes]) -> RowMacs:
 
 def recomputed(rows: dict[bytes, bytes]) -> bytes:
     """The root as the design defines it, in one go."""
-    buckets: list[list[tuple[bytes, bytes]]] = [[] for _ in range(BUCKETS)]
+    buckets: list[list[tuple[bytes, bytes]]] = [[] for _ in range(4096)]
     for key, mac in rows.items():
         digest = hashlib.sha256(key).digest()
         buckets[int.from_bytes(digest[:2], "big") >> 4].append((key, mac))
@@ -48,6 +52,7 @@ def recomputed(rows: dict[bytes, bytes]) -> bytes:
 
 @hypothesis_settings(max_examples=25, deadline=None)
 @given(ROWS, st.lists(st.tuples(ROWS, st.booleans()), max_size=4))
+@example({}, [])
 def test_the_root_is_that_of_all_rows(first: dict[bytes, bytes], steps: list[tuple[dict[bytes, bytes], bool]]) -> None:
     tree, rows = StateTree(), dict(first)
     tree.load(collected(first))
@@ -67,6 +72,44 @@ def test_the_root_is_that_of_all_rows(first: dict[bytes, bytes], steps: list[tup
         assert tree.count == len(rows)
         assert tree.differences(collected(rows)) == set()
     assert tree.root() == collected(rows).root() == recomputed(rows)
+
+
+@pytest.mark.parametrize("block", [1, 60, 64, 200])
+def test_rows_that_fill_blocks_of_memory_are_all_there(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    rows = {row_key("keys", (f"{number}" * number,)): bytes(number) for number in range(1, 40)}
+    monkeypatch.setattr(tree_module, "BLOCK", block)
+    monkeypatch.setattr(tree_module, "_bucket_of", lambda key: len(key) % 3)
+    found, tree = collected(rows), StateTree()
+    tree.load(found)
+    assert tree.differences(found) == set()
+    for key, mac in rows.items():
+        tree.put(key, mac)
+    assert (tree.count, tree.root()) == (len(rows), found.root())
+
+
+def test_what_was_undone_is_not_undone_again() -> None:
+    tree, rows = StateTree(), {row_key("keys", ("a",)): b"1"}
+    tree.put(row_key("keys", ("a",)), b"0")
+    tree.rollback()
+    tree.load(collected(rows))
+    tree.rollback()
+    assert tree.root() == recomputed(rows)
+
+
+def test_rows_that_share_a_bucket_stand_in_order_however_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_module, "_bucket_of", lambda _: 9)
+    rows = {row_key("keys", (name,)): name.encode() for name in ("a", "b", "cc")}
+    for order in permutations(rows):
+        tree = StateTree()
+        for count, one in enumerate(order, 1):
+            tree.put(one, b"old")
+            tree.put(one, rows[one])
+            there = {key: rows[key] for key in order[:count]}
+            assert (tree.count, tree.root()) == (count, collected(there).root())
+        for count, one in enumerate(order, 1):
+            tree.remove([one, one])
+            assert tree.root() == collected({key: rows[key] for key in order[count:]}).root()
+        assert tree.count == 0
 
 
 def test_differences_are_named() -> None:
@@ -127,6 +170,40 @@ def test_an_overlay_is_seen_from_above_only() -> None:
     assert [one.name for one in below.settings_under("a/")] == ["a/x"]
 
 
+def test_the_order_below_stays_whatever_comes_above() -> None:
+    below = State(nothing)
+    keys, services = [key(None, at) for at in (1, 3, 5)], [service(f"{at}", at) for at in (1, 3, 5)]
+    below.apply(Change(keys=tuple(keys), services=tuple(services)))
+    for change in (Change(keys=(key(None, 2),)), Change(services=(service("2", 2),))):
+        above = Overlay(below, nothing)
+        above.apply(change)
+        assert len([*above.keys_after(None), *above.services_after(None)]) == 7
+        assert (list(below.keys_after(None)), list(below.services_after(None))) == (keys, services)
+
+
+def test_what_is_set_aside_is_known_and_not_used() -> None:
+    state = State(nothing)
+    one, admin = key("orders"), service("admin")
+    state.apply(Change(keys=(one,), services=(admin,)))
+    assert state.moment == (0, 0), "it includes no entry until the ledger says so"
+    state.quarantine(one.id)
+    state.quarantine(admin.id)
+    assert state.moment == (0, 2)
+    for ref in (one.id, "orders"):
+        with pytest.raises(IntegrityViolation, match="key"):
+            state.find_key(ref)
+    for ref in (admin.id, "admin"):
+        with pytest.raises(IntegrityViolation, match="service"):
+            state.find_service(ref)
+    assert (state.key_record(one.id), state.id_of_name("orders")) == (one, one.id)
+    assert (list(state.keys_after(None)), list(state.services_after(None))) == ([], [])
+    assert (state.key_record(KeyId("x")), state.find_key("x"), state.find_service("x")) == (None, None, None)
+
+
+def test_what_a_kept_reply_seals_is_not_shown() -> None:
+    assert "secret" not in repr(StoredReply(ServiceId("s"), b"k", b"b", 1, b"secret"))
+
+
 def test_a_token_that_is_gone_above_is_still_there_below() -> None:
     below, admin = State(nothing), service("admin", 1)
     another = Token(TokenId("a"), service("another").id, TokenKind.NATIVE, b"", created_at=1)
@@ -146,6 +223,18 @@ def test_a_token_that_is_gone_above_is_still_there_below() -> None:
     assert below.tokens_of(admin.id) == [*tokens[1:], native]
 
 
+def test_the_native_token_is_the_one_that_has_not_ended() -> None:
+    """Whichever of the two stands first in a change, and whatever leased ones there are."""
+    admin = service("admin")
+    old, new = (Token(TokenId(name), admin.id, TokenKind.NATIVE, b"", created_at=1) for name in ("old", "new"))
+    for tokens in ((replace(old, ended_at=2), new), (new, replace(old, ended_at=2))):
+        state = State(nothing)
+        state.apply(Change(services=(admin,), tokens=(old,)))
+        assert state.native_token(admin.id) == old
+        state.apply(Change(tokens=(*tokens, replace(new, id=TokenId("leased"), kind=TokenKind.LEASED))))
+        assert state.native_token(admin.id) == new
+
+
 def test_names_of_dialects_move_between_keys() -> None:
     state = State(nothing)
     alias = KeyName("vault:transit/", "Foo", 0, 0)
@@ -161,6 +250,23 @@ def test_names_of_dialects_move_between_keys() -> None:
     state.apply(Change(keys=moved))
     state.apply(Change(keys=(structs.replace(moved[1], names=()),)))
     assert state.find_key("vault:transit/Foo") is None
+
+
+def test_a_name_that_stays_leads_to_its_key_all_the_while() -> None:
+    """Who reads in between must not be told that there is no such key."""
+    seen: list[KeyId | None] = []
+
+    class Watched(dict[str, KeyId | None]):
+        def __setitem__(self, name: str, key_id: KeyId | None) -> None:
+            seen.append(key_id)
+            super().__setitem__(name, key_id)
+
+    state = State(nothing)
+    state._key_names = Watched()
+    one = key("orders", names=(KeyName("vault:transit/", "Foo", 0, 0),))
+    for record in (one, structs.replace(one, description="changed")):
+        state.apply(Change(keys=(record,)))
+    assert set(seen) == {one.id}
 
 
 def test_whose_row_it_is() -> None:
