@@ -183,6 +183,17 @@ def test_an_empty_file_remembers_nothing(path: Path, anchor: FileAnchor) -> None
     assert anchor.read() is anchor.peek() is None
 
 
+def test_what_is_neither_a_record_nor_zeros_is_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PEEKS", 1)
+    for byte in b"\x01 ~\xff":
+        path.write_bytes(bytes(BLOCK) + bytes([byte]) * BLOCK)
+        anchor = FileAnchor(path)
+        for read in (anchor.read, anchor.peek):
+            with pytest.raises(DamagedAnchor):
+                read()
+        anchor.close()
+
+
 def test_it_is_kept_aside_once(path: Path, anchor: FileAnchor) -> None:
     assert anchor.keep_aside() is None
     put(anchor, FIRST, None)
@@ -298,8 +309,10 @@ class TestFaults:
 def test_the_name_of_a_new_one_is_flushed(path: Path, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[Path] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    opened = len(set(Path("/proc/self/fd").iterdir()))
     put(anchor, FIRST, None)
     assert flushed == [path.parent.resolve()]
+    assert len(set(Path("/proc/self/fd").iterdir())) == opened + 1, "that of the anchor, and none of the folder"
     put(anchor, after(FIRST), FIRST)
     assert len(flushed) == 1
 

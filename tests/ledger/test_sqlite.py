@@ -121,6 +121,14 @@ class TestLocks:
         assert database.try_lock()
         database.unlock()
 
+    def test_who_is_gone_holds_none(self, database: SqliteDatabase, path: Path) -> None:
+        forgotten = SqliteDatabase(path)
+        assert forgotten.try_lock()
+        assert not database.try_lock()
+        del forgotten
+        assert database.try_lock()
+        database.unlock()
+
     def test_one_leads_until_it_ends(self, database: SqliteDatabase, other: SqliteDatabase) -> None:
         other.stop_leading()
         assert [database.leads(), database.leads(), other.leads()] == [True, True, False]
