@@ -151,6 +151,13 @@ def test_one_that_remembers_nothing_is_anybodys(anchor: FileAnchor) -> None:
         put(anchor, EMPTY, one)
 
 
+def test_one_that_was_emptied_is_begun_anew(path: Path, anchor: FileAnchor) -> None:
+    put(anchor, FIRST, None)
+    path.write_bytes(b"")
+    assert put(anchor, after(FIRST), FIRST) == after(FIRST)
+    assert FileAnchor(path).peek() == after(FIRST)
+
+
 @pytest.mark.parametrize("torn", [0, 1])
 def test_a_torn_record_leaves_the_other(path: Path, anchor: FileAnchor, torn: int) -> None:
     put(anchor, FIRST, None)
@@ -251,6 +258,15 @@ class TestInUse:
         assert anchor.read(at_once=True) == FIRST
         mark = anchor.write(lambda: after(FIRST), before=FIRST, prove=never, at_once=True)
         assert anchor.read() == mark
+
+    def test_one_that_becomes_free_is_had(self, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch) -> None:
+        put(anchor, FIRST, None)
+        free = [False, True] * 3
+        monkeypatch.setattr(syscalls, "try_lock", lambda _: free.pop(0))
+        assert anchor.read() == FIRST
+        assert put(anchor, after(FIRST), FIRST) == after(FIRST)
+        anchor.flush()
+        assert free == []
 
     def test_patience_has_an_end(self, path: Path, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch) -> None:
         put(anchor, FIRST, None)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from keyvault_lite.audit.chain import Position, genesis
 from keyvault_lite.audit.checkpoint import checkpoint_body, origin, sign_note
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row, encode_draft, entry_hash, entry_row
-from keyvault_lite.audit.merkle import TILE_WIDTH, Tiles
+from keyvault_lite.audit.merkle import TILE_WIDTH, Edge, Tiles
 from keyvault_lite.audit.segment import MAX_ENTRIES, End, InvalidSegment, Start
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.witness import verify_ed25519
@@ -64,9 +64,13 @@ def log_of(connection: driver.Connection, comment: str) -> Log:
     connection.execute("CREATE TABLE tiles (level, tile, hashes, PRIMARY KEY (level, tile))")
     connection.executemany(statements.APPEND, rows)
     connection.executemany(statements.PUT_TILE, full)
-    name, edge = origin(RING.instance_id, 0), tiles.edge
-    note = sign_note(checkpoint_body(name, SIZE, edge.root()), name, RING.log_public_key, RING.sign_log)
-    return Log(connection, Known(Head(0, SIZE, before, SIZE, 0, bytes(32), edge.to_bytes(), note), b"", tiles, note))
+    note, edge = signed(tiles.edge), tiles.edge.to_bytes()
+    return Log(connection, Known(Head(0, SIZE, before, SIZE, 0, bytes(32), edge, note), b"", tiles, note))
+
+
+def signed(edge: Edge) -> str:
+    name = origin(RING.instance_id, 0)
+    return sign_note(checkpoint_body(name, edge.size, edge.root()), name, RING.log_public_key, RING.sign_log)
 
 
 @pytest.fixture
@@ -134,6 +138,23 @@ def test_another_history_is_not_archived(log: Log, another: Log, tmp_path: Path)
     """A database that is consistent in itself, under a head that is not the one in memory."""
     with pytest.raises(IntegrityViolation):
         make_segment(another.connection, log.known, on(tmp_path), after=None, last=TILE_WIDTH)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_signed_once_is_not_enough(log: Log, another: Log, tmp_path: Path) -> None:
+    """A checkpoint from before holds for the file; the log that goes on behind it, in memory, is another."""
+    before = Edge()
+    before.extend([leaf for (leaf,) in log.connection.execute(statements.LEAVES, (0, TILE_WIDTH))])
+    log.known = replace(another.known, checkpoint=signed(before))
+    with pytest.raises(IntegrityViolation, match="not under the head of the log"):
+        log.archive(tmp_path)
+
+
+@pytest.mark.parametrize("entry", [1, 5, TILE_WIDTH])
+def test_a_log_with_a_gap_is_not_archived(log: Log, tmp_path: Path, entry: int) -> None:
+    log.connection.execute("DELETE FROM audit_logs WHERE id = ?", (entry,))
+    with pytest.raises(IntegrityViolation, match="the log has a gap"):
+        log.archive(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
