@@ -1,7 +1,7 @@
 """Files of segments one by one, on a small log: how they come onto the disk, which are taken, and which are refused."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,8 @@ from keyvault_lite.model.replies import Finding
 RING = Keyring.create()
 START = Position.start(genesis(RING.instance_id, RING.log_public_key))
 SIZE = 2 * TILE_WIDTH + 5
+MANAGED = 100
+"""Every so many entries there is one of management."""
 
 
 @dataclass
@@ -55,8 +57,10 @@ def log_of(connection: driver.Connection, comment: str) -> Log:
         Draft(action=Action.ENCRYPT, result=Result.SUCCESS, request_id=bytes(16), comment=comment),
     )
     for number in range(1, SIZE + 1):
-        here = entry_hash(number, 0, number, 0, None, encode_draft(draft), before)
-        rows.append(entry_row(number, 0, number, 0, None, draft, before, here))
+        seq = number - number % MANAGED
+        root = bytes(32) if seq == number else None
+        here = entry_hash(number, 0, number, seq, root, encode_draft(draft), before)
+        rows.append(entry_row(number, 0, number, seq, root, draft, before, here))
         before = here
     tiles = Tiles()
     full = tiles.extend([row[-1] for row in rows])
@@ -65,7 +69,7 @@ def log_of(connection: driver.Connection, comment: str) -> Log:
     connection.executemany(statements.APPEND, rows)
     connection.executemany(statements.PUT_TILE, full)
     note, edge = signed(tiles.edge), tiles.edge.to_bytes()
-    return Log(connection, Known(Head(0, SIZE, before, SIZE, 0, bytes(32), edge, note), b"", tiles, note))
+    return Log(connection, Known(Head(0, SIZE, before, SIZE, rows[-1][3], bytes(32), edge, note), b"", tiles, note))
 
 
 def signed(edge: Edge) -> str:
@@ -192,12 +196,33 @@ def test_files_on_no_record(log: Log, another: Log, tmp_path: Path) -> None:
 def test_all_that_is_archived_is_read_where_files_are_at_hand(log: Log, tmp_path: Path) -> None:
     first = log.archive(tmp_path)
     second = log.archive(tmp_path, first, 2 * TILE_WIDTH)
-    fed: list[Any] = []
+    managed: list[int] = []
+    fed: list[bytes] = []
+
+    def feed(rows: Sequence[Row], leaves: list[bytes]) -> None:
+        managed.extend(row[0] for row in rows)
+        fed.extend(leaves)
+
     archived = Archived(log.connection, [first, second], on(tmp_path))
+    assert (archived.last, archived.position) == (2 * TILE_WIDTH, end_of(second))
     log.connection.execute("DROP TABLE tiles")
-    assert archived.read(START, lambda _, leaves: fed.extend(leaves)) == []
+    assert archived.read(START, feed) == []
+    assert managed == list(range(MANAGED, 2 * TILE_WIDTH + 1, MANAGED))
     assert fed == [leaf for (leaf,) in log.connection.execute(statements.LEAVES, (0, 2 * TILE_WIDTH))]
     assert archived.unread == 0
+
+
+def test_of_a_log_that_was_never_archived_nothing_is(log: Log) -> None:
+    archived = Archived(log.connection, [], None)
+    assert (archived.last, archived.position, archived.read(START, lambda *_: None)) == (0, None, [])
+
+
+def test_an_entry_without_a_number_is_not_judged_as_archived(log: Log, tmp_path: Path) -> None:
+    """Who compares the schema finds it."""
+    archived = Archived(log.connection, [log.archive(tmp_path)], None)
+    assert [one.row for one in archived.strays()] == ["1"]
+    log.connection.execute("UPDATE audit_logs SET id = 'one'")
+    assert archived.strays() == []
 
 
 @pytest.mark.parametrize("at_hand", [True, False])
