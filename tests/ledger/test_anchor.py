@@ -16,6 +16,7 @@ from keyvault_lite.ledger.anchor import (
     DamagedAnchor,
     FileAnchor,
     Mark,
+    _counter,
     _pack,
     _unpack,
     where_it_stands,
@@ -131,6 +132,36 @@ def test_another_process_goes_on_from_what_is_there(path: Path, anchor: FileAnch
     other.close()
 
 
+def test_what_another_process_wrote_over_the_same_record_is_seen(path: Path, anchor: FileAnchor) -> None:
+    other = FileAnchor(path)
+    put(anchor, FIRST, None)
+    second, third = after(FIRST), after(FIRST, entries=2)
+    put(anchor, second, FIRST)
+    put(other, third, second)
+    assert layout(path)[0] == [1, 3], "over the one that was not flushed"
+    assert anchor.read() == third
+    other.close()
+
+
+def test_of_equal_counters_it_is_seen_too(path: Path, anchor: FileAnchor) -> None:
+    put(anchor, FIRST, None)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:BLOCK] + _pack(1, after(FIRST)))
+    assert anchor.read() == after(FIRST)
+
+
+def test_one_that_is_open_is_not_forgotten_when_its_name_goes(path: Path, anchor: FileAnchor) -> None:
+    put(anchor, FIRST, None)
+    path.unlink()
+    assert anchor.read() == FIRST
+
+
+@pytest.mark.parametrize("record", [b"", b"KVLANCH1", _pack(7, FIRST)[: FIXED - 1], b"x" * FIXED])
+def test_what_is_no_record_counts_for_nothing(record: bytes) -> None:
+    assert _counter(record) == 0
+    assert _counter(_pack(7, FIRST)[:FIXED]) == 7
+
+
 @pytest.mark.parametrize("mark", [replace(FIRST, hash=bytes(32)), after(FIRST, entries=-1), replace(FIRST, size=0)])
 def test_it_is_not_moved_back_or_aside(anchor: FileAnchor, mark: Mark) -> None:
     put(anchor, FIRST, None)
@@ -185,6 +216,8 @@ def test_an_empty_file_remembers_nothing(path: Path, anchor: FileAnchor) -> None
     path.touch()
     assert not anchor.exists()
     assert anchor.read() is anchor.peek() is None
+    path.write_bytes(b"x")
+    assert anchor.exists()
     for flushed in (b"", b"\x00", b"\x01"):
         path.write_bytes(bytes(2 * BLOCK) + flushed)
         assert anchor.exists()
