@@ -365,6 +365,8 @@ def test_the_name_of_a_new_one_is_flushed(path: Path, anchor: FileAnchor, monkey
     assert len(list(Path("/proc/self/fd").iterdir())) == opened + 1, "that of the anchor, and none of the folder"
     put(anchor, after(FIRST), FIRST)
     assert len(flushed) == 1
+    anchor.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
 
 
 def test_when_it_was_flushed(anchor: FileAnchor) -> None:
