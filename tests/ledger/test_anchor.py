@@ -143,6 +143,16 @@ def test_what_another_process_wrote_over_the_same_record_is_seen(path: Path, anc
     other.close()
 
 
+def test_what_another_process_flushed_stays_flushed(path: Path, anchor: FileAnchor) -> None:
+    other = FileAnchor(path)
+    put(anchor, FIRST, None)
+    put(other, after(FIRST), FIRST)
+    assert layout(path) == ([1, 2], 1)
+    anchor.flush()
+    assert layout(path) == ([1, 2], 1)
+    other.close()
+
+
 def test_of_equal_counters_it_is_seen_too(path: Path, anchor: FileAnchor) -> None:
     put(anchor, FIRST, None)
     raw = path.read_bytes()
