@@ -311,6 +311,25 @@ class TestInUse:
         anchor.flush()
         assert free == []
 
+    def test_threads_wait_for_each_other(self, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch) -> None:
+        put(anchor, FIRST, None)
+        waited: list[bool] = []
+
+        class Threads:
+            def acquire(self, *, blocking: bool) -> bool:
+                waited.append(blocking)
+                return True
+
+            def release(self) -> None:
+                pass
+
+        monkeypatch.setattr(anchor, "_threads", Threads())
+        anchor.read()
+        put(anchor, after(FIRST), FIRST)
+        anchor.flush()
+        anchor.read(at_once=True)
+        assert waited == [True, True, True, False]
+
     def test_patience_has_an_end(self, path: Path, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch) -> None:
         put(anchor, FIRST, None)
         for name in ("PATIENCE_SECONDS", "PATIENCE_AFTER_COMMIT"):
