@@ -133,6 +133,7 @@ class TestLocks:
         forgotten = SqliteDatabase(path)
         assert forgotten.try_lock()
         assert not database.try_lock()
+        assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
         del forgotten
         assert database.try_lock()
         database.unlock()
