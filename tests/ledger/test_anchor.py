@@ -16,6 +16,7 @@ from keyvault_lite.ledger.anchor import (
     DamagedAnchor,
     FileAnchor,
     Mark,
+    _counter,
     _pack,
     _unpack,
     where_it_stands,
@@ -131,6 +132,46 @@ def test_another_process_goes_on_from_what_is_there(path: Path, anchor: FileAnch
     other.close()
 
 
+def test_what_another_process_wrote_over_the_same_record_is_seen(path: Path, anchor: FileAnchor) -> None:
+    other = FileAnchor(path)
+    put(anchor, FIRST, None)
+    second, third = after(FIRST), after(FIRST, entries=2)
+    put(anchor, second, FIRST)
+    put(other, third, second)
+    assert layout(path)[0] == [1, 3], "over the one that was not flushed"
+    assert anchor.read() == third
+    other.close()
+
+
+def test_what_another_process_flushed_stays_flushed(path: Path, anchor: FileAnchor) -> None:
+    other = FileAnchor(path)
+    put(anchor, FIRST, None)
+    put(other, after(FIRST), FIRST)
+    assert layout(path) == ([1, 2], 1)
+    anchor.flush()
+    assert layout(path) == ([1, 2], 1)
+    other.close()
+
+
+def test_of_equal_counters_it_is_seen_too(path: Path, anchor: FileAnchor) -> None:
+    put(anchor, FIRST, None)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:BLOCK] + _pack(1, after(FIRST)))
+    assert anchor.read() == after(FIRST)
+
+
+def test_one_that_is_open_is_not_forgotten_when_its_name_goes(path: Path, anchor: FileAnchor) -> None:
+    put(anchor, FIRST, None)
+    path.unlink()
+    assert anchor.read() == FIRST
+
+
+@pytest.mark.parametrize("record", [b"", b"KVLANCH1", _pack(7, FIRST)[: FIXED - 1], b"x" * FIXED])
+def test_what_is_no_record_counts_for_nothing(record: bytes) -> None:
+    assert _counter(record) == 0
+    assert _counter(_pack(7, FIRST)[:FIXED]) == 7
+
+
 @pytest.mark.parametrize("mark", [replace(FIRST, hash=bytes(32)), after(FIRST, entries=-1), replace(FIRST, size=0)])
 def test_it_is_not_moved_back_or_aside(anchor: FileAnchor, mark: Mark) -> None:
     put(anchor, FIRST, None)
@@ -149,6 +190,13 @@ def test_one_that_remembers_nothing_is_anybodys(anchor: FileAnchor) -> None:
     put(anchor, one, other)
     with pytest.raises(IntegrityViolation):
         put(anchor, EMPTY, one)
+
+
+def test_one_that_was_emptied_is_begun_anew(path: Path, anchor: FileAnchor) -> None:
+    put(anchor, FIRST, None)
+    path.write_bytes(b"")
+    assert put(anchor, after(FIRST), FIRST) == after(FIRST)
+    assert FileAnchor(path).peek() == after(FIRST)
 
 
 @pytest.mark.parametrize("torn", [0, 1])
@@ -178,9 +226,23 @@ def test_an_empty_file_remembers_nothing(path: Path, anchor: FileAnchor) -> None
     path.touch()
     assert not anchor.exists()
     assert anchor.read() is anchor.peek() is None
-    path.write_bytes(bytes(2 * BLOCK))
+    path.write_bytes(b"x")
     assert anchor.exists()
-    assert anchor.read() is anchor.peek() is None
+    for flushed in (b"", b"\x00", b"\x01"):
+        path.write_bytes(bytes(2 * BLOCK) + flushed)
+        assert anchor.exists()
+        assert anchor.read() is anchor.peek() is None
+
+
+def test_what_is_neither_a_record_nor_zeros_is_damage(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PEEKS", 1)
+    for byte in b"\x01 ~\xff":
+        path.write_bytes(bytes(BLOCK) + bytes([byte]) * BLOCK)
+        anchor = FileAnchor(path)
+        for read in (anchor.read, anchor.peek):
+            with pytest.raises(DamagedAnchor):
+                read()
+        anchor.close()
 
 
 def test_it_is_kept_aside_once(path: Path, anchor: FileAnchor) -> None:
@@ -240,6 +302,34 @@ class TestInUse:
         mark = anchor.write(lambda: after(FIRST), before=FIRST, prove=never, at_once=True)
         assert anchor.read() == mark
 
+    def test_one_that_becomes_free_is_had(self, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch) -> None:
+        put(anchor, FIRST, None)
+        free = [False, True] * 3
+        monkeypatch.setattr(syscalls, "try_lock", lambda _: free.pop(0))
+        assert anchor.read() == FIRST
+        assert put(anchor, after(FIRST), FIRST) == after(FIRST)
+        anchor.flush()
+        assert free == []
+
+    def test_threads_wait_for_each_other(self, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch) -> None:
+        put(anchor, FIRST, None)
+        waited: list[bool] = []
+
+        class Threads:
+            def acquire(self, *, blocking: bool) -> bool:
+                waited.append(blocking)
+                return True
+
+            def release(self) -> None:
+                pass
+
+        monkeypatch.setattr(anchor, "_threads", Threads())
+        anchor.read()
+        put(anchor, after(FIRST), FIRST)
+        anchor.flush()
+        anchor.read(at_once=True)
+        assert waited == [True, True, True, False]
+
     def test_patience_has_an_end(self, path: Path, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch) -> None:
         put(anchor, FIRST, None)
         for name in ("PATIENCE_SECONDS", "PATIENCE_AFTER_COMMIT"):
@@ -298,10 +388,14 @@ class TestFaults:
 def test_the_name_of_a_new_one_is_flushed(path: Path, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[Path] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    opened = len(list(Path("/proc/self/fd").iterdir()))
     put(anchor, FIRST, None)
     assert flushed == [path.parent.resolve()]
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened + 1, "that of the anchor, and none of the folder"
     put(anchor, after(FIRST), FIRST)
     assert len(flushed) == 1
+    anchor.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
 
 
 def test_when_it_was_flushed(anchor: FileAnchor) -> None:

@@ -109,6 +109,57 @@ def test_what_changes_while_it_is_copied_is_read_again(left: Path, suffix: str) 
     assert read == [[("one",)], [("one",)]]
 
 
+INDEX, ALONE, COPY = "mode=ro&readonly_shm=1", "immutable=1", "mode=rw"
+
+
+@pytest.mark.parametrize(
+    ("wal", "index", "usable", "opened"),
+    [
+        (None, None, True, [ALONE]),
+        (None, "its own", True, [ALONE]),
+        ("empty", None, True, [ALONE]),
+        ("empty", "its own", True, [INDEX]),
+        ("short", None, True, [COPY]),
+        ("whole", None, True, [COPY]),
+        ("whole", "its own", True, [INDEX]),
+        ("whole", "its own", False, [INDEX, COPY]),
+        ("whole", "stale", True, [COPY]),
+    ],
+)
+def test_what_lies_beside_it_says_how_it_is_read(
+    left: Path, monkeypatch: pytest.MonkeyPatch, wal: str | None, index: str | None, opened: list[str], *, usable: bool
+) -> None:
+    """Whichever way: the connection cannot write, it believes nothing of the schema, and it is closed afterwards."""
+    ways: list[str] = []
+    made: list[driver.Connection] = []
+    connect = offline._connect
+
+    def noted(path: Path, how: str) -> driver.Connection:
+        ways.append(how)
+        if how == INDEX and not usable:
+            return Tried(Told(14))  # type: ignore[return-value]
+        made.append(connect(path, ALONE if how == INDEX else how))
+        return made[-1]
+
+    monkeypatch.setattr(offline, "_connect", noted)
+    monkeypatch.setattr(offline, "_is_stale", lambda *_: index == "stale")
+    file, shared = (left.with_name(left.name + suffix) for suffix in ("-wal", "-shm"))
+    if wal is None:
+        file.unlink()
+    elif wal != "whole":
+        os.truncate(file, 1 if wal == "short" else 0)
+    if index is not None:
+        shared.touch()
+    lying = sorted(left.parent.iterdir())
+    guards = ("query_only", "trusted_schema", "cell_size_check")
+    assert read_offline(left, lambda one: [one.execute(f"PRAGMA {name}").fetchone()[0] for name in guards]) == [1, 0, 1]
+    assert ways == opened
+    assert sorted(left.parent.iterdir()) == lying, "nothing is made beside it or taken away"
+    for connection in made:
+        with pytest.raises(driver.dbapi.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
+
+
 @pytest.mark.parametrize(
     ("wal", "index", "stale"),
     [
@@ -154,3 +205,14 @@ def test_an_archive_is_one_stream_and_nothing_after_it(
         _Decompressed(io.BytesIO(b"no archive at all")).read(1)
     with pytest.raises(InvalidSegment, match="is cut short"):
         _Decompressed(io.BytesIO(whole[:-1])).read(9)
+
+
+def test_of_an_archive_as_much_is_read_as_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "_CHUNK", 16)
+    stream = io.BytesIO(whole := lzma.compress(bytes(1 << 20)))
+    reader = _Decompressed(stream)
+    assert reader.read(0) == b""
+    assert reader.read(1000) == bytes(1000)
+    assert stream.tell() < len(whole) / 2
+    monkeypatch.setattr(shelf, "_CHUNK", 1 << 16)
+    assert reader.read(1 << 20) == bytes((1 << 20) - 1000)

@@ -43,6 +43,11 @@ def pragmas(connection: driver.Connection, *names: str) -> list[object]:
     return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
 
+def opened() -> int:
+    """How many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 class TestConnections:
     GUARDS = ("foreign_keys", "trusted_schema", "cell_size_check", "secure_delete", "synchronous", "mmap_size")
 
@@ -113,11 +118,23 @@ class TestLocks:
                 absent.acquire()
 
     def test_what_was_let_go_of_is_opened_again(self, database: SqliteDatabase, other: SqliteDatabase) -> None:
+        before = opened()
         with database.lock():
             pass
+        assert opened() == before + 2
         database.close()
+        assert opened() == before
         with other.lock():
             assert not database.try_lock()
+        assert database.try_lock()
+        database.unlock()
+
+    def test_who_is_gone_holds_none(self, database: SqliteDatabase, path: Path) -> None:
+        forgotten = SqliteDatabase(path)
+        assert forgotten.try_lock()
+        assert not database.try_lock()
+        assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
+        del forgotten
         assert database.try_lock()
         database.unlock()
 
@@ -198,9 +215,9 @@ class TestRoom:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(os, "posix_fallocate", full)
-        opened = set(Path("/proc/self/fd").iterdir())
+        before = opened()
         database.make_reserve()
-        assert len(set(Path("/proc/self/fd").iterdir()) - opened) <= 1, "none but that of the folder that is read"
+        assert opened() == before
 
 
 class TestFile:
