@@ -13,7 +13,7 @@ from keyvault_lite.audit.chain import Position, genesis
 from keyvault_lite.audit.checkpoint import checkpoint_body, origin, sign_note
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row, encode_draft, entry_hash, entry_row
 from keyvault_lite.audit.merkle import TILE_WIDTH, Edge, Tiles
-from keyvault_lite.audit.segment import MAX_ENTRIES, End, InvalidSegment, Start
+from keyvault_lite.audit.segment import MAX_BYTES, MAX_ENTRIES, End, InvalidSegment, Start
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger import driver, shelf, statements
@@ -165,6 +165,7 @@ def test_a_log_with_a_gap_is_not_archived(log: Log, tmp_path: Path, entry: int) 
 def test_segments_are_whole_tiles_and_no_larger_than_can_be_read() -> None:
     assert SEGMENT % TILE_WIDTH == 0
     assert TILE_WIDTH <= SEGMENT <= MAX_ENTRIES
+    assert shelf.MAX_FILE >= MAX_BYTES
 
 
 def test_a_file_larger_than_any_is_not_read(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
