@@ -45,7 +45,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         initialise=note("initialise", MADE),
         recover_admin=note("recover_admin", MADE),
         rotate_master_key=note("rotate_master_key"),
-        repair=note("repair", ()),
+        repair=note("repair", ((), False)),
     )
     monkeypatch.setattr(keyvault_lite, "app", composition, raising=False)
     monkeypatch.setitem(sys.modules, "keyvault_lite.app", composition)
@@ -106,6 +106,32 @@ def test_verify_and_repair_take_an_archive(kvl: Kvl, calls: Calls, tmp_path: Pat
     for command in (("verify",), ("repair", "--yes")):
         ran = kvl(*command, "--archive", str(tmp_path / "absent"))
         assert (ran.code, "is not a folder" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("lost", "mended", "last"),
+    [
+        ((), False, "nothing to repair"),
+        ((), True, "it was made anew, and nothing is lost"),
+        ((Finding("keys", "orders", "row does not verify"),), False, "1 given up; the vault can be managed again"),
+        ((Finding("keys", "orders", "row does not verify"),), True, "1 given up; the vault can be managed again"),
+    ],
+)
+def test_repair_tells_what_it_did(
+    kvl: Kvl,
+    calls: Calls,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: tuple[Finding, ...],
+    last: str,
+    *,
+    mended: bool,
+) -> None:
+    monkeypatch.setattr(sys.modules["keyvault_lite.app"], "repair", lambda *_, **__: (lost, mended))
+    ran = kvl("repair", "--yes")
+    assert ran.code == 0
+    assert ran.out.splitlines()[-1].endswith(last)
+    assert ("made anew" in ran.out) is mended
+    assert ("lost: keys orders" in ran.out) is bool(lost)
 
 
 def test_what_is_archived_and_was_not_read_is_told(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
