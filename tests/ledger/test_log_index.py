@@ -21,6 +21,7 @@ from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import Encrypt, ListKeys, ReadKey
 from tests.house import House
+from tests.ledger.faults import FaultyConnection, failing
 
 LACKS = "lacks a service or key that its entries name"
 NEEDLESS = "has a row that no entry needs"
@@ -147,25 +148,14 @@ def test_an_index_that_cannot_be_read_is_told_once(stored: driver.Connection, at
     assert check.finish(1301, 10) == [Finding("audit_index", "", "cannot be read")]
 
 
-class Failing:
-    """A connection on which some statements fail."""
-
-    def __init__(self, real: driver.Connection, statement: str) -> None:
-        self._real, self._statement = real, statement
-
-    def execute(self, sql: str, values: tuple[Any, ...] = ()) -> driver.Rows:
-        if sql.startswith(self._statement):
-            raise driver.Error("damaged")
-        return self._real.execute(sql, values)
-
-
 @pytest.mark.parametrize(
     "statement", ["SELECT count(*), count(i.block)", "SELECT DISTINCT p.block", "SELECT count(*) FROM"]
 )
 def test_whatever_cannot_be_read_is_told_once(stored: driver.Connection, statement: str) -> None:
     stored.execute("DELETE FROM audit_index WHERE object_id = 'often'")
-    check = IndexCheck(Failing(stored, statement), 1)  # type: ignore[arg-type]
-    found = check.finish(1301, 10)
+    faulty = FaultyConnection(stored)
+    faulty.before = lambda sql: failing() if sql.startswith(statement) else None
+    found = IndexCheck(faulty, 1).finish(1301, 10)
     assert [one.problem for one in found].count("cannot be read") == 1
 
 

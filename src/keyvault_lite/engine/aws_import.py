@@ -14,6 +14,7 @@ from keyvault_lite.crypto.keyring import IMPORTED
 from keyvault_lite.engine.aws_guard import guarded
 from keyvault_lite.engine.aws_keys import require_not_leaving
 from keyvault_lite.engine.aws_view import View, is_expired, is_present, material
+from keyvault_lite.engine.keys import exchanged
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model import aws_requests as words
@@ -152,8 +153,7 @@ def _with_version(seen: View, version: KeyVersion) -> Key:
         created_at=old.created_at,
         attributes={**version.attributes, ATTRIBUTE: facts},
     )
-    versions = tuple(brought if one is old else one for one in seen.key.versions)
-    return structs.replace(seen.key, versions=versions)
+    return exchanged(seen.key, old, brought)
 
 
 # Material that waits for RotateKeyOnDemand. It is no version yet, because the newest version is the one that protects.
@@ -204,8 +204,7 @@ def remove(request: words.DeleteImportedKeyMaterial, seen: View, scene: Scene) -
     if not is_present(wanted, scene.now) and wanted.status is VersionStatus.DESTROYED:
         return Done(result)
     gone = structs.replace(wanted, status=VersionStatus.DESTROYED, encrypted_key=b"")
-    after = structs.replace(seen.key, versions=tuple(gone if one is wanted else one for one in versions))
-    return Done(result, Change(keys=(after,)), key_version=wanted.version)
+    return Done(result, Change(keys=(exchanged(seen.key, wanted, gone),)), key_version=wanted.version)
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

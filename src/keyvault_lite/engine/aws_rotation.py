@@ -11,14 +11,14 @@ from keyvault_lite.engine.aws_import import pending_version
 from keyvault_lite.engine.aws_keys import changed, require_not_leaving
 from keyvault_lite.engine.aws_pages import page
 from keyvault_lite.engine.aws_view import KeyState, View, is_present, material, material_id
-from keyvault_lite.engine.keys import DAY
+from keyvault_lite.engine.keys import DAY, stepped_down
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import ATTRIBUTE, EXTERNAL
 from keyvault_lite.model.aws_errors import KeyUnavailable, RotationLimit, UnsupportedOperation
 from keyvault_lite.model.aws_replies import Rotation, RotationStatus
-from keyvault_lite.model.keys import KeyType, KeyVersion, VersionStatus
+from keyvault_lite.model.keys import KeyType, KeyVersion
 from keyvault_lite.model.requests import Request
 
 DEFAULT_PERIOD: Final = 365
@@ -88,12 +88,8 @@ def on_demand(_: words.RotateKeyOnDemand, seen: View, scene: Scene) -> Done:
             scene.keyring.wrap(fresh, seen.key.spec, key_id=seen.key.id, version=number, created_at=scene.now)
         )
         after = seen.key
-    older = tuple(
-        structs.replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
-        for one in seen.key.versions
-    )
     rotate_at = None if seen.key.rotation_days is None else scene.now + seen.key.rotation_days * DAY
-    rotated = structs.replace(after, versions=(*older, newest), rotate_at=rotate_at)
+    rotated = structs.replace(after, versions=(*stepped_down(seen.key.versions), newest), rotate_at=rotate_at)
     return Done(seen, Change(keys=(rotated,)), key_version=number)
 
 

@@ -1,6 +1,6 @@
 """The life of a key: made, read, changed, rotated, revoked, disabled, destroyed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msgspec import structs
@@ -175,13 +175,22 @@ def _rotated(key: Key, scene: Scene) -> Done:
     number = len(key.versions) + 1
     material = scene.once("material", (), lambda: scene.keyring.generate(key.spec))
     newest = scene.keyring.wrap(material, key.spec, key_id=key.id, version=number, created_at=scene.now)
-    older = tuple(
-        structs.replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
-        for one in key.versions
-    )
     rotate_at = None if key.rotation_days is None else scene.now + key.rotation_days * DAY
-    rotated = structs.replace(key, versions=(*older, newest), rotate_at=rotate_at)
+    rotated = structs.replace(key, versions=(*stepped_down(key.versions), newest), rotate_at=rotate_at)
     return Done(rotated, Change(keys=(rotated,)), key_version=number)
+
+
+def stepped_down(versions: Iterable[KeyVersion]) -> tuple[KeyVersion, ...]:
+    """The versions as they are before a newer one: who was ACTIVE is DEPRECATED."""
+    return tuple(
+        structs.replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
+        for one in versions
+    )
+
+
+def exchanged(key: Key, old: KeyVersion, new: KeyVersion) -> Key:
+    """The key with another version in the place of one of its own."""
+    return structs.replace(key, versions=tuple(new if one is old else one for one in key.versions))
 
 
 def revoke(request: RevokeKey, scene: Scene) -> Done:
@@ -201,8 +210,7 @@ def revoke(request: RevokeKey, scene: Scene) -> Done:
     if version.status is not VersionStatus.DEPRECATED:
         rule = "rotate first" if version.status is VersionStatus.ACTIVE else "nothing is left to revoke"
         raise InvalidState(f"the version is {version.status}: {rule}")
-    changed = tuple(_revoked(one) if one is version else one for one in key.versions)
-    revoked = structs.replace(key, versions=changed)
+    revoked = exchanged(key, version, _revoked(version))
     return Done(revoked, Change(keys=(revoked,)), key_version=version.version, comment=request.reason)
 
 

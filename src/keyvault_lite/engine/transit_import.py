@@ -15,6 +15,7 @@ from keyvault_lite.crypto.keyring import IMPORTED
 from keyvault_lite.crypto.material import Material
 from keyvault_lite.crypto.transit import public_text
 from keyvault_lite.crypto.transit_certificate import check_chain
+from keyvault_lite.engine.keys import exchanged
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_cipher import ORIGIN
 from keyvault_lite.engine.transit_keys import begin, extended, shown, taken_name
@@ -154,7 +155,7 @@ def _completed(waiting: KeyVersion, material: Material, key: Key, rules: Rules, 
         attributes=waiting.attributes,
     )
     version = structs.replace(sealed, status=waiting.status)
-    after = structs.replace(key, versions=tuple(version if one is waiting else one for one in key.versions))
+    after = exchanged(key, waiting, version)
     return Done(shown(after, rules), Change(keys=(after,)), key_id=key.id, key_version=version.version)
 
 
@@ -174,7 +175,7 @@ def set_certificate(request: SetCertificate, scene: Scene) -> Done:
     version = _certified(key, rules, request.version)
     chain = check_chain(request.chain, version.public_key or b"")
     changed = structs.replace(version, attributes={**version.attributes, CERTIFICATES: chain})
-    after = structs.replace(key, versions=tuple(changed if one is version else one for one in key.versions))
+    after = exchanged(key, version, changed)
     return Done(shown(after, rules), Change(keys=(after,)), key_version=version.version)
 
 

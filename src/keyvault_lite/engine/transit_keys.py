@@ -8,6 +8,7 @@ from msgspec import structs
 
 from keyvault_lite.access.authorize import may_know
 from keyvault_lite.crypto.transit import public_text
+from keyvault_lite.engine.keys import stepped_down
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_mounts import deleted, require_mount, upserts
 from keyvault_lite.engine.transit_rules import is_absent, present, usable
@@ -211,11 +212,8 @@ def _rotated(key: Key, rules: Rules, scene: Scene) -> Done:
 
 def extended(key: Key, rules: Rules, newest: KeyVersion, scene: Scene) -> Key:
     """The key with one more version; the former newest steps down."""
-    older = tuple(
-        structs.replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
-        for one in key.versions
-    )
-    return structs.replace(key, versions=(*older, newest), rotate_at=_rotates_at(rules, scene.now))
+    versions = (*stepped_down(key.versions), newest)
+    return structs.replace(key, versions=versions, rotate_at=_rotates_at(rules, scene.now))
 
 
 def trim(request: TrimTransitKey, scene: Scene) -> Done:

@@ -114,9 +114,17 @@ def inspect(
         if log_from is not None:
             claims = [*claims, *claim_of_head(head, findings)]
             folds = database.folds_entries
-            log = _Log(connection, authority, seen, log_from, folds=folds, attribution=attribution, archived=archived)
-            # A start is about keys and authority: it is not refused for an index that can be made anew.
-            log.read(progress, claims, index=not load)
+            log = _Log(
+                connection,
+                authority,
+                seen,
+                log_from,
+                folds=folds,
+                attribution=attribution,
+                archived=archived,
+                index=not load,  # a start is about keys and authority: not refused for what can be made anew
+            )
+            log.read(progress, claims)
             if seen.state_is_other or isinstance(authority, PublicAuthority):
                 named = {one.row for one in rows.findings if one.table == "keyring_slots"}
                 findings += [one for one in attribution.check_slots(rows.change.slots) if one.row not in named]
@@ -186,6 +194,7 @@ class _Log:
         folds: bool,
         attribution: Attribution,
         archived: Archived,
+        index: bool,
     ) -> None:
         self._connection = connection
         self._seen = seen
@@ -198,16 +207,14 @@ class _Log:
         self._behind = archived.position if whole or archived.last >= log_from else _position(connection, log_from)
         """Where the log in the database begins to be read, if not at the start."""
         self._tiles = Tiles() if whole else None
-        self._index: IndexCheck | None = None
+        self._index = IndexCheck(connection, archived.last + 1) if whole and index else None
         self._wanted: list[int] = []
         """Sizes at which somebody claims a root, the smallest first."""
         self._roots: dict[int, bytes] = {}
 
-    def read(self, progress: Progress | None, claims: Sequence[Claim], *, index: bool) -> None:
+    def read(self, progress: Progress | None, claims: Sequence[Claim]) -> None:
         """Judge every entry, then what the head and the claims say of them; of a whole log its index too, if wanted."""
         seen, head = self._seen, self._seen.head
-        if index and self._tiles is not None:
-            self._index = IndexCheck(self._connection, self._archived.last + 1)
         if self._from and self._behind is None:
             seen.findings.append(Finding("audit_logs", str(self._from), "is missing"))
             return
