@@ -35,9 +35,9 @@ from keyvault_lite.model.identity import BearerCredential, Credential
 from keyvault_lite.model.replies import Answer, Health
 from keyvault_lite.model.requests import Idempotency, Origin, Request
 from keyvault_lite.observe import logger
+from keyvault_lite.wire.cycle import WHOLE, Whole
 from keyvault_lite.wire.problems import problem
 from keyvault_lite.wire.reader import read_json
-from keyvault_lite.wire.writing import WHOLE, WriteWhole
 
 MAX_BODY: Final = 1024 * 1024
 MAX_TOKEN: Final = 512
@@ -61,7 +61,7 @@ _JSON_TYPE: Final = re.compile(rb'application/json[ \t]*(;[ \t]*charset=("utf-8"
 _SEGMENT: Final = re.compile(rb"(?!\.{1,2}$)[A-Za-z0-9._~:@!$&'()*+,;=-]+")
 _PATH: Final = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~:@!$&'()*+,;=-]+)+")
 _encode: Final = msgspec.json.Encoder().encode
-_NONE: Final[Mapping[str, WriteWhole]] = {}
+_NONE: Final[Mapping[str, Whole]] = {}
 _log: Final = logger("wire")
 
 
@@ -89,8 +89,8 @@ class Reply:
 
     async def send(self, scope: Scope, send: Send) -> None:
         """Send it whole, if the server can, or as two ASGI messages; to HEAD without its body."""
-        write: WriteWhole | None = scope.get("extensions", _NONE).get(WHOLE)
-        if write is not None and write(self.status, self.headers, self.body):
+        whole: Whole | None = scope.get("extensions", _NONE).get(WHOLE)
+        if whole is not None and whole.write_whole(self.status, self.headers, self.body):
             return
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
@@ -165,6 +165,11 @@ class Exchange:
         declared = self.headers.get(b"content-length", b"0")
         if not declared.isdigit():
             raise MalformedRequest("the length of the body is not clear")
+        whole: Whole | None = self.scope.get("extensions", _NONE).get(WHOLE)
+        if whole is not None and int(declared[:20]) <= limit and (body := whole.read_whole()) is not None:
+            if len(body) > limit:
+                raise TooLarge(f"a body is at most {limit} bytes")
+            return body
         received = 0
         parts: list[bytes] = []
         more = int(declared[:20]) <= limit

@@ -14,17 +14,20 @@ from functools import partial
 from itertools import chain
 from types import FrameType
 from typing import Any, Final
+from urllib.parse import unquote
 
 import uvicorn
+from httptools import parse_url
 from starlette.types import ASGIApp
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from keyvault_lite import __version__
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
+from keyvault_lite.wire.cycle import Cycle
 from keyvault_lite.wire.methods import LIST, STAND_IN
-from keyvault_lite.wire.writing import WHOLE, OneWrite, write_whole
+from keyvault_lite.wire.writing import OneWrite
 
 MAX_HEAD: Final = 64 * 1024
 BACKLOG: Final = 2048
@@ -83,6 +86,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _turned_away = False
     _lists = False
     """Whether the head that is read has a stand-in for its method."""
+    cycle: Cycle
+    """The newest request."""
     deadline = math.inf
     """Until when it has to come (time of the loop)."""
     unread_until = math.inf
@@ -130,7 +135,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin to count."""
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self.idle_since = math.inf
         self._head = 0
         self._in_head = True
@@ -144,10 +151,45 @@ class BoundedProtocol(HttpToolsProtocol):
         # No larger than the reads that it came in: they are nearly always too small to count what is in them.
         if self._read > MAX_HEAD and self._size_of_head() > MAX_HEAD:
             raise RefusedHeadError
-        super().on_headers_complete()
-        if self._lists:
-            self._lists = False
-            self.scope["method"] = "LIST"
+        before: Cycle | None = self.cycle
+        cycle = self.cycle = self._make_cycle()
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _make_cycle(self) -> Cycle:
+        """The request whose head is complete, for the application: uvicorn's, without what is not used here."""
+        parser = self.parser
+        version = parser.get_http_version()
+        url = parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope: HTTPScope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,  # type: ignore[typeddict-item]  # known once connected
+            "method": "LIST" if self._lists else parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        self._lists = False
+        return Cycle(
+            scope,
+            self._one_write,
+            self.flow,
+            self.server_state.default_headers,
+            self.on_response_complete,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            awaits_continue=self.expect_100_continue,
+        )
 
     def _size_of_head(self) -> int:
         return len(self.url) + len(b"".join(chain.from_iterable(self.headers)))
@@ -164,16 +206,20 @@ class BoundedProtocol(HttpToolsProtocol):
             self.idle_since = self.loop.time()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Offer to take an answer whole."""
-        self.idle_since = math.inf  # its head may have begun before the answer to the one before
-        write = partial(write_whole, cycle, self._one_write)
-        cycle.scope["extensions"] = {WHOLE: write}  # type: ignore[dict-item]  # elsewhere what stands here is a dict
+        """Note that a request is under way: its head may have begun before the answer to the one before."""
+        self.idle_since = math.inf
         super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body. What comes of one after its answer is left."""
+        if not self.cycle.response_complete:
+            self.cycle.add(body)
 
     def on_message_complete(self) -> None:
         """Await nothing more."""
         self._awaited = _NOTHING
-        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self.cycle.end()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a head that does not end is cut off. The read in which it begins is not counted."""

@@ -1,19 +1,7 @@
-"""A response leaves in one system call and one segment.
-
-Of an application that knows nothing of it, the head waits for what follows it in the same turn. One that has its
-answer complete gives it to the server whole, by the ASGI extension `WHOLE`, which spares both the work of two messages.
-"""
+"""A response leaves in one system call and one segment."""
 
 import asyncio
-from collections.abc import Callable, Sequence
 from typing import Any, Final
-
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
-
-WHOLE: Final = "keyvault.whole_response"
-"""The name of the extension; what stands under it in a scope is a WriteWhole."""
-WriteWhole = Callable[[int, Sequence[tuple[bytes, bytes]], bytes], bool]
-"""Sends status, headers and body. False, with nothing sent, if it has to be done by messages."""
 
 _HEAD: Final = b"HTTP/1.1 "
 
@@ -64,31 +52,3 @@ class OneWrite:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (the rest is the transport's own)
         return getattr(self._transport, name)
-
-
-def write_whole(
-    cycle: RequestResponseCycle, transport: OneWrite, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
-) -> bool:
-    """A WriteWhole for one request of uvicorn's: what its `send` does with the two messages of a plain response.
-
-    `headers` have lower-case names, `content-length` among them. Raises ValueError, having sent nothing, if a name or a
-    value has a line of its own.
-    """
-    if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or cycle.scope["method"] == "HEAD":
-        return False
-    fields = [*cycle.default_headers, *headers]
-    if not cycle.keep_alive:
-        fields.append((b"connection", b"close"))
-    head = STATUS_LINE[status] + b"\r\n".join(map(b": ".join, fields))
-    if head.count(b"\n") + head.count(b"\r") != 2 * len(fields):
-        raise ValueError("a header of two lines")
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    transport.write_whole(b"\r\n\r\n".join((head, body)))
-    cycle.message_event.set()
-    # It leads back to the request: all of that would be left to the collector of cycles, which holds everybody up.
-    cycle.scope.pop("extensions", None)
-    if not cycle.keep_alive:
-        transport.close()
-    cycle.on_response()
-    return True
