@@ -71,7 +71,7 @@ def encode_items(values: Sequence[Value]) -> bytes:
         [
             _NULL
             if value is None
-            else _COMMON.get(value) or _text(value)
+            else _COMMON.get(value) or _HEAD.pack(2, len(raw := value.encode())) + raw
             if value.__class__ is str
             else _INT.pack(1, value)
             if value.__class__ is int
@@ -81,11 +81,6 @@ def encode_items(values: Sequence[Value]) -> bytes:
             for value in values
         ]
     )
-
-
-def _text(text: str) -> bytes:
-    raw = text.encode()
-    return _HEAD.pack(2, len(raw)) + raw
 
 
 def decode_values(raw: bytes) -> list[int | str | bytes | None]:

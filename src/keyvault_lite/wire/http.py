@@ -165,23 +165,28 @@ class Exchange:
         declared = self.headers.get(b"content-length", b"0")
         if not declared.isdigit():
             raise MalformedRequest("the length of the body is not clear")
-        whole: Whole | None = self.scope.get("extensions", _NONE).get(WHOLE)
-        if whole is not None and int(declared[:20]) <= limit and (body := whole.read_whole()) is not None:
-            if len(body) > limit:
-                raise TooLarge(f"a body is at most {limit} bytes")
-            return body
+        body: bytes | None = None
+        if int(declared[:20]) <= limit:
+            whole: Whole | None = self.scope.get("extensions", _NONE).get(WHOLE)
+            body = None if whole is None else whole.read_whole()
+            if body is None:
+                body = await self._received(limit)
+        if body is None or len(body) > limit:
+            raise TooLarge(f"a body is at most {limit} bytes")
+        return body
+
+    async def _received(self, limit: int) -> bytes:
+        """The body by messages, up to the one with which it is beyond the limit."""
         received = 0
         parts: list[bytes] = []
-        more = int(declared[:20]) <= limit
-        while more:
+        more = True
+        while more and received <= limit:
             message = await self.receive()
             if message["type"] != "http.request":
                 raise MalformedRequest("the body is incomplete")
             parts.append(message.get("body", b""))
             received += len(parts[-1])
-            more = message.get("more_body", False) and received <= limit
-        if received > limit or not parts:
-            raise TooLarge(f"a body is at most {limit} bytes")
+            more = message.get("more_body", False)
         return b"".join(parts)
 
     def json(self, body: bytes) -> object:
