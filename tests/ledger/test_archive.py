@@ -26,6 +26,7 @@ from keyvault_lite.custody import archive, verify
 from keyvault_lite.ledger import driver, shelf
 from keyvault_lite.ledger.archiver import boundary
 from keyvault_lite.ledger.catalogue import check_schema
+from keyvault_lite.ledger.inspection import inspect
 from keyvault_lite.ledger.ledger import DamagedVault
 from keyvault_lite.ledger.reader import Filter, read_page
 from keyvault_lite.ledger.retention import segments_of
@@ -559,6 +560,25 @@ def test_a_changed_database_is_found(house: House, to: Path, what: str) -> None:
         assert problems(found) != []
     with pytest.raises((DamagedVault, IntegrityViolation)):
         house.open()
+
+
+def test_a_tile_over_archived_entries_that_is_gone_is_the_one_finding(house: House, to: Path) -> None:
+    """What follows is in doubt with it: nothing is said of the head, nor by who remembers another tree."""
+    archive(house.chosen, to, keep=300)
+    tamper(house.path, *EDITS["a tile of archived entries is gone"])
+    for public in (False, True):
+        (found,) = verify(house.chosen, public=public).findings
+        assert (found.table, found.row) == ("tiles", "0/1")
+
+
+def test_a_check_from_an_entry_that_was_archived_begins_at_the_boundary(house: House, to: Path) -> None:
+    archive(house.chosen, to, keep=300)
+    house.ledger.refresh()
+    size = house.size
+    for number in (1, 767, 768, 769, size):
+        with house.ledger._reading() as connection:
+            seen = inspect(connection, house.vault.keyring, house.vault.database, log_from=number)
+        assert (seen.findings, seen.read_to, seen.entries) == ([], size, size - max(number, 768))
 
 
 def rewritten(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:

@@ -1,5 +1,6 @@
 """Checks of everything: a head that says otherwise than the log, and a log that cannot be read to its end."""
 
+import gc
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 from keyvault_lite import custody
 from keyvault_lite.audit.chain import BrokenChain
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
+from keyvault_lite.audit.merkle import Edge
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger import driver, inspection
 from keyvault_lite.ledger.anchor import BLOCK, FileAnchor, Mark
 from keyvault_lite.ledger.check import Means, check
+from keyvault_lite.ledger.claims import Claim
 from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.inspection import Inspection, inspect, verification
 from keyvault_lite.ledger.outcome import Authority, Change, Outcome
@@ -28,10 +31,26 @@ from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import ListKeys
 from tests.house import House
 from tests.ledger.faults import FaultyConnection, failing
+from tests.ledger.test_tampering import tamper
 
 
 def told(seen: Inspection) -> list[tuple[str, str, str]]:
     return [(one.table, one.row, one.problem) for one in seen.findings]
+
+
+def look(house: House, **how: Any) -> Inspection:  # noqa: ANN401
+    """What is stored, beside the service."""
+    with house.ledger._reading() as connection:
+        return inspect(connection, house.vault.keyring, house.vault.database, **how)
+
+
+def begin_epoch(house: House) -> None:
+    """As who has the operator's word goes on without the anchor's."""
+    draft = Draft(
+        action=Action.ANCHOR_TRUST, result=Result.SUCCESS, request_id=bytes(16), service_id=SYSTEM, comment="is meant"
+    )
+    outcome = Outcome((draft,), None, Change(new_epoch=True))
+    house.run(house.ledger.commit(outcome, house.ledger.snapshot().moment, lambda _: outcome))
 
 
 @pytest.mark.parametrize(
@@ -131,9 +150,7 @@ def test_a_damaged_anchor_is_told_as_such(house: House) -> None:
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_the_checkpoint_of_the_anchor_is_signed_in_whichever_epoch(house: House, epoch: int) -> None:
     if epoch:
-        draft = Draft(action=Action.ANCHOR_TRUST, result=Result.SUCCESS, request_id=bytes(16), service_id=SYSTEM)
-        outcome = Outcome((draft,), None, Change(new_epoch=True))
-        house.run(house.ledger.commit(outcome, house.ledger.snapshot().moment, lambda _: outcome))
+        begin_epoch(house)
     mark = house.ledger.mark()
     assert (mark.epoch, mark.scrubbed) == (epoch, 0)
     assert custody.verify(house.chosen).findings == ()
@@ -236,3 +253,109 @@ def test_a_vault_of_an_earlier_revision_is_told_what_to_do(house: House, revisio
     assert table == "alembic_version"
     assert problem.startswith("does not name 0003, the revision of this version, alone")
     assert problem.endswith(hint)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 500])
+def test_in_whatever_parts_the_log_is_read_it_is_the_same(
+    house: House, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(inspection, "CHUNK", chunk)
+    house.ask(ListKeys())
+    begin_epoch(house)
+    number = house.size
+    for _ in range(3):
+        house.ask(ListKeys())
+    tree, claims = Edge(), list[Claim]()
+    for entry in house.log():
+        tree.append(entry.hash)
+        claims.append(Claim(entry.id, tree.root(), Finding("checkpoint", f"{entry.id}", "is of another tree")))
+    seen = look(house, log_from=0, claims=claims)
+    assert told(seen) == []
+    assert seen.root == tree.root()
+    assert seen.notes == [f"by the operator's word in entry {number}, from which on the epoch is 1: is meant"]
+    seen = look(house, log_from=0, claims=[replace(claim, root=bytes(32)) for claim in claims])
+    assert seen.findings == [claim.otherwise for claim in claims]
+
+
+@pytest.mark.parametrize("change", ["comment = 'was not'", "hash = zeroblob(32)"])
+def test_a_newest_entry_that_is_another_says_nothing_against_the_head(house: House, change: str) -> None:
+    house.ask(ListKeys())
+    begin_epoch(house)
+    number = house.size
+    tamper(house.path, f"UPDATE audit_logs SET {change} WHERE id = {number}")
+    found = told(look(house, log_from=0))
+    assert found[-1] == ("audit_logs", f"{number}", "hash is not that of its columns")
+    assert {(table, row) for table, row, _ in found} == {("audit_logs", f"{number}")}
+
+
+def test_an_anchor_that_remembers_another_tree_is_told_once(house: House) -> None:
+    anchor, mark = FileAnchor(house.vault.database.anchor_path), house.ledger.mark()
+    another = (anchor.place, f"remembers another tree over {mark.size} entries than the log has")
+    for changes, problems in (
+        ({}, []),
+        ({"root": bytes(32)}, [("anchor", *another)]),
+        ({"root": bytes(32), "size": mark.size + 1}, [("anchor", anchor.place)]),
+    ):
+        seen = look(house, anchor=anchor, mark=replace(mark, **changes), log_from=0)
+        assert [one[: len(problem)] for one, problem in zip(told(seen), problems, strict=True)] == problems
+
+
+def test_the_log_is_checked_from_behind_an_entry(house: House) -> None:
+    """Without what is of the whole log: its index and the tiles of its tree."""
+    for _ in range(3):
+        house.ask(ListKeys())
+    size = house.size
+    tamper(house.path, "DELETE FROM audit_index", "INSERT INTO tiles VALUES (0, 5, zeroblob(8192))")
+    for number in range(1, size + 1):
+        seen = look(house, log_from=number)
+        assert (told(seen), seen.read_to, seen.entries) == ([], size, size - number)
+    tamper(house.path, "UPDATE audit_logs SET source = 'elsewhere' WHERE id = 3")
+    assert [bool(look(house, log_from=number).findings) for number in (1, 2, 3, 4)] == [True, True, False, False]
+
+
+def test_behind_an_entry_that_is_not_there_nothing_is_checked(house: House) -> None:
+    beyond = house.size + 1
+    seen = look(house, log_from=beyond)
+    assert told(seen) == [("audit_logs", f"{beyond}", "is missing")]
+    assert (seen.read_to, seen.entries, seen.archived) == (0, 0, 0)
+
+
+def test_what_stands_there_besides_is_found(house: House) -> None:
+    tamper(
+        house.path,
+        "INSERT INTO tiles VALUES (0, 5, zeroblob(8192))",
+        "INSERT INTO settings (name, value, row_seq, row_mac) VALUES ('of/nobody', '{}', -1, zeroblob(32))",
+    )
+    seen = look(house, log_from=0)
+    assert {one[:2] for one in told(seen)} == {("tiles", "0/5"), ("settings", "of/nobody")}
+
+
+def test_a_slot_that_is_gone_is_named(house: House) -> None:
+    (slot,) = look(house).rows.change.slots
+    tamper(house.path, "DELETE FROM keyring_slots")
+    assert ("keyring_slots", slot.id, "is missing") in told(look(house, log_from=0))
+
+
+def test_the_structure_of_the_file_is_checked_for_who_wants_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    torn = Finding("database", "vault.db", "a page is torn")
+    monkeypatch.setattr(type(house.vault.database), "check_pages", lambda *_: [torn])
+    assert look(house).findings == look(house, pages=False).findings == []
+    assert look(house, pages=True).findings == [torn]
+
+
+def test_keys_are_kept_for_who_loads_them(house: House) -> None:
+    key = house.key()
+    assert [one.id for one in look(house, load=True).rows.change.keys] == [key.id]
+    seen = look(house)
+    assert (seen.rows.change.keys, seen.tree.count) == ((), 0)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_search_for_cycles_goes_on_as_before(house: House, *, enabled: bool) -> None:
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        look(house)
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if before else gc.disable)()

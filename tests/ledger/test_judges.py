@@ -99,7 +99,7 @@ class TestHead:
         assert [one.problem for one in findings] == ["the head is missing while the log is not empty"]
 
     def test_only_row_1_is_the_head(self, stored: driver.Connection) -> None:
-        put_head(stored, id=2)
+        put_head(stored, id=2, mac=bytes(32))
         assert check_head(stored, RING, findings := no_findings()) == (b"", None)
         assert [one.problem for one in findings] == ["the head is missing while the log is not empty"]
         put_head(stored)
@@ -126,7 +126,14 @@ class TestHead:
         assert findings == []
 
     @pytest.mark.parametrize(
-        "statement", ["DELETE FROM audit_logs WHERE id = 3", "UPDATE audit_logs SET hash = x'00' WHERE id = 3"]
+        "statement",
+        [
+            "DELETE FROM audit_logs WHERE id = 3",
+            "DELETE FROM audit_logs",
+            "UPDATE audit_logs SET id = 4 WHERE id = 3",
+            "UPDATE audit_logs SET hash = x'00' WHERE id = 3",
+            "UPDATE audit_logs SET hash = NULL WHERE id = 3",
+        ],
     )
     def test_it_names_the_newest_entry(self, stored: driver.Connection, statement: str) -> None:
         put_head(stored)
@@ -205,6 +212,17 @@ class TestAnchor:
     def test_a_head_of_no_epoch_is_not_older(self, stored: driver.Connection, anchor: FileAnchor) -> None:
         assert problems(stored, anchor, MARK, head=None) == problems(stored, anchor, MARK, head=replace(HEAD, epoch=0))
         assert problems(stored, anchor, MARK, head=None) == []
+        stored.execute("UPDATE audit_logs SET epoch = 2")
+        key = verifier_key(origin(RING.instance_id, 2), RING.log_public_key)
+        assert problems(stored, anchor, replace(MARK, epoch=2, verifier_key=key), head=None) == []
+
+    def test_the_first_entry_of_a_log_that_is_whole(self, stored: driver.Connection, anchor: FileAnchor) -> None:
+        assert problems(stored, anchor, replace(MARK, size=1, hash=LEAVES[0], state_seq=1)) == []
+
+    def test_an_entry_that_is_missing_is_another(self, stored: driver.Connection, anchor: FileAnchor) -> None:
+        stored.execute("DELETE FROM audit_logs WHERE id = 2")
+        (problem,) = problems(stored, anchor, replace(MARK, size=2, hash=LEAVES[1]))
+        assert "remembers another entry 2 than the database has" in problem
 
     @pytest.mark.parametrize("head", [None, replace(HEAD, edge=b"x"), replace(HEAD, edge=b"")])
     def test_without_a_tree_there_is_nothing_to_acknowledge(
