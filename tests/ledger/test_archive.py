@@ -538,7 +538,9 @@ EDITS: dict[str, tuple[str, ...]] = {
         f"UPDATE settings SET name = '{PREFIX}0000000000000001024', value = replace(value, '768', '1024')",
     ),
     "the record says more": ("UPDATE settings SET value = replace(value, '768', '1024')",),
-    "the record names another file": ("UPDATE settings SET value = replace(value, 'hash\":\"', 'hash\":\"0')",),
+    "the record names another file": (
+        "UPDATE settings SET value = replace(value, substr(value, instr(value, 'hash\":\"') + 7, 8), '00000000')",
+    ),
     "the record is gone": (f"DELETE FROM settings WHERE name LIKE '{PREFIX}%'",),
     "the record is no record": ("UPDATE settings SET value = '{}'",),
     "the record is no text": ("UPDATE settings SET value = x'ff'",),
@@ -569,6 +571,14 @@ def test_a_tile_over_archived_entries_that_is_gone_is_the_one_finding(house: Hou
     for public in (False, True):
         (found,) = verify(house.chosen, public=public).findings
         assert (found.table, found.row) == ("tiles", "0/1")
+
+
+def test_without_the_keyring_an_entry_tells_which_file_has_what_was_archived(house: House, to: Path) -> None:
+    archive(house.chosen, to, keep=300)
+    tamper(house.path, *EDITS["the record names another file"])
+    (found,) = verify(house.chosen, public=True).findings
+    assert (found.table, found.row) == ("settings", PREFIX)
+    assert found.problem.endswith("the newest entry about it says up to entry 768")
 
 
 def test_a_check_from_an_entry_that_was_archived_begins_at_the_boundary(house: House, to: Path) -> None:
