@@ -1,6 +1,7 @@
 """Checks of everything: a head that says otherwise than the log, and a log that cannot be read to its end."""
 
 import gc
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -263,7 +264,8 @@ def test_in_whatever_parts_the_log_is_read_it_is_the_same(
     house.ask(ListKeys())
     begin_epoch(house)
     number = house.size
-    for _ in range(3):
+    house.key()
+    for _ in range(2):
         house.ask(ListKeys())
     tree, claims = Edge(), list[Claim]()
     for entry in house.log():
@@ -277,10 +279,13 @@ def test_in_whatever_parts_the_log_is_read_it_is_the_same(
     assert seen.findings == [claim.otherwise for claim in claims]
 
 
+@pytest.mark.parametrize("newest", [begin_epoch, House.key])
 @pytest.mark.parametrize("change", ["comment = 'was not'", "hash = zeroblob(32)"])
-def test_a_newest_entry_that_is_another_says_nothing_against_the_head(house: House, change: str) -> None:
+def test_a_newest_entry_that_is_another_says_nothing_against_the_head(
+    house: House, change: str, newest: Callable[[House], object]
+) -> None:
     house.ask(ListKeys())
-    begin_epoch(house)
+    newest(house)
     number = house.size
     tamper(house.path, f"UPDATE audit_logs SET {change} WHERE id = {number}")
     found = told(look(house, log_from=0))
