@@ -173,6 +173,13 @@ def test_a_later_epoch_and_an_equal_time_are_fine() -> None:
     assert (judge.position.epoch, judge.position.state_root) == (3, b"r" * 32)
 
 
+def test_an_epoch_that_falls_back_between_two_batches_is_found() -> None:
+    judge, rows = check(), rows_of({}, {"epoch": 3}, {"epoch": 2})
+    judge.feed(rows[:2])
+    with pytest.raises(BrokenChain, match="epoch"):
+        judge.feed(rows[2:])
+
+
 def test_another_installation_or_log_key_is_another_chain(rows: list[Row]) -> None:
     foreign = ChainCheck(Position.start(genesis(INSTANCE[::-1], PUBLIC_KEY)))
     with pytest.raises(BrokenChain, match="prev_hash"):

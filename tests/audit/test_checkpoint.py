@@ -75,7 +75,7 @@ def test_the_specification_s_checkpoint(vectors: Callable[[str], Any]) -> None:
 def test_the_bounds_of_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (checkpoint.MAX_NOTE_CHARS, checkpoint.MAX_SIGNATURES) == (1_048_576, 100)
     assert len(parse_note(BODY + "\n" + LINE * 100)[1]) == 100
-    for wrong in (BODY + "\n" + LINE * 101, BODY + "\n", BODY, BODY[:-1]):
+    for wrong in (BODY + "\n" + LINE * 101, BODY + "\n", BODY, BODY[:-1], LINE, "\n" + LINE):
         with pytest.raises(InvalidNote):
             parse_note(wrong)
     monkeypatch.setattr(checkpoint, "MAX_NOTE_CHARS", len(NOTE))

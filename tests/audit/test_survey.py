@@ -57,6 +57,7 @@ def test_a_whole_log(chunk: int) -> None:
     found, leaves, judge = survey(log(), chunk)
     assert (found, leaves, judge.gap) == ([], LEAVES, False)
     assert judge.ends_in(LEAVES[-1])
+    assert not judge.ends_in(LEAVES[-2])
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
