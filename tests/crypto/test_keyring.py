@@ -261,6 +261,7 @@ class TestEvidence:
             ((KEY,), (KEY, "ACTIVE", 5)),
             ((KEY,), (KEY,)),
             ((KEY,), ()),
+            ((KEY,), ("ACTIVE", KEY)),
             ((KEY, "n"), (KEY, "n", 1)),
             ((), ()),
             ((), ("a",)),
