@@ -1,7 +1,10 @@
 """What is read of a damaged table: texts that are none come as they are, anything else is raised."""
 
+import runpy
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +32,26 @@ def test_text_that_is_not_utf_8_ends_no_query(connection: driver.Connection, rea
     assert read(connection, f"{QUERY} LIMIT ?", (1,)) == [(1, "one")]
     with pytest.raises(driver.Damaged):  # the connection itself is as strict as before
         connection.execute(QUERY).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("bundled", "own", "safe"),
+    [
+        ((3, 51, 3), (3, 51, 2), True),
+        ((3, 51, 2), (3, 51, 3), False),
+        (None, (3, 51, 3), True),
+        (None, (3, 51, 2), False),
+    ],
+)
+def test_a_library_that_can_corrupt_a_database_is_not_safe(
+    monkeypatch: pytest.MonkeyPatch, bundled: tuple[int, ...] | None, own: tuple[int, ...], *, safe: bool
+) -> None:
+    def library(version: tuple[int, ...]) -> object:
+        return SimpleNamespace(**vars(driver.dbapi) | {"sqlite_version_info": version})
+
+    monkeypatch.setitem(sys.modules, "pysqlite3", bundled and SimpleNamespace(dbapi2=library(bundled)))
+    monkeypatch.setitem(sys.modules, "sqlite3", library(own))
+    assert runpy.run_path(str(driver.__file__))["is_safe"] is safe
 
 
 class Occupied:
