@@ -11,10 +11,12 @@ from msgspec import structs
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger import driver, records
 from keyvault_lite.ledger.outcome import Change, PublicAuthority, StoredReply
-from keyvault_lite.ledger.records import changed_rows, read_key
+from keyvault_lite.ledger.records import changed_rows, read_key, read_slot, setting_values
+from keyvault_lite.ledger.retention import newest_segment
 from keyvault_lite.ledger.rows import VerifiedRows, check_replies, last_writers, read_rows
 from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, Row
 from keyvault_lite.ledger.tree import row_key
+from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.identity import Grant, Permission, Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import Key, KeyName, KeyStatus, KeyVersion, VersionStatus
@@ -72,6 +74,24 @@ FULL = Change(
 )
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *((place, None) for place in range(6)),
+        *((place, "\udcff") for place in (0, 3)),
+        (1, "1"),
+        (6, "2"),
+        (6, b"2"),
+        (6, 2.0),
+    ],
+)
+def test_a_row_of_other_columns_is_no_slot(place: int, value: object) -> None:
+    whole = ("slot", 1, b"i", "kdf", b"sealed", 1, None)
+    assert [read_slot((*whole[:6], removed)) for removed in (None, 2)] == [Slot(*whole), Slot(*whole[:6], 2)]
+    with pytest.raises((TypeError, ValueError)):
+        read_slot((*whole[:place], value, *whole[place + 1 :]))
+
+
 @pytest.fixture
 def stored() -> Iterator[driver.Connection]:
     """Every table, without types or limits to its columns."""
@@ -104,6 +124,13 @@ def read(connection: driver.Connection, before: Key | None = None, **how: Any) -
     return read_rows(
         connection, how.pop("authority", RING), **{"newer_than": 0, "known": known, "note": lambda *_: None, **how}
     )
+
+
+def test_only_names_under_the_prefix_are_those_of_segments(stored: driver.Connection) -> None:
+    segment = Segment(1, 256, "a" * 64, bytes(32), 0, 1, 1)
+    for setting in (Setting("audit/archive", {"x": 1}), segment.as_setting(), Setting("audit/archive0", {"x": 1})):
+        put(stored, "settings", setting_values(setting))
+    assert newest_segment(stored, RING) == segment
 
 
 def told(found: VerifiedRows) -> list[tuple[str, str, str]]:

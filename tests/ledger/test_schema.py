@@ -228,9 +228,7 @@ def test_the_definition_of_a_trigger_and_of_an_index_counts(house: House) -> Non
         "DROP TRIGGER audit_logs_no_update",
         TRIGGERS["audit_logs_no_update"].replace(" ON ", "\n  ON "),
         "DROP INDEX ix_key_versions_one_active",
-        "CREATE UNIQUE INDEX ix_key_versions_one_active ON key_versions (key_id) WHERE  status='ACTIVE'".replace(
-            "status='ACTIVE'", "status = 'ACTIVE'"
-        ),
+        "CREATE UNIQUE INDEX ix_key_versions_one_active ON key_versions (key_id)\n where  status =\n 'ACTIVE'",
     )
     house.open()
 
@@ -301,6 +299,12 @@ def test_a_database_of_an_earlier_revision_gets_its_triggers_and_the_index_of_it
         assert check_schema(connection) == []
         assert connection.execute("SELECT * FROM audit_index").fetchall() == index
     assert verify(house.chosen).valid
+
+
+def test_a_database_that_names_no_revision_is_at_none() -> None:
+    with closing(driver.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num)")
+        assert revision_of(connection, frozenset({"alembic_version"})) is None
 
 
 def test_a_schema_that_cannot_be_made_whole_is_not_made(tmp_path: Path) -> None:
