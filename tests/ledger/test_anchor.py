@@ -108,6 +108,13 @@ def test_the_flushed_record_is_never_written_over(path: Path, anchor: FileAnchor
     assert layout(path) == ([6, 7], 1)
 
 
+def test_the_first_record_of_a_process_is_flushed_also_if_it_manages_nothing(path: Path, anchor: FileAnchor) -> None:
+    put(anchor, EMPTY, None)
+    assert layout(path) == ([1, 0], 0)
+    put(anchor, after(EMPTY), EMPTY)
+    assert layout(path) == ([1, 2], 0)
+
+
 def test_one_that_always_flushes(path: Path) -> None:
     anchor = FileAnchor(path, always_flush=True)
     assert anchor.waits

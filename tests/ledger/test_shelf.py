@@ -72,8 +72,8 @@ def log_of(connection: driver.Connection, comment: str) -> Log:
     return Log(connection, Known(Head(0, SIZE, before, SIZE, rows[-1][3], bytes(32), edge, note), b"", tiles, note))
 
 
-def signed(edge: Edge) -> str:
-    name = origin(RING.instance_id, 0)
+def signed(edge: Edge, epoch: int = 0) -> str:
+    name = origin(RING.instance_id, epoch)
     return sign_note(checkpoint_body(name, edge.size, edge.root()), name, RING.log_public_key, RING.sign_log)
 
 
@@ -152,6 +152,12 @@ def test_what_was_signed_once_is_not_enough(log: Log, another: Log, tmp_path: Pa
     log.known = replace(another.known, checkpoint=signed(before))
     with pytest.raises(IntegrityViolation, match="not under the head of the log"):
         log.archive(tmp_path)
+
+
+def test_a_log_that_goes_on_in_a_later_epoch_is_archived(log: Log, tmp_path: Path) -> None:
+    log.known = replace(log.known, checkpoint=signed(log.known.tiles.edge, epoch=2))
+    segment = log.archive(tmp_path)
+    assert on(tmp_path).find(1, TILE_WIDTH, START) == segment
 
 
 @pytest.mark.parametrize("entry", [1, 5, TILE_WIDTH])

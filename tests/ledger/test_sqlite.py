@@ -51,11 +51,11 @@ def opened() -> int:
 class TestConnections:
     GUARDS = ("foreign_keys", "trusted_schema", "cell_size_check", "secure_delete", "synchronous", "mmap_size")
 
-    @pytest.mark.parametrize(("patient", "timeout"), [(True, 4000), (False, 0)])
-    def test_of_writers(self, database: SqliteDatabase, path: Path, *, patient: bool, timeout: int) -> None:
+    @pytest.mark.parametrize(("how", "timeout"), [({}, 4000), ({"patient": True}, 4000), ({"patient": False}, 0)])
+    def test_of_writers(self, database: SqliteDatabase, path: Path, how: dict[str, bool], timeout: int) -> None:
         before = os.umask(0)
         try:
-            connection = database.writer(patient=patient)
+            connection = database.writer(**how)
         finally:
             os.umask(before)
         with closing(connection):

@@ -345,6 +345,14 @@ def test_of_two_forked_copies_one_is_never_answered_from(site: Site, monkeypatch
     assert record(one) > 0
 
 
+def test_a_shared_anchor_says_of_no_entry_that_it_was_checked(site: Site) -> None:
+    anchor = site.open(**site.share()).anchor
+    assert anchor is not None
+    mark = anchor.read()
+    assert mark is not None
+    assert mark.size > mark.scrubbed == 0
+
+
 def test_processes_share_a_shared_anchor(site: Site) -> None:
     shared = site.share()
     vaults = [site.open(**shared) for _ in range(2)]
