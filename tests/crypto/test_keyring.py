@@ -110,6 +110,11 @@ class TestSlots:
         damaged[bit // 8] ^= 1 << bit % 8
         assert not ring.opens(replace(slot, sealed=bytes(damaged)), master)
 
+    def test_generations_begin_with_1_also_for_who_holds_the_master_key(self, ring: Keyring, master: MasterKey) -> None:
+        for generation in (0, 1):
+            sealed = Keyring(ring._bundle, generation, ring._rng).seal(master, slot_id=SLOT, created_at=5)
+            assert ring.opens(sealed, master) is (generation == 1)
+
     def test_a_slot_of_another_keyring_is_not_this_one(self, ring: Keyring, master: MasterKey) -> None:
         foreign = Keyring.create().seal(master, slot_id=SLOT, created_at=0)
         assert not ring.opens(foreign, master)
