@@ -30,6 +30,8 @@ def connection(tmp_path: Path) -> Iterator[driver.Connection]:
 def test_text_that_is_not_utf_8_ends_no_query(connection: driver.Connection, read: Callable[..., Any]) -> None:
     assert read(connection, QUERY) == [(1, "one"), (2, "t\udcffo"), (3, "three")]
     assert read(connection, f"{QUERY} LIMIT ?", (1,)) == [(1, "one")]
+    connection.execute("UPDATE words SET id = 4 WHERE id = 2")
+    assert read(connection, QUERY) == [(1, "one"), (3, "three"), (4, "t\udcffo")]
     with pytest.raises(driver.Damaged):  # the connection itself is as strict as before
         connection.execute(QUERY).fetchall()
 
