@@ -578,7 +578,7 @@ def test_without_the_keyring_an_entry_tells_which_file_has_what_was_archived(hou
     tamper(house.path, *EDITS["the record names another file"])
     (found,) = verify(house.chosen, public=True).findings
     assert (found.table, found.row) == ("settings", PREFIX)
-    assert found.problem.endswith("the newest entry about it says up to entry 768")
+    assert found.problem.endswith("the newest entry about it names another file")
 
 
 def test_a_check_from_an_entry_that_was_archived_begins_at_the_boundary(house: House, to: Path) -> None:

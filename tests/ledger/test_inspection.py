@@ -315,13 +315,23 @@ def test_the_log_is_checked_from_behind_an_entry(house: House) -> None:
         seen = look(house, log_from=number)
         assert (told(seen), seen.read_to, seen.entries) == ([], size, size - number)
     tamper(house.path, "UPDATE audit_logs SET source = 'elsewhere' WHERE id = 3")
-    assert [bool(look(house, log_from=number).findings) for number in (1, 2, 3, 4)] == [True, True, False, False]
+    assert [bool(look(house, log_from=number).findings) for number in (1, 2, 3, 4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("column", ["epoch", "timestamp", "state_seq", "hash", "source"])
+@pytest.mark.parametrize("value", ["'x'", "x'01'", "CAST(x'ff' AS TEXT)"])
+def test_an_entry_from_behind_which_the_log_is_checked_is_one_itself(house: House, column: str, value: str) -> None:
+    number = house.size
+    house.ask(ListKeys())
+    tamper(house.path, f"UPDATE audit_logs SET {column} = {value} WHERE id = {number}")
+    found = told(look(house, log_from=number))
+    assert found[0] == ("audit_logs", f"{number}", "is missing, or not as its hash says")
 
 
 def test_behind_an_entry_that_is_not_there_nothing_is_checked(house: House) -> None:
     beyond = house.size + 1
     seen = look(house, log_from=beyond)
-    assert told(seen) == [("audit_logs", f"{beyond}", "is missing")]
+    assert told(seen) == [("audit_logs", f"{beyond}", "is missing, or not as its hash says")]
     assert (seen.read_to, seen.entries, seen.archived) == (0, 0, 0)
 
 

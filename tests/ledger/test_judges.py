@@ -325,7 +325,7 @@ class TestArchived:
         assert archived.check_named((2, SEGMENT.file_hash)) == []
         for named, told in (
             (None, "no entry tells of it"),
-            ((2, "b" * 64), "the newest entry about it says up to entry 2"),
+            ((2, "b" * 64), "the newest entry about it names another file"),
             ((1, SEGMENT.file_hash), "the newest entry about it says up to entry 1"),
         ):
             (found,) = archived.check_named(named)

@@ -99,7 +99,12 @@ class Archived:
         newest = self._segments[-1] if self._segments else None
         if named == (None if newest is None else (newest.last, newest.file_hash)):
             return []
-        said = "no entry tells of it" if named is None else f"the newest entry about it says up to entry {named[0]}"
+        if named is None:
+            said = "no entry tells of it"
+        elif named[0] == self.last:
+            said = "the newest entry about it names another file"
+        else:
+            said = f"the newest entry about it says up to entry {named[0]}"
         return [Finding("settings", PREFIX, f"says that the log was archived up to entry {self.last}; {said}")]
 
     def notes(self) -> Iterator[str]:

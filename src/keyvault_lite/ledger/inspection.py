@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from keyvault_lite.audit.chain import BrokenChain, Position, genesis
-from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
+from keyvault_lite.audit.entry import ENTRY_COLUMNS, MALFORMED, Row, row_hash
 from keyvault_lite.audit.merkle import Edge, Tile, Tiles
 from keyvault_lite.audit.survey import Survey
 from keyvault_lite.ledger import driver, statements
@@ -39,6 +39,7 @@ MAX_FINDINGS: Final = 1000
 Progress = Callable[[int, int], None]
 """Told how many entries of how many have been checked."""
 _ROOT: Final = ENTRY_COLUMNS.index("state_root")
+_HASH: Final = ENTRY_COLUMNS.index("hash")
 _ACTION: Final = ENTRY_COLUMNS.index("action")
 _COMMENT: Final = ENTRY_COLUMNS.index("comment")
 
@@ -204,7 +205,7 @@ class _Log:
         whole = log_from == 0
         self._from = 0 if whole else max(log_from, archived.last)
         self._start = Position.start(genesis(authority.instance_id, authority.log_public_key))
-        self._behind = archived.position if whole or archived.last >= log_from else _position(connection, log_from)
+        self._behind = archived.position if archived.last >= log_from else _position(connection, log_from)
         """Where the log in the database begins to be read, if not at the start."""
         self._tiles = Tiles() if whole else None
         self._index = IndexCheck(connection, archived.last + 1) if whole and index else None
@@ -216,7 +217,7 @@ class _Log:
         """Judge every entry, then what the head and the claims say of them; of a whole log its index too, if wanted."""
         seen, head = self._seen, self._seen.head
         if self._from and self._behind is None:
-            seen.findings.append(Finding("audit_logs", str(self._from), "is missing"))
+            seen.findings.append(Finding("audit_logs", str(self._from), "is missing, or not as its hash says"))
             return
         survey = Survey(self._behind or self._start)
         self._wanted = sorted({claim.size for claim in claims})
@@ -237,7 +238,7 @@ class _Log:
         finally:
             seen.read_to = survey.position.size
             seen.entries = seen.read_to - (self._from or self._archived.unread)
-        if self._tiles is not None and not survey.gap:
+        if self._tiles is not None:
             for claim in claims:
                 if self._roots.get(claim.size) != claim.root:
                     seen.findings.append(claim.otherwise)
@@ -281,9 +282,8 @@ class _Log:
         before = survey.position.size
         if not self._folds:
             return None
-        rows = folded_after(self._connection, before, CHUNK)
-        leaves = survey.feed_folded(rows) if rows else None
-        if leaves and survey.position.state_seq > before:
+        leaves = survey.feed_folded(folded_after(self._connection, before, CHUNK))
+        if survey.position.state_seq > before:
             self._managed(driver.fetch(self._connection, statements.MANAGED, (before + 1, survey.position.size)))
         return leaves
 
@@ -348,10 +348,14 @@ class _Log:
 
 
 def _position(connection: driver.Connection, size: int) -> Position | None:
-    rows = driver.fetch(connection, statements.ENTRY_BEFORE, (size,))
-    if not rows:
+    """Where the log stands behind an entry; None if it is not there, or not as its own hash says."""
+    rows = driver.fetch(connection, statements.ENTRY, (size,))
+    try:
+        if not rows or row_hash(rows[0]) != rows[0][_HASH]:
+            return None
+    except MALFORMED:
         return None
-    head, epoch, timestamp, state_seq = rows[0]
+    _, epoch, timestamp, state_seq, *_, head = rows[0]
     return Position(size, head, epoch, timestamp, state_seq, None)
 
 

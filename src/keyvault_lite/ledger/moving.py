@@ -150,7 +150,7 @@ def _check_copy(target: Database, writer: driver.Connection, authority: Authorit
     copied = inspect(_Within(writer), authority, target, log_from=0)
     if copied.findings:
         raise DamagedVault(copied.findings)
-    if (copied.entries, copied.mac, copied.tree.root()) != (seen.entries, seen.mac, seen.tree.root()):
+    if (copied.entries, copied.mac) != (seen.entries, seen.mac):
         raise IntegrityViolation("the copy is not the vault that was read")
 
 

@@ -117,7 +117,7 @@ def _entry(row: Row) -> Entry:
 
 def read_entry(connection: driver.Connection, entry_id: int) -> Entry | None:
     """One entry, its own hash checked."""
-    row = connection.execute(f"{statements.ENTRIES} WHERE id = ?", (entry_id,)).fetchone()
+    row = connection.execute(statements.ENTRY, (entry_id,)).fetchone()
     return None if row is None else _entry(row)
 
 

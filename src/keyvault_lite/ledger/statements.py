@@ -38,6 +38,7 @@ def append(count: int) -> str:
 PUT_INDEX: Final = insert("audit_index", ("object_id", "block")) + " ON CONFLICT DO NOTHING"
 ENTRIES: Final = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM audit_logs"  # noqa: S608
 _ANY_BYTES: Final = " OR ".join(f"{name} >= x''" for name in FOLDED_TOGETHER)
+ENTRY: Final = f"{ENTRIES} WHERE id = ?"
 FOLDED: Final = (
     f"SELECT {', '.join(FOLDED_APART)}, json_array({', '.join(FOLDED_TOGETHER)}) "  # noqa: S608
     f"FROM audit_logs WHERE id > ? AND NOT coalesce({_ANY_BYTES}, 0) ORDER BY id LIMIT ?"
