@@ -387,5 +387,73 @@ def test_who_comes_after_the_last_look_is_refused(committer: Committer, monkeypa
         committer._run()
         assert isinstance(late.exception(), AuditUnavailable)
         assert committer.waiting == 0
+        committer._stopped = True
+        assert isinstance(ask(committer).exception(), AuditUnavailable)
+        assert committer.waiting == 0
 
     asyncio.run(end())
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds"),
+    [
+        ({}, None),
+        ({"_unsettled": "a transaction"}, module.WATCH_SECONDS),
+        ({"_turn": "a turn"}, module.WATCH_SECONDS),
+        ({"_closing": True, "_busy": True}, module.WATCH_SECONDS),
+        ({"fault": AuditUnavailable("gone")}, module.RETRY_SECONDS),
+        ({"fault": AuditUnavailable("gone"), "_turn": "a turn"}, module.WATCH_SECONDS),
+        ({"fault": IntegrityViolation("damaged"), "halted": True}, None),
+    ],
+)
+def test_the_thread_sleeps_until_it_has_something_to_look_after(
+    committer: Committer, monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], seconds: float | None
+) -> None:
+    slept, transaction = list[float | None](), Transaction([], 0, None, 0.0)
+
+    def get(*, timeout: float | None) -> Transaction:
+        slept.append(timeout)
+        return transaction
+
+    monkeypatch.setattr(committer, "_handed", SimpleNamespace(get=get))
+    for name, value in state.items():
+        setattr(committer, name, value)
+    assert committer._wait() is transaction
+    assert slept == [seconds]
+
+
+def test_the_thread_waits_for_the_lock_when_it_is_handed_a_turn(
+    committer: Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, transaction = Turn(asyncio.new_event_loop()), Transaction([], 0, None, 0.0)
+    turn.loop.close()
+    awaited: list[Turn] = []
+
+    def wait(given: Turn) -> Transaction | None:
+        awaited.append(given)
+        return None
+
+    monkeypatch.setattr(committer, "_await_turn", wait)
+    for one in (turn, transaction):
+        committer._handed.put(one)
+    assert committer._wait() is transaction
+    assert awaited == [turn]
+
+
+def test_whom_the_thread_has_taken_is_not_told_that_nothing_was_done(
+    committer: Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "_journal", Filling())
+
+    async def take() -> None:
+        one, abandoned = waiting(), waiting()
+        abandoned.abandoned = True
+        for late in (one, abandoned):
+            late.since -= module.PATIENCE_SECONDS + 1
+        committer._in_hand = (one, abandoned)
+        assert committer._commit([one, abandoned]) == [([one], None)]
+        committer._watch(asyncio.get_running_loop())
+        assert not one.abandoned
+        assert not one.future.done()
+
+    asyncio.run(take())

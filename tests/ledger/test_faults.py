@@ -229,7 +229,7 @@ def test_transactions_are_counted_and_nobody_is_left_waiting(house: House) -> No
     for _ in range(3):
         house.ask(Encrypt(name, plaintext=b"x"))
     assert (sum(seconds.counts), sum(entries.counts), entries.total) == (before[0] + 3, before[1] + 3, before[2] + 3)
-    assert seconds.total > before[3]
+    assert 0 < seconds.total - before[3] < 60
     assert house.ledger._committer.waiting == 0
 
 

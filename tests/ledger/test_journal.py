@@ -1,25 +1,31 @@
 """What a journal asks of a log that others have written to, piece by piece."""
 
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from keyvault_lite import app
+from keyvault_lite.audit.chain import ChainCheck
+from keyvault_lite.audit.entry import Row
 from keyvault_lite.audit.merkle import Edge, Tiles
 from keyvault_lite.crypto.root import MasterKey
+from keyvault_lite.ledger import driver
 from keyvault_lite.ledger import journal as module
 from keyvault_lite.ledger.anchor import FileAnchor, Mark
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.journal import CHUNK, PUT_BACK, Journal
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.store import BUSY_SECONDS
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
-from keyvault_lite.model.requests import ListKeys, VerifyAudit
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import ListKeys, RevokeKey, VerifyAudit
 from tests.house import House, chosen
 from tests.ledger.faults import FaultyConnection
 
@@ -250,7 +256,7 @@ def test_whoever_closes_stores_its_checkpoint_in_the_newest_head(house: House) -
     other.ask(ListKeys())
     house.ask(ListKeys())
     note = other.ledger.signed_head()
-    journal = other.ledger._journal
+    journal, anchor = other.ledger._journal, other.ledger._anchor
     journal._connection = faulty = FaultyConnection(journal._connection)
     other.close()
     assert [one.split()[0] for one in faulty.statements if one.startswith(("BEGIN", "UPDATE", "COMMIT"))] == [
@@ -258,8 +264,153 @@ def test_whoever_closes_stores_its_checkpoint_in_the_newest_head(house: House) -
         "UPDATE",
         "COMMIT",
     ]
+    assert isinstance(anchor, FileAnchor)
+    assert anchor._descriptor is None, "nor is the anchor left open"
     with house.ledger._reading() as connection:
         (stored,) = connection.execute("SELECT size, checkpoint FROM ledger_head").fetchall()
     assert tuple(stored) == (house.ledger.mark().size, note)
     house.ask(ListKeys())
     assert house.ask(VerifyAudit()).valid
+
+
+def test_a_head_that_stayed_names_the_newest_entry_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Catching(monkeypatch, HEAD, last=b"x" * 32).journal
+    journal.known = replace(journal.known, mac=b"mac")
+    with pytest.raises(IntegrityViolation, match="not the one its head names"):
+        journal._catch_up()
+
+
+@pytest.mark.parametrize("wrote", [True, False])
+def test_on_the_loop_rows_are_not_compared(monkeypatch: pytest.MonkeyPatch, *, wrote: bool) -> None:
+    """Which has to be if somebody has written, and not to the log."""
+    journal = Catching(monkeypatch, HEAD).journal
+    journal.known = replace(journal.known, mac=b"mac")
+    journal._data_version = 0 if wrote else 1
+    if wrote:
+        with pytest.raises(AuditUnavailable, match="all stored rows have to be compared first"):
+            journal._catch_up(at_once=True)
+    else:
+        journal._catch_up(at_once=True)
+    assert journal.suspect is wrote
+
+
+@pytest.mark.parametrize(("stuck", "alive"), [(False, True), (True, True), (False, False)])
+def test_a_connection_that_is_stuck_or_dead_is_replaced_and_all_rows_are_compared(*, stuck: bool, alive: bool) -> None:
+    begun: list[tuple[object, float]] = []
+    old, new = SimpleNamespace(in_transaction=stuck, close=lambda: None), SimpleNamespace(in_transaction=False)
+    database = SimpleNamespace(
+        is_alive=lambda one: alive or one is new,
+        writer=lambda *, patient: None if patient else new,
+        count_of_others=lambda one: 5 if one is new else 0,
+        begin=lambda one, *, patience: begun.append((one, patience)),
+    )
+    journal = bare(_connection=old, _database=database, _data_version=0, suspect=False)
+    journal._begin()
+    replaced = stuck or not alive
+    assert begun == [(new if replaced else old, BUSY_SECONDS)]
+    assert (journal.suspect, journal._data_version) == ((True, 5) if replaced else (False, 0))
+
+
+@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize(("anchor", "waits"), [(None, False), (True, False), (False, True), (True, True)])
+def test_a_transaction_is_filled_on_the_loop_where_nobody_elsewhere_is_waited_for(
+    *, local: bool, anchor: bool | None, waits: bool
+) -> None:
+    """And the connection waits for nobody of itself: how long is said each time."""
+    database: Any = SimpleNamespace(
+        is_local=local, writer=lambda *, patient: f"patient {patient}", count_of_others=lambda _: 0
+    )
+    authority: Any = SimpleNamespace(instance_id=bytes(16), log_public_key=bytes(32))
+    beside: Any = None if anchor is None else SimpleNamespace(is_local=anchor, waits=waits)
+    journal: Any = Journal(database, authority, cast(State, None), beside)
+    assert journal.fills_at_once is (local and anchor is not False)
+    assert journal._anchor_waits is waits
+    assert journal._connection == "patient False"
+
+
+def test_an_anchor_in_use_is_waited_for_unless_it_is_said_otherwise() -> None:
+    asked: list[bool] = []
+    anchor = SimpleNamespace(write=lambda *_, at_once, **__: asked.append(at_once))
+    database = SimpleNamespace(check_same_file=lambda: None)
+    journal = bare(_anchor=anchor, _anchored=None, _prove=None, _alarms=[], _database=database)
+    known = Known(HEAD, b"", Tiles(), "")
+    pending = SimpleNamespace(apply=lambda: None, after=known)
+    journal._publish(known)
+    journal._settle(pending)
+    journal._settle(pending, at_once=True)
+    assert asked == [False, False, True]
+
+
+def test_who_opened_a_vault_before_it_began_takes_in_its_first_entry(house: House) -> None:
+    state = State(lambda *_: None)
+    journal = Journal(house.vault.database, house.vault.keyring, state, None)
+    journal.refresh()
+    known = house.ledger._journal
+    assert (journal.head, journal.tree.root()) == (known.head, known.tree.root())
+    assert state.sequence == house.size == 1
+    journal.close()
+
+
+def adopt(house: House, *, at_once: bool = False) -> None:
+    """Take in what another process has written, as every transaction does first."""
+    journal = house.ledger._journal
+    with journal._database.lock():
+        journal._begin()
+        try:
+            journal._catch_up(at_once=at_once)
+        finally:
+            journal._abort()
+
+
+@pytest.fixture
+def other(house: House) -> Iterator[House]:
+    """The same vault, as another process has it."""
+    opened = House(house.chosen, house.admin)
+    yield opened
+    opened.close()
+
+
+def test_what_others_changed_is_taken_in_on_the_loop(house: House, other: House) -> None:
+    other.key("orders")
+    adopt(house, at_once=True)
+    assert house.ledger._journal.tree.root() == other.ledger._journal.tree.root()
+
+
+OTHER_STATE = "the stored state is not the one the log commits to"
+
+
+def test_a_row_of_another_process_that_was_edited_is_not_taken_in(house: House, other: House) -> None:
+    other.key("orders")
+    with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+        connection.execute("UPDATE keys SET description = 'edited' WHERE name = 'orders'")
+    with pytest.raises(IntegrityViolation, match=OTHER_STATE):
+        adopt(house)
+
+
+def test_an_old_row_put_back_over_that_of_another_process_is_not_taken_in(house: House, other: House) -> None:
+    key = house.key("orders")
+    with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+        for table in ("keys", "key_versions"):
+            connection.execute(f"CREATE TEMP TABLE old_{table} AS SELECT * FROM {table}")
+        other.ask(RevokeKey(KeyRef(key.id)))
+        for table in ("keys", "key_versions"):
+            connection.execute(f"REPLACE INTO {table} SELECT * FROM old_{table}")
+    with pytest.raises(IntegrityViolation, match=OTHER_STATE):
+        adopt(house)
+
+
+def test_a_state_that_the_newest_change_does_not_name_is_not_taken_in(
+    house: House, other: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Otherwise(ChainCheck):
+        def feed(self, rows: Iterable[Row]) -> list[bytes]:
+            hashes = super().feed(rows)
+            self.position = replace(self.position, state_root=bytes(32))
+            return hashes
+
+    other.key("orders")
+    root = house.ledger._journal.tree.root()
+    monkeypatch.setattr(module, "ChainCheck", Otherwise)
+    with pytest.raises(IntegrityViolation, match=OTHER_STATE):
+        adopt(house)
+    assert house.ledger._journal.tree.root() == root

@@ -339,6 +339,13 @@ def test_urls_that_name_no_database(url: str) -> None:
         open_database(url)
 
 
+def test_a_server_elsewhere_is_not_used_without_tls_unless_that_is_said() -> None:
+    url = "postgresql://kvl@db.example/vault?sslmode=disable"
+    with pytest.raises(InvalidRequest, match="verify-full"):
+        open_database(url)
+    open_database(url, allow_plain=True)
+
+
 def test_urls_that_name_one() -> None:
     assert open_database("sqlite:////tmp/a%20b.db").place == "/tmp/a b.db"
     assert open_database("sqlite:///v.db").place == str(Path.cwd() / "v.db")

@@ -1,6 +1,8 @@
 """Stores that are full, read-only or used by readers; and the write-ahead log, which must not grow without end."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,9 +13,10 @@ from typing import Any
 
 import pytest
 
+import keyvault_lite
 from keyvault_lite import app, settings
 from keyvault_lite.crypto.root import MasterKey
-from keyvault_lite.ledger import driver, ledger, memory
+from keyvault_lite.ledger import committer, driver, ledger, memory
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.journal import Journal, StoreFull
@@ -22,9 +25,11 @@ from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.tree import StateTree
-from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, OutcomeUnknown
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import CreateKey, Encrypt, ReadKey, VerifyAudit
+from keyvault_lite.observe.metrics import Metrics
 from tests.house import AES, House
 from tests.ledger.faults import FaultyConnection, failing
 
@@ -417,3 +422,142 @@ def test_a_fault_while_recovering_is_not_the_end(
     assert defect.exc_info is not None
     assert defect.exc_info[0] is ValueError
     house.ask(Encrypt(name, plaintext=b"x"))
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+@pytest.mark.parametrize(("quarantine", "scrubbed", "behind"), [(True, 3, 0), (False, 3, 8), (False, None, 5)])
+def test_a_start_reads_the_log_from_where_the_anchor_says_that_it_is_proven(
+    house: House, monkeypatch: pytest.MonkeyPatch, scrubbed: int | None, behind: int, *, quarantine: bool, damaged: bool
+) -> None:
+    """All of it where something may be set aside; and an anchor that is damaged is asked for nothing more."""
+    asked: list[tuple[object, int]] = []
+
+    def read_mark(_anchor: object, findings: list[Finding]) -> Any:  # noqa: ANN401
+        findings += [Finding("anchor", "/a", "is damaged")] * damaged
+        return None if scrubbed is None else SimpleNamespace(scrubbed=scrubbed)
+
+    def inspect(*_: object, anchor: object, log_from: int, **__: object) -> None:
+        asked.append((anchor, log_from))
+        raise AuditUnavailable("that is far enough")
+
+    monkeypatch.setattr(ledger, "read_mark", read_mark)
+    monkeypatch.setattr(ledger, "inspect", inspect)
+    monkeypatch.setattr(ledger, "_unproven", lambda _, proven: proven + 5)
+    with pytest.raises(AuditUnavailable, match="far enough"):
+        house.ledger._load(quarantine=quarantine, shelf=None)
+    assert asked == [(None if damaged else house.ledger._anchor, behind)]
+
+
+def test_nothing_is_set_aside_unless_that_is_wanted(house: House) -> None:
+    house.key("orders")
+    vault = house.vault
+    vault.close()
+    with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+        connection.execute("UPDATE keys SET description = 'edited'")
+    with pytest.raises(DamagedVault, match="keys"):
+        ledger.Ledger.open(SqliteDatabase(house.path), vault.keyring, None)
+    app.repair(house.chosen)
+    house.open()
+
+
+def test_checks_of_the_log_are_given_up_once_the_vault_is_to_be_closed(house: House) -> None:
+    house.ledger.scrub_log()
+    house.ledger.give_up_checks()
+    with pytest.raises(AuditUnavailable, match="shutting down"):
+        house.ledger.scrub_log()
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_connection_is_kept_for_the_next_reader_until_the_end(*, last: bool) -> None:
+    made: Any = object.__new__(ledger.Ledger)
+    closed: list[str] = []
+    connection = SimpleNamespace(close=lambda: closed.append("closed"))
+    made._database, made._readers = SimpleNamespace(reader=lambda: connection), []
+    made._closing = threading.Event()
+    if last:
+        made._closing.set()
+    with made._reading():
+        pass
+    assert (made._readers, closed) == (([], ["closed"]) if last else ([connection], []))
+
+
+def test_the_end_lets_go_of_everything_in_its_order() -> None:
+    """The thread of the anchor ends once it is told to; the database's lead goes before its connections."""
+    made: Any = object.__new__(ledger.Ledger)
+    done: list[str] = []
+
+    def part(name: str, *methods: str) -> SimpleNamespace:
+        return SimpleNamespace(**{one: lambda one=one: done.append(f"{name} {one}") for one in methods})
+
+    made._closing, made._committer, made._flusher = part("end", "set"), part("queue", "close"), part("anchor", "join")
+    made._database, made._journal = part("database", "stop_leading", "close"), part("journal", "close")
+    made._readers = [part("reader", "close")]
+    made.close()
+    assert done == [
+        "end set",
+        "queue close",
+        "anchor join",
+        "database stop_leading",
+        "reader close",
+        "journal close",
+        "database close",
+    ]
+
+
+def test_where_there_is_no_anchor_none_is_flushed() -> None:
+    made: Any = object.__new__(ledger.Ledger)
+    made._anchor, made._closing = None, SimpleNamespace(wait=lambda _: False)
+    made._flush_anchor()
+
+
+def test_what_makes_a_database_ready_lets_go_of_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    database, used = SqliteDatabase(house.path), list[driver.Connection]()
+    writer = database.writer
+
+    def noted() -> driver.Connection:
+        used.append(writer())
+        return used[-1]
+
+    monkeypatch.setattr(database, "writer", noted)
+    assert prepare(database)
+    (connection,) = used
+    with pytest.raises(driver.dbapi.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
+
+
+def test_what_is_measured_of_a_vault(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics()
+    for module in (ledger, committer):
+        monkeypatch.setattr(module, "METRICS", metrics)
+    house.reopen()
+    house.key()
+
+    def measured() -> dict[str, float]:
+        lines = [line.rsplit(" ", 1) for line in metrics.page().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in lines}
+
+    found = measured()
+    assert (found["keyvault_log_entries"], found["keyvault_queue_entries"]) == (house.size, 0)
+    assert found["keyvault_quarantined"] == 0
+    assert 0 <= found["keyvault_anchor_age_seconds"] < 60
+    house.ledger._state.quarantine("orders")
+    house.ledger._committer.halt(IntegrityViolation("damaged"))
+    found = measured()
+    assert found["keyvault_quarantined"] == found['keyvault_fault{code="integrity_violation"}'] == 1
+
+
+def test_a_vault_that_is_not_closed_does_not_keep_its_program_from_ending(house: House) -> None:
+    assert house.chosen.master_key is not None
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEYVAULT_")}
+    ended = subprocess.run(
+        [sys.executable, "-c", "from keyvault_lite import app, settings; vault = app.open_vault(settings.load())"],
+        env={
+            **environment,
+            "PYTHONPATH": str(Path(keyvault_lite.__file__).parents[1]),
+            "KEYVAULT_MASTER_KEY": house.chosen.master_key.get_secret_value(),
+            "KEYVAULT_DATABASE_URL": house.chosen.database_url,
+        },
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 0
