@@ -399,6 +399,18 @@ def test_an_old_row_put_back_over_that_of_another_process_is_not_taken_in(house:
         adopt(house)
 
 
+def test_a_forged_row_beside_those_of_another_process_does_not_hide_a_revocation(house: House, other: House) -> None:
+    """Its key is set aside with it, and the root, which knows of genuine rows alone, is the one the log commits to."""
+    key = house.key("orders")
+    other.ask(RevokeKey(KeyRef(key.id)))
+    with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+        connection.execute("CREATE TEMP TABLE forged AS SELECT * FROM key_versions WHERE key_id = ?", (key.id,))
+        connection.execute("UPDATE forged SET id = 'forged', version = 2, row_seq = row_seq + 1")
+        connection.execute("INSERT INTO key_versions SELECT * FROM forged")
+    with pytest.raises(IntegrityViolation, match=OTHER_STATE):
+        adopt(house)
+
+
 def test_a_state_that_the_newest_change_does_not_name_is_not_taken_in(
     house: House, other: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
