@@ -1,0 +1,295 @@
+"""A vault is copied whole, under the eyes of nobody who writes, or nothing of it is left where it was to go.
+
+From one file of SQLite into another; tests/postgresql/test_migrate.py has the moves between both databases.
+"""
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.ledger import driver, moving
+from keyvault_lite.ledger.anchor import Anchor, FileAnchor
+from keyvault_lite.ledger.inspection import inspect
+from keyvault_lite.ledger.ledger import DamagedVault
+from keyvault_lite.ledger.moving import Copied
+from keyvault_lite.ledger.schema import Row
+from keyvault_lite.ledger.sqlite import Count, SqliteDatabase
+from keyvault_lite.ledger.tables import metadata
+from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, NotFound, OutcomeUnknown
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import CreateKey, Encrypt
+from tests.house import AES, grant, idempotent, move_in
+from tests.ledger.test_tampering import tamper
+
+
+class Move:
+    """A vault at rest, and an empty place for it."""
+
+    def __init__(self, vault: Path, keyring: Keyring, entries: int) -> None:
+        self.keyring = keyring
+        self.entries = entries
+        self.source = SqliteDatabase(vault / "vault.db")
+        self.target = SqliteDatabase(vault / "new.db")
+        self.anchor: Callable[[Any], Anchor | None] = lambda _: None
+        self.finished: list[Copied] = []
+        self.told: list[tuple[int, int]] = []
+
+    def make(self) -> Copied:
+        return moving.copy(
+            self.source,
+            self.target,
+            unlock=lambda slots: self.keyring if slots else pytest.fail("no slots"),
+            anchor=self.anchor,
+            finish=self.finish,
+            progress=lambda done, total: self.told.append((done, total)),
+        )
+
+    def finish(self, copied: Copied) -> None:
+        self.finished.append(copied)
+        assert not SqliteDatabase(self.source.path).leads(), "nobody serves the source yet"
+        assert rows_of(self.target.path)["audit_logs"], "it is committed"
+
+    def refused(self, kind: type[BaseException] | tuple[type[BaseException], ...], says: str | None = None) -> None:
+        """It fails, is not said to be done, and the source is nobody's any more."""
+        with pytest.raises(kind, match=says):
+            self.make()
+        assert not self.finished
+        again = SqliteDatabase(self.source.path)
+        assert again.leads()
+        again.stop_leading()
+        with again.lock():
+            pass
+
+
+def rows_of(path: Path) -> dict[str, list[Row]]:
+    with closing(driver.connect(str(path))) as connection:
+        return {
+            str(table): sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
+            for table in metadata.sorted_tables
+        }
+
+
+def tables_of(path: Path) -> int:
+    with closing(driver.connect(str(path))) as connection:
+        ((count,),) = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchall()
+    return int(count)
+
+
+@pytest.fixture(scope="module")
+def lived_in(template: tuple[Path, str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Keyring, int]:
+    """A vault with a bit of everything, a full tile of the log included, at rest."""
+    folder, master, token = template
+    house = move_in(folder, tmp_path_factory.mktemp("lived") / "vault", master, token)
+    key = house.rotated(house.key("orders"), 2)
+    house.service("worker", grant("orders", "encrypt"))
+    house.ask(CreateKey(AES, "kept"), idempotency=idempotent("once"))
+    house.together(*(house.perform(Encrypt(KeyRef(key.id), plaintext=b"x")) for _ in range(300)))
+    path, size = house.path, house.size
+    house.close()
+    return path.parent, house.vault.keyring, size
+
+
+@pytest.fixture
+def move(lived_in: tuple[Path, Keyring, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Move:
+    """It, to be moved in parts of 100 rows."""
+    folder, keyring, size = lived_in
+    monkeypatch.setattr(moving, "CHUNK", 100)
+    return Move(shutil.copytree(folder, tmp_path / "vault"), keyring, size)
+
+
+def test_every_row_goes_along(move: Move) -> None:
+    before = rows_of(move.source.path)
+    assert len(before["tiles"]) == 1
+    assert len(before["idempotency_replies"]) == 1
+
+    copied = move.make()
+
+    assert copied.entries == move.entries
+    assert move.finished == [copied]
+    assert rows_of(move.target.path) == before == rows_of(move.source.path)
+    assert move.told == [(done, move.entries) for done in (100, 200, 300, move.entries)]
+    with closing(move.target.reader()) as reader:
+        seen = inspect(reader, move.keyring, move.target, log_from=0, pages=True)
+    assert (seen.findings, seen.root) == ([], copied.root)
+    assert move.source.leads(), "whoever moved it has let go of it"
+
+
+def test_nobody_writes_meanwhile(move: Move) -> None:
+    with moving.standing_still(move.source) as reader:
+        assert reader.execute("SELECT count(*) FROM audit_logs").fetchall() == [(move.entries,)]
+        with pytest.raises(driver.Error, match="readonly"):
+            reader.execute("DELETE FROM tokens")
+        other = driver.connect(str(move.source.path), timeout=0)
+        with closing(other), pytest.raises(driver.Error, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        assert not SqliteDatabase(move.source.path).try_lock()
+    with closing(driver.connect(str(move.source.path), timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+
+def test_a_vault_that_is_served_stays(move: Move) -> None:
+    serving = SqliteDatabase(move.source.path)
+    assert serving.leads()
+    with pytest.raises(Conflict, match="a server is running on"):
+        move.make()
+    assert not move.source.leads()
+    serving.stop_leading()
+    assert not move.target.exists()
+
+
+def test_what_is_no_vault_is_not_moved(move: Move, tmp_path: Path) -> None:
+    move.source = SqliteDatabase(tmp_path / "empty.db")
+    with closing(move.source.writer()) as writer:
+        writer.execute("CREATE TABLE keyring_slots (a, b, c, d, e, f, removed_at, row_seq, row_mac)")
+    # A table of that name, without the columns.
+    move.refused(AuditUnavailable, "locked or damaged")
+    (tmp_path / "garbage.db").write_bytes(b"no database" * 100)
+    move.source = SqliteDatabase(tmp_path / "garbage.db")
+    move.refused(AuditUnavailable, "locked or damaged")
+    assert not move.target.exists()
+
+
+def test_a_vault_without_slots_is_none(move: Move) -> None:
+    tamper(move.source.path, "DELETE FROM keyring_slots")
+    move.refused(NotFound, "there is no vault in")
+    assert not move.target.exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE services SET role = 'ADMIN' WHERE name = 'worker'",
+        "UPDATE audit_logs SET source = 'elsewhere' WHERE id = 5",
+        "DELETE FROM tiles",
+        "DELETE FROM audit_index",
+    ],
+)
+def test_what_does_not_verify_stays(move: Move, damage: str) -> None:
+    tamper(move.source.path, damage)
+    move.refused(DamagedVault)
+    assert not move.target.exists()
+
+
+def test_what_its_anchor_does_not_know_stays(move: Move, tmp_path: Path) -> None:
+    move.anchor = lambda _: FileAnchor(tmp_path / "none.anchor")
+    move.refused(DamagedVault, "anchor")
+    (tmp_path / "damaged.anchor").write_bytes(b"x" * 4096)
+    move.anchor = lambda _: FileAnchor(tmp_path / "damaged.anchor")
+    move.refused(DamagedVault, "anchor")
+    assert not move.target.exists()
+    move.anchor = lambda _: FileAnchor(move.source.anchor_path)
+    assert move.make().entries == move.entries
+
+
+def test_a_place_that_is_not_empty_is_left_alone(move: Move) -> None:
+    with closing(sqlite3.connect(move.target.path)) as other:
+        other.execute("CREATE TABLE notes (a)")
+    move.refused(Conflict, "is not empty")
+    assert tables_of(move.target.path) == 1
+
+
+class Failing(SqliteDatabase):
+    """Takes what comes first, and then something happens."""
+
+    def __init__(self, path: Path, then: Callable[[Sequence[Row]], Count]) -> None:
+        super().__init__(path)
+        self.then = then
+        self.taken = 0
+
+    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> Count:
+        self.taken += 1
+        return super().append(connection, entries) if self.taken == 1 else self.then(entries)
+
+
+def _raise(error: BaseException) -> Count:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("then", "kind", "says"),
+    [
+        (
+            lambda _: _raise(driver.Error("the disk is gone")),
+            AuditUnavailable,
+            "did not take the copy: the disk is gone",
+        ),
+        (lambda _: _raise(KeyboardInterrupt()), KeyboardInterrupt, None),
+        (lambda entries: Count(len(entries) - 1), IntegrityViolation, "did not take every entry"),
+        (lambda entries: Count(len(entries)), DamagedVault, "audit_logs"),
+    ],
+    ids=["an error", "an interrupt", "one entry less", "an entry that is not there"],
+)
+def test_a_copy_that_fails_leaves_nothing(
+    move: Move, then: Callable[[Sequence[Row]], Count], kind: type[BaseException], says: str | None
+) -> None:
+    before = rows_of(move.source.path)
+    place = move.target.path
+    move.target = Failing(place, then)
+    move.refused(kind, says)
+    assert tables_of(place) == 0
+    assert rows_of(move.source.path) == before
+    # Nothing stands in the way of a second attempt, into the very same place.
+    place.unlink()
+    move.target = SqliteDatabase(place)
+    assert move.make().entries == move.entries
+
+
+@pytest.mark.parametrize(
+    "table", ["audit_logs", "key_versions", "keyring_slots", "keys", "ledger_head", "services", "tiles", "tokens"]
+)
+def test_a_copy_that_lacks_a_table_is_not_kept(move: Move, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = moving._copy_rows
+    monkeypatch.setattr(moving, "_copy_rows", lambda one, *how: None if one.name == table else real(one, *how))
+    if table == "audit_logs":
+        monkeypatch.setattr(SqliteDatabase, "append", lambda _, __, entries: Count(len(entries)))
+    move.refused((DamagedVault, AuditUnavailable))  # the second where the database itself refuses what is left
+    assert tables_of(move.target.path) == 0
+
+
+@pytest.mark.parametrize("other", [{"entries": 1}, {"mac": bytes(32)}], ids=["entries", "head"])
+def test_a_copy_of_something_else_is_none(move: Move, other: dict[str, Any]) -> None:
+    with closing(move.source.reader()) as reader:
+        seen = inspect(reader, move.keyring, move.source, log_from=0)
+    with closing(move.source.writer()) as writer:
+        writer.execute("BEGIN")
+        moving._check_copy(move.source, writer, move.keyring, seen)
+        assert writer.in_transaction, "the check has not ended it"
+        with pytest.raises(IntegrityViolation, match="is not the vault that was read"):
+            moving._check_copy(move.source, writer, move.keyring, replace(seen, **other))
+        writer.execute("ROLLBACK")
+
+
+class Uncertain:
+    """A connection whose COMMIT is done, and does not say so."""
+
+    def __init__(self, real: driver.Connection) -> None:
+        self._real = real
+
+    def execute(self, sql: str, *values: Any) -> Any:  # noqa: ANN401
+        done = self._real.execute(sql, *values)
+        if sql == "COMMIT" and self._real.execute("SELECT count(*) FROM audit_logs").fetchone() != (0,):
+            raise driver.Error("the connection is gone")
+        return done
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._real, name)
+
+
+def test_a_copy_that_may_be_there_is_left_there(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = SqliteDatabase.writer
+
+    def writer(database: SqliteDatabase, *, patient: bool = True) -> Any:  # noqa: ANN401
+        opened = real(database, patient=patient)
+        return Uncertain(opened) if database is move.target else opened
+
+    monkeypatch.setattr(SqliteDatabase, "writer", writer)
+    before = rows_of(move.source.path)
+    move.refused(OutcomeUnknown, "is not known")
+    assert rows_of(move.target.path) == before
