@@ -96,16 +96,18 @@ class Coverage:
         """Those in files that were not as they are now."""
         return [test for test in tests if self.files.get(file := test.partition("::")[0]) != known.get(file)]
 
-    def stages(self, tests: list[str], favourites: list[str]) -> list[tuple[list[str], int]]:
+    def stages(self, tests: list[str], favourites: list[str], own: str) -> list[tuple[list[str], int]]:
         """Tests in the three parts in which they are tried, with the seconds of work or of waiting that each may take.
 
         The favourites and the quickest; then of each function with many cases one, while time is short; then the rest.
+        In both the file `own` comes first, which is named like the module.
         """
         there = set(tests)
         first = [*filter(there.__contains__, favourites), *tests]
         quick = list(dict.fromkeys(first))[:QUICK]
         short, rest, functions, left = [], [], {test.partition("[")[0] for test in quick}, SHORT
-        for test in sorted(there.difference(quick), key=lambda test: (self.seconds.get(test, 0.0), test)):
+        others = there.difference(quick)
+        for test in sorted(others, key=lambda test: (not test.startswith(own), self.seconds.get(test, 0.0), test)):
             function, cost = test.partition("[")[0], self.seconds.get(test, 0.0)
             if function not in functions and cost <= left:
                 short.append(test)

@@ -89,6 +89,12 @@ class Target:
         """What may find it."""
         return coverage.tests(self.file, None if self.mutant.imported else self.mutant.lines)
 
+    @property
+    def own_tests(self) -> str:
+        """The file of tests that is named like the module, if there is one."""
+        layer, name = self.file.split("/")
+        return f"tests/{layer}/test_{name}::"
+
     def __str__(self) -> str:
         mutant = self.mutant
         return f"{self.file}:{mutant.lines.stop - 1}: {mutant.where}: {mutant.line}   [{mutant.change}]"
@@ -239,7 +245,7 @@ def _judge(worker: subprocess.Popen[str], shared: "_Shared", coverage: Coverage,
         tests = target.tests(coverage)
         if target.name in verdicts.again:
             tests = coverage.newer(tests, _survived_files(verdicts.again[target.name]))
-        stages = coverage.stages(tests, verdicts.favourites(target))
+        stages = coverage.stages(tests, verdicts.favourites(target), target.own_tests)
         suspected = target.name in verdicts.suspects
         asked = [stage for stage in (stages if suspected else stages[:2]) if stage[0]]
         unasked = SURVIVED if target.name in verdicts.again else UNREACHED

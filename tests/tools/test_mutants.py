@@ -158,14 +158,17 @@ def test_favourites_first_then_one_case_of_each_function_then_the_rest() -> None
         "t.py::test_middling": 2.0,
         "t.py::test_other[0]": 1.0,
         "t.py::test_other[1]": 1.0,
+        "own.py::test_of_its_own": 3.0,
+        "own.py::test_too_long": 40.0,
     }
     coverage = Coverage("", {}, {}, seconds)
     tests = [*cases, *seconds]
-    quick, short, rest = (part for part, _ in coverage.stages(tests, ["gone", "t.py::test_slow"]))
+    quick, short, rest = (part for part, _ in coverage.stages(tests, ["gone", "t.py::test_slow"], "own.py::"))
     assert quick == ["t.py::test_slow", *cases[: QUICK - 1]]
-    assert short == ["t.py::test_other[0]", "t.py::test_middling"]
+    assert short == ["own.py::test_of_its_own", "t.py::test_other[0]", "t.py::test_middling"]
+    assert rest[0] == "own.py::test_too_long"
     assert sorted([*quick, *short, *rest]) == sorted(tests)
-    assert [part for part, _ in coverage.stages([], [])] == [[], [], []]
+    assert [part for part, _ in coverage.stages([], [], "own.py::")] == [[], [], []]
 
 
 def test_only_tests_of_files_that_changed_are_asked_about_a_survivor() -> None:
