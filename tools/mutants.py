@@ -28,7 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from tools.mutant_map import LAYERS, Coverage
+from tools.mutant_map import LAYERS, Coverage, own_tests
 from tools.mutant_worker import BROKEN, KILLED, SURVIVED, TIMEOUT
 from tools.mutations import Mutant, mutants
 
@@ -88,12 +88,6 @@ class Target:
     def tests(self, coverage: Coverage) -> list[str]:
         """What may find it."""
         return coverage.tests(self.file, None if self.mutant.imported else self.mutant.lines)
-
-    @property
-    def own_tests(self) -> str:
-        """The file of tests that is named like the module, if there is one."""
-        layer, name = self.file.split("/")
-        return f"tests/{layer}/test_{name}::"
 
     def __str__(self) -> str:
         mutant = self.mutant
@@ -245,7 +239,7 @@ def _judge(worker: subprocess.Popen[str], shared: "_Shared", coverage: Coverage,
         tests = target.tests(coverage)
         if target.name in verdicts.again:
             tests = coverage.newer(tests, _survived_files(verdicts.again[target.name]))
-        stages = coverage.stages(tests, verdicts.favourites(target), target.own_tests)
+        stages = coverage.stages(tests, verdicts.favourites(target), own_tests(target.file))
         suspected = target.name in verdicts.suspects
         asked = [stage for stage in (stages if suspected else stages[:2]) if stage[0]]
         unasked = SURVIVED if target.name in verdicts.again else UNREACHED

@@ -171,6 +171,18 @@ def test_favourites_first_then_one_case_of_each_function_then_the_rest() -> None
     assert [part for part, _ in coverage.stages([], [], "own.py::")] == [[], [], []]
 
 
+def test_what_runs_at_import_meets_all_that_is_named_like_its_module() -> None:
+    """A test of a constant runs no line."""
+    seconds = {"tests/access/test_tables.py::test_a": 1.0, "tests/access/test_others.py::test_b": 0.5}
+    lines = {1: set[str](), 2: {"tests/model/test_c.py::test_c"}}
+    coverage = Coverage("", {}, {"access/tables.py": lines}, seconds)
+    assert coverage.tests("access/tables.py", None) == [
+        "tests/access/test_tables.py::test_a",
+        "tests/model/test_c.py::test_c",
+    ]
+    assert coverage.tests("access/tables.py", range(2, 3)) == ["tests/model/test_c.py::test_c"]
+
+
 def test_only_tests_of_files_that_changed_are_asked_about_a_survivor() -> None:
     coverage = Coverage("", {"a.py": "1", "b.py": "2", "c.py": "3"}, {}, {})
     assert coverage.newer(["a.py::x", "b.py::y", "c.py::z"], {"a.py": "1", "b.py": "1"}) == ["b.py::y", "c.py::z"]
