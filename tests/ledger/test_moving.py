@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -24,9 +24,12 @@ from keyvault_lite.ledger.sqlite import Count, SqliteDatabase
 from keyvault_lite.ledger.tables import metadata
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, NotFound, OutcomeUnknown
 from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import CreateKey, Encrypt
 from tests.house import AES, grant, idempotent, move_in
 from tests.ledger.test_tampering import tamper
+
+E = TypeVar("E", bound=BaseException)
 
 
 class Move:
@@ -56,9 +59,9 @@ class Move:
         assert not SqliteDatabase(self.source.path).leads(), "nobody serves the source yet"
         assert rows_of(self.target.path)["audit_logs"], "it is committed"
 
-    def refused(self, kind: type[BaseException] | tuple[type[BaseException], ...], says: str | None = None) -> None:
+    def refused(self, kind: type[E] | tuple[type[E], ...], says: str | None = None) -> E:
         """It fails, is not said to be done, and the source is nobody's any more."""
-        with pytest.raises(kind, match=says):
+        with pytest.raises(kind, match=says) as raised:
             self.make()
         assert not self.finished
         again = SqliteDatabase(self.source.path)
@@ -66,6 +69,7 @@ class Move:
         again.stop_leading()
         with again.lock():
             pass
+        return raised.value
 
 
 def rows_of(path: Path) -> dict[str, list[Row]]:
@@ -177,12 +181,20 @@ def test_what_does_not_verify_stays(move: Move, damage: str) -> None:
     assert not move.target.exists()
 
 
+def test_a_database_whose_own_structure_is_damaged_stays(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    torn = Finding("database", "vault.db", "a page is torn")
+    monkeypatch.setattr(SqliteDatabase, "check_pages", lambda *_: [torn])
+    move.refused(DamagedVault, "a page is torn")
+    assert not move.target.exists()
+
+
 def test_what_its_anchor_does_not_know_stays(move: Move, tmp_path: Path) -> None:
     move.anchor = lambda _: FileAnchor(tmp_path / "none.anchor")
     move.refused(DamagedVault, "anchor")
     (tmp_path / "damaged.anchor").write_bytes(b"x" * 4096)
     move.anchor = lambda _: FileAnchor(tmp_path / "damaged.anchor")
-    move.refused(DamagedVault, "anchor")
+    (finding,) = move.refused(DamagedVault, "anchor").findings
+    assert finding.table == "anchor"
     assert not move.target.exists()
     move.anchor = lambda _: FileAnchor(move.source.anchor_path)
     assert move.make().entries == move.entries

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Anchor
-from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect
 from keyvault_lite.ledger.ledger import DamagedVault, prepare, stored_slots
 from keyvault_lite.ledger.outcome import Authority
@@ -46,11 +45,7 @@ def standing_still(source: Database) -> Iterator[driver.Connection]:
     try:
         with source.lock(), closing(source.writer()) as holding, closing(source.reader()) as reader:
             source.begin(holding)
-            try:
-                yield reader
-            finally:
-                with suppress(driver.Error):
-                    holding.execute("ROLLBACK")
+            yield reader
     except driver.Damaged as error:
         raise AuditUnavailable(f"the database {source.place} cannot be read: it is locked or damaged") from error
     finally:
@@ -106,27 +101,18 @@ def _verified(source: Database, reader: driver.Connection, authority: Authority,
 
 @contextmanager
 def _written(target: Database, writer: driver.Connection) -> Iterator[None]:
-    """One transaction of the target: committed at the end, or as if it had never been."""
+    """One transaction of the target: committed at the end, or as if it had never been once the writer is closed."""
     target.begin(writer)
     try:
         yield
     except driver.Damaged as error:
-        _roll_back(writer)
         raise AuditUnavailable(f"the database {target.place} did not take the copy: {error}") from error
-    except BaseException:
-        _roll_back(writer)
-        raise
     try:
         writer.execute("COMMIT")
     except driver.Error as error:
         raise OutcomeUnknown(
             f"whether {target.place} has the vault now is not known: ask `kvl verify`, with its URL"
         ) from error
-
-
-def _roll_back(writer: driver.Connection) -> None:
-    with suppress(driver.Error):  # one that is lost is rolled back by the server
-        writer.execute("ROLLBACK")
 
 
 def _fill(
@@ -155,7 +141,7 @@ def _check_copy(target: Database, writer: driver.Connection, authority: Authorit
 
 
 def _copy_rows(table: sa.Table, reader: driver.Connection, writer: driver.Connection) -> None:
-    names = ("id", *HEAD_COLUMNS, "mac") if table is ledger_head else tuple(column.name for column in table.columns)
+    names = tuple(column.name for column in table.columns)
     sql = f"SELECT {', '.join(names)} FROM {table.name}"  # noqa: S608
     rows: Iterator[Row] = iter(reader.execute(sql))
     while chunk := list(islice(rows, CHUNK)):
@@ -186,7 +172,7 @@ class _Within:
         """See driver.Connection."""
         if sql in {"BEGIN", "ROLLBACK"}:
             return self._real.execute("SELECT 1")
-        return self._real.execute(sql, values) if values else self._real.execute(sql)
+        return self._real.execute(sql, values)
 
     def executemany(self, sql: str, rows: Any, /) -> driver.Rows:  # noqa: ANN401
         """See driver.Connection."""
