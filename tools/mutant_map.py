@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -77,16 +77,15 @@ class Coverage:
                 for line, contexts in data.contexts_by_lineno(file).items():
                     by_line.setdefault(line, set()).update({one.split("|")[0] for one in contexts} - unsteady)
 
-    def tests(self, file: str, lines: range | None) -> list[str]:
+    def tests(self, file: str, lines: range | None, named: Collection[str] = ()) -> list[str]:
         """Who runs these lines of a file, None for any of it; the likeliest first: those of its layer, the quickest.
 
         What has run without any test has run at import, called from there: then it is everybody's, and of a module of
-        which nothing else runs it is its layer's. What is named like the module may ask for no more than its constants.
+        which nothing else runs it is its layer's. With all of these come those of the files `named`.
         """
         by_line = self.lines.get(file, {})
         found = set[str]().union(*(by_line.get(line, ()) for line in lines or by_line))
-        if lines is None:
-            found |= {test for test in self.seconds if test.startswith(own_tests(file))}
+        found |= {test for test in self.seconds if test.partition("::")[0] in named}
         own = f"tests/{file.split('/', maxsplit=1)[0]}/"
         if not found and any(line in by_line for line in lines or by_line):
             if lines is not None:

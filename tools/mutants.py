@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -86,8 +87,10 @@ class Target:
         return hashlib.sha256(f"{self.file}\n{self.mutant.source}".encode()).hexdigest()
 
     def tests(self, coverage: Coverage) -> list[str]:
-        """What may find it."""
-        return coverage.tests(self.file, None if self.mutant.imported else self.mutant.lines)
+        """What may find it. What runs at import may be a constant: a test that asks for it runs no line."""
+        if not self.mutant.imported:
+            return coverage.tests(self.file, self.mutant.lines)
+        return coverage.tests(self.file, None, _files_that_import(self.file))
 
     def __str__(self) -> str:
         mutant = self.mutant
@@ -138,6 +141,14 @@ def _survived_files(digest: str) -> dict[str, str]:
     """The files of tests, with their digests, as they were when their digest was this."""
     kept = _kept_files(digest)
     return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+
+
+@cache
+def _files_that_import(file: str) -> frozenset[str]:
+    """The files of tests in which a module is named."""
+    layer, name = file.removesuffix(".py").split("/")
+    module = re.compile(rf"keyvault_lite\.{layer}(\.| import .*\b){name}\b")
+    return frozenset(name for name in _files_of_tests() if module.search((ROOT / name).read_text(encoding="utf-8")))
 
 
 def _beside(file: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tools.mutant_map import QUICK, Coverage
-from tools.mutants import ROOT, Target, Verdicts, explained, summary, targets
+from tools.mutants import ROOT, Target, Verdicts, _files_that_import, explained, summary, targets
 from tools.mutations import Mutant, mutants
 
 CASES = {
@@ -171,16 +171,19 @@ def test_favourites_first_then_one_case_of_each_function_then_the_rest() -> None
     assert [part for part, _ in coverage.stages([], [], "own.py::")] == [[], [], []]
 
 
-def test_what_runs_at_import_meets_all_that_is_named_like_its_module() -> None:
+def test_what_runs_at_import_meets_the_files_that_name_its_module() -> None:
     """A test of a constant runs no line."""
     seconds = {"tests/access/test_tables.py::test_a": 1.0, "tests/access/test_others.py::test_b": 0.5}
     lines = {1: set[str](), 2: {"tests/model/test_c.py::test_c"}}
     coverage = Coverage("", {}, {"access/tables.py": lines}, seconds)
-    assert coverage.tests("access/tables.py", None) == [
+    assert coverage.tests("access/tables.py", None, {"tests/access/test_tables.py"}) == [
         "tests/access/test_tables.py::test_a",
         "tests/model/test_c.py::test_c",
     ]
     assert coverage.tests("access/tables.py", range(2, 3)) == ["tests/model/test_c.py::test_c"]
+    assert {"tests/ledger/test_archive.py", "tests/ledger/test_shelf.py"} <= _files_that_import("ledger/archiver.py")
+    assert "tests/ledger/test_moving.py" in _files_that_import("ledger/moving.py"), "imported from its package"
+    assert "tests/access/test_leases.py" not in _files_that_import("ledger/archiver.py")
 
 
 def test_only_tests_of_files_that_changed_are_asked_about_a_survivor() -> None:
