@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from keyvault_lite.audit.merkle import Edge
 from keyvault_lite.ledger.anchor import BLOCK, FileAnchor, Mark
 from keyvault_lite.ledger.head import HEAD_COLUMNS
-from keyvault_lite.ledger.schema import IN_ROOT, SCHEMA_VERSION
+from keyvault_lite.ledger.schema import IN_ROOT
 from keyvault_lite.ledger.tree import StateTree, row_key
 
 ROOT = Path(__file__).parents[2]
@@ -148,9 +148,7 @@ def test_every_golden_message_opens_as_the_page_says(secret: bytes) -> None:
 def test_rows_head_tokens_and_digests(bundle: bytes) -> None:
     evidence = GOLDEN["evidence"]
     columns: list[Value] = ["text", None, 5, b"bytes"]
-    row_mac = hmac.digest(
-        derived(bundle, "row"), pae("row", INSTANCE, "keys", SCHEMA_VERSION, ["id", 1], 7, columns), "sha256"
-    )
+    row_mac = hmac.digest(derived(bundle, "row"), pae("row", INSTANCE, "keys", 1, ["id", 1], 7, columns), "sha256")
     assert f"| `{row_mac.hex()}` |" in section("Row MAC and state root")
     assert row_mac.hex() == evidence["row_mac"]
     head = hmac.digest(derived(bundle, "head"), pae("head", INSTANCE, 0, 12, bytes(32), 5), "sha256")

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 Row = tuple[Any, ...]
-SCHEMA_VERSION: Final = 1
-"""Enters every row MAC: rows of one layout are not rows of another."""
 TABLES: Final = (
     *("tokens", "key_versions", "key_names", "tiles", "settings", "services", "ledger_head", "keys"),
     *("keyring_slots", "idempotency_replies", "audit_logs", "audit_index", "alembic_version"),
