@@ -22,6 +22,7 @@ from keyvault_lite.ledger.claims import Claim
 from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.inspection import Inspection, inspect, verification
 from keyvault_lite.ledger.outcome import Authority, Change, Outcome
+from keyvault_lite.ledger.reader import position_behind, read_entry
 from keyvault_lite.ledger.rows import VerifiedRows
 from keyvault_lite.ledger.tree import StateTree
 from keyvault_lite.model.encoding import decode_base64, encode_base64
@@ -319,13 +320,24 @@ def test_the_log_is_checked_from_behind_an_entry(house: House) -> None:
 
 
 @pytest.mark.parametrize("column", ["epoch", "timestamp", "state_seq", "hash", "source"])
-@pytest.mark.parametrize("value", ["'x'", "x'01'", "CAST(x'ff' AS TEXT)"])
+@pytest.mark.parametrize("value", ["'x'", "x'01'", "CAST(x'ff' AS TEXT)", "1.5"])
 def test_an_entry_from_behind_which_the_log_is_checked_is_one_itself(house: House, column: str, value: str) -> None:
     number = house.size
     house.ask(ListKeys())
     tamper(house.path, f"UPDATE audit_logs SET {column} = {value} WHERE id = {number}")
     found = told(look(house, log_from=number))
     assert found[0] == ("audit_logs", f"{number}", "is missing, or not as its hash says")
+
+
+@pytest.mark.parametrize("value", ["'x'", "x'01'", "CAST(x'ff' AS TEXT)", "1.5"])
+def test_an_entry_that_holds_what_none_can_hold_is_not_given_out(house: House, value: str) -> None:
+    number = house.size
+    tamper(house.path, f"UPDATE audit_logs SET epoch = {value} WHERE id = {number}")
+    with house.ledger._reading() as connection:
+        for read in (read_entry, position_behind):
+            with pytest.raises(IntegrityViolation, match="a stored entry does not verify"):
+                read(connection, number)
+            assert read(connection, number + 1) is None
 
 
 def test_behind_an_entry_that_is_not_there_nothing_is_checked(house: House) -> None:

@@ -21,7 +21,7 @@ from keyvault_lite.audit.segment import End, Start
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.journal import tile_reader
 from keyvault_lite.ledger.pending import Known
-from keyvault_lite.ledger.reader import first_at
+from keyvault_lite.ledger.reader import first_at, position_behind
 from keyvault_lite.ledger.retention import end_of
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.model.archive import Segment
@@ -85,11 +85,10 @@ def _genesis(shelf: Shelf) -> Position:
 
 
 def _position(connection: driver.Connection, last: int) -> Position:
-    row = connection.execute(statements.ENTRY_BEFORE, (last,)).fetchone()
-    if row is None:
+    found = position_behind(connection, last)
+    if found is None:
         raise IntegrityViolation("the log has a gap")
-    head, epoch, timestamp, state_seq = row
-    return Position(last, head, epoch, timestamp, state_seq, None)
+    return found
 
 
 def _edge(tree: TileReader, size: int) -> Edge:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from keyvault_lite.audit.chain import BrokenChain, Position, genesis
-from keyvault_lite.audit.entry import ENTRY_COLUMNS, MALFORMED, Row, row_hash
+from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.audit.merkle import Edge, Tile, Tiles
 from keyvault_lite.audit.survey import Survey
 from keyvault_lite.ledger import driver, statements
@@ -22,7 +22,7 @@ from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.head_check import check_head, root_named
 from keyvault_lite.ledger.log_index import IndexCheck
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
-from keyvault_lite.ledger.reader import entries_after, folded_after
+from keyvault_lite.ledger.reader import entries_after, folded_after, position_behind
 from keyvault_lite.ledger.retention import segments_of
 from keyvault_lite.ledger.rows import VerifiedRows, check_replies, read_rows
 from keyvault_lite.ledger.shelf import Shelf
@@ -30,6 +30,7 @@ from keyvault_lite.ledger.start import check_anchor
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.tree import RowMacs, StateTree
 from keyvault_lite.ledger.upgrade import OLDER, REVISION
+from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.replies import Finding, Verification
 
@@ -39,7 +40,6 @@ MAX_FINDINGS: Final = 1000
 Progress = Callable[[int, int], None]
 """Told how many entries of how many have been checked."""
 _ROOT: Final = ENTRY_COLUMNS.index("state_root")
-_HASH: Final = ENTRY_COLUMNS.index("hash")
 _ACTION: Final = ENTRY_COLUMNS.index("action")
 _COMMENT: Final = ENTRY_COLUMNS.index("comment")
 
@@ -349,14 +349,10 @@ class _Log:
 
 def _position(connection: driver.Connection, size: int) -> Position | None:
     """Where the log stands behind an entry; None if it is not there, or not as its own hash says."""
-    rows = driver.fetch(connection, statements.ENTRY, (size,))
     try:
-        if not rows or row_hash(rows[0]) != rows[0][_HASH]:
-            return None
-    except MALFORMED:
+        return position_behind(connection, size)
+    except IntegrityViolation:
         return None
-    _, epoch, timestamp, state_seq, *_, head = rows[0]
-    return Position(size, head, epoch, timestamp, state_seq, None)
 
 
 def _check_tiles(connection: driver.Connection, full: list[Tile], findings: list[Finding]) -> None:

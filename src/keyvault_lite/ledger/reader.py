@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from keyvault_lite.audit.entry import Folded, Row, row_entry, row_hash
+from keyvault_lite.audit.chain import Position
+from keyvault_lite.audit.entry import MALFORMED, Folded, Row, row_entry, row_hash
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.log_index import BLOCK, block_of, blocks_with
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
@@ -110,15 +111,23 @@ def _entry(row: Row) -> Entry:
     try:
         if row_hash(row) == row[-1]:
             return row_entry(row)
-    except (TypeError, ValueError, OverflowError, KeyError):
+    except (*MALFORMED, KeyError):
         pass
     raise IntegrityViolation("a stored entry does not verify")
 
 
 def read_entry(connection: driver.Connection, entry_id: int) -> Entry | None:
-    """One entry, its own hash checked."""
-    row = connection.execute(statements.ENTRY, (entry_id,)).fetchone()
-    return None if row is None else _entry(row)
+    """One entry, its own hash checked: IntegrityViolation if it is not that of its columns."""
+    rows = driver.fetch(connection, statements.ENTRY, (entry_id,))
+    return _entry(rows[0]) if rows else None
+
+
+def position_behind(connection: driver.Connection, entry_id: int) -> Position | None:
+    """Where the log stands behind an entry, which is read as by `read_entry`; None if it is not there."""
+    entry = read_entry(connection, entry_id)
+    if entry is None:
+        return None
+    return Position(entry.id, entry.hash, entry.epoch, entry.timestamp, entry.state_seq, None)
 
 
 def _cursor(text: str) -> int:

@@ -37,8 +37,8 @@ def append(count: int) -> str:
 
 PUT_INDEX: Final = insert("audit_index", ("object_id", "block")) + " ON CONFLICT DO NOTHING"
 ENTRIES: Final = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM audit_logs"  # noqa: S608
-_ANY_BYTES: Final = " OR ".join(f"{name} >= x''" for name in FOLDED_TOGETHER)
 ENTRY: Final = f"{ENTRIES} WHERE id = ?"
+_ANY_BYTES: Final = " OR ".join(f"{name} >= x''" for name in FOLDED_TOGETHER)
 FOLDED: Final = (
     f"SELECT {', '.join(FOLDED_APART)}, json_array({', '.join(FOLDED_TOGETHER)}) "  # noqa: S608
     f"FROM audit_logs WHERE id > ? AND NOT coalesce({_ANY_BYTES}, 0) ORDER BY id LIMIT ?"
@@ -90,4 +90,3 @@ NEWEST_SEGMENT: Final = (
 FORGET_INDEX: Final = "DELETE FROM audit_index WHERE block < ?"
 SIZE: Final = "SELECT coalesce(max(id), 0) FROM audit_logs"
 FIRST_ENTRY: Final = "SELECT id FROM audit_logs ORDER BY id LIMIT 1"
-ENTRY_BEFORE: Final = "SELECT hash, epoch, timestamp, state_seq FROM audit_logs WHERE id = ?"
