@@ -17,24 +17,13 @@ from keyvault_lite.wire.cycle import WHOLE, Cycle
 from keyvault_lite.wire.http import Exchange
 from keyvault_lite.wire.server import serve
 from keyvault_lite.wire.writing import OneWrite
+from tests.wire.test_writing import HEAD, Recorder
 
 
-class Recorder:
-    """A transport that keeps what it is given, and whose ends have no address."""
+class Silent(Recorder):
+    """Whose ends have no address, and whose other side can be told to wait."""
 
-    def __init__(self) -> None:
-        self.writes: list[bytes] = []
-        self.closed = False
-        self.reading = True
-
-    def write(self, data: bytes) -> None:
-        self.writes.append(data)
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
+    reading = True
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -75,7 +64,6 @@ def whole(
     return *asyncio.run(run()), recorder, answered
 
 
-HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 LENGTH = [(b"content-length", b"4")]
 ANSWER = b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-length: 4\r\n"
 
@@ -134,7 +122,7 @@ class Connection:
         config.load()
         protocol: Any = config.http_protocol_class
         self.protocol = protocol(config=config, server_state=ServerState(), app_state={})
-        self.recorder = Recorder()
+        self.recorder = Silent()
         self.protocol.connection_made(self.recorder)
 
     async def send(self, *parts: bytes) -> None:

@@ -89,11 +89,16 @@ class Reply:
 
     async def send(self, scope: Scope, send: Send) -> None:
         """Send it whole, if the server can, or as two ASGI messages; to HEAD without its body."""
-        whole: Whole | None = scope.get("extensions", _NONE).get(WHOLE)
+        whole = _whole(scope)
         if whole is not None and whole.write_whole(self.status, self.headers, self.body):
             return
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
+
+
+def _whole(scope: Scope) -> Whole | None:
+    whole: Whole | None = scope.get("extensions", _NONE).get(WHOLE)
+    return whole
 
 
 def _path(scope: Scope) -> bytes:
@@ -167,7 +172,7 @@ class Exchange:
             raise MalformedRequest("the length of the body is not clear")
         body: bytes | None = None
         if int(declared[:20]) <= limit:
-            whole: Whole | None = self.scope.get("extensions", _NONE).get(WHOLE)
+            whole = _whole(self.scope)
             body = None if whole is None else whole.read_whole()
             if body is None:
                 body = await self._received(limit)
