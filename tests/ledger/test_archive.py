@@ -723,3 +723,9 @@ def test_a_long_log_is_checked_from_the_boundary(house: House, to: Path, monkeyp
     use(house, 1)
     house.reopen()
     assert house.ask(VerifyAudit()).valid
+
+
+def test_a_segment_ends_with_an_entry_that_is_there(house: House, to: Path) -> None:
+    with pytest.raises(IntegrityViolation, match="the log has a gap"):
+        house.ledger.make_segment(_made(to), verify_ed25519, last=house.size + 1)
+    assert not list(to.iterdir())
