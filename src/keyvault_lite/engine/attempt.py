@@ -18,6 +18,7 @@ from keyvault_lite.access.authorize import check_key, check_role
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.engine import access_keys, audit, aws, aws_view, cipher, keys, repair, services, signing, transit
 from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
+from keyvault_lite.engine.slices import Steps, at_once
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Outcome, StoredReply
 from keyvault_lite.ledger.state import State
@@ -149,10 +150,20 @@ class Attempt:
         """The outcome of what was admitted."""
         try:
             if isinstance(self._request, Batch):
-                return self._batch(self._request, scene)
+                return at_once(self._batch(self._request, scene))
             return self._single(self._request, scene)
         except Exception as error:  # noqa: BLE001  (as above)
             return self._failed(scene.principal, scene.named_key, error)
+
+    def in_steps(self, batch: Batch, state: State) -> Steps[Outcome]:
+        """As calling it, for a batch, item by item: others may have their turn in between."""
+        admitted = self.admit(state)
+        if isinstance(admitted, Outcome):
+            return admitted
+        try:
+            return (yield from self._batch(batch, admitted))
+        except Exception as error:  # noqa: BLE001  (as above)
+            return self._failed(admitted.principal, admitted.named_key, error)
 
     def _failed(self, principal: Principal, key: Key | None, error: Exception) -> Outcome:
         if not isinstance(error, KeyVaultError):
@@ -182,7 +193,7 @@ class Attempt:
             None if idempotency is None else self._keep(idempotency, scene, done),
         )
 
-    def _batch(self, batch: Batch, scene: Scene) -> Outcome:
+    def _batch(self, batch: Batch, scene: Scene) -> Steps[Outcome]:
         results: list[object] = []
         drafts: list[Draft] = []
         for place, item in enumerate(batch.items):
@@ -196,6 +207,7 @@ class Attempt:
             else:
                 drafts.append(self._succeeded(item, scene, done))
                 results.append(done.result)
+            yield
         return Outcome(drafts, BatchReply(tuple(results)))
 
     # What the log says

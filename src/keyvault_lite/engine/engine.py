@@ -15,6 +15,7 @@ from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.floods import FloodGate
 from keyvault_lite.engine.freshness import Freshness
 from keyvault_lite.engine.lanes import Lanes
+from keyvault_lite.engine.slices import Steps
 from keyvault_lite.engine.turns import turn
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Committed, Outcome
@@ -33,7 +34,7 @@ from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import KeyId
 from keyvault_lite.model.replies import Answer, BatchReply, Health
-from keyvault_lite.model.requests import KeyRequest, Origin, Request
+from keyvault_lite.model.requests import Batch, KeyRequest, Origin, Request
 from keyvault_lite.observe.metrics import METRICS
 
 T = TypeVar("T")
@@ -91,10 +92,12 @@ class Engine:
         return await self._ledger.commit(outcome, since, attempt)
 
     async def _judge(self, request: Request, attempt: Attempt) -> tuple[Moment, Outcome]:
+        lane = self._lanes.choose(request, self._named_key)
+        if lane is None and isinstance(request, Batch):
+            return await self._lanes.bulk.run(lambda: self._judge_in_steps(request, attempt))
         state = self._ledger.snapshot()
         # Before anything else of the state is read: see ledger/state.py.
         since = state.moment
-        lane = self._lanes.choose(request, self._named_key)
         if lane is not None:
             return since, await lane.run(lambda: attempt(state))
         admitted = attempt.admit(state)
@@ -102,6 +105,11 @@ class Engine:
             return since, admitted
         await turn()
         return since, attempt.act(admitted)
+
+    def _judge_in_steps(self, batch: Batch, attempt: Attempt) -> Steps[tuple[Moment, Outcome]]:
+        state = self._ledger.snapshot()
+        since = state.moment  # as above: whatever changes between two steps is newer
+        return since, (yield from attempt.in_steps(batch, state))
 
     def _named_key(self, request: KeyRequest) -> Key | None:
         state = self._ledger.snapshot()

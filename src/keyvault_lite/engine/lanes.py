@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from keyvault_lite.engine import aws, transit
+from keyvault_lite.engine.slices import Slices
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, Overloaded
 from keyvault_lite.model.keys import SYMMETRIC, Key, KeySpec, KeyType
 from keyvault_lite.model.requests import (
@@ -126,8 +127,8 @@ class Lanes:
         """RSA, ML-DSA, large curves: milliseconds each."""
         self.making = Lane("making", threads=1, waiting=256)
         """New RSA keys. One at a time: each takes a core for as long as it lasts."""
-        self.bulk = Lane("bulk", threads=2, waiting=256)
-        """Batches under quick keys."""
+        self.bulk = Slices("bulk", waiting=256)
+        """Batches under quick keys, on the loop."""
         self.reading = Lane("reading", threads=2, waiting=256)
         """Pages and proofs of the log."""
         self.checking = Lane("checking", threads=32, waiting=0)
@@ -141,18 +142,19 @@ class Lanes:
     def _busy(self) -> dict[str, float]:
         return {lane.name: lane.busy for lane in self._all()}
 
-    def _all(self) -> list[Lane]:
+    def _all(self) -> list[Lane | Slices]:
+        return [*self._threads(), self.bulk]
+
+    def _threads(self) -> list[Lane]:
         return [one for one in vars(self).values() if isinstance(one, Lane)]
 
     def choose(self, request: Request, find_key: Callable[[KeyRequest], Key | None]) -> Lane | None:
         """The lane of a request; None if it stays on the loop. `find_key` gives the key that it names."""
         kind = type(request)
-        if kind in _CIPHERS and isinstance(request, KeyRequest):
+        if isinstance(request, KeyRequest) and (kind in _CIPHERS or isinstance(request, Batch)):
             return self.costly if _is_costly(request, find_key) else None
         if kind in _QUICK:
             return None
-        if isinstance(request, Batch):
-            return self.costly if _is_costly(request, find_key) else self.bulk
         if kind in _MAKING and _may_take_long(request, find_key):
             return self.making
         if kind in _READING:
@@ -161,7 +163,7 @@ class Lanes:
 
     def close(self) -> None:
         """Let go of all threads."""
-        for lane in self._all():
+        for lane in self._threads():
             lane.close()
 
 

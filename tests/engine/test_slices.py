@@ -1,0 +1,146 @@
+"""A batch is worked on in slices: others have their turns in between, and what changes meanwhile is met."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+
+import pytest
+
+from keyvault_lite.engine import slices
+from keyvault_lite.engine.slices import Slices, Steps, at_once
+from keyvault_lite.model.errors import InvalidState, Overloaded
+from keyvault_lite.model.evidence import Action, Result
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import BatchReply
+from keyvault_lite.model.requests import Batch, Encrypt, RevokeKey
+from tests.house import House
+
+
+@pytest.fixture
+def a_turn_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "SLICE_SECONDS", 0.0)
+
+
+def counted(name: str, steps: int, taken: list[str]) -> Steps[str]:
+    for _ in range(steps):
+        taken.append(name)
+        yield
+    return name
+
+
+def test_at_once_gives_the_result_of_all_steps() -> None:
+    taken: list[str] = []
+    assert at_once(counted("a", 3, taken)) == "a"
+    assert taken == ["a"] * 3
+
+
+@pytest.mark.usefixtures("a_turn_a_step")
+def test_others_have_a_turn_between_two_slices_and_works_come_one_after_another() -> None:
+    async def run() -> None:
+        taken: list[str] = []
+        lane = Slices("lane", waiting=1)
+
+        async def other() -> None:
+            while lane.busy:
+                taken.append("other")
+                await asyncio.sleep(0)
+
+        works = [asyncio.create_task(lane.run(partial(counted, name, 20, taken))) for name in "ab"]
+        await asyncio.sleep(0)
+        assert lane.busy == 2
+        await other()
+        assert await asyncio.gather(*works) == ["a", "b"]
+        assert [one for one in taken if one != "other"] == ["a"] * 20 + ["b"] * 20
+        turns = "".join(one[0] for one in taken)
+        assert "aa" not in turns
+        assert "bb" not in turns
+
+    asyncio.run(run())
+
+
+def test_a_slice_is_more_than_a_step() -> None:
+    async def run() -> None:
+        taken: list[str] = []
+        lane = Slices("lane", waiting=0)
+        work = asyncio.create_task(lane.run(lambda: counted("a", 3, taken)))
+        await asyncio.sleep(0)
+        assert len(taken) == 3
+        assert await work == "a"
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("a_turn_a_step")
+def test_beyond_its_end_it_turns_away_and_who_leaves_makes_room() -> None:
+    async def run() -> None:
+        taken: list[str] = []
+        lane = Slices("lane", waiting=1)
+        works = [asyncio.create_task(lane.run(partial(counted, name, 1000, taken))) for name in "ab"]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="nothing was done"):
+            await lane.run(lambda: counted("c", 1, taken))
+        for work in works:  # the one at work, then the one that waited
+            work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+        assert lane.busy == 0
+        assert await lane.run(lambda: counted("d", 1, taken)) == "d"
+        assert len(taken) < 1000
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("a_turn_a_step")
+def test_a_work_that_fails_lets_the_next_one_in() -> None:
+    def failing() -> Steps[str]:
+        yield
+        raise KeyError
+
+    async def run() -> None:
+        lane = Slices("lane", waiting=1)
+        first = asyncio.create_task(lane.run(failing))
+        second = asyncio.create_task(lane.run(lambda: counted("b", 2, [])))
+        with pytest.raises(KeyError):
+            await first
+        assert await second == "b"
+        assert lane.busy == 0
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("a_turn_a_step")
+def test_a_revocation_in_the_middle_of_a_batch_is_final_for_all_of_it(house: House) -> None:
+    """Items that were encrypted before it are refused like those after it: it was on record first."""
+    key = KeyRef(house.key().id)
+    batch = Batch(key, Action.ENCRYPT, (Encrypt(key, plaintext=b"x"),) * 1000)
+
+    async def run() -> BatchReply:
+        working = asyncio.ensure_future(house.perform(batch))
+        for _ in range(8):  # a few of its thousand items
+            await asyncio.sleep(0)
+        await house.perform(RevokeKey(key))
+        assert house.engine._lanes.bulk.busy, "the batch had ended before: the test is not about anything"
+        result = (await working).result
+        assert isinstance(result, BatchReply)
+        return result
+
+    results = house.run(run()).items
+    assert len(results) == 1000
+    assert all(isinstance(one, InvalidState) for one in results)
+    entries = list(house.log(house.size - 1001))
+    assert [entry.draft.action for entry in entries[:2]] == [Action.REVOKE, Action.ENCRYPT]
+    assert all(entry.draft.result is Result.ERROR for entry in entries[1:])
+
+
+def test_a_defect_in_a_batch_is_recorded_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = KeyRef(house.key().id)
+    before = house.size
+
+    def broken(*_: object) -> Iterator[None]:
+        raise RuntimeError
+
+    monkeypatch.setattr("keyvault_lite.crypto.keyring.Keyring.encrypt", broken)
+    answers = house.together(house.perform(Batch(key, Action.ENCRYPT, (Encrypt(key, plaintext=b"x"),) * 2)))
+    assert [one.code for one in answers] == ["internal_error"]
+    assert house.size == before + 1
