@@ -1,7 +1,7 @@
 """Long work that stays on the event loop, in slices: between two of them everybody else has a turn.
 
 A batch of quick operations is a thousand calls of a microsecond, and many of them (random bytes, a MAC) let go of the
-interpreter. In a thread beside a busy loop each of those is a change of threads, which costs more than the call (ADR 22).
+interpreter. Beside a busy loop each of those would be a change of threads, which costs more than the call (ADR 22).
 """
 
 import asyncio
