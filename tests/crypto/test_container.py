@@ -17,16 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyvault_lite.crypto import container
-from keyvault_lite.crypto.container import AES_GCM, SUITES, Frame, KeyBox, RsaBox, Secret, Suite, expand, parse
+from keyvault_lite.crypto.container import AES_GCM, SUITES, Frame, KeyBox, RsaBox, Suite, expand, parse, prk
+from keyvault_lite.crypto.hmac_key import HmacKey
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.material import Material, load_rsa
 from keyvault_lite.crypto.root import MasterKey
+from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.encoding import context_digest, pae
 from keyvault_lite.model.errors import InvalidCiphertext
 
 INSTANCE = bytes(range(16))
 ID = bytes(range(16, 32))
 KEY = b"\x07" * 32
+WRAPPING = prk(KEY)
 CONTEXT = context_digest({"a": "b"})
 PLACE: dict[str, Any] = {"layer": "dek", "instance_id": INSTANCE, "id": ID, "version": 3, "purpose": "ENCRYPT"}
 
@@ -36,10 +39,10 @@ def frame(**changes: Any) -> Frame:  # noqa: ANN401
     return Frame(place.pop("layer"), **place)
 
 
-SEALED = frame().seal(KEY, CONTEXT, b"plaintext", os.urandom)
+SEALED = frame().seal(WRAPPING, CONTEXT, b"plaintext", os.urandom)
 
 
-def refused(sealed: bytes, *, key: bytes = KEY, context: bytes = CONTEXT, **changes: Any) -> bool:  # noqa: ANN401
+def refused(sealed: bytes, *, key: HmacKey = WRAPPING, context: bytes = CONTEXT, **changes: Any) -> bool:  # noqa: ANN401
     try:
         frame(**changes).open(key, context, sealed)
     except InvalidCiphertext as error:
@@ -49,7 +52,7 @@ def refused(sealed: bytes, *, key: bytes = KEY, context: bytes = CONTEXT, **chan
 
 def test_layout_is_the_documented_one() -> None:
     salt = b"\x55" * 32
-    sealed = frame().seal(KEY, CONTEXT, b"plaintext", lambda size: salt[:size])
+    sealed = frame().seal(WRAPPING, CONTEXT, b"plaintext", lambda size: salt[:size])
     header = b"KVL\x01\x01\x00" + ID + (3).to_bytes(4, "big")
     info = pae("kvl/v1/dek", header, INSTANCE, "ENCRYPT") + salt + CONTEXT
     okm = HKDFExpand(hashes.SHA512(), 64, info).derive(KEY)
@@ -58,7 +61,7 @@ def test_layout_is_the_documented_one() -> None:
 
 @given(key=st.binary(min_size=16, max_size=64), info=st.binary(max_size=200))
 def test_expand_is_hkdf_expand(key: bytes, info: bytes) -> None:
-    assert expand(key, info) == HKDFExpand(hashes.SHA512(), 64, info).derive(key)
+    assert expand(prk(key), info) == HKDFExpand(hashes.SHA512(), 64, info).derive(key)
 
 
 def test_expand_agrees_with_wycheproof(vectors: Callable[[str], Any]) -> None:
@@ -66,8 +69,8 @@ def test_expand_agrees_with_wycheproof(vectors: Callable[[str], Any]) -> None:
     for group in vectors("wycheproof/hkdf_sha512_test.json")["testGroups"]:
         for case in group["tests"]:
             if case["size"] <= 64 and case["result"] == "valid":
-                prk = hmac.digest(bytes.fromhex(case["salt"]), bytes.fromhex(case["ikm"]), "sha512")
-                assert expand(prk, bytes.fromhex(case["info"]))[: case["size"]].hex() == case["okm"]
+                key = prk(hmac.digest(bytes.fromhex(case["salt"]), bytes.fromhex(case["ikm"]), "sha512"))
+                assert expand(key, bytes.fromhex(case["info"]))[: case["size"]].hex() == case["okm"]
                 seen += 1
     assert seen > 50
 
@@ -93,7 +96,7 @@ def test_the_gcm_underneath_agrees_with_wycheproof(vectors: Callable[[str], Any]
 @given(plaintext=st.binary(max_size=300), key=st.binary(min_size=32, max_size=32), context=st.binary(max_size=32))
 def test_round_trip(plaintext: bytes, key: bytes, context: bytes) -> None:
     digest = hashlib.sha256(context).digest()
-    assert frame().open(key, digest, frame().seal(key, digest, plaintext, os.urandom)) == plaintext
+    assert frame().open(prk(key), digest, frame().seal(prk(key), digest, plaintext, os.urandom)) == plaintext
 
 
 @given(bit=st.integers(0, len(SEALED) * 8 - 1))
@@ -119,7 +122,7 @@ def test_other_lengths_are_refused(length: int, tail: bytes) -> None:
         {"version": 4},
         {"purpose": "SIGN"},
         {"suite": SUITES[2]},
-        {"key": b"\x08" * 32},
+        {"key": prk(b"\x08" * 32)},
         {"context": context_digest(None)},
         {"context": context_digest({"a": "c"})},
     ],
@@ -150,7 +153,7 @@ class TestParse:
             parse(SEALED[:length])
 
     def test_shortest_container(self) -> None:
-        assert parse(frame().seal(KEY, CONTEXT, b"", os.urandom)).version == 3
+        assert parse(frame().seal(WRAPPING, CONTEXT, b"", os.urandom)).version == 3
 
     def test_refuses_a_suite_that_may_not_decrypt(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(container, "SUITES", {1: Suite(1, smallest=106, may_decrypt=False)})
@@ -160,9 +163,9 @@ class TestParse:
 
 def test_a_retired_suite_reads_and_does_not_write() -> None:
     retired = frame(suite=Suite(1, smallest=106, may_encrypt=False))
-    assert retired.open(KEY, CONTEXT, SEALED) == b"plaintext"
+    assert retired.open(WRAPPING, CONTEXT, SEALED) == b"plaintext"
     with pytest.raises(ValueError, match="no longer written"):
-        retired.seal(KEY, CONTEXT, b"", os.urandom)
+        retired.seal(WRAPPING, CONTEXT, b"", os.urandom)
 
 
 def test_a_retired_suite_of_key_pairs_does_not_write(box: Callable[..., RsaBox]) -> None:
@@ -182,7 +185,7 @@ class TestCommitment:
             raise AssertionError("GCM was reached")
 
         monkeypatch.setattr(container, "AESGCM", never)
-        assert refused(SEALED, key=b"\x08" * 32)
+        assert refused(SEALED, key=prk(b"\x08" * 32))
         with pytest.raises(AssertionError, match="reached"):
             refused(SEALED)
 
@@ -203,18 +206,24 @@ class TestCommitment:
             def decrypt(self, nonce: bytes, body: bytes, _header: bytes) -> bytes:
                 return self.gcm.decrypt(nonce, body, b"")
 
-        def committing(key: bytes, _info: bytes) -> bytes:
-            return key + hashlib.sha256(key).digest()
+        wrapping = [*map(prk, keys)]
+
+        def committing(key: HmacKey, _info: bytes) -> bytes:
+            derived = keys[wrapping.index(key)]
+            return derived + hashlib.sha256(derived).digest()
+
+        def careless(key: HmacKey, _info: bytes) -> bytes:
+            return keys[wrapping.index(key)] + bytes(32)
 
         monkeypatch.setattr(container, "AESGCM", WithoutHeader)
         monkeypatch.setattr(container, "expand", committing)
         forged = frame().header + bytes(32) + hashlib.sha256(keys[0]).digest() + body
-        assert frame().open(keys[0], CONTEXT, forged) == texts[0]
-        assert refused(forged, key=keys[1])
+        assert frame().open(wrapping[0], CONTEXT, forged) == texts[0]
+        assert refused(forged, key=wrapping[1])
         # It is the commitment that refuses: without it, the second key opens the second text.
-        monkeypatch.setattr(container, "expand", lambda key, _info: key + bytes(32))
+        monkeypatch.setattr(container, "expand", careless)
         forged = frame().header + bytes(32) + bytes(32) + body
-        assert frame().open(keys[1], CONTEXT, forged) == texts[1]
+        assert frame().open(wrapping[1], CONTEXT, forged) == texts[1]
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +239,7 @@ class TestRsa:
         assert len(sealed) == 26 + 32 + 384
         assert sealed[:6] == b"KVL\x01\x02\x00"
         fields = pae("kvl/v1/dek", sealed[:26], INSTANCE, "ENCRYPT") + CONTEXT
-        assert sealed[26:58] == expand(KEY, fields)[32:]
+        assert sealed[26:58] == expand(prk(KEY), fields)[32:]
         assert box().open(CONTEXT, sealed) == KEY
 
     @pytest.mark.parametrize("at", [0, 4, 5, 6, 22, 26, 57, 58, 300, 441])
@@ -289,6 +298,7 @@ def test_every_holder_of_key_bytes_is_a_secret() -> None:
         "Bundle",
         "Cipher",
         "Encapsulation",
+        "HmacKey",
         "KeyBox",
         "Keyring",
         "MasterKey",

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from keyvault_lite.crypto.container import expand
+from keyvault_lite.crypto.container import expand, prk
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.model.encoding import pae
@@ -61,7 +61,7 @@ class TestDigest:
         assert {len(digest) for digest in digests} == {32}
 
     def test_is_the_documented_one(self, ring: Keyring) -> None:
-        key = expand(ring._bundle.root, pae("kvl/v1/derive", "token", ring.instance_id))[:32]
+        key = expand(prk(ring._bundle.root), pae("kvl/v1/derive", "token", ring.instance_id))[:32]
         assert ring.token_digest(ID, SECRET) == hmac.digest(key, pae("token", ring.instance_id, ID, SECRET), "sha256")
 
     def test_matches_the_right_secret_only(self, ring: Keyring) -> None:

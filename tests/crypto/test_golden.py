@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyvault_lite.crypto.container import expand, parse
+from keyvault_lite.crypto.container import expand, parse, prk
 from keyvault_lite.crypto.credentials import parse_token
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import MasterKey
@@ -147,7 +147,7 @@ class TestVaultDialect:
             for message in row["messages"]:
                 body = bytes.fromhex(message["ciphertext"])
                 place = pae("kvl/v1/transit", body[:26], instance, "TRANSIT")
-                key = expand(bytes.fromhex(row["secret"])[32:], pae("kvl/v1/convergent", place))[:32]
+                key = expand(prk(bytes.fromhex(row["secret"])[32:]), pae("kvl/v1/convergent", place))[:32]
                 context, more = (bytes.fromhex(message[part] or "") or None for part in ("context", "associated"))
                 bound = hashlib.sha256(pae("transit", context, more)).digest()
                 salt = hmac.digest(key, pae("convergent", bound, bytes.fromhex(message["plaintext"])), "sha256")

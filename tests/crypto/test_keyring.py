@@ -13,7 +13,7 @@ from msgspec import structs
 
 from keyvault_lite.crypto import keyring
 from keyvault_lite.crypto.bundle import Bundle
-from keyvault_lite.crypto.container import expand
+from keyvault_lite.crypto.container import expand, prk
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.model.encoding import Value, pae
@@ -247,7 +247,7 @@ class TestCache:
 
 
 def derived(ring: Keyring, use: str) -> bytes:
-    return expand(ring._bundle.root, pae("kvl/v1/derive", use, ring.instance_id))[:32]
+    return expand(prk(ring._bundle.root), pae("kvl/v1/derive", use, ring.instance_id))[:32]
 
 
 class TestEvidence:

@@ -7,8 +7,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from keyvault_lite.crypto import extra
-from keyvault_lite.crypto.container import Secret, refusal
+from keyvault_lite.crypto.container import refusal
 from keyvault_lite.crypto.material import CURVES, load
+from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.keys import KeySpec
 

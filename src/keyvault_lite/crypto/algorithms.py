@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
 
 from keyvault_lite.crypto import extra
-from keyvault_lite.crypto.container import Secret
 from keyvault_lite.crypto.material import load
+from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.keys import DIGEST_SIZES, Algorithm, AnyAlgorithm, DialectAlgorithm, KeySpec, KeyType
 

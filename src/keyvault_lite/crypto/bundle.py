@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from struct import Struct
 from typing import Final, Self
 
-from keyvault_lite.crypto.container import Rng, Secret
+from keyvault_lite.crypto.container import Rng
+from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.errors import IntegrityViolation
 
 _FORMAT: Final = 1

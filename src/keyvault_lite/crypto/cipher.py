@@ -9,9 +9,10 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from keyvault_lite.crypto.container import AES_GCM, RSA_OAEP, Box, Frame, KeyBox, Rng, RsaBox, Secret, refusal
+from keyvault_lite.crypto.container import AES_GCM, RSA_OAEP, Box, Frame, KeyBox, Rng, RsaBox, prk, refusal
 from keyvault_lite.crypto.importing import open_oaep, seal_oaep
 from keyvault_lite.crypto.material import load_rsa
+from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.keys import KeySpec, KeyType
 
@@ -42,11 +43,11 @@ class Cipher(Secret):
     def encrypt(self, plaintext: bytes, context: bytes, rng: Rng) -> tuple[bytes, bytes]:
         """Ciphertext and encrypted_dek."""
         dek = rng(_DEK)
-        return self._data.seal(dek, context, plaintext, rng), self._dek.seal(context, dek, rng)
+        return self._data.seal(prk(dek), context, plaintext, rng), self._dek.seal(context, dek, rng)
 
     def decrypt(self, ciphertext: bytes, encrypted_dek: bytes, context: bytes) -> bytes:
         """The plaintext. Raises InvalidCiphertext, one and the same whatever the cause."""
-        return self._data.open(self.open_dek(encrypted_dek, context), context, ciphertext)
+        return self._data.open(prk(self.open_dek(encrypted_dek, context)), context, ciphertext)
 
     def open_dek(self, encrypted_dek: bytes, context: bytes) -> bytes:
         """The DEK, to be used or sealed under another version at once. Raises InvalidCiphertext."""

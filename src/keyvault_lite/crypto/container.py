@@ -20,7 +20,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from struct import Struct
-from typing import Final, NoReturn, Protocol
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -28,6 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
+from keyvault_lite.crypto.hmac_key import HmacKey
+from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext
 
@@ -78,31 +80,22 @@ class Header:
     version: int
 
 
-class Secret:
-    """Base of all objects that hold secrets: nothing in `repr`, no copies, no pickles."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
-
-    def __reduce__(self) -> NoReturn:
-        # Also what copy.copy and copy.deepcopy call.
-        raise TypeError(f"{type(self).__name__} holds secrets: it is neither copied nor pickled")
-
-
 def refusal() -> InvalidCiphertext:
     """The one error for every failure to open: an answer that tells causes apart would be an oracle."""
     return InvalidCiphertext(_REFUSAL)
 
 
-def expand(key: bytes, info: bytes) -> bytes:
+def prk(key: bytes) -> HmacKey:
+    """A uniform key of 16 bytes or more in the place where RFC 5869 has the PRK, for `expand`."""
+    return HmacKey(key, hashlib.sha512)
+
+
+def expand(key: HmacKey, info: bytes) -> bytes:
     """HKDF-Expand with SHA-512 for one block: 64 bytes (RFC 5869, section 2.3).
 
-    `key` is uniform and of 16 bytes or more; it stands where the RFC has the PRK. What comes out is as strong as `key`:
-    128 bits under an AES-128 key.
+    What comes out is as strong as the key: 128 bits under an AES-128 key.
     """
-    return hmac.digest(key, info + b"\x01", "sha512")
+    return key.mac(info + b"\x01")
 
 
 def parse(container: bytes) -> Header:
@@ -150,15 +143,15 @@ class Frame:
         if container[:_SALT_AT] != self.header or len(container) < self.suite.smallest or not self.suite.may_decrypt:
             raise refusal()
 
-    def seal(self, key: bytes, context: bytes, plaintext: bytes, rng: Rng) -> bytes:
-        """Seal under a uniform wrapping key, in any suite but 2. `context` is a digest of 32 bytes."""
+    def seal(self, key: HmacKey, context: bytes, plaintext: bytes, rng: Rng) -> bytes:
+        """Seal under a wrapping key (see `prk`), in any suite but 2. `context` is a digest of 32 bytes."""
         self.check_seal()
         salt = rng(32)
         okm = expand(key, self.label + salt + context)
         body = self._aead(okm[:32]).encrypt(_NONCE, plaintext, self.header)
         return b"".join((self.header, salt, okm[32:], body))
 
-    def open(self, key: bytes, context: bytes, container: bytes) -> bytes:
+    def open(self, key: HmacKey, context: bytes, container: bytes) -> bytes:
         """Open what `seal` made with the same key and context. Raises InvalidCiphertext for anything else."""
         self.check_open(container)
         okm = expand(key, self.label + container[_SALT_AT:_COMMITMENT_AT] + context)
@@ -187,7 +180,12 @@ class KeyBox(Secret):
 
     def __init__(self, frame: Frame, key: bytes) -> None:
         self._frame: Final = frame
-        self._key: Final = key
+        self._key: Final = prk(key)
+
+    @property
+    def header(self) -> bytes:
+        """What its containers begin with."""
+        return self._frame.header
 
     def seal(self, context: bytes, plaintext: bytes, rng: Rng) -> bytes:
         """See Frame.seal."""
@@ -218,7 +216,7 @@ class RsaBox(Secret):
         self._frame.check_seal()
         fields = self._frame.label + context
         wrapped = self._public.encrypt(plaintext, oaep(hashlib.sha256(fields).digest()))
-        return b"".join((self._frame.header, expand(plaintext, fields)[32:], wrapped))
+        return b"".join((self._frame.header, expand(prk(plaintext), fields)[32:], wrapped))
 
     def open(self, context: bytes, container: bytes) -> bytes:
         """Unwrap. Raises InvalidCiphertext for anything that `seal` did not make for this context."""
@@ -228,7 +226,7 @@ class RsaBox(Secret):
             secret = self._key.decrypt(container[_COMMITMENT_AT:], oaep(hashlib.sha256(fields).digest()))
         except ValueError:
             raise refusal() from None
-        if not hmac.compare_digest(expand(secret, fields)[32:], container[_SALT_AT:_COMMITMENT_AT]):
+        if not hmac.compare_digest(expand(prk(secret), fields)[32:], container[_SALT_AT:_COMMITMENT_AT]):
             raise refusal()
         return secret
 

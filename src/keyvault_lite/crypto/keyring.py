@@ -22,10 +22,12 @@ from keyvault_lite.crypto.agreement import Agreement, Encapsulation
 from keyvault_lite.crypto.algorithms import Signer
 from keyvault_lite.crypto.bundle import Bundle
 from keyvault_lite.crypto.cipher import Cipher
-from keyvault_lite.crypto.container import Frame, KeyBox, Rng, Secret, expand, parse, refusal
+from keyvault_lite.crypto.container import Frame, KeyBox, Rng, expand, parse, prk, refusal
+from keyvault_lite.crypto.hmac_key import HmacKey
 from keyvault_lite.crypto.importing import imported, imported_public, open_oaep, open_wrapped
 from keyvault_lite.crypto.material import Material, generate, load_rsa
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
+from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.crypto.sigv4 import AccessKeys
 from keyvault_lite.crypto.transit import TransitVersion, generate_transit, with_mac_key
 from keyvault_lite.model.encoding import (
@@ -67,12 +69,11 @@ class Keyring(Secret):
         "_lock",
         "_log",
         "_notes_key",
-        "_redact_hmac",
         "_redact_key",
         "_replies_key",
         "_rng",
-        "_row_begun",
-        "_row_hmac",
+        "_row_key",
+        "_row_keys",
         "_token_key",
         "access_keys",
         "generation",
@@ -85,23 +86,25 @@ class Keyring(Secret):
         self._rng: Final = rng
         self.instance_id: Final = bundle.instance_id
         self.generation: Final = generation
-        self._row_hmac: Final = _keyed(self._derive("row"))
-        self._head_key: Final = self._derive("head")
-        self._token_key: Final = self._derive("token")
-        self._redact_key: Final = self._derive("redact")
-        self._redact_hmac: Final = _keyed(self._redact_key)
+        self._row_key: Final = self._mac_key("row")
+        self._head_key: Final = self._mac_key("head")
+        self._token_key: Final = self._mac_key("token")
+        self._redact_key: Final = self._mac_key("redact")
         self._replies_key: Final = self._derive("idem")
         self._notes_key: Final = self._derive("note")
         self.access_keys: Final = AccessKeys(self._derive("access-key"), bundle.instance_id, rng)
         self._log: Final = Ed25519PrivateKey.from_private_bytes(bundle.log_seed)
         self.log_public_key: Final = self._log.public_key().public_bytes_raw()
-        self._row_begun: Final[dict[tuple[str, int], hashlib._Hash]] = {}
-        """By table: the HMAC after what all its rows begin with."""
+        self._row_keys: Final[dict[tuple[str, int, int], HmacKey]] = {}
+        """By table, schema and columns of the primary key: the key after what all those rows begin with."""
         self._loaded: Final[OrderedDict[tuple[object, ...], tuple[KeySpec, Loaded]]] = OrderedDict()
         self._lock: Final = Lock()
 
     def _derive(self, use: str) -> bytes:
-        return expand(self._bundle.root, pae("kvl/v1/derive", use, self.instance_id))[:32]
+        return expand(prk(self._bundle.root), pae("kvl/v1/derive", use, self.instance_id))[:32]
+
+    def _mac_key(self, use: str) -> HmacKey:
+        return HmacKey(self._derive(use), hashlib.sha256)
 
     # Slots
 
@@ -362,31 +365,31 @@ class Keyring(Secret):
 
         `row_seq` is the entry that last wrote the row; `schema` changes when the meaning of the table's columns does.
         """
-        begun = self._row_begun.get((table, schema))
-        if begun is None:
-            place: tuple[Value, ...] = ("row", self.instance_id, table, schema)
-            begun = self._row_hmac[0].copy()
-            begun.update(list_head(7) + b"".join(encode(value) for value in place))
-            self._row_begun[table, schema] = begun
-        first = encode_items(key)
+        width = len(key)
+        row_key = self._row_keys.get((table, schema, width))
+        if row_key is None:
+            place = list_head(7) + encode_items(("row", self.instance_id, table, schema)) + list_head(width)
+            row_key = self._row_keys[table, schema, width] = self._row_key.begun(place)
         # A row begins with its key, which is not encoded twice: the same object has the same encoding.
-        same = len(key) == 1 and bool(values) and key[0] is values[0]
-        columns = first + encode_items(values[1:]) if same else encode_items(values)
-        message = list_head(len(key)) + first + encode(row_seq) + list_head(len(values)) + columns
-        return _mac((begun, self._row_hmac[1]), message)
+        if width == 1 and values and key[0] is values[0]:
+            first = encode(key[0])
+            columns = first + encode_items(values[1:])
+        else:
+            first, columns = encode_items(key), encode_items(values)
+        return row_key.mac(first + encode(row_seq) + list_head(len(values)) + columns)
 
     def head_mac(self, *values: Value) -> bytes:
         """HMAC-SHA256 over PAE("head", instance, values…); 32 bytes."""
-        return hmac.digest(self._head_key, pae("head", self.instance_id, *values), "sha256")
+        return self._head_key.mac(pae("head", self.instance_id, *values))
 
     def redact_context(self, key_id: KeyId, context: Context | None) -> bytes:
         """Keyed digest of a context, 32 bytes. Per key, so that only users of the key could test guesses."""
-        return _mac(self._redact_hmac, pae("context", key_id, *context_values(context)))
+        return self._redact_key.mac(pae("context", key_id, *context_values(context)))
 
     def redact_text(self, text: str) -> str:
         """Keyed digest of text that must not be written down: `~` and 32 hex digits, which is no name and no id."""
         raw = text.encode("utf-8", "surrogatepass")
-        return "~" + hmac.digest(self._redact_key, pae("text", raw), "sha256")[:16].hex()
+        return "~" + self._redact_key.mac(pae("text", raw))[:16].hex()
 
     def sign_log(self, message: bytes) -> bytes:
         """Ed25519 signature with the log's key. MUST NOT be given a checkpoint of anything that may be rolled back."""
@@ -396,7 +399,7 @@ class Keyring(Secret):
 
     def token_digest(self, token_id: TokenId, secret: str) -> bytes:
         """What is stored of a token: HMAC-SHA256 over PAE("token", instance, id, secret); 32 bytes."""
-        return hmac.digest(self._token_key, pae("token", self.instance_id, token_id, secret), "sha256")
+        return self._token_key.mac(pae("token", self.instance_id, token_id, secret))
 
     def token_matches(self, token_id: TokenId, secret: str, stored: bytes | None) -> bool:
         """Whether the secret is the one whose digest is stored. None, of an unknown id, costs the same and is False."""
@@ -439,7 +442,7 @@ class Keyring(Secret):
 
     def material_digest(self, key_id: KeyId, raw: bytes) -> bytes:
         """Keyed digest that tells whether two imports under a key are the same material; 32 bytes."""
-        return hmac.digest(self._redact_key, pae("material", key_id, raw), "sha256")
+        return self._redact_key.mac(pae("material", key_id, raw))
 
     # Stored replies of idempotent requests
 
@@ -463,20 +466,6 @@ class Keyring(Secret):
 
 def _origin(attributes: Attributes) -> str:
     return IMPORTED if attributes.get("origin") == IMPORTED else ORIGIN
-
-
-def _keyed(key: bytes) -> tuple["hashlib._Hash", "hashlib._Hash"]:
-    """HMAC-SHA256 (RFC 2104) after its two key blocks: every row passes it at a start, and half its work is the key."""
-    block = key.ljust(64, b"\x00")
-    return hashlib.sha256(bytes(byte ^ 0x36 for byte in block)), hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
-
-
-def _mac(keyed: tuple["hashlib._Hash", "hashlib._Hash"], message: bytes) -> bytes:
-    """HMAC-SHA256 of the message."""
-    inner, outer = keyed[0].copy(), keyed[1].copy()
-    inner.update(message)
-    outer.update(inner.digest())
-    return outer.digest()
 
 
 def _id_bytes(text: str) -> bytes:

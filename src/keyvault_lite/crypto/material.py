@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from keyvault_lite.crypto import extra
-from keyvault_lite.crypto.container import Rng, Secret
+from keyvault_lite.crypto.container import Rng
+from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.keys import KeySpec, KeyType
 
 PrivateKey = (

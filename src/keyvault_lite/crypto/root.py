@@ -8,7 +8,8 @@ import stat
 from pathlib import Path
 from typing import Final, Self
 
-from keyvault_lite.crypto.container import Frame, KeyBox, Rng, Secret
+from keyvault_lite.crypto.container import Frame, KeyBox, Rng
+from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.observe import logger

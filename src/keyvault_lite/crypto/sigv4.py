@@ -16,7 +16,8 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
-from keyvault_lite.crypto.container import Frame, KeyBox, Rng, Secret
+from keyvault_lite.crypto.container import Frame, KeyBox, Rng
+from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.identity import AwsCredential
 from keyvault_lite.model.names import ServiceId, TokenId

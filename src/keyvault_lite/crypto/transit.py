@@ -27,14 +27,16 @@ from keyvault_lite.crypto.container import (
     CONVERGENT_AES_GCM,
     CONVERGENT_CHACHA20,
     Frame,
+    KeyBox,
     Rng,
-    Secret,
     expand,
     oaep,
+    prk,
     refusal,
 )
 from keyvault_lite.crypto.foreign import open_foreign
 from keyvault_lite.crypto.material import Material, generate, load
+from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.crypto.transit_certificate import signing_request
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidRequest
@@ -87,7 +89,7 @@ def public_text(public_key: bytes) -> str:
 class TransitVersion(Secret):
     """The loaded material of one version."""
 
-    __slots__ = ("_convergent", "_convergent_key", "_frame", "_key", "_mac_key", "_pair", "_public", "_rng", "_spec")
+    __slots__ = ("_box", "_convergent", "_convergent_key", "_key", "_mac_key", "_pair", "_public", "_rng", "_spec")
 
     def __init__(
         self,
@@ -112,9 +114,11 @@ class TransitVersion(Secret):
         def frame(suite: Any) -> Frame:  # noqa: ANN401
             return Frame(LAYER, instance_id=instance_id, id=key_id, version=version, purpose=spec.purpose, suite=suite)
 
-        self._frame: Final = frame(AES_GCM if aes else CHACHA20)
-        self._convergent: Final = frame(CONVERGENT_AES_GCM if aes else CONVERGENT_CHACHA20)
-        self._convergent_key: Final = expand(self._key, pae("kvl/v1/convergent", self._convergent.label))[:32]
+        convergent = frame(CONVERGENT_AES_GCM if aes else CONVERGENT_CHACHA20)
+        self._box: Final = KeyBox(frame(AES_GCM if aes else CHACHA20), self._key)
+        self._convergent: Final = KeyBox(convergent, self._key)
+        label = pae("kvl/v1/convergent", convergent.label)
+        self._convergent_key: Final = expand(prk(self._key), label)[:32]
 
     # Encryption
 
@@ -124,10 +128,10 @@ class TransitVersion(Secret):
             return self._encrypt_rsa(plaintext)
         bound = binding(context, associated)
         if not convergent:
-            return self._frame.seal(self._key, bound, plaintext, self._rng)
+            return self._box.seal(bound, plaintext, self._rng)
         # The salt, and with it key and body, follows from what is sealed: equal messages are equal, no others are.
         salt = hmac.digest(self._convergent_key, pae("convergent", bound, plaintext), "sha256")
-        return self._convergent.seal(self._key, bound, plaintext, lambda _: salt)
+        return self._convergent.seal(bound, plaintext, lambda _: salt)
 
     def _encrypt_rsa(self, plaintext: bytes) -> bytes:
         public: rsa.RSAPublicKey = self._public
@@ -145,10 +149,10 @@ class TransitVersion(Secret):
         """
         if self._spec.asymmetric:
             return self._decrypt_rsa(body)
-        frame = self._convergent if convergent else self._frame
-        if foreign and not body.startswith(frame.header):
+        box = self._convergent if convergent else self._box
+        if foreign and not body.startswith(box.header):
             return open_foreign(self._spec, self._key, body, context=context, associated=associated)
-        return frame.open(self._key, binding(context, associated), body)
+        return box.open(binding(context, associated), body)
 
     def _decrypt_rsa(self, body: bytes) -> bytes:
         if self._pair is None:

@@ -7,7 +7,8 @@ from typing import Final, Self
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from keyvault_lite.crypto.container import Rng, Secret
+from keyvault_lite.crypto.container import Rng
+from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 
