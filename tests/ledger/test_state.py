@@ -74,10 +74,10 @@ def test_the_root_is_that_of_all_rows(first: dict[bytes, bytes], steps: list[tup
     assert tree.root() == collected(rows).root() == recomputed(rows)
 
 
-@pytest.mark.parametrize("block", [1, 60, 64, 200])
-def test_rows_that_fill_blocks_of_memory_are_all_there(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+@pytest.mark.parametrize("window", [1, 2, 13, 39, 40])
+def test_rows_that_fill_windows_of_memory_are_all_there(monkeypatch: pytest.MonkeyPatch, window: int) -> None:
     rows = {row_key("keys", (f"{number}" * number,)): bytes(number) for number in range(1, 40)}
-    monkeypatch.setattr(tree_module, "BLOCK", block)
+    monkeypatch.setattr(tree_module, "WINDOW", window)
     monkeypatch.setattr(tree_module, "_bucket_of", lambda key: len(key) % 3)
     found, tree = collected(rows), StateTree()
     tree.load(found)

@@ -89,13 +89,13 @@ def read_rows(
                 _note(found, "keys", key_id, "versions are missing")
                 found.quarantined.add(key_id)
             continue
-        names = named.pop(key_id, [])
+        names: Sequence[KeyName] = named.pop(key_id, ())
         if before is not None:
-            names += [one for one in before.names if (one.namespace, one.name) not in touched]
-        names.sort(key=lambda one: (one.created_at, one.text))
+            names = [*names, *(one for one in before.names if (one.namespace, one.name) not in touched)]
         try:
-            key = read_key(row, versions=ordered, names=tuple(names))
-            keys += (key,) if keep else ()
+            key = read_key(row, versions=ordered, names=_in_order(names) if names else ())
+            if keep:
+                keys.append(key)
         except _UNREADABLE:
             _note(found, "keys", key_id, UNREADABLE)
     _note_orphans(found, "key_versions", versions)
@@ -205,6 +205,10 @@ def _named(
         if key_id is not None:
             named[key_id].append(name)
     return named, touched
+
+
+def _in_order(names: Sequence[KeyName]) -> tuple[KeyName, ...]:
+    return tuple(sorted(names, key=lambda one: (one.created_at, one.text)))
 
 
 def _merged(before: tuple[KeyVersion, ...], newer: Sequence[KeyVersion]) -> tuple[KeyVersion, ...]:

@@ -8,14 +8,14 @@ repetition and never an answer.
 
 from bisect import bisect_right, insort
 from collections import ChainMap
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import TypeVar
 
 from keyvault_lite.ledger.outcome import Change, StoredReply
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.keyring import Slot
-from keyvault_lite.model.keys import Key
+from keyvault_lite.model.keys import Key, KeyName
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId
 
 FindReply = Callable[[ServiceId, bytes], StoredReply | None]
@@ -158,15 +158,8 @@ class State:
 
     def apply(self, change: Change) -> None:
         """Put the records of a change in place, each whole, each before the name that leads to it."""
-        new = list(dict.fromkeys(key.id for key in change.keys if key.id not in self._keys))
-        for key in change.keys:
-            self._put_key(key)
-        self._key_order = _ordered(self._key_order, new, self._place_of_key)
-        new_services = [service.id for service in change.services if service.id not in self._services]
-        for service in change.services:
-            self._services[service.id] = service
-            self._service_names[service.name] = service.id
-        self._service_order = _ordered(self._service_order, new_services, self._place_of_service)
+        self._put_keys(change.keys)
+        self._put_services(change.services)
         for token in change.tokens:
             self._tokens[token.id] = token
             if token.kind is TokenKind.NATIVE and token.ended_at is None:
@@ -181,29 +174,49 @@ class State:
     def _drop_token(self, token_id: TokenId) -> None:
         self._tokens.pop(token_id, None)
 
-    def _put_key(self, key: Key) -> None:
-        old = self._keys.get(key.id)
-        self._keys[key.id] = key
-        if key.name is not None:
-            self._key_names[key.name] = key.id
-        for lost in () if old is None else old.names:
+    def _put_keys(self, keys: Sequence[Key]) -> None:
+        new: list[tuple[int, KeyId]] = []
+        for key in keys:
+            old = self._keys.get(key.id)
+            if old is None:
+                new.append((key.created_at, key.id))
+            self._keys[key.id] = key
+            if key.name is not None:
+                self._key_names[key.name] = key.id
+            if key.names or (old is not None and old.names):
+                self._put_names(key, () if old is None else old.names)
+        self._key_order = _ordered(self._key_order, new, self._place_of_key)
+
+    def _put_names(self, key: Key, old: Sequence[KeyName]) -> None:
+        for lost in old:
             if lost not in key.names and self._key_names.get(lost.text) == key.id:
                 self._key_names[lost.text] = None
         for name in key.names:
             self._key_names[name.text] = key.id
 
-    def _place_of_key(self, key_id: KeyId) -> Place:
+    def _put_services(self, services: Sequence[Service]) -> None:
+        new: list[tuple[int, ServiceId]] = []
+        for service in services:
+            if service.id not in self._services:
+                new.append((service.created_at, service.id))
+            self._services[service.id] = service
+            self._service_names[service.name] = service.id
+        self._service_order = _ordered(self._service_order, new, self._place_of_service)
+
+    def _place_of_key(self, key_id: KeyId) -> tuple[int, KeyId]:
         return self._keys[key_id].created_at, key_id
 
-    def _place_of_service(self, service_id: ServiceId) -> Place:
+    def _place_of_service(self, service_id: ServiceId) -> tuple[int, ServiceId]:
         return self._services[service_id].created_at, service_id
 
 
-def _ordered(order: list[AnyId], new: list[AnyId], place: Callable[[AnyId], Place]) -> list[AnyId]:
+def _ordered(
+    order: list[AnyId], new: Sequence[tuple[int, AnyId]], place: Callable[[AnyId], tuple[int, AnyId]]
+) -> list[AnyId]:
     """A list with new ids in their places."""
     if len(new) > len(order):
-        return sorted([*order, *new], key=place)
-    for one in new:
+        return [one for _, one in sorted([*map(place, order), *new])]
+    for _, one in new:
         insort(order, one, key=place)
     return order
 

@@ -2,8 +2,9 @@
 
 import hashlib
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from mmap import mmap
 from operator import itemgetter
 from struct import Struct
@@ -14,9 +15,8 @@ from keyvault_lite.model.encoding import Value, encode, list_head, pae
 BUCKETS: Final = 4096
 _LIST: Final = Struct(">BI")
 _BUCKET: Final = encode("bucket")
-_RECORD: Final = Struct(">QI")
-BLOCK: Final = 1 << 20
-"""Bytes of memory that are asked for at a time while rows are read."""
+WINDOW: Final = 1 << 16
+"""Rows after which those that were read are put away."""
 
 
 class StateTree:
@@ -94,40 +94,52 @@ class StateTree:
 class RowMacs:
     """Row keys and MACs of many rows as they are read, each once, in memory of their own.
 
-    As objects, or on the heap, they would leave gaps behind that the process keeps. Before each pair stands where the
-    one before it in the same bucket is, and how long it is itself.
+    As objects, or on the heap, they would leave gaps behind that the process keeps. They are put away a window at a
+    time, those together that are as long as each other and of one bucket: so a bucket is cut into pairs without a look.
     """
 
-    __slots__ = ("_blocks", "_count", "_last", "_used")
+    __slots__ = ("_count", "_parts", "_sizes", "_waiting", "_windows")
 
     def __init__(self) -> None:
-        self._blocks: list[mmap] = []
-        self._used = BLOCK
-        """Bytes of the newest block."""
-        self._last = [0] * BUCKETS
-        """By bucket: block << 32 | end of the newest pair's head; 0 for none."""
+        self._waiting: defaultdict[int, list[bytes]] = defaultdict(list)
+        """The encoded pairs of this window, by size << 12 | bucket."""
+        self._windows: list[mmap] = []
+        self._parts: defaultdict[int, array[int]] = defaultdict(partial(array, "Q"))
+        """Those put away, by the same: in turn window << 32 | beginning, and how many bytes."""
+        self._sizes: set[int] = set()
         self._count = 0
 
     def add(self, row_key: bytes, mac: bytes) -> None:
         """Take note of a row."""
-        index, pair = _bucket_of(row_key), _pair(row_key, mac)
-        record = _RECORD.pack(self._last[index], len(pair)) + pair
-        start, end = self._used, self._used + len(record)
-        if end > BLOCK:
-            self._blocks.append(mmap(-1, max(BLOCK, len(record))))
-            start, end = 0, len(record)
-        self._blocks[-1][start:end] = record
-        self._used = end
-        self._last[index] = len(self._blocks) - 1 << 32 | start + _RECORD.size
+        pair = _pair(row_key, mac)
+        self._waiting[len(pair) << 12 | _bucket_of(row_key)].append(pair)
         self._count += 1
+        if self._count % WINDOW == 0:
+            self._put_away()
+
+    def _put_away(self) -> None:
+        number, start = len(self._windows) << 32, 0
+        window = mmap(-1, sum(len(pairs) * (place >> 12) for place, pairs in self._waiting.items()))
+        for place, pairs in self._waiting.items():
+            part = b"".join(pairs)
+            window[start : start + len(part)] = part
+            self._parts[place].extend((number | start, len(part)))
+            self._sizes.add(place >> 12)
+            start += len(part)
+        self._windows.append(window)
+        self._waiting.clear()
 
     def bucket(self, index: int) -> list[bytes]:
         """The encoded pairs of a bucket, in no order."""
-        found, place = [], self._last[index]
-        while place:
-            block, start = self._blocks[place >> 32], place & 0xFFFFFFFF
-            place, length = _RECORD.unpack_from(block, start - _RECORD.size)
-            found.append(block[start : start + length])
+        if self._waiting:
+            self._put_away()
+        found: list[bytes] = []
+        for size in self._sizes:
+            parts = self._parts.get(size << 12 | index, ())
+            for place, length in zip(parts[::2], parts[1::2], strict=True):
+                start = place & 0xFFFFFFFF
+                part = self._windows[place >> 32][start : start + length]
+                found += [part[at : at + size] for at in range(0, length, size)]
         return found
 
     def root(self) -> bytes:
