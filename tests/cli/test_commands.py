@@ -165,7 +165,8 @@ def test_a_token_can_go_to_a_private_file_instead(kvl: Kvl, vault: FakeVault, tm
     assert file.read_text() == ISSUED + "\n"
     assert file.stat().st_mode & 0o777 == 0o600
     before = len(vault.seen)
-    assert kvl("service", "token", "web", "--token-out", str(file)).code == 2
+    for place in (file, tmp_path / "absent" / "token"):
+        assert kvl("service", "token", "web", "--token-out", str(place)).code == 2
     assert len(vault.seen) == before, "the old token must not die for a file that cannot be written"
 
 

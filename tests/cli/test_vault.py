@@ -79,7 +79,9 @@ def test_init_can_keep_the_token_off_the_screen(kvl: Kvl, calls: Calls, tmp_path
     assert ISSUED not in ran.out + ran.err
     assert file.read_text() == ISSUED + "\n"
     assert kvl("init", "--token-out", str(file)).code == 2
-    assert len(calls) == 1
+    ran = kvl("init", "--token-out", str(tmp_path / "absent" / "token"))
+    assert (ran.code, "cannot be created: No such file" in ran.err) == (2, True)
+    assert len(calls) == 1, "no vault is made whose token could not be kept"
 
 
 def test_serve_hands_over_what_was_said(kvl: Kvl, calls: Calls) -> None:

@@ -109,9 +109,15 @@ def _pour(source: BinaryIO, target: BinaryIO) -> None:
 
 
 def check_new(path: Path | None) -> None:
-    """Raise CannotRun if what is to be created is there already: before anything is done whose result it holds."""
-    if path is not None and (path.exists() or path.is_symlink()):
+    """Raise CannotRun if what is to be created is there already or cannot be made: before its content is."""
+    if path is None:
+        return
+    if path.exists() or path.is_symlink():
         raise CannotRun(f"{path} exists already and is left as it is")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise CannotRun(f"{path} cannot be created: {error.strerror}") from None
 
 
 def write_new_secret(path: Path, content: str) -> None:
