@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,26 @@ def test_the_image_is_run_by_nobody_special() -> None:
     assert "HEALTHCHECK" in final
     assert set(re.findall(r"KEYVAULT_\w+", DOCKERFILE)) <= KNOWN
     assert not re.search(r"KEYVAULT_MASTER_KEY=|kvl_|TOKEN=", DOCKERFILE)
-    for source in re.findall(r"(?m)^COPY (?!--from)(.+) \S+$", DOCKERFILE):
-        assert all((ROOT / one).exists() for one in source.split())
+    assert not re.search("(?im)^# *syntax *=", DOCKERFILE), "no program from elsewhere reads this file"
+
+
+def test_the_image_gets_what_it_is_built_of_and_nothing_else() -> None:
+    copied = {
+        file
+        for files in re.findall(r"(?m)^COPY (?:--chmod=\d+ )?(?!--from)(.+) \S+$", DOCKERFILE)
+        for file in files.split()
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wanted = {"pyproject.toml", "src", project["project"]["readme"], *project["project"]["license-files"]}
+    assert copied == wanted | wheel["force-include"].keys() | {"deploy/healthcheck.py"}
+    assert all((ROOT / one).exists() for one in copied)
+    assert "COPY --chmod=0644 deploy/healthcheck.py" in DOCKERFILE, (
+        "a checkout under umask 077 is readable by root alone"
+    )
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     assert ignored[1] == "*", "what is not named does not get in"
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied
 
 
 def test_the_health_check() -> None:
