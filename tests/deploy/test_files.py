@@ -174,8 +174,12 @@ def test_the_composition() -> None:
     assert composed["networks"]["store"]["internal"] is True
     assert postgres["networks"] == ["store"]
     assert "ports" not in postgres
+    assert "--host 127.0.0.1" in " ".join(postgres["healthcheck"]["test"]), "the server of its making has but a socket"
+    assert vault["restart"] == postgres["restart"] == "unless-stopped", "on-failure is not for a restart of the host"
     secrets = set(vault["secrets"]) | set(postgres["secrets"])
     assert secrets == composed["secrets"].keys()
+    assert all(one["file"].startswith("./secrets/") for one in composed["secrets"].values())
+    assert "deploy/secrets/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     for name, value in (vault["environment"] | postgres["environment"]).items():
         if name.endswith(("_FILE", "_CERT", "_KEY")) or name == "PGPASSFILE":
             assert value.removeprefix("/run/secrets/") in secrets
