@@ -1,7 +1,8 @@
-"""What `deploy/` has to say. Nothing of it is run here: there is no engine for it."""
+"""What `deploy/` has to say. Nothing of it is run here; what was found when it was is a rule here."""
 
 import configparser
 import http.server
+import os
 import re
 import shutil
 import subprocess
@@ -74,6 +75,27 @@ def test_no_token_reaches_the_journal() -> None:
     assert "kvl init --token-out /var/lib/keyvault-token/" in making
     assert "keyvault-token" in unit(UNITS[1])["StateDirectory"][0]
     assert unit(UNITS[0])["RestartPreventExitStatus"] == ["2"]
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_fails_aloud_and_a_reload_does_not_end_it(name: str) -> None:
+    text = (DEPLOY / name).read_text(encoding="utf-8")
+    assert not re.search("(?m)^(Condition|Documentation)", text), (
+        "skipped is success for systemctl; no page is installed"
+    )
+    assert "ExecReload" not in unit(name), "SIGHUP ends a server without workers, and exit code 0 is not restarted"
+
+
+def test_a_command_beside_the_service_has_its_settings() -> None:
+    text = (DEPLOY / "keyvault-lite-run").read_text(encoding="utf-8")
+    assert os.access(DEPLOY / "keyvault-lite-run", os.X_OK)
+    service = unit(UNITS[0])
+    for directive in ("User", "UMask", "WorkingDirectory", "LimitCORE", "EnvironmentFile"):
+        assert f"--property={directive}={service[directive][0]} " in text, directive
+    assert f"\nkey=LoadCredential={service['LoadCredential'][0]}\n" in text
+    for one in service["Environment"][1:]:
+        assert f"--setenv={one} " in text
+    assert service["ExecStart"][0].split()[0] in text
 
 
 def test_both_units_are_confined_alike() -> None:
