@@ -3,8 +3,8 @@ SHELL = /bin/sh
 PY = .venv/bin/python
 ARGS =
 
-.PHONY: help setup setup-dev run demo test slow tamper crash coverage mutants check lint lint-rules lint-format lint-types lint-imports \
-    format bench bench-growth docs-pictures clean
+.PHONY: help setup setup-dev run demo test slow tamper crash image coverage mutants check lint lint-rules lint-format \
+    lint-types lint-imports format bench bench-growth docs-pictures clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -32,6 +32,9 @@ tamper: setup-dev ## the tamper campaign: every stored byte changed must be foun
 
 crash: setup-dev ## the crash campaign: kill -9 by the hundred, full and failing disks; no promise may break
 	@$(PY) -m pytest -n 2 -m "crash or not crash" $(ARGS) tests/crash
+
+image: setup-dev ## the container image, built and run (needs Docker and its base image)
+	@$(PY) -m pytest -m image $(ARGS) tests/deploy
 
 coverage: setup-dev ## the suite, with every branch of the judging layers required
 	@$(PY) -m pytest -n 2 --cov --cov-report= $(ARGS)

@@ -1,4 +1,4 @@
-"""What `deploy/` has to say. Nothing of it is run here; what was found when it was is a rule here."""
+"""What `deploy/` has to say. Nothing of it is run here; test_image.py runs the image."""
 
 import configparser
 import http.server
