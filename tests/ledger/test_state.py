@@ -76,10 +76,12 @@ def test_the_root_is_that_of_all_rows(first: dict[bytes, bytes], steps: list[tup
 
 @pytest.mark.parametrize("window", [1, 2, 13, 39, 40])
 def test_rows_that_fill_windows_of_memory_are_all_there(monkeypatch: pytest.MonkeyPatch, window: int) -> None:
-    rows = {row_key("keys", (f"{number}" * number,)): bytes(number) for number in range(1, 40)}
+    rows = {row_key("keys", (f"{number}" * number,)): bytes(number) for number in range(1, 20)}
+    rows |= {row_key("keys", (f"{number:04}",)): bytes(4) for number in range(20)}  # as long as each other
     monkeypatch.setattr(tree_module, "WINDOW", window)
     monkeypatch.setattr(tree_module, "_bucket_of", lambda key: len(key) % 3)
     found, tree = collected(rows), StateTree()
+    assert sum(map(len, found._waiting.values())) == len(rows) % window, "no more is held as objects than a window"
     tree.load(found)
     assert tree.differences(found) == set()
     for key, mac in rows.items():
