@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from keyvault_lite.crypto import container
 from keyvault_lite.crypto.container import AES_GCM, SUITES, Frame, KeyBox, RsaBox, Suite, expand, parse, prk
-from keyvault_lite.crypto.hmac_key import HmacKey
+from keyvault_lite.crypto.hmac_key import Hmac
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.material import Material, load_rsa
 from keyvault_lite.crypto.root import MasterKey
@@ -42,7 +42,7 @@ def frame(**changes: Any) -> Frame:  # noqa: ANN401
 SEALED = frame().seal(WRAPPING, CONTEXT, b"plaintext", os.urandom)
 
 
-def refused(sealed: bytes, *, key: HmacKey = WRAPPING, context: bytes = CONTEXT, **changes: Any) -> bool:  # noqa: ANN401
+def refused(sealed: bytes, *, key: Hmac = WRAPPING, context: bytes = CONTEXT, **changes: Any) -> bool:  # noqa: ANN401
     try:
         frame(**changes).open(key, context, sealed)
     except InvalidCiphertext as error:
@@ -206,13 +206,13 @@ class TestCommitment:
             def decrypt(self, nonce: bytes, body: bytes, _header: bytes) -> bytes:
                 return self.gcm.decrypt(nonce, body, b"")
 
-        wrapping = [*map(prk, keys)]
+        wrapping: list[Hmac] = [*map(prk, keys)]
 
-        def committing(key: HmacKey, _info: bytes) -> bytes:
+        def committing(key: Hmac, _info: bytes) -> bytes:
             derived = keys[wrapping.index(key)]
             return derived + hashlib.sha256(derived).digest()
 
-        def careless(key: HmacKey, _info: bytes) -> bytes:
+        def careless(key: Hmac, _info: bytes) -> bytes:
             return keys[wrapping.index(key)] + bytes(32)
 
         monkeypatch.setattr(container, "AESGCM", WithoutHeader)
@@ -303,6 +303,7 @@ def test_every_holder_of_key_bytes_is_a_secret() -> None:
         "Keyring",
         "MasterKey",
         "Material",
+        "OneUseKey",
         "RsaBox",
         "Signer",
         "TransitVersion",

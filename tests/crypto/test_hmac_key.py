@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyvault_lite.crypto.hmac_key import HmacKey
+from keyvault_lite.crypto.hmac_key import HmacKey, OneUseKey
 
 
 @settings(deadline=None)
@@ -19,6 +19,7 @@ def test_it_is_hmac_for_keys_and_messages_of_any_length(digest: Any, key: bytes,
     beginning, rest = parts
     begun = whole.begun(beginning)
     for message in (rest, beginning + rest, b""):  # each call begins anew
+        assert OneUseKey(key, digest().name).mac(message) == whole.mac(message)
         assert whole.mac(message) == hmac.digest(key, message, digest().name)
         assert begun.mac(message) == hmac.digest(key, beginning + message, digest().name)
 

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from keyvault_lite.crypto.hmac_key import HmacKey
+from keyvault_lite.crypto.hmac_key import Hmac, HmacKey, OneUseKey
 from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext
@@ -85,12 +85,12 @@ def refusal() -> InvalidCiphertext:
     return InvalidCiphertext(_REFUSAL)
 
 
-def prk(key: bytes) -> HmacKey:
+def prk(key: bytes) -> OneUseKey:
     """A uniform key of 16 bytes or more in the place where RFC 5869 has the PRK, for `expand`."""
-    return HmacKey(key, hashlib.sha512)
+    return OneUseKey(key, "sha512")
 
 
-def expand(key: HmacKey, info: bytes) -> bytes:
+def expand(key: Hmac, info: bytes) -> bytes:
     """HKDF-Expand with SHA-512 for one block: 64 bytes (RFC 5869, section 2.3).
 
     What comes out is as strong as the key: 128 bits under an AES-128 key.
@@ -143,7 +143,7 @@ class Frame:
         if container[:_SALT_AT] != self.header or len(container) < self.suite.smallest or not self.suite.may_decrypt:
             raise refusal()
 
-    def seal(self, key: HmacKey, context: bytes, plaintext: bytes, rng: Rng) -> bytes:
+    def seal(self, key: Hmac, context: bytes, plaintext: bytes, rng: Rng) -> bytes:
         """Seal under a wrapping key (see `prk`), in any suite but 2. `context` is a digest of 32 bytes."""
         self.check_seal()
         salt = rng(32)
@@ -151,7 +151,7 @@ class Frame:
         body = self._aead(okm[:32]).encrypt(_NONCE, plaintext, self.header)
         return b"".join((self.header, salt, okm[32:], body))
 
-    def open(self, key: HmacKey, context: bytes, container: bytes) -> bytes:
+    def open(self, key: Hmac, context: bytes, container: bytes) -> bytes:
         """Open what `seal` made with the same key and context. Raises InvalidCiphertext for anything else."""
         self.check_open(container)
         okm = expand(key, self.label + container[_SALT_AT:_COMMITMENT_AT] + context)
@@ -180,7 +180,7 @@ class KeyBox(Secret):
 
     def __init__(self, frame: Frame, key: bytes) -> None:
         self._frame: Final = frame
-        self._key: Final = prk(key)
+        self._key: Final = HmacKey(key, hashlib.sha512)
 
     @property
     def header(self) -> bytes:

@@ -1,7 +1,8 @@
-"""HMAC under one key, many times (RFC 2104)."""
+"""HMAC (RFC 2104) under a key that stays, and under one that is used once."""
 
+import hmac
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from keyvault_lite.crypto.secret import Secret
 
@@ -12,10 +13,30 @@ _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
 
-class HmacKey(Secret):
-    """A key whose two blocks have been hashed already: of the MAC of a short message they are half the work.
+class Hmac(Protocol):
+    """A key with its digest."""
 
-    `hmac.digest` hashes them at each call, looks its digest up by name, and lets go of the interpreter meanwhile.
+    def mac(self, message: bytes) -> bytes:
+        """The MAC of the message."""
+
+
+class OneUseKey(Secret):
+    """A key for one message or two: there is nothing to prepare."""
+
+    __slots__ = ("_digest", "_key")
+
+    def __init__(self, key: bytes, digest: str) -> None:
+        self._key: Final = key
+        self._digest: Final = digest
+
+    def mac(self, message: bytes) -> bytes:
+        """The MAC of the message."""
+        return hmac.digest(self._key, message, self._digest)
+
+
+class HmacKey(Secret):
+    """A key that stays. Its two blocks are hashed once: of the MAC of a short message they are half the work.
+
     The two states held here are as secret as the key.
     """
 
