@@ -96,7 +96,7 @@ class Engine:
         if lane is None and isinstance(request, Batch):
             return await self._lanes.bulk.run(lambda: self._judge_in_steps(request, attempt))
         state = self._ledger.snapshot()
-        # Before anything else of the state is read: see ledger/state.py.
+        # Before anything of the state is judged: see ledger/state.py.
         since = state.moment
         if lane is not None:
             return since, await lane.run(lambda: attempt(state))

@@ -6,6 +6,7 @@ interpreter. Beside a busy loop each of those would be a change of threads, whic
 
 import asyncio
 from collections.abc import Callable, Generator
+from math import inf
 from time import perf_counter
 from typing import Final, TypeVar
 
@@ -40,25 +41,25 @@ class Slices:
         try:
             async with self._one_at_a_time:
                 steps = begin()
-                until = perf_counter() + SLICE_SECONDS
-                while True:
-                    try:
-                        next(steps)
-                    except StopIteration as end:
-                        result: T = end.value
-                        return result
-                    if perf_counter() >= until:
-                        await turn()
-                        until = perf_counter() + SLICE_SECONDS
+                while not (result := _take(steps, SLICE_SECONDS)):
+                    await turn()
+                return result[0]
         finally:
             self.busy -= 1
 
 
 def at_once(steps: Steps[T]) -> T:
     """Take all steps without a pause."""
+    return _take(steps, inf)[0]
+
+
+def _take(steps: Steps[T], seconds: float) -> tuple[T, ...]:
+    """Take steps for as long; their result, if they have come to their end."""
+    until = perf_counter() + seconds
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            result: T = end.value
-            return result
+            return (end.value,)
+        if perf_counter() >= until:
+            return ()

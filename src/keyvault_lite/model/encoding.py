@@ -177,9 +177,6 @@ def context_values(context: Context | None) -> tuple[str, ...]:
     """The pairs in the order of their names' code points, flattened: the canonical form of a context."""
     if not context:
         return ()
-    if len(context) == 1:  # most have one pair: nothing to put in order
-        (pair,) = context.items()
-        return pair
     return tuple(chain.from_iterable(sorted(context.items())))
 
 
