@@ -22,7 +22,7 @@ from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Change, Committed, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
-from keyvault_lite.ledger.reader import entries_after
+from keyvault_lite.ledger.retention import hashes_between
 from keyvault_lite.ledger.rows import read_rows
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.state import State
@@ -236,12 +236,12 @@ def test_transactions_are_counted_and_nobody_is_left_waiting(house: House) -> No
 @pytest.mark.sqlite_only
 def test_much_is_not_read_on_the_loop(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     name = KeyRef(house.key().id)
-    monkeypatch.setattr(journal_module, "CHUNK", 3)
+    monkeypatch.setattr(journal_module, "MANY", 3)
     threads: list[str] = []
 
     def watched(*given: Any) -> Any:  # noqa: ANN401
         threads.append(threading.current_thread().name)
-        return entries_after(*given)
+        return hashes_between(*given)
 
     other = House(house.chosen, house.admin)
     try:
@@ -249,9 +249,9 @@ def test_much_is_not_read_on_the_loop(house: House, monkeypatch: pytest.MonkeyPa
         for times, thread in ((3, threading.main_thread().name), (4, "committer")):
             for _ in range(times):
                 other.ask(ReadKey(name))
-            monkeypatch.setattr(journal_module, "entries_after", watched)
+            monkeypatch.setattr(journal_module, "hashes_between", watched)
             house.ask(Encrypt(name, plaintext=b"x"))
-            monkeypatch.setattr(journal_module, "entries_after", entries_after)
+            monkeypatch.setattr(journal_module, "hashes_between", hashes_between)
             assert threads == [thread]
             threads.clear()
     finally:

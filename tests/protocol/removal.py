@@ -74,7 +74,7 @@ REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
         Removal(
             journal.Journal,
             "_adopt",
-            "news.findings or self.tree.root() != head.state_root or found.state_root != head.state_root",
+            "news.findings or self.tree.root() != head.state_root",
             "False",
         ),
     ),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.audit import checkpoint
-from keyvault_lite.audit.chain import BrokenChain, ChainCheck, Position, genesis
+from keyvault_lite.audit.chain import genesis
 from keyvault_lite.audit.merkle import InvalidProof, TileReader, Tiles, consistency_proof
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.alarm import Alarm, entries, recheck
@@ -21,9 +21,8 @@ from keyvault_lite.ledger.head import Head, read_head
 from keyvault_lite.ledger.log_index import CLEAR, FILL, PART
 from keyvault_lite.ledger.outcome import Authority, Change, StoredReply
 from keyvault_lite.ledger.pending import Item, Known, Pending
-from keyvault_lite.ledger.reader import entries_after
 from keyvault_lite.ledger.records import read_reply
-from keyvault_lite.ledger.retention import end_of, holds_entry, leaves_between, newest_segment
+from keyvault_lite.ledger.retention import hashes_between, holds_entry
 from keyvault_lite.ledger.rows import read_rows, row_is_genuine
 from keyvault_lite.ledger.schema import FORMATS
 from keyvault_lite.ledger.state import State
@@ -41,8 +40,8 @@ class StoreFull(AuditUnavailable):
 
 REFRESH_SECONDS: Final = 1.0
 """How long a look at what others wrote waits for another program's lock; whoever commits meanwhile waits behind it."""
-CHUNK: Final = 2000
-"""Entries read at a time when another process has written."""
+MANY: Final = 2000
+"""Entries of others that are not taken in on the loop."""
 PUT_BACK: Final = "the database was put back: its log does not extend the one that the anchor remembers"
 
 
@@ -392,7 +391,7 @@ class Journal:
                 raise IntegrityViolation(
                     "the log is shorter than the one this process knows: the database was put back"
                 )
-            if at_once and (self.suspect or head.size - old.size > CHUNK):
+            if at_once and (self.suspect or head.size - old.size > MANY):
                 raise AuditUnavailable("much has to be read first")
             hashes = self._adopt(head, head_row[-1], at_once=at_once)
         if mark != self._anchored:
@@ -419,26 +418,15 @@ class Journal:
             raise IntegrityViolation(PUT_BACK)
 
     def _adopt(self, head: Head, mac: bytes, *, at_once: bool) -> list[bytes]:
-        """Take in a head that another process has written. Returns the hashes of the entries that are new here."""
+        """Take in a head that another process has written. Returns the hashes of the entries that are new here.
+
+        The head is authenticated, and the tree over the new hashes has to be its tree: so they are those of the entries
+        that were written. What stands in their columns is the background check's, as it is for entries of our own.
+        """
         old, tiles = self.head, self.known.tiles.copy()
-        position = Position(old.size, old.hash, old.epoch, old.timestamp, old.state_seq, None)
-        hashes: list[bytes] = []
-        segment = newest_segment(self._connection, self._authority)
-        if segment is not None and segment.last > old.size:
-            # Written and archived while this process looked away. The tree has their hashes, and its edge decides.
-            hashes += leaves_between(self._connection, old.size, segment.last)
-            position = end_of(segment)
-        check = ChainCheck(position)
-        try:
-            for chunk in entries_after(self._connection, position.size, CHUNK):
-                hashes += check.feed(chunk)
-        except BrokenChain as error:
-            raise IntegrityViolation("the log does not extend the one this process knows") from error
+        hashes = hashes_between(self._connection, self._authority, old.size, head.size)
         tiles.extend(hashes)
-        found = check.position
-        if (found.size, found.head, found.state_seq) != (head.size, head.hash, head.state_seq) or (
-            tiles.edge.to_bytes() != head.edge
-        ):
+        if (tiles.edge.size, tiles.edge.to_bytes()) != (head.size, head.edge):
             raise IntegrityViolation("the log does not extend the one this process knows")
         if head.state_seq != old.state_seq:
             macs: dict[bytes, bytes] = {}
@@ -458,7 +446,7 @@ class Journal:
                 if self.tree.root() == head.state_root:
                     break
             # The root decides: an old row put back, or a new one left out, is not the state the log commits to.
-            if news.findings or self.tree.root() != head.state_root or found.state_root != head.state_root:
+            if news.findings or self.tree.root() != head.state_root:
                 self.tree.rollback()
                 raise IntegrityViolation("the stored state is not the one the log commits to")
             self.tree.accept()

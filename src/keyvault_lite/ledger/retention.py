@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from keyvault_lite.audit.chain import Position
-from keyvault_lite.audit.merkle import TILE_BYTES, TILE_WIDTH, split
+from keyvault_lite.audit.merkle import HASH_BYTES, TILE_BYTES, TILE_WIDTH, split
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.records import read_setting
@@ -66,6 +66,22 @@ def leaves_between(connection: driver.Connection, start: int, end: int) -> list[
             raise IntegrityViolation(f"the tile 0/{index} over archived entries is missing or damaged")
         leaves += split(rows[0][0])
     return leaves[start % TILE_WIDTH :]
+
+
+def hashes_between(connection: driver.Connection, authority: Authority, start: int, end: int) -> list[bytes]:
+    """The hashes of entries start + 1 to end: of those that are stored, and of those archived since from their tiles.
+
+    Nothing read here is trusted: the tree over the hashes has to be that of the head. Raises IntegrityViolation if one
+    is no hash, or a tile is missing.
+    """
+    stored = [row[0] for row in driver.fetch(connection, statements.LEAVES, (start, end))]
+    if len(stored) < end - start:
+        segment = newest_segment(connection, authority)
+        if segment is not None and segment.last > start:
+            stored = leaves_between(connection, start, segment.last) + stored
+    if not all(isinstance(one, bytes) and len(one) == HASH_BYTES for one in stored):
+        raise IntegrityViolation("a hash in the log is none")
+    return stored
 
 
 def leaf_of(connection: driver.Connection, entry_id: int) -> bytes | None:
