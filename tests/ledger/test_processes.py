@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import keyvault_lite
-from keyvault_lite.ledger import driver
+from keyvault_lite.ledger import driver, inspection
+from keyvault_lite.ledger.tree import RowMacs
 from keyvault_lite.model.errors import IntegrityViolation, InvalidState, Unauthenticated
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef
@@ -172,6 +173,31 @@ def test_what_a_check_has_found_is_set_aside_although_another_process_writes(hou
         house.ledger.scrub()
         other.ask(Encrypt(KeyRef("others"), plaintext=b"x"))
         house.refusal(Encrypt(name, plaintext=b"x"), IntegrityViolation)
+    finally:
+        other.close()
+
+
+def test_rows_are_compared_with_memory_if_it_is_of_the_same_state(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[RowMacs] = []
+
+    def noted() -> RowMacs:
+        made.append(RowMacs())
+        return made[-1]
+
+    other = neighbours(house)
+    try:
+        monkeypatch.setattr(inspection, "RowMacs", noted)
+        house.key("orders")
+        for look in (house.ledger.scrub, house.ledger.scrub_log):
+            look()
+            assert (made, house.ledger._journal.suspect) == ([], False)
+        other.key("others")
+        for look in (house.ledger.scrub, house.ledger.scrub_log):
+            look()
+            assert (len(made), house.ledger._journal.suspect) == (1, False)
+            made.clear()
     finally:
         other.close()
 

@@ -37,6 +37,15 @@ def collected(rows: dict[bytes, bytes]) -> RowMacs:
     return found
 
 
+def differences(tree: StateTree, *readings: dict[bytes, bytes]) -> set[bytes]:
+    compared = tree.comparison()
+    for rows in readings:
+        for key, mac in rows.items():
+            compared.add(key, mac)
+    assert compared.root() == tree.root()
+    return compared.differences()
+
+
 def recomputed(rows: dict[bytes, bytes]) -> bytes:
     """The root as the design defines it, in one go."""
     buckets: list[list[tuple[bytes, bytes]]] = [[] for _ in range(4096)]
@@ -70,7 +79,7 @@ def test_the_root_is_that_of_all_rows(first: dict[bytes, bytes], steps: list[tup
         else:
             tree.rollback()
         assert tree.count == len(rows)
-        assert tree.differences(collected(rows)) == set()
+        assert differences(tree, rows) == set()
     assert tree.root() == collected(rows).root() == recomputed(rows)
 
 
@@ -83,7 +92,7 @@ def test_rows_that_fill_windows_of_memory_are_all_there(monkeypatch: pytest.Monk
     found, tree = collected(rows), StateTree()
     assert sum(map(len, found._waiting.values())) == len(rows) % window, "no more is held as objects than a window"
     tree.load(found)
-    assert tree.differences(found) == set()
+    assert differences(tree, rows) == set()
     for key, mac in rows.items():
         tree.put(key, mac)
     assert (tree.count, tree.root()) == (len(rows), found.root())
@@ -114,12 +123,32 @@ def test_rows_that_share_a_bucket_stand_in_order_however_they_come(monkeypatch: 
         assert tree.count == 0
 
 
-def test_differences_are_named() -> None:
-    tree = StateTree()
-    a, b, c = (row_key("keys", (name,)) for name in "abc")
-    tree.load(collected({a: b"1", b: b"2"}))
-    assert tree.differences(collected({a: b"1", b: b"3", c: b"4"})) == {b, c}
-    assert tree.differences(RowMacs()) == {a, b}
+def test_differences_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, c, d = (row_key("keys", (name,)) for name in ("a", "bb", "c", "d"))
+    rows = {a: b"1" * 32, b: b"2" * 32, d: b"4" * 32}
+    for bucket in (0, 4095):
+        monkeypatch.setattr(tree_module, "_bucket_of", lambda _, bucket=bucket: bucket)
+        tree = StateTree()
+        tree.load(collected(rows))
+        assert differences(tree, rows | {b: b"3" * 32, c: b"4" * 32}) == {b, c}
+        assert differences(tree, {}) == {a, b, d}
+        assert differences(tree, {a: rows[b], d: rows[d]}) == {a, b}
+        # Once more, and so also where another is missing and the number is right.
+        assert differences(tree, rows, {d: rows[d]}) == {d}
+        assert differences(tree, {b: rows[b], d: rows[d]}, {b: rows[b]}) == {a, b}
+
+
+def test_a_tree_that_changes_is_compared_as_it_was() -> None:
+    tree, rows = StateTree(), {row_key("keys", (f"{number}",)): bytes([number]) * 32 for number in range(50)}
+    tree.load(collected(rows))
+    compared, root = tree.comparison(), tree.root()
+    tree.put(row_key("keys", ("other",)), bytes(32))
+    tree.put(row_key("keys", ("1",)), bytes(32))
+    for key, mac in rows.items():
+        compared.add(key, mac)
+    assert compared.root() == root != tree.root()
+    assert compared.differences() == set()
+    assert tree.comparison().root() == tree.root()
 
 
 def test_row_keys_name_their_rows() -> None:

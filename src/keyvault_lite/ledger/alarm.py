@@ -14,7 +14,7 @@ from keyvault_lite.ledger.outcome import Authority, Outcome
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.rows import read_rows
 from keyvault_lite.ledger.state import Moment, State
-from keyvault_lite.ledger.tree import RowMacs, StateTree, row_of
+from keyvault_lite.ledger.tree import StateTree, row_of
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import SYSTEM, KeyId, TokenId, is_id
@@ -44,10 +44,10 @@ def recheck(
     """
     if schema:
         raise IntegrityViolation(f"the schema was changed: {schema[0].table} {schema[0].row} {schema[0].problem}")
-    there = RowMacs()
-    stored = read_rows(connection, authority, newer_than=0, known=lambda _: None, note=there.add, keep=False)
+    compared = tree.comparison()
+    stored = read_rows(connection, authority, newer_than=0, note=compared.add, keep=False)
     problems = {(one.table, one.row): one.problem for one in stored.findings}
-    for key in tree.differences(there):
+    for key in compared.differences():
         problems.setdefault(row_of(key), "is not the row that the log commits to")
     alarms = []
     for (table, row), problem in sorted(problems.items()):

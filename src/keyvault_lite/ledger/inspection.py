@@ -85,10 +85,12 @@ def inspect(
     pages: bool = False,
     shelf: Shelf | None = None,
     load: bool = False,
+    memory: StateTree | None = None,
 ) -> Inspection:
     """Read and compare everything. Findings are returned, not raised.
 
-    The keys and the state tree are returned if they are to be loaded: else they are read and let go of.
+    The keys and the state tree are returned if they are to be loaded: else they are read and let go of. `memory` is the
+    tree of a vault that runs: if it is that of the stored head, rows are compared with it and not kept either.
 
     `mark` MUST have been read from `anchor` before this is called. The log is checked from behind entry `log_from`;
     from 0 it is checked whole, with its tree and the `claims` about it; None leaves it out. `pages` has the database
@@ -99,7 +101,7 @@ def inspect(
         findings = database.check_schema(connection)
         _check_revision(connection, findings)
         mac, head = check_head(connection, authority, findings)
-        rows, tree, state_root = _read_state(connection, authority, load=load)
+        rows, tree, state_root = _read_state(connection, authority, head, load=load, memory=memory)
         findings += rows.findings
         root = Edge().root() if head is None else root_named(head, findings)
         seen = Inspection(head, mac, rows, tree, root, findings)
@@ -139,12 +141,22 @@ def inspect(
 
 
 def _read_state(
-    connection: driver.Connection, authority: Authority | PublicAuthority, *, load: bool
+    connection: driver.Connection,
+    authority: Authority | PublicAuthority,
+    head: Head | None,
+    *,
+    load: bool,
+    memory: StateTree | None,
 ) -> tuple[VerifiedRows, StateTree, bytes]:
     """The rows, their tree if it is to be loaded, and its root."""
-    macs, tree = RowMacs(), StateTree()
     with _without_collection():
-        rows = read_rows(connection, authority, newer_than=0, known=lambda _: None, note=macs.add, keep=load)
+        if memory is not None and head is not None:
+            compared = memory.comparison()
+            if compared.root() == head.state_root:
+                rows = read_rows(connection, authority, newer_than=0, note=compared.add, keep=False)
+                return rows, StateTree(), b"" if compared.differences() else head.state_root
+        macs, tree = RowMacs(), StateTree()
+        rows = read_rows(connection, authority, newer_than=0, note=macs.add, keep=load)
         if load:
             tree.load(macs)
         return rows, tree, tree.root() if load else macs.root()

@@ -521,7 +521,7 @@ class Ledger:
     def scrub(self) -> None:
         """Read all rows again and compare; what is found is set aside by the next commit. Blocks, off the loop."""
         with self._reading() as connection:
-            seen = inspect(connection, self._authority, self._database)
+            seen = inspect(connection, self._authority, self._database, memory=self._journal.tree)
         if seen.findings and not self.frozen:
             self._journal.suspect = True
         del seen
@@ -565,6 +565,7 @@ class Ledger:
                 mark=mark,
                 log_from=0,
                 progress=progress,
+                memory=self._journal.tree,
             )
         seen.findings[:0] = findings
         return seen

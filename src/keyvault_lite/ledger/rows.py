@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TypeVar
 
 from keyvault_lite.audit.merkle import HASH_BYTES
@@ -21,7 +20,7 @@ from keyvault_lite.ledger.records import (
 from keyvault_lite.ledger.schema import FORMATS, Row, RowFormat
 from keyvault_lite.ledger.tree import row_key
 from keyvault_lite.model.errors import KeyVaultError
-from keyvault_lite.model.keys import Key, KeyName, KeyVersion, VersionStatus
+from keyvault_lite.model.keys import Key, KeyName, KeyVersion
 from keyvault_lite.model.names import KeyId
 from keyvault_lite.model.replies import Finding
 
@@ -63,7 +62,7 @@ def read_rows(
     authority: Authority | PublicAuthority,
     *,
     newer_than: int,
-    known: Callable[[KeyId], Key | None],
+    known: Callable[[KeyId], Key | None] = lambda _: None,
     note: Callable[[bytes, bytes], None],
     keep: bool = True,
 ) -> VerifiedRows:
@@ -71,13 +70,33 @@ def read_rows(
 
     `note` is told the row key and the MAC of each genuine row, for the state tree. In a snapshot, and row by row: of
     each there is nothing in memory afterwards but its record.
-    Without `keep` keys are read and not returned, for who wants to know what does not verify.
+    Without `keep` the rows of keys are verified and no keys made of them: if one is missing, the root tells.
     With a PublicAuthority columns are not verified: what is read must be used for its MACs alone.
     """
     tables = _Tables(connection, authority, newer_than, note)
     found = tables.found
+    keys: list[Key] = []
+    if keep:
+        keys = _keys(tables, known)
+    else:
+        for table in ("key_versions", "key_names", "keys"):
+            for _ in tables.genuine(table):
+                pass
+    found.change = Change(
+        keys=tuple([key for key in keys if key.id not in found.quarantined]),
+        services=tuple(tables.records("services", read_service)),
+        tokens=tuple(tables.records("tokens", read_token)),
+        slots=tuple(tables.records("keyring_slots", read_slot)),
+        settings=tuple(tables.records("settings", read_setting)),
+    )
+    return found
+
+
+def _keys(tables: "_Tables", known: Callable[[KeyId], Key | None]) -> list[Key]:
+    """The keys, each with its versions and names; what is missing of one is noted."""
+    found = tables.found
     # Versions and names before the keys that they are part of.
-    versions = _by_key(tables.records("key_versions", _version if keep else _number))
+    versions = _by_key(tables.records("key_versions", read_version))
     named, touched = _named(tables.records("key_names", read_name))
     keys: list[Key] = []
     for row in tables.genuine("keys"):
@@ -93,21 +112,12 @@ def read_rows(
         if before is not None:
             names = [*names, *(one for one in before.names if (one.namespace, one.name) not in touched)]
         try:
-            key = read_key(row, versions=ordered, names=_in_order(names) if names else ())
-            if keep:
-                keys.append(key)
+            keys.append(read_key(row, versions=ordered, names=_in_order(names) if names else ()))
         except _UNREADABLE:
             _note(found, "keys", key_id, UNREADABLE)
     _note_orphans(found, "key_versions", versions)
     _note_orphans(found, "key_names", named)
-    found.change = Change(
-        keys=tuple([key for key in keys if key.id not in found.quarantined]),
-        services=tuple(tables.records("services", read_service)),
-        tokens=tuple(tables.records("tokens", read_token)),
-        slots=tuple(tables.records("keyring_slots", read_slot)),
-        settings=tuple(tables.records("settings", read_setting)),
-    )
-    return found
+    return keys
 
 
 class _Tables:
@@ -158,16 +168,16 @@ class _Tables:
             _note(found, table, "", f"cannot be read: {error}")
 
 
-def _by_key(versions: Iterable[tuple[KeyId, KeyVersion]]) -> dict[KeyId, Sequence[KeyVersion]]:
+def _by_key(versions: Iterable[KeyVersion]) -> dict[KeyId, Sequence[KeyVersion]]:
     found: dict[KeyId, Sequence[KeyVersion]] = {}
-    for key_id, version in versions:
-        others = found.get(key_id)
+    for version in versions:
+        others = found.get(version.key_id)
         if others is None:
-            found[key_id] = (version,)  # one, which is what the record takes as it is
+            found[version.key_id] = (version,)  # one, which is what the record takes as it is
         elif isinstance(others, list):
             others.append(version)
         else:
-            found[key_id] = [*others, version]
+            found[version.key_id] = [*others, version]
     return found
 
 
@@ -176,22 +186,6 @@ def _note_orphans(found: VerifiedRows, table: str, orphans: Iterable[KeyId]) -> 
         if key_id not in found.quarantined:
             _note(found, table, key_id, "belongs to no key that verifies")
             found.quarantined.add(key_id)
-
-
-def _version(row: Row) -> tuple[KeyId, KeyVersion]:
-    version = read_version(row)
-    return version.key_id, version
-
-
-def _number(row: Row) -> tuple[KeyId, KeyVersion]:
-    """As `_version`, with nothing but its number: all that is needed of a version that is not kept."""
-    version = read_version(row)
-    return version.key_id, _numbered(version.version)
-
-
-@lru_cache(maxsize=1024)
-def _numbered(number: int) -> KeyVersion:
-    return KeyVersion(KeyId(""), number, VersionStatus.DESTROYED, created_at=0, encrypted_key=b"")
 
 
 def _named(

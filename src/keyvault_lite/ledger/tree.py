@@ -3,7 +3,7 @@
 import hashlib
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache, partial
 from mmap import mmap
 from operator import itemgetter
@@ -62,6 +62,13 @@ class StateTree:
                 pairs = new + _split(bucket)
                 self._set(index, len(pairs), _joined(pairs))
 
+    def comparison(self) -> "Comparison":
+        """What rows can be compared with. It stays as it is when the tree changes.
+
+        If that happens at this moment, in another thread, `Comparison.root` is not the root of any state.
+        """
+        return Comparison(self._buckets[:], self._counts[:])
+
     def _set(self, index: int, count: int, bucket: bytes) -> None:
         self.count += count - self._counts[index]
         self._counts[index] = count
@@ -81,14 +88,6 @@ class StateTree:
         for index, count, bucket in reversed(self._undo):
             self._set(index, count, bucket)
         self._undo.clear()
-
-    def differences(self, rows: "RowMacs") -> set[bytes]:
-        """The keys of rows whose MAC is another one there, or that are on one side only."""
-        found: set[bytes] = set()
-        for index, bucket in enumerate(self._buckets):
-            differing = {*_split(bucket)} ^ {*rows.bucket(index)}
-            found |= {pair[_LIST.size : _key_end(pair, 0)] for pair in differing}
-        return found
 
 
 class RowMacs:
@@ -146,6 +145,42 @@ class RowMacs:
         """The root of a tree of these rows."""
         buckets = map(self.bucket, range(BUCKETS))
         return _root(self._count, [_bucket_digest(len(pairs), _joined(pairs)) for pairs in buckets])
+
+
+class Comparison:
+    """Rows as they are read, each compared with those of a tree; hardly anything is kept of them."""
+
+    __slots__ = ("_buckets", "_counts", "_others", "_seen")
+
+    def __init__(self, buckets: list[bytes], counts: "array[int]") -> None:
+        self._buckets, self._counts = buckets, counts
+        self._seen = [array("I") for _ in range(BUCKETS)]
+        """By bucket, where in it the rows stand that were read."""
+        self._others: set[bytes] = set()
+        """The keys of rows that the tree does not have, or with another MAC."""
+
+    def add(self, row_key: bytes, mac: bytes) -> None:
+        """Compare a row."""
+        index = _bucket_of(row_key)
+        # Found at the beginning of a pair or not at all: nothing else in a bucket has a MAC's 32 bytes.
+        place = self._buckets[index].find(_pair(row_key, mac))
+        if place < 0:
+            self._others.add(row_key)
+        else:
+            self._seen[index].append(place)
+
+    def root(self) -> bytes:
+        """The root of the rows that are compared with."""
+        digests = [_bucket_digest(count, bucket) for count, bucket in zip(self._counts, self._buckets, strict=True)]
+        return _root(sum(self._counts), digests)
+
+    def differences(self) -> set[bytes]:
+        """The keys of rows that were read with another MAC than the tree has, twice, or on one side only."""
+        found = set(self._others)
+        for bucket, count, seen in zip(self._buckets, self._counts, self._seen, strict=True):
+            if not len(seen) == len(set(seen)) == count:
+                found.update(key for place, key in _keys(bucket) if seen.count(place) != 1)
+        return found
 
 
 def row_key(table: str, key: tuple[Value, ...]) -> bytes:
@@ -216,6 +251,14 @@ def _find(bucket: bytes, row_key: bytes) -> tuple[int, int]:
             return start, end if found == row_key else start
         start = end
     return start, start
+
+
+def _keys(bucket: bytes) -> Iterator[tuple[int, bytes]]:
+    """Where each pair of a bucket stands, and its row key."""
+    start = 0
+    for pair in _split(bucket):
+        yield start, pair[_LIST.size : _key_end(pair, 0)]
+        start += len(pair)
 
 
 def _split(bucket: bytes) -> list[bytes]:
