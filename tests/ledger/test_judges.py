@@ -22,8 +22,9 @@ from keyvault_lite.ledger.head_check import check_head, root_named
 from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import PublicAuthority
 from keyvault_lite.ledger.records import setting_values
-from keyvault_lite.ledger.rows import VerifiedRows
+from keyvault_lite.ledger.rows import NOT_COMMITTED, NOT_GENUINE, VerifiedRows
 from keyvault_lite.ledger.shelf import Shelf
+from keyvault_lite.ledger.tree import row_key
 from keyvault_lite.model.archive import PREFIX, Segment
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Setting
@@ -423,6 +424,12 @@ class TestWords:
         (found,) = inspection._unexplained(VerifiedRows(), 7)
         assert found.problem.endswith("last written by entry 7 or before, one is missing or old")
         assert inspection._unexplained(VerifiedRows(findings=[found]), 0) == []
+
+    def test_the_rows_are_named_where_memory_knows_them(self) -> None:
+        differing = {row_key("settings", ("b",)), row_key("settings", ("a",)), row_key("keys", ("k",))}
+        rows = VerifiedRows(findings=[Finding("settings", "a", NOT_GENUINE)], differing=differing)
+        told = [(one.table, one.row, one.problem) for one in inspection._unexplained(rows, 0)]
+        assert told == [("keys", "k", NOT_COMMITTED), ("settings", "b", NOT_COMMITTED)]
 
     @pytest.mark.parametrize(
         ("count", "named", "more"), [(1, 1, ""), (5, 5, ""), (6, 5, " (and 1 more)"), (8, 5, " (and 3 more)")]

@@ -12,6 +12,7 @@ from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Committed, Outcome
+from keyvault_lite.ledger.rows import NOT_COMMITTED
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.state import Moment, State
 from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
@@ -19,6 +20,7 @@ from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, RevokeKey, UpdateService, VerifyAudit
+from keyvault_lite.model.transit_tokens import CreateToken
 from tests.house import House, grant
 
 EDITS = {
@@ -136,6 +138,18 @@ def test_a_look_at_the_whole_log_that_finds_damage_ends_service(lived_in: House)
     with pytest.raises(IntegrityViolation, match="audit_logs 3"):
         lived_in.ledger.scrub_log()
     lived_in.refusal(Encrypt(KeyRef("orders"), plaintext=b"x"), IntegrityViolation)
+
+
+def test_a_row_that_is_missing_is_named_and_leaves_the_rest_in_service(lived_in: House) -> None:
+    """Also where the log does not tell who wrote it: memory knows which rows there are."""
+    _, second = lived_in.service("second", role=Role.ADMIN)
+    token = lived_in.ask(CreateToken(orphan=True), second).facts.token
+    tamper(lived_in.path, f"DELETE FROM tokens WHERE id = '{token.id}'")
+    found = lived_in.ledger.verify()
+    assert [(one.table, one.row, one.problem) for one in found.findings] == [("tokens", token.id, NOT_COMMITTED)]
+    lived_in.ledger.scrub_log()
+    lived_in.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
+    assert lived_in.log()[-2].draft.action is Action.INTEGRITY
 
 
 def test_an_anchor_of_another_log_under_a_running_vault_ends_service(lived_in: House) -> None:

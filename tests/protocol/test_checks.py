@@ -226,7 +226,7 @@ CHECKS["rows read each minute"] = Check(
     it_is_answered_after_a_look_at_the_rows,
 )
 CHECKS["rows read each minute, row by row"] = Check(
-    Removal(inspection, "_read_state", 'b"" if compared.differences() else head.state_root', "head.state_root"),
+    Removal(inspection, "_read_state", 'b"" if rows.differing else head.state_root', "head.state_root"),
     unnoticed(rows_put_back),
     it_is_answered_after_a_look_at_the_rows,
 )

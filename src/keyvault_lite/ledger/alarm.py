@@ -12,7 +12,7 @@ from os import urandom
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.outcome import Authority, Outcome
 from keyvault_lite.ledger.pending import Item
-from keyvault_lite.ledger.rows import read_rows
+from keyvault_lite.ledger.rows import NOT_COMMITTED, read_rows
 from keyvault_lite.ledger.state import Moment, State
 from keyvault_lite.ledger.tree import StateTree, row_of
 from keyvault_lite.model.errors import IntegrityViolation
@@ -48,7 +48,7 @@ def recheck(
     stored = read_rows(connection, authority, newer_than=0, note=compared.add, keep=False)
     problems = {(one.table, one.row): one.problem for one in stored.findings}
     for key in compared.differences():
-        problems.setdefault(row_of(key), "is not the row that the log commits to")
+        problems.setdefault(row_of(key), NOT_COMMITTED)
     alarms = []
     for (table, row), problem in sorted(problems.items()):
         object_id = owner(state, table, row)

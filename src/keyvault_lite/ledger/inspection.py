@@ -24,11 +24,11 @@ from keyvault_lite.ledger.log_index import IndexCheck
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.reader import entries_after, folded_after, position_behind
 from keyvault_lite.ledger.retention import segments_of
-from keyvault_lite.ledger.rows import VerifiedRows, check_replies, read_rows
+from keyvault_lite.ledger.rows import NOT_COMMITTED, VerifiedRows, check_replies, read_rows
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.start import check_anchor
 from keyvault_lite.ledger.store import Database
-from keyvault_lite.ledger.tree import RowMacs, StateTree
+from keyvault_lite.ledger.tree import RowMacs, StateTree, row_of
 from keyvault_lite.ledger.upgrade import OLDER, REVISION
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action
@@ -154,7 +154,8 @@ def _read_state(
             compared = memory.comparison()
             if compared.root() == head.state_root:
                 rows = read_rows(connection, authority, newer_than=0, note=compared.add, keep=False)
-                return rows, StateTree(), b"" if compared.differences() else head.state_root
+                rows.differing = compared.differences()
+                return rows, StateTree(), b"" if rows.differing else head.state_root
         macs, tree = RowMacs(), StateTree()
         rows = read_rows(connection, authority, newer_than=0, note=macs.add, keep=load)
         if load:
@@ -175,8 +176,10 @@ def _without_collection() -> Iterator[None]:
 
 
 def _unexplained(rows: VerifiedRows, archived: int) -> list[Finding]:
-    if rows.findings:
-        return []  # they explain it
+    told = {(one.table, one.row) for one in rows.findings}
+    named = [Finding(*row, NOT_COMMITTED) for row in sorted({*map(row_of, rows.differing)} - told)]
+    if told or named:
+        return named
     where = "in key_names, settings or tokens" if not archived else f"last written by entry {archived} or before,"
     problem = f"the rows are not the state that the log commits to: {where} one is missing or old"
     return [Finding("ledger_head", "1", problem)]

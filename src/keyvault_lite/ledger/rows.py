@@ -28,6 +28,7 @@ T = TypeVar("T")
 _NEVER_OLD = 1 << 63
 NOT_GENUINE = "row does not verify"
 UNREADABLE = "row cannot be read by this version"
+NOT_COMMITTED = "is not the row that the log commits to"
 MAX_LABEL = 160
 """Characters of a key that a finding repeats."""
 # What a forged row can make a reader raise: none of it may be mistaken for a defect of ours.
@@ -55,6 +56,8 @@ class VerifiedRows:
     findings: list[Finding] = field(default_factory=list)
     quarantined: set[str] = field(default_factory=set)
     """Ids and names of keys that a bad row belongs to."""
+    differing: set[bytes] = field(default_factory=set)
+    """The row keys of those that are not as memory has them, genuine or not, and of those that are missing."""
 
 
 def read_rows(
