@@ -7,14 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from keyvault_lite.crypto.credentials import new_token
 from keyvault_lite.engine.transit_policies import compile_rules
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.outcome import Change, Outcome
+from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import InvalidRequest
-from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.identity import Permission, Role
+from keyvault_lite.model.evidence import Action, Draft, Result
+from keyvault_lite.model.identity import Permission, Role, Setting
 from keyvault_lite.model.names import ServiceId, new_id
 from keyvault_lite.model.requests import RenewToken, UpdateService
-from keyvault_lite.model.transit_tokens import CreateToken, PolicyRule, ReadToken
+from keyvault_lite.model.transit_tokens import CreateSecretId, CreateToken, PolicyRule, ReadToken
 from keyvault_lite.wire.vault.policies import read_policy
 from tests.house import House
 from tests.vault.asking import Asker, b64
@@ -394,6 +396,66 @@ def test_a_secret_may_have_less_than_its_role(ask: Asker) -> None:
     role(ask, "free")
     made = ask.post("auth/approle/role/free/secret-id", {"ttl": "9h", "num_uses": 7}).data
     assert (made["secret_id_ttl"], made["secret_id_num_uses"]) == (9 * 3600, 7)
+
+
+def test_a_secret_takes_the_place_of_one_that_has_ended(
+    ask: Asker, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a role whose secrets are used once has as many rows as secrets that hold."""
+
+    def rows() -> int:
+        (count,) = house.ledger._journal._connection.execute("SELECT count(*) FROM settings").fetchone()
+        return int(count)
+
+    role_id, kept = role(ask)
+    before, ended = rows(), []
+    for _ in range(3):
+        made = ask.post(SECRETS, {"num_uses": 1}).data
+        assert login(ask, role_id, made["secret_id"])[0] == 200
+        ended.append(made)
+    short = ask.post(SECRETS, {"ttl": "1h"}).data
+    late = house.ledger.now() + 3601 * 1_000_000
+    monkeypatch.setattr(house.ledger, "now", lambda: late)
+    holding = [ask.post(SECRETS).data for _ in range(2)]
+    assert rows() == before + 2
+    ended.append(short)
+    assert [login(ask, role_id, one["secret_id"])[0] for one in ended] == [400] * 4
+    for one in ended:
+        body = {"secret_id_accessor": one["secret_id_accessor"]}
+        assert ask.post("auth/approle/role/web/secret-id-accessor/lookup", body).status == 404
+        assert ask.post("auth/approle/role/web/secret-id-accessor/destroy", body).status == 404
+        assert ask.post(f"{SECRETS}/lookup", {"secret_id": one["secret_id"]}).status == 204
+    assert all(login(ask, role_id, one)[0] == 200 for one in (kept, *(one["secret_id"] for one in holding)))
+    listed = ask("LIST", SECRETS).data["keys"]
+    assert sorted(listed) == sorted([kept.partition(".")[0], *(one["secret_id_accessor"] for one in holding)])
+
+
+def test_secrets_made_at_once_have_places_of_their_own(house: House, ask: Asker) -> None:
+    role(ask)
+    made = house.together(*(house.perform(CreateSecretId("web")) for _ in range(20)))
+    assert len({one.result.accessor.partition("-")[2] for one in made}) == 20
+
+
+def test_a_secret_of_a_row_of_its_own_holds(house: House, ask: Asker) -> None:
+    """As the first ones were kept."""
+    role_id, _ = role(ask)
+    accessor, secret = new_token()
+    digest = encode_base64(house.vault.keyring.token_digest(accessor, secret))
+    value: dict[str, object] = {
+        "digest": digest,
+        "expires_at": None,
+        "uses": 2,
+        "created_at": house.ledger.now(),
+        "meta": {},
+    }
+    change = Change(settings=(Setting(f"vault/approle/secrets/web/{accessor}", value),))
+    outcome = Outcome((Draft(action=Action.SERVICE_UPDATE, result=Result.SUCCESS, request_id=bytes(16)),), None, change)
+    house.run(house.ledger.commit(outcome, house.ledger.snapshot().moment, lambda _: outcome))
+    assert login(ask, role_id, f"{accessor}.{secret}")[0] == 200
+    assert accessor in ask("LIST", SECRETS).data["keys"]
+    found = ask.post(f"{SECRETS}/lookup", {"secret_id": f"{accessor}.{secret}"}).data
+    assert (found["secret_id_accessor"], found["secret_id_num_uses"]) == (accessor, 1)
+    assert [login(ask, role_id, f"{accessor}.{secret}")[0] for _ in range(2)] == [200, 400]
 
 
 def test_a_secret_is_looked_up_by_itself_and_by_its_accessor(ask: Asker, house: House) -> None:

@@ -87,6 +87,27 @@ def policy_grants(name: str, directory: Leases) -> tuple[Grant, ...]:
 
 SEPARATOR: Final = "."
 """Between accessor and secret in a secret id."""
+PLACE: Final = "-"
+"""Between the two parts of an accessor."""
+
+
+def secret_of(role: str, accessor: str, directory: Leases) -> Setting | None:
+    """What is kept of a role's secret; None if it is gone, or another has its place since.
+
+    A row is never deleted, but what ended in it makes room: an accessor is `RANDOM-PLACE`, and the row that of a place.
+    The first ones, which had no place, have rows of their own.
+    """
+    random, _, place = accessor.partition(PLACE)
+    found = directory.setting(f"{SECRETS}{role}/{place or random}")
+    if found is None or found.value is None or accessor_of(found) != accessor:
+        return None
+    return found
+
+
+def accessor_of(secret: Setting) -> str:
+    """The accessor of a secret that is kept."""
+    accessor: str = (secret.value or {}).get("accessor", secret.name.rpartition("/")[2])
+    return accessor
 
 
 def role_login(
@@ -96,7 +117,7 @@ def role_login(
     accessor, _, secret = credential.secret_id.partition(SEPARATOR)
     named = directory.setting(ROLE_IDS + credential.role_id)
     role = "" if named is None or named.value is None else named.value["role"]
-    kept = directory.setting(f"{SECRETS}{role}/{accessor}")
+    kept = secret_of(role, accessor, directory)
     value = None if kept is None else kept.value
     digest = None if value is None else decode_base64(value["digest"])
     if not secrets.token_matches(TokenId(accessor), secret, digest) or value is None:

@@ -5,9 +5,10 @@ Its tokens are leased tokens of that service; `kvl service` shows it, grants it 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any, Final
 
-from keyvault_lite.access.leases import SEPARATOR, is_past
+from keyvault_lite.access.leases import PLACE, SEPARATOR, accessor_of, is_past, secret_of
 from keyvault_lite.crypto.credentials import new_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_tokens import bounded, facts, issue
@@ -132,14 +133,17 @@ def delete(request: DeleteRole, scene: Scene) -> Done:
 
 
 def create_secret(request: CreateSecretId, scene: Scene) -> Done:
-    """A secret of the role; its keyed digest is kept."""
+    """A secret of the role; its keyed digest is kept, in the row of one that has ended if there is any."""
     role = _role(request.role, scene)
-    accessor, secret = scene.once("secret", (), new_token)
+    random, secret = scene.once("secret", (), new_token)
+    place = _free_place(request.role, scene)
+    accessor = TokenId(f"{random}{PLACE}{place}")
     ttl = _within(request.ttl, role["secret_id_ttl"], "ttl cannot be longer than the role's secret_id_ttl")
     uses = _within(request.uses, role["secret_id_uses"], "num_uses cannot be higher than the role's secret_id_num_uses")
     kept = Setting(
-        f"{SECRETS}{request.role}/{accessor}",
+        f"{SECRETS}{request.role}/{place}",
         {
+            "accessor": accessor,
             "digest": encode_base64(scene.keyring.token_digest(accessor, secret)),
             "expires_at": scene.now + ttl * _SECOND if ttl else None,
             "uses": uses,
@@ -149,6 +153,15 @@ def create_secret(request: CreateSecretId, scene: Scene) -> Done:
     )
     result = NewSecretId(f"{accessor}{SEPARATOR}{secret}", accessor, ttl, uses)
     return Done(result, Change(settings=(kept,)), subject=role["service"])
+
+
+def _free_place(role: str, scene: Scene) -> int:
+    """The first place of the role at which no secret is kept that still holds."""
+
+    def is_free(kept: Setting | None) -> bool:
+        return kept is None or kept.value is None or is_past(kept.value["expires_at"], scene.now)
+
+    return next(place for place in count() if is_free(scene.state.setting(f"{SECRETS}{role}/{place}")))
 
 
 def _within(asked: int | None, most: int, refusal: str) -> int:
@@ -165,7 +178,7 @@ def _secret(request: SecretRequest, scene: Scene) -> Setting | None:
     accessor, secret = request.accessor, ""
     if request.secret_id:
         accessor, _, secret = request.secret_id.partition(SEPARATOR)
-    found = scene.state.setting(f"{SECRETS}{request.role}/{accessor}")
+    found = secret_of(request.role, accessor, scene.state)
     value = None if found is None else found.value
     if request.secret_id:
         digest = None if value is None else decode_base64(value["digest"])
@@ -181,17 +194,15 @@ def read_secret(request: ReadSecretId, scene: Scene) -> Done:
     kept = None if found is None else found.value
     if found is None or kept is None or is_past(kept["expires_at"], scene.now):
         return Done(None, subject=role["service"])
-    accessor = found.name.rpartition("/")[2]
-    facts = SecretFacts(accessor, kept["created_at"], kept["expires_at"], kept["uses"], kept.get("meta", {}))
+    facts = SecretFacts(accessor_of(found), kept["created_at"], kept["expires_at"], kept["uses"], kept.get("meta", {}))
     return Done(facts, subject=role["service"])
 
 
 def list_secrets(request: ListSecretIds, scene: Scene) -> Done:
     """The accessors of the role's secrets."""
     role = _role(request.role, scene)
-    prefix = f"{SECRETS}{request.role}/"
-    names = tuple(one.name.removeprefix(prefix) for one in scene.state.settings_under(prefix))
-    return Done(names, subject=role["service"])
+    accessors = tuple(map(accessor_of, scene.state.settings_under(f"{SECRETS}{request.role}/")))
+    return Done(accessors, subject=role["service"])
 
 
 def destroy_secret(request: DestroySecretId, scene: Scene) -> Done:
@@ -210,7 +221,7 @@ def login(_request: Login, scene: Scene) -> Done:
     role_name, _, accessor = (scene.principal.login or "").partition("/")
     role = _role(role_name, scene)
     ttl, most, warnings = bounded(role["token_ttl"] or None, max_ttl=role["token_max_ttl"], period=role["token_period"])
-    kept = scene.state.setting(f"{SECRETS}{role_name}/{accessor}")
+    kept = secret_of(role_name, accessor, scene.state)
     meta = {} if kept is None or kept.value is None else kept.value.get("meta", {})
     lease = Lease(
         ttl=ttl,

@@ -56,7 +56,8 @@ def end_of(segment: Segment) -> Position:
 def leaves_between(connection: driver.Connection, start: int, end: int) -> list[bytes]:
     """The hashes of entries start + 1 to end from the tiles of the tree, which are never archived.
 
-    `end` is a multiple of 256. Nothing read here is trusted: the tree over the hashes has to be that of the head.
+    `end` is a multiple of 256; if it is not above `start`, there are none. Nothing read here is trusted: the tree over
+    the hashes has to be that of the head.
     Raises IntegrityViolation if a tile is missing or has another size.
     """
     leaves: list[bytes] = []
@@ -77,7 +78,7 @@ def hashes_between(connection: driver.Connection, authority: Authority, start: i
     stored = [row[0] for row in driver.fetch(connection, statements.LEAVES, (start, end))]
     if len(stored) < end - start:
         segment = newest_segment(connection, authority)
-        if segment is not None and segment.last > start:
+        if segment is not None:
             stored = leaves_between(connection, start, segment.last) + stored
     if not all(isinstance(one, bytes) and len(one) == HASH_BYTES for one in stored):
         raise IntegrityViolation("a hash in the log is none")
