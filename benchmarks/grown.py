@@ -25,7 +25,7 @@ from keyvault_lite.audit.merkle import Tiles
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger import statements
 from keyvault_lite.ledger.inspection import inspect
-from keyvault_lite.ledger.ledger import open_database, prepare
+from keyvault_lite.ledger.opening import open_database, prepare
 from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.ledger.pending import Item, Known, Pending
 from keyvault_lite.ledger.state import State

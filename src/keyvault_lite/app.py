@@ -20,8 +20,9 @@ from keyvault_lite.crypto.witness import WitnessKey, verify_ed25519
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.anchor import SAME_DIRECTORY, FileAnchor, where_it_stands
-from keyvault_lite.ledger.ledger import Ledger, open_database, prepare
+from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.memory import give_back
+from keyvault_lite.ledger.opening import open_database, prepare
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, NotFound

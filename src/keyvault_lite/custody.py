@@ -26,8 +26,8 @@ from keyvault_lite.ledger.anchor import DamagedAnchor, FileAnchor, Mark, where_i
 from keyvault_lite.ledger.archiver import SEGMENT
 from keyvault_lite.ledger.check import Identity, Means, check, identity_of, verification_of
 from keyvault_lite.ledger.inspection import Progress
-from keyvault_lite.ledger.ledger import open_database, stored_slots
 from keyvault_lite.ledger.moving import Copied, copy
+from keyvault_lite.ledger.opening import open_database, stored_slots
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.store import Database

@@ -10,7 +10,7 @@ import pytest
 
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger import sqlite as module
-from keyvault_lite.ledger.ledger import prepare
+from keyvault_lite.ledger.opening import prepare
 from keyvault_lite.ledger.schema import TABLES, TRIGGERS
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation

@@ -20,7 +20,8 @@ from keyvault_lite.ledger import committer, driver, ledger, memory
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.journal import Journal, StoreFull
-from keyvault_lite.ledger.ledger import DamagedVault, prepare
+from keyvault_lite.ledger.ledger import DamagedVault
+from keyvault_lite.ledger.opening import prepare
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.ledger.sqlite import SqliteDatabase

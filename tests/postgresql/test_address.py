@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from keyvault_lite.ledger.ledger import open_database
+from keyvault_lite.ledger.opening import open_database
 from keyvault_lite.ledger.postgresql.address import read_address
 from keyvault_lite.model.errors import InvalidRequest
 

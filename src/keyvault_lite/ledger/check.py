@@ -23,7 +23,7 @@ from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.anchor import Anchor, DamagedAnchor, FileAnchor, Mark
 from keyvault_lite.ledger.claims import Claim
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
-from keyvault_lite.ledger.ledger import stored_slots
+from keyvault_lite.ledger.opening import stored_slots
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.start import MISSING

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Anchor
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect
-from keyvault_lite.ledger.ledger import DamagedVault, prepare, stored_slots
+from keyvault_lite.ledger.ledger import DamagedVault
+from keyvault_lite.ledger.opening import prepare, stored_slots
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.reader import entries_after
 from keyvault_lite.ledger.schema import Row

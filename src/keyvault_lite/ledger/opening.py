@@ -1,0 +1,84 @@
+"""Opening: which database a URL names, its schema brought up to date, and the slots that its keyring is opened with."""
+
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.records import read_slot
+from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.store import Database
+from keyvault_lite.ledger.upgrade import OLDER, REVISION, revision_of
+from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidRequest
+from keyvault_lite.model.keyring import Slot
+
+
+def open_database(url: str, *, allow_plain: bool = False) -> Database:
+    """The database that KEYVAULT_DATABASE_URL names. Raises InvalidRequest for one this version cannot open.
+
+    `allow_plain` lets a database server on another host be used without TLS and its verified name.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise InvalidRequest("the database URL is malformed") from None
+    if parts.scheme in {"postgresql", "postgres"}:
+        try:
+            # Imported here: SQLite needs nothing of it, and it takes a while.
+            from keyvault_lite.ledger.postgresql.address import read_address
+            from keyvault_lite.ledger.postgresql.database import PostgresDatabase
+        except ImportError as error:
+            raise InvalidRequest(
+                "PostgreSQL needs the driver psycopg: pip install 'keyvault-lite[postgres]'"
+            ) from error
+        return PostgresDatabase(read_address(url, allow_plain=allow_plain))
+    if parts.scheme != "sqlite" or parts.netloc or not parts.path.strip("/"):
+        raise InvalidRequest(
+            "the database URL is sqlite:///relative/path, sqlite:////absolute/path or postgresql://user@host/database"
+        )
+    return SqliteDatabase(Path(unquote(parts.path.removeprefix("/"))).absolute())
+
+
+def prepare(database: Database) -> tuple[Slot, ...]:
+    """Bring the schema up to date, if need be, and return the slots of the keyring; an empty vault has none.
+
+    Slots are not verified yet: the keyring that verifies is opened with them, and their containers verify themselves.
+    """
+    try:
+        with database.lock():
+            connection = database.writer()
+            try:
+                _bring_up_to_date(database, connection)
+                return stored_slots(connection)
+            finally:
+                connection.close()
+    except driver.Damaged as error:
+        if database.space_is_low() and database.release_reserve():
+            return prepare(database)  # opening takes some room too, and a full disk must not keep anybody from revoking
+        raise cannot_open(database) from error
+
+
+def cannot_open(database: Database) -> AuditUnavailable:
+    """The refusal of a database that does not let itself be read."""
+    return AuditUnavailable(f"the database cannot be opened: {database.name} is locked, read-only or damaged")
+
+
+def _bring_up_to_date(database: Database, connection: driver.Connection) -> None:
+    tables = database.tables(connection)
+    revision = revision_of(connection, tables)
+    if revision is None and tables:
+        raise Conflict("the database holds something else: KEYVAULT_DATABASE_URL has to name one of its own")
+    if revision not in {None, *OLDER, REVISION}:
+        raise Conflict("the database was written by another version of KeyVault Lite, newer than this one")
+    if revision != REVISION:
+        database.upgrade(connection)
+
+
+def stored_slots(connection: driver.Connection) -> tuple[Slot, ...]:
+    """The slots that are not removed, unverified."""
+    rows = driver.fetch(connection, statements.SELECT["keyring_slots"])
+    slots = []
+    for row in rows:
+        with suppress(TypeError, ValueError):
+            slots.append(read_slot(row[:-2]))
+    return tuple(slot for slot in slots if slot.removed_at is None)
