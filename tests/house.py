@@ -171,11 +171,11 @@ class House:
         return entries
 
     def _page(self, after: int) -> Iterable[Entry]:
-        return self.ledger.entries(Filter(limit=1000, after=str(after), ascending=True)).items
+        return self.ledger.evidence.entries(Filter(limit=1000, after=str(after), ascending=True)).items
 
     @property
     def last(self) -> Entry:
-        return self.ledger.entries(Filter(limit=1)).items[0]
+        return self.ledger.evidence.entries(Filter(limit=1)).items[0]
 
     @property
     def size(self) -> int:

@@ -196,9 +196,9 @@ def _compose(
     client = None if chosen.witness is None or not anchored else _witness_client(chosen, chosen.witness)
     anchor = open_anchor(chosen, database, keyring) if anchored else None
     ledger = Ledger.open(database, keyring, anchor, quarantine=quarantine, shelf=shelf)
-    watch = None if client is None else Watch(ledger, client, max_age=chosen.witness_max_age)
+    watch = None if client is None else Watch(ledger.evidence, client, max_age=chosen.witness_max_age)
     vault = Vault(database, master, keyring, anchor, ledger, Engine(ledger, keyring), watch)
-    ledger.witnesses = tuple(one for one in (watch, anchor) if isinstance(one, Watch | SharedAnchor))
+    ledger.evidence.witnesses = tuple(one for one in (watch, anchor) if isinstance(one, Watch | SharedAnchor))
     try:
         if watch is not None:
             watch.start()

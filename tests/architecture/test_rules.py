@@ -29,7 +29,6 @@ LONG = {
     "app.py",
     "crypto/keyring.py",
     "ledger/journal.py",
-    "ledger/ledger.py",
 }
 
 

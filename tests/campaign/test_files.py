@@ -234,8 +234,8 @@ def test_an_acknowledged_rollback(vault: Furnished, scene: Scene) -> None:
     assert any("rollback to" in note for note in after.notes)
     house = House(chosen(scene.folder, scene.master), vault.token)
     assert house.log(older.entries)[0].draft.action is Action.ANCHOR_TRUST
-    assert house.ledger.log_key().verifier_key.split("+")[0].endswith("/1")
-    assert house.ledger.checkpoint().split("\n")[0].endswith("/1")
+    assert house.ledger.evidence.log_key().verifier_key.split("+")[0].endswith("/1")
+    assert house.ledger.evidence.checkpoint().split("\n")[0].endswith("/1")
     assert house.engine.health().details["epoch"] == 1
     house.close()
     with pytest.raises(Conflict, match="nothing to trust"):

@@ -76,7 +76,7 @@ def test_a_reply_is_kept_for_a_day(house: House) -> None:
     assert len(house.ask(RotateKey(key), idempotency=idempotent("a", "other")).versions) == 3
     house.ledger.now = lambda: real() + 3 * DAY  # type: ignore[method-assign]
     house.ledger.forget_replies()
-    with house.ledger._reading() as connection:
+    with house.ledger._readers.one() as connection:
         assert connection.execute("SELECT count(*) FROM idempotency_replies").fetchone() == (0,)
 
 
@@ -189,7 +189,7 @@ def test_a_kept_reply_that_was_edited_is_not_served(house: House) -> None:
 
 def test_a_kept_reply_is_sealed(house: House) -> None:
     house.ask(UpdateKey(KeyRef(house.key().id), description="not in the clear twice"), idempotency=idempotent("a"))
-    with house.ledger._reading() as connection:
+    with house.ledger._readers.one() as connection:
         (sealed,) = connection.execute("SELECT sealed FROM idempotency_replies").fetchone()
     assert b"clear" not in sealed
 

@@ -143,7 +143,7 @@ def test_expired_replies_are_forgotten(house: House, clock: Clock) -> None:
     house.ask(RotateKey(KeyRef(house.key().id)), idempotency=idempotent("a"))
     clock.pass_days(2)
     house.run(house.jobs.round())
-    with house.ledger._reading() as connection:
+    with house.ledger._readers.one() as connection:
         assert connection.execute("SELECT count(*) FROM idempotency_replies").fetchone() == (0,)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from keyvault_lite import app
 from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.ledger import DamagedVault
+from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import Place
 from keyvault_lite.model.errors import Forbidden, IntegrityViolation, NotFound, Unauthenticated

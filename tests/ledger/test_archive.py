@@ -23,15 +23,15 @@ from keyvault_lite.audit.receipt import verify_receipt
 from keyvault_lite.audit.segment import write_entries
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.custody import archive, verify
-from keyvault_lite.ledger import driver, shelf
+from keyvault_lite.ledger import driver, evidence, shelf, start
 from keyvault_lite.ledger.archiver import boundary
 from keyvault_lite.ledger.catalogue import check_schema
 from keyvault_lite.ledger.inspection import inspect
-from keyvault_lite.ledger.ledger import DamagedVault
 from keyvault_lite.ledger.reader import Filter, read_page
 from keyvault_lite.ledger.retention import segments_of
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.trust import Accepted
 from keyvault_lite.model.archive import PREFIX
 from keyvault_lite.model.encoding import decode_base64
@@ -240,8 +240,6 @@ def test_pages_end_at_the_boundary(house: House, to: Path) -> None:
 
 
 def test_a_page_that_is_read_while_it_goes(house: House, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import keyvault_lite.ledger.ledger as module
-
     real = read_page
     done: list[custody.Archiving] = []
 
@@ -250,9 +248,9 @@ def test_a_page_that_is_read_while_it_goes(house: House, to: Path, monkeypatch: 
             done.append(archive(house.chosen, to, keep=300))
         return real(connection, wanted, archived=archived)
 
-    monkeypatch.setattr(module, "read_page", late)
+    monkeypatch.setattr(evidence, "read_page", late)
     # The search for the moment meets what is gone: no gap, the page is read again.
-    page = house.ledger.entries(Filter(limit=1, ascending=True, since=2))
+    page = house.ledger.evidence.entries(Filter(limit=1, ascending=True, since=2))
     assert (page.items[0].id, page.archived) == (769, 768)
 
 
@@ -264,9 +262,9 @@ def test_receipts(house: House, to: Path) -> None:
     assert house.refusal(ReadReceipt(10**9), NotFound).detail == "no such entry"
     for number in (1, 768):
         with pytest.raises(NotFound, match="the entries up to 768 are archived"):
-            house.ledger.entry(number)
-    assert house.ledger.entry(0) is None
-    key = house.ledger.log_key().verifier_key
+            house.ledger.evidence.entry(number)
+    assert house.ledger.evidence.entry(0) is None
+    key = house.ledger.evidence.log_key().verifier_key
     text = house.ask(ReadReceipt(769))
     entry = house.log(after=768)[0]
     assert verify_receipt(text, entry.hash, vkey=key, verify=verify_ed25519).size >= 769
@@ -285,7 +283,7 @@ def test_a_kept_reply_may_name_an_archived_entry(house: House, to: Path) -> None
 
 def test_files_are_read_without_the_vault(house: House, to: Path, tmp_path: Path) -> None:
     before = house.log()
-    key = house.ledger.log_key().verifier_key
+    key = house.ledger.evidence.log_key().verifier_key
     archive(house.chosen, to, keep=800)
     use(house, 300)
     archive(house.chosen, to, keep=300)
@@ -586,7 +584,7 @@ def test_a_check_from_an_entry_that_was_archived_begins_at_the_boundary(house: H
     house.ledger.refresh()
     size = house.size
     for number in (1, 767, 768, 769, size):
-        with house.ledger._reading() as connection:
+        with house.ledger._readers.one() as connection:
             seen = inspect(connection, house.vault.keyring, house.vault.database, log_from=number)
         assert (seen.findings, seen.read_to, seen.entries) == ([], size, size - max(number, 768))
 
@@ -714,10 +712,8 @@ def test_the_background_check_goes_on(house: House, to: Path) -> None:
 
 
 def test_a_long_log_is_checked_from_the_boundary(house: House, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import keyvault_lite.ledger.ledger as module
-
     archive(house.chosen, to, keep=300)
-    monkeypatch.setattr(module, "CHECKED_AT_START", 400)
+    monkeypatch.setattr(start, "CHECKED_AT_START", 400)
     house.reopen()
     house.ledger.scrub_log()
     use(house, 1)

@@ -63,7 +63,7 @@ def faulty(house: House) -> FaultyConnection:
 def check_sound(house: House) -> None:
     """Memory and database tell the same, and everything verifies, now and after a restart."""
     journal = house.ledger._journal
-    with house.ledger._reading() as connection:
+    with house.ledger._readers.one() as connection:
         stored = RowMacs()
         rows = read_rows(connection, house.vault.keyring, newer_than=0, known=lambda _: None, note=stored.add)
     assert journal.tree.root() == stored.root() == journal.head.state_root
@@ -330,9 +330,9 @@ def test_service_comes_back_by_itself(
 def test_a_reader_fault_is_a_refusal_and_passes(house: House) -> None:
     from keyvault_lite.ledger.reader import Filter
 
-    with pytest.raises(AuditUnavailable), house.ledger._reading():
+    with pytest.raises(AuditUnavailable), house.ledger._readers.one():
         raise failing()
-    assert house.ledger.entries(Filter(limit=1)).items
+    assert house.ledger.evidence.entries(Filter(limit=1)).items
 
 
 def closed(work: Awaitable[Answer]) -> Any:  # noqa: ANN401
@@ -614,7 +614,7 @@ def test_what_waits_at_the_end_is_recorded_in_turn(house: House, monkeypatch: py
 def test_a_closed_vault_leaves_no_log_beside_the_database(house: House) -> None:
     house.key()
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda _: house.ledger.entry(1), range(8)))
+        list(pool.map(lambda _: house.ledger.evidence.entry(1), range(8)))
     house.vault.close()
     beside = [file.name for file in house.path.parent.iterdir() if file.name.endswith(("-wal", "-shm"))]
     house.open()

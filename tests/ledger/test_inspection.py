@@ -42,7 +42,7 @@ def told(seen: Inspection) -> list[tuple[str, str, str]]:
 
 def look(house: House, **how: Any) -> Inspection:  # noqa: ANN401
     """What is stored, beside the service."""
-    with house.ledger._reading() as connection:
+    with house.ledger._readers.one() as connection:
         return inspect(connection, house.vault.keyring, house.vault.database, **how)
 
 
@@ -85,7 +85,7 @@ def test_a_log_that_cannot_be_read_on(house: House, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(inspection, "CHUNK", 2)
     for _ in range(3):
         house.ask(ListKeys())
-    with house.ledger._reading() as connection:
+    with house.ledger._readers.one() as connection:
         faulty, read = FaultyConnection(connection), [0, 0]
 
         def fails(sql: str) -> Exception | None:
@@ -223,7 +223,7 @@ class TestWhichAnchorIsAsked:
         def find(identity: object) -> Any:  # noqa: ANN401
             return anchor if not shared else anchor.shared() if identity is not None else None
 
-        means = Means(find, verify_ed25519, unlock, house.ledger.log_key().verifier_key)
+        means = Means(find, verify_ed25519, unlock, house.ledger.evidence.log_key().verifier_key)
         return [f"{one.table}: {one.problem}" for one in check(house.vault.database, means).findings]
 
     @pytest.mark.parametrize("shared", [True, False])
@@ -333,7 +333,7 @@ def test_an_entry_from_behind_which_the_log_is_checked_is_one_itself(house: Hous
 def test_an_entry_that_holds_what_none_can_hold_is_not_given_out(house: House, value: str) -> None:
     number = house.size
     tamper(house.path, f"UPDATE audit_logs SET epoch = {value} WHERE id = {number}")
-    with house.ledger._reading() as connection:
+    with house.ledger._readers.one() as connection:
         for read in (read_entry, position_behind):
             with pytest.raises(IntegrityViolation, match="a stored entry does not verify"):
                 read(connection, number)

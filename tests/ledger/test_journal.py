@@ -250,7 +250,7 @@ def test_whoever_closes_stores_its_checkpoint_in_the_newest_head(house: House) -
     other = House(house.chosen, house.admin)
     other.ask(ListKeys())
     house.ask(ListKeys())
-    note = other.ledger.signed_head()
+    note = other.ledger.evidence.signed_head()
     journal, anchor = other.ledger._journal, other.ledger._anchor
     journal._connection = faulty = FaultyConnection(journal._connection)
     other.close()
@@ -261,7 +261,7 @@ def test_whoever_closes_stores_its_checkpoint_in_the_newest_head(house: House) -
     ]
     assert isinstance(anchor, FileAnchor)
     assert anchor._descriptor is None, "nor is the anchor left open"
-    with house.ledger._reading() as connection:
+    with house.ledger._readers.one() as connection:
         (stored,) = connection.execute("SELECT size, checkpoint FROM ledger_head").fetchall()
     assert tuple(stored) == (house.ledger.mark().size, note)
     house.ask(ListKeys())

@@ -374,10 +374,10 @@ class TestArchived:
 def test_a_long_log_is_checked_from_where_it_is_proven(
     stored: driver.Connection, monkeypatch: pytest.MonkeyPatch, limit: int, scrubbed: int, behind: int
 ) -> None:
-    monkeypatch.setattr(ledger, "CHECKED_AT_START", limit)
-    assert ledger._unproven(stored, scrubbed) == behind
+    monkeypatch.setattr(start, "CHECKED_AT_START", limit)
+    assert start.unproven(stored, scrubbed) == behind
     stored.execute("DELETE FROM audit_logs")
-    assert ledger._unproven(stored, scrubbed) == 0
+    assert start.unproven(stored, scrubbed) == 0
 
 
 class TestWords:
@@ -436,7 +436,7 @@ class TestWords:
     )
     def test_of_a_vault_that_does_not_start(self, count: int, named: int, more: str) -> None:
         findings = [Finding("keys", f"{number}", "is old") for number in range(count)]
-        error = ledger.DamagedVault(findings)
+        error = start.DamagedVault(findings)
         told = "; ".join(f"keys {number}: is old" for number in range(named))
         assert str(error) == error.detail == f"the database does not verify: {told}{more}"
         assert error.findings == tuple(findings)
@@ -515,7 +515,7 @@ def test_only_rows_can_be_set_aside(table: str) -> None:
     made._state, made._journal = SimpleNamespace(quarantine=set_aside.append), SimpleNamespace(frozen=False)
     row = Finding("keys", "1", "is not genuine")
     for findings, quarantine in (([row, Finding(table, "1", "is wrong")], True), ([row], False)):
-        with pytest.raises(ledger.DamagedVault):
+        with pytest.raises(start.DamagedVault):
             made._set_aside(findings, {"a key"}, quarantine=quarantine)
     assert (set_aside, made._journal.frozen) == ([], False)
     made._state.quarantined = set()

@@ -205,7 +205,7 @@ def long(house: House) -> House:
 
 
 def stored_index(house: House) -> list[tuple[str, int]]:
-    with house.ledger._reading() as connection:
+    with house.ledger._readers.one() as connection:
         return [tuple(row) for row in connection.execute("SELECT * FROM audit_index ORDER BY 1, 2").fetchall()]
 
 
@@ -234,7 +234,7 @@ def test_a_page_by_key_looks_through_its_blocks_alone(
     expected = [one.id for one in long.log() if one.draft.key_id == rare]
     size = long.size
     monkeypatch.setattr(reader, "_parts", watched)
-    page = long.ledger.entries(Filter(10, key_id=rare, ascending=ascending))
+    page = long.ledger.evidence.entries(Filter(10, key_id=rare, ascending=ascending))
     assert [one.id for one in page.items] == (expected if ascending else expected[::-1])
     assert page.next is None
     assert looked == [(1, 256), (513, size)][:: 1 if ascending else -1]
@@ -245,19 +245,19 @@ def test_a_row_that_was_taken_away_hides_entries_from_a_page_and_is_found_and_pu
     often = next(one.draft.key_id for one in long.log() if one.draft.action is Action.ENCRYPT and one.id > 300)
     whole = stored_index(long)
     wanted = Filter(1000, key_id=often)
-    before = long.ledger.entries(wanted).items
+    before = long.ledger.evidence.entries(wanted).items
     with closing(long.vault.database.writer()) as connection, long.vault.database.lock():
         long.vault.database.begin(connection)
         connection.execute("DELETE FROM audit_index WHERE object_id = ? AND block = 1", (often,))
         connection.execute("INSERT INTO audit_index (object_id, block) VALUES ('nobody', 2)")
         connection.execute("COMMIT")
-    assert len(long.ledger.entries(wanted).items) < len(before)
+    assert len(long.ledger.evidence.entries(wanted).items) < len(before)
     assert verify(long.chosen).findings == (Finding("audit_index", "1", LACKS), Finding("audit_index", "2", NEEDLESS))
     assert long.ledger.mend_index()
     assert stored_index(long) == whole
     assert verify(long.chosen).valid
     assert not long.ledger.mend_index(), "a second time there is nothing to do"
-    assert long.ledger.entries(wanted).items == before
+    assert long.ledger.evidence.entries(wanted).items == before
 
 
 def test_repair_makes_it_anew(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +319,7 @@ def test_it_is_compared_and_made_anew_from_behind_the_archive(house: House, monk
 
     size = house.size
     monkeypatch.setattr("keyvault_lite.ledger.ledger.IndexCheck", Check)
-    monkeypatch.setattr(house.ledger, "_archived_up_to", lambda _: 512)
+    monkeypatch.setattr("keyvault_lite.ledger.ledger.archived_up_to", lambda *_: 512)
     monkeypatch.setattr(house.ledger._journal, "renew_index", told.append)
     assert house.ledger.mend_index()
     assert told == [513, (size, 1), 513]

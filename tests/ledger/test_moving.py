@@ -17,10 +17,10 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger import driver, moving
 from keyvault_lite.ledger.anchor import Anchor, FileAnchor
 from keyvault_lite.ledger.inspection import inspect
-from keyvault_lite.ledger.ledger import DamagedVault
 from keyvault_lite.ledger.moving import Copied
 from keyvault_lite.ledger.schema import Row
 from keyvault_lite.ledger.sqlite import Count, SqliteDatabase
+from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.tables import metadata
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, NotFound, OutcomeUnknown
 from keyvault_lite.model.names import KeyRef

@@ -60,7 +60,7 @@ def walk(house: House, wanted: Filter) -> list[Entry]:
     found: list[Entry] = []
     after = None
     for _ in range(500):
-        with house.ledger._reading() as connection:
+        with house.ledger._readers.one() as connection:
             page = read_page(
                 connection,
                 Filter(
@@ -131,7 +131,7 @@ def test_where_a_scan_ends_nothing_is_told_twice_or_passed_over(
 def test_a_sparse_filter_looks_through_a_part_and_goes_on(busy: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "_CHUNK", 5)
     monkeypatch.setattr(reader, "_SCAN", 10)
-    with busy.ledger._reading() as connection:
+    with busy.ledger._readers.one() as connection:
         page = read_page(connection, Filter(10, action=Action.REVOKE))
         assert page.items == ()
         assert page.next == str(busy.size - 9)
@@ -142,7 +142,7 @@ def test_a_sparse_filter_looks_through_a_part_and_goes_on(busy: House, monkeypat
 @pytest.mark.parametrize("cursor", ["", "x", "-1", "1.0", "٣", "9" * 19, "1 "])
 def test_cursors_that_are_none(house: House, cursor: str) -> None:
     with pytest.raises(InvalidRequest):
-        house.ledger.entries(Filter(10, after=cursor))
+        house.ledger.evidence.entries(Filter(10, after=cursor))
 
 
 def test_a_cursor_has_eighteen_digits_at_most() -> None:
@@ -198,7 +198,7 @@ class TestHowFarAPageLooks:
 
 @pytest.mark.parametrize("cursor", ["0", "1", "999999"])
 def test_cursors_beyond_the_ends(house: House, cursor: str) -> None:
-    ids = [one.id for one in house.ledger.entries(Filter(10, after=cursor)).items]
+    ids = [one.id for one in house.ledger.evidence.entries(Filter(10, after=cursor)).items]
     assert ids == ([house.size] if cursor == "999999" else [])
 
 
@@ -237,9 +237,9 @@ def test_an_edited_entry_is_not_served(house: House) -> None:
     connection.close()
     for _ in range(2):
         with pytest.raises(IntegrityViolation):
-            house.ledger.entries(Filter(10))
-    assert house.ledger.entry(1) is not None
-    assert house.ledger.entry(10**6) is None
+            house.ledger.evidence.entries(Filter(10))
+    assert house.ledger.evidence.entry(1) is not None
+    assert house.ledger.evidence.entry(10**6) is None
 
 
 @pytest.mark.sqlite_only
@@ -254,7 +254,7 @@ def test_an_entry_with_a_hash_of_its_own_that_the_tree_does_not_have_ends_servic
     connection.execute("UPDATE audit_logs SET bytes_in = 7, hash = ? WHERE id = ?", (row_hash(forged), number))
     connection.close()
     with pytest.raises(IntegrityViolation, match="not under its head"):
-        house.ledger.entry(number)
+        house.ledger.evidence.entry(number)
     assert isinstance(house.ledger.fault, IntegrityViolation)
 
 
@@ -267,4 +267,4 @@ def test_a_gap_is_not_passed_over(house: House) -> None:
     connection.execute("DELETE FROM audit_logs WHERE id = 5")
     connection.close()
     with pytest.raises(IntegrityViolation, match="gap"):
-        house.ledger.entries(Filter(10, since=time.time_ns() // 1000))
+        house.ledger.evidence.entries(Filter(10, since=time.time_ns() // 1000))

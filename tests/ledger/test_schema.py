@@ -16,10 +16,10 @@ from keyvault_lite.audit.entry import ENTRY_COLUMNS
 from keyvault_lite.custody import verify
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.catalogue import USUAL, _facts, check_schema, digest_of, expected_schema
-from keyvault_lite.ledger.ledger import DamagedVault
 from keyvault_lite.ledger.opening import open_database, prepare
 from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, NEVER_DELETED, TABLES, TRIGGERS
 from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.tables import ONE_ACTIVE, metadata
 from keyvault_lite.ledger.upgrade import REVISION, revision_of, run_migrations
 from keyvault_lite.model.errors import (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,11 +20,12 @@ from keyvault_lite.ledger import committer, driver, ledger, memory
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.journal import Journal, StoreFull
-from keyvault_lite.ledger.ledger import DamagedVault
 from keyvault_lite.ledger.opening import prepare
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.reader import Filter
+from keyvault_lite.ledger.readers import Readers
 from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.tree import StateTree
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.names import KeyRef
@@ -221,16 +222,15 @@ def test_a_start_makes_the_reserve_anew(house: House) -> None:
 
 
 def test_a_connection_that_has_died_is_not_read_from() -> None:
-    made: Any = object.__new__(ledger.Ledger)
     closed: list[str] = []
     alive, dead, new = (
         SimpleNamespace(close=lambda name=name: closed.append(name)) for name in ("alive", "dead", "new")
     )
-    made._database = SimpleNamespace(is_alive=lambda one: one is not dead, reader=lambda: new)
-    made._readers = [alive, dead]
-    assert made._reader() is alive
-    assert closed == ["dead"]
-    assert made._reader() is new
+    database: Any = SimpleNamespace(is_alive=lambda one: one is not dead, reader=lambda: new)
+    readers = Readers(database)
+    readers._idle = cast(list[driver.Connection], [alive, dead])
+    with readers.one() as first, readers.one() as second:
+        assert (first, second, closed) == (alive, new, ["dead"])
 
 
 def test_a_full_store_is_a_refusal_and_service_comes_back(house: House) -> None:
@@ -320,7 +320,7 @@ def test_a_vault_without_an_anchor(tmp_path: Path) -> None:
     house.ask(Encrypt(name, plaintext=b"x"))
     assert house.ask(VerifyAudit()).valid
     assert house.ledger.mark().scrubbed == 0
-    assert house.ledger.checkpoint().splitlines()[1] == f"{size + 2}"
+    assert house.ledger.evidence.checkpoint().splitlines()[1] == f"{size + 2}"
     assert not house.vault.database.anchor_path.exists()
     house.close()
 
@@ -344,7 +344,7 @@ def test_the_write_ahead_log_stays_bounded(house: House) -> None:
             *(house.perform(Encrypt(name, plaintext=b"x")) for _ in range(400)),
             *(house.perform(ReadKey(name)) for _ in range(10)),
         )
-        house.ledger.entries(Filter(1000))
+        house.ledger.evidence.entries(Filter(1000))
         house.ledger.verify()
         sizes.append(wal.stat().st_size)
     assert max(sizes) < 16 * 1024 * 1024
@@ -357,7 +357,7 @@ def test_descriptors_do_not_leak(house: House) -> None:
         return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
     def use() -> None:
-        threads = [threading.Thread(target=lambda: house.ledger.entries(Filter(5))) for _ in range(8)]
+        threads = [threading.Thread(target=lambda: house.ledger.evidence.entries(Filter(5))) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -378,7 +378,7 @@ def test_descriptors_do_not_leak(house: House) -> None:
 def test_threads_that_are_gone_leave_no_connection(house: House) -> None:
     before = sum(1 for _ in Path("/proc/self/fd").iterdir())
     for _ in range(60):
-        thread = threading.Thread(target=lambda: house.ledger.entries(Filter(5)))
+        thread = threading.Thread(target=lambda: house.ledger.evidence.entries(Filter(5)))
         thread.start()
         thread.join()
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) <= before + 6
@@ -443,7 +443,7 @@ def test_a_start_reads_the_log_from_where_the_anchor_says_that_it_is_proven(
 
     monkeypatch.setattr(ledger, "read_mark", read_mark)
     monkeypatch.setattr(ledger, "inspect", inspect)
-    monkeypatch.setattr(ledger, "_unproven", lambda _, proven: proven + 5)
+    monkeypatch.setattr(ledger, "unproven", lambda _, proven: proven + 5)
     with pytest.raises(AuditUnavailable, match="far enough"):
         house.ledger._load(quarantine=quarantine, shelf=None)
     assert asked == [(None if damaged else house.ledger._anchor, behind)]
@@ -470,16 +470,17 @@ def test_checks_of_the_log_are_given_up_once_the_vault_is_to_be_closed(house: Ho
 
 @pytest.mark.parametrize("last", [True, False])
 def test_a_connection_is_kept_for_the_next_reader_until_the_end(*, last: bool) -> None:
-    made: Any = object.__new__(ledger.Ledger)
     closed: list[str] = []
     connection = SimpleNamespace(close=lambda: closed.append("closed"))
-    made._database, made._readers = SimpleNamespace(reader=lambda: connection), []
-    made._closing = threading.Event()
+    database: Any = SimpleNamespace(reader=lambda: connection)
+    readers = Readers(database)
     if last:
-        made._closing.set()
-    with made._reading():
+        readers.keep_no_more()
+    with readers.one():
         pass
-    assert (made._readers, closed) == (([], ["closed"]) if last else ([connection], []))
+    assert (readers._idle, closed) == (([], ["closed"]) if last else ([connection], []))
+    readers.close()
+    assert (readers._idle, closed) == ([], ["closed"])
 
 
 def test_the_end_lets_go_of_everything_in_its_order() -> None:
@@ -492,14 +493,15 @@ def test_the_end_lets_go_of_everything_in_its_order() -> None:
 
     made._closing, made._committer, made._flusher = part("end", "set"), part("queue", "close"), part("anchor", "join")
     made._database, made._journal = part("database", "stop_leading", "close"), part("journal", "close")
-    made._readers = [part("reader", "close")]
+    made._readers = part("readers", "keep_no_more", "close")
     made.close()
     assert done == [
         "end set",
+        "readers keep_no_more",
         "queue close",
         "anchor join",
         "database stop_leading",
-        "reader close",
+        "readers close",
         "journal close",
         "database close",
     ]

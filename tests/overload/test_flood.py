@@ -58,7 +58,7 @@ def test_bad_tokens_do_not_starve_good_ones(vault: Vault) -> None:
     assert median(beside.seconds) < 4 * median(alone.seconds) + 0.02
     assert vault.stop() == 0
     opened = app.open_vault(vault.chosen)
-    entries = opened.ledger.entries(Filter(limit=1000, action=Action.AUTHENTICATE)).items
+    entries = opened.ledger.evidence.entries(Filter(limit=1000, action=Action.AUTHENTICATE)).items
     opened.close()
     assert sum(entry.draft.count for entry in entries) == len(statuses)
     assert len(entries) < len(statuses), "beyond ten a second they share an entry"

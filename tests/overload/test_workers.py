@@ -248,7 +248,7 @@ def test_one_log_of_all_that_they_did(served: Vault) -> None:
     assert served.stop() == 0
     entries = served.entries()
     opened = app.open_vault(served.chosen)
-    page = opened.ledger.entries(Filter(limit=1000))
+    page = opened.ledger.evidence.entries(Filter(limit=1000))
     opened.close()
     assert [entry.id for entry in page.items] == list(range(entries, max(0, entries - 1000), -1))
     told = {entry.id for entry in page.items if entry.draft.action is Action.ENCRYPT}

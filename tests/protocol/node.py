@@ -255,7 +255,7 @@ class _Node:
         """From now on the storage shows this process another file in the place of its database."""
         ledger = self._vault.ledger
         vars(self._vault.database).update(vars(SqliteDatabase(path)))
-        ledger._close_readers()
+        ledger._readers.close()
         journal = ledger._journal
         journal._connection.close()
         journal._connection = self._vault.database.writer(patient=False)

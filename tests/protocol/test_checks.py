@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from keyvault_lite.audit.entry import row_hash
-from keyvault_lite.ledger import inspection, journal, ledger, pending, rows, sqlite, start, statements
+from keyvault_lite.ledger import evidence, inspection, journal, ledger, pending, rows, sqlite, start, statements
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action
@@ -70,7 +70,7 @@ def it_is_answered(house: House) -> bool:
 def it_is_answered_without_alarm(house: House) -> bool:
     house.ask(Encrypt(USED, plaintext=b"x"))
     house.ask(Encrypt(USED, plaintext=b"x"))
-    with house.ledger._reading() as connection:
+    with house.ledger._readers.one() as connection:
         sql = "SELECT count(*) FROM audit_logs WHERE action = ?"
         return bool(connection.execute(sql, (Action.INTEGRITY.value,)).fetchone() == (0,))
 
@@ -254,13 +254,15 @@ CHECKS["same file"] = Check(
 )
 CHECKS["page of the log is proven"] = Check(
     Removal(
-        ledger.Ledger,
+        evidence.Evidence,
         "_prove",
         "verify_inclusion(entry.hash, proof, index=index, size=edge.size, root=root)",
         "pass",
     ),
     entry_rewritten,
-    lambda house: any(one.draft.result.value == "denied" for one in house.ledger.entries(Filter(limit=100)).items),
+    lambda house: any(
+        one.draft.result.value == "denied" for one in house.ledger.evidence.entries(Filter(limit=100)).items
+    ),
 )
 CHECKS["log read each day"] = Check(
     Removal(ledger.Ledger, "scrub_log", "if damage:", "if False:"),

@@ -142,14 +142,14 @@ def test_evidence_carries_the_witness(site: Site) -> None:
     vault = site.open(witness=site.url)
     last = record(vault)
     rounds(vault)
-    checkpoint = vault.ledger.checkpoint()
+    checkpoint = vault.ledger.evidence.checkpoint()
     assert verify_cosignature(checkpoint, vkey(KEY), verify_ed25519)[0].size == last
-    assert verify_note(checkpoint, vault.ledger.log_key().verifier_key, verify_ed25519).size == last
-    entry = vault.ledger.entry(last)
+    assert verify_note(checkpoint, vault.ledger.evidence.log_key().verifier_key, verify_ed25519).size == last
+    entry = vault.ledger.evidence.entry(last)
     assert entry is not None
     record(vault)  # not confirmed yet, by the time the receipt is asked for
-    receipt = vault.ledger.receipt(entry)
-    verify_receipt(receipt, entry.hash, vkey=vault.ledger.log_key().verifier_key, verify=verify_ed25519)
+    receipt = vault.ledger.evidence.receipt(entry)
+    verify_receipt(receipt, entry.hash, vkey=vault.ledger.evidence.log_key().verifier_key, verify=verify_ed25519)
     assert verify_cosignature(parse_receipt(receipt).checkpoint, vkey(KEY), verify_ed25519)[0].size == last
     health = vault.engine.health()
     assert health.serving
@@ -253,10 +253,10 @@ def test_a_vault_moves_to_a_shared_anchor_once_it_was_trusted(site: Site) -> Non
     shared = site.share()
     vault = site.open(**shared)
     last = record(vault)
-    assert verify_cosignature(vault.ledger.checkpoint(), vkey(KEY), verify_ed25519)[0].size == last
-    entry = vault.ledger.entry(last)
+    assert verify_cosignature(vault.ledger.evidence.checkpoint(), vkey(KEY), verify_ed25519)[0].size == last
+    entry = vault.ledger.evidence.entry(last)
     assert entry is not None
-    assert vkey(KEY).split("+", 1)[0] in vault.ledger.receipt(entry)
+    assert vkey(KEY).split("+", 1)[0] in vault.ledger.evidence.receipt(entry)
     assert vault.ledger.verify().valid
     vault.close()
     assert record(site.open(**shared)) == last + 1
@@ -284,7 +284,7 @@ def test_the_first_mark_and_a_new_epoch_are_the_operators_word(site: Site, tmp_p
     assert custody.trust_anchor(shared, accepted).epoch == 1
     vault = site.open(anchor=site.url)
     assert record(vault) == accepted.size + 2
-    assert vault.ledger.log_key().verifier_key == later[1]
+    assert vault.ledger.evidence.log_key().verifier_key == later[1]
     vault.close()
     site.copy("old", "a")
     with pytest.raises(IntegrityViolation, match="it was put back or replaced"):

@@ -40,7 +40,7 @@ def page(request: ListAudit, scene: Scene) -> Done:
         until=request.until,
         ascending=request.ascending,
     )
-    return Done(scene.once("page", (), lambda: scene.ledger.entries(wanted)))
+    return Done(scene.once("page", (), lambda: scene.ledger.evidence.entries(wanted)))
 
 
 def _key_id(ref: str | None, scene: Scene) -> str | None:
@@ -60,25 +60,25 @@ def verify(_: VerifyAudit, scene: Scene) -> Done:
 
 def checkpoint(_: ReadCheckpoint, scene: Scene) -> Done:
     """The newest signed checkpoint."""
-    return Done(scene.ledger.checkpoint())
+    return Done(scene.ledger.evidence.checkpoint())
 
 
 def receipt(request: ReadReceipt, scene: Scene) -> Done:
     """The proof that an entry is in the log: for who may read the log, and for the service whose entry it is."""
-    entry = scene.once("entry", (), lambda: scene.ledger.entry(request.entry))
+    entry = scene.once("entry", (), lambda: scene.ledger.evidence.entry(request.entry))
     if entry is None or not may_read_entry(scene.principal, entry.draft.service_id):
         raise NotFound("no such entry")
-    return Done(scene.ledger.receipt(entry))
+    return Done(scene.ledger.evidence.receipt(entry))
 
 
 def consistency(request: ReadConsistency, scene: Scene) -> Done:
     """The proof that the log only grew."""
-    return Done(scene.ledger.consistency(request.old, request.new))
+    return Done(scene.ledger.evidence.consistency(request.old, request.new))
 
 
 def log_key(_: ReadLogKey, scene: Scene) -> Done:
     """The key that verifies checkpoints."""
-    return Done(scene.ledger.log_key())
+    return Done(scene.ledger.evidence.log_key())
 
 
 def metrics(_: ReadMetrics, __: Scene) -> Done:

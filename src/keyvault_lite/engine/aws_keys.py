@@ -264,7 +264,7 @@ def _newest(key: Key, scene: Scene) -> Entry | None:
     found: list[Entry] = []
     for action in USES:
         wanted = Filter(limit=1, key_id=key.id, action=action, result=Result.SUCCESS)
-        found.extend(scene.ledger.entries(wanted).items)
+        found.extend(scene.ledger.evidence.entries(wanted).items)
     return max(found, key=lambda entry: entry.id, default=None)
 
 

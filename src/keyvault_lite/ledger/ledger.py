@@ -6,63 +6,48 @@ MUST: nothing is released before `commit` returns. MUST NOT: no other part of th
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
 from keyvault_lite.audit import checkpoint
-from keyvault_lite.audit.entry import encode_entry
-from keyvault_lite.audit.merkle import Edge, InvalidProof, Tiles, consistency_proof, inclusion_proof, verify_inclusion
-from keyvault_lite.audit.receipt import format_receipt
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.alarm import owner
 from keyvault_lite.ledger.anchor import Anchor, FileAnchor, Mark, where_it_stands
 from keyvault_lite.ledger.archiver import boundary, make_segment
 from keyvault_lite.ledger.committer import Committer
+from keyvault_lite.ledger.evidence import Evidence
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
-from keyvault_lite.ledger.journal import Journal, find_reply, tile_reader
+from keyvault_lite.ledger.journal import Journal, find_reply
 from keyvault_lite.ledger.log_index import IndexCheck
 from keyvault_lite.ledger.memory import give_back
 from keyvault_lite.ledger.opening import cannot_open
 from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredReply
 from keyvault_lite.ledger.pending import Known
-from keyvault_lite.ledger.reader import Filter, read_entry, read_page
-from keyvault_lite.ledger.retention import newest_segment
+from keyvault_lite.ledger.readers import Readers
+from keyvault_lite.ledger.retention import archived_up_to, newest_segment
 from keyvault_lite.ledger.schema import CAN_BE_MADE_ANEW, MAY_BE_LOST
 from keyvault_lite.ledger.sharing import SharedVerification
 from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.start import read_mark
+from keyvault_lite.ledger.start import DamagedVault, read_mark, resumed_tiles, unproven
 from keyvault_lite.ledger.state import Moment, State
 from keyvault_lite.ledger.store import Database
-from keyvault_lite.ledger.witnessed import Confirmation, Witness
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     Conflict,
     IntegrityViolation,
-    InvalidRequest,
     KeyVaultError,
-    NotFound,
 )
-from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.keys import KeyName
 from keyvault_lite.model.names import KeyId, ServiceId
-from keyvault_lite.model.replies import Consistency, Finding, LogKey, Page, Verification
+from keyvault_lite.model.replies import Finding, Verification
 from keyvault_lite.observe.metrics import METRICS
 
+FLUSH_SECONDS: Final = 0.5
+"""How long the anchor's newest data entries may wait for their flush."""
 log = logging.getLogger("keyvault_lite.ledger")
-
-
-class DamagedVault(IntegrityViolation):
-    """What start-up found; the server does not start on it."""
-
-    def __init__(self, findings: list[Finding]) -> None:
-        first = "; ".join(f"{one.table} {one.row}: {one.problem}" for one in findings[:5])
-        more = f" (and {len(findings) - 5} more)" if len(findings) > 5 else ""  # noqa: PLR2004
-        super().__init__(f"the database does not verify: {first}{more}")
-        self.findings = tuple(findings)
 
 
 class Ledger:
@@ -72,15 +57,13 @@ class Ledger:
         self._database = database
         self._authority = authority
         self._anchor = anchor
-        self._readers: list[driver.Connection] = []
-        """Connections that nobody reads from at the moment."""
+        self._readers = Readers(database)
         self._verification = SharedVerification()
         self._state = State(self._find_reply)
         self._journal = Journal(database, authority, self._state, anchor)
         self._committer = Committer(self._journal)
         self._anchor_stands = where_it_stands(anchor, database.folder)
-        self.witnesses: tuple[Witness, ...] = ()
-        """Who confirms the log; set by the composition root before anything is served."""
+        self.evidence = Evidence(self._readers, self._journal, authority, self._committer.halt)
         self.lost: tuple[Finding, ...] = ()
         """What was set aside at start."""
         self._closing = threading.Event()
@@ -110,7 +93,7 @@ class Ledger:
             try:
                 ledger._load(quarantine=quarantine, shelf=shelf)
             except BaseException:
-                ledger._close_readers()
+                ledger._readers.close()
                 ledger._journal.close()
                 raise
         except driver.Error as error:
@@ -120,7 +103,7 @@ class Ledger:
         return ledger
 
     def _load(self, *, quarantine: bool, shelf: Shelf | None) -> None:
-        with self._database.lock(), self._reading() as connection:
+        with self._database.lock(), self._readers.one() as connection:
             findings: list[Finding] = []
             mark = read_mark(self._anchor, findings)
             seen = inspect(
@@ -129,7 +112,7 @@ class Ledger:
                 self._database,
                 anchor=None if findings else self._anchor,
                 mark=mark,
-                log_from=0 if quarantine else _unproven(connection, 0 if mark is None else mark.scrubbed),
+                log_from=0 if quarantine else unproven(connection, 0 if mark is None else mark.scrubbed),
                 shelf=shelf,
                 load=True,
             )
@@ -138,8 +121,9 @@ class Ledger:
                 self._set_aside(findings, seen.rows.quarantined, quarantine=quarantine)
             if seen.head is None:
                 return
-            known = Known(seen.head, seen.mac, Tiles(), seen.head.checkpoint)
-            self._journal.load(replace(known, tiles=_tiles(connection, seen)), seen.tree, seen.rows.change, mark)
+            tiles = resumed_tiles(connection, seen.head)
+            known = Known(seen.head, seen.mac, tiles, seen.head.checkpoint)
+            self._journal.load(known, seen.tree, seen.rows.change, mark)
         self._database.make_reserve()
         # Signs the head and flushes the anchor before anything is served.
         self._journal.refresh()
@@ -174,21 +158,18 @@ class Ledger:
     def give_up_checks(self) -> None:
         """Let checks of the whole log end early: the vault is about to be closed."""
         self._closing.set()
+        self._readers.keep_no_more()
 
     def close(self) -> None:
         """Commit what is waiting and let go of the database."""
-        self._closing.set()
+        self.give_up_checks()
         self._committer.close()
         self._flusher.join()
         self._database.stop_leading()
         # Before the writer: the last connection that closes takes the write-ahead log with it.
-        self._close_readers()
+        self._readers.close()
         self._journal.close()
         self._database.close()
-
-    def _close_readers(self) -> None:
-        while self._readers:
-            self._readers.pop().close()
 
     def _measure(self) -> None:
         METRICS.gauge("keyvault_log_entries", "Entries of the log.", lambda: self._journal.head.size)
@@ -216,7 +197,7 @@ class Ledger:
     @property
     def fault(self) -> KeyVaultError | None:
         """Why nothing can be recorded at present, or may be; None when all is well."""
-        faults = (self._committer.fault, *(witness.fault for witness in self.witnesses))
+        faults = (self._committer.fault, *(witness.fault for witness in self.evidence.witnesses))
         return next((fault for fault in faults if fault is not None), None)
 
     def facts(self) -> dict[str, object]:
@@ -225,7 +206,7 @@ class Ledger:
         found: dict[str, object] = {"epoch": self._journal.head.epoch, "anchor": self._anchor_stands}
         if isinstance(anchor, FileAnchor) and anchor.flushed_at is not None:
             found["anchor_flushed_seconds_ago"] = round(time.monotonic() - anchor.flushed_at, 1)
-        return found | {name: fact for witness in self.witnesses for name, fact in witness.facts().items()}
+        return found | {name: fact for witness in self.evidence.witnesses for name, fact in witness.facts().items()}
 
     def mark(self) -> Mark:
         """The newest signed head as an anchor keeps it."""
@@ -247,18 +228,14 @@ class Ledger:
         of it is durable.
         Raises AuditUnavailable (nothing happened), OutcomeUnknown, IntegrityViolation.
         """
-        for witness in self.witnesses:
+        for witness in self.evidence.witnesses:
             if (fault := witness.fault) is not None:
                 raise fault
         return await self._committer.commit(outcome, since, redo)
 
     def refresh(self) -> None:
         """Adopt what other processes have committed. Blocks: call it off the event loop."""
-        try:
-            self._journal.refresh()
-        except IntegrityViolation as error:
-            self._committer.halt(error)
-            raise
+        self.evidence.refresh()
 
     def empty_write_ahead_log(self) -> bool:
         """Have what was overwritten removed from the database's files; false if it has to be tried again."""
@@ -271,15 +248,15 @@ class Ledger:
 
     def may_forget_tokens(self) -> bool:
         """Whether the database lets this process delete the rows of tokens past their end."""
-        with self._reading() as connection:
+        with self._readers.one() as connection:
             return self._database.may_forget_tokens(connection)
 
     def mend_index(self) -> bool:
         """Make the index of the log anew unless it is the one that the log gives; whether it was not. Blocks."""
-        with self._reading() as connection:
+        with self._readers.one() as connection:
             connection.execute("BEGIN")
             try:
-                archived = self._archived_up_to(connection)
+                archived = archived_up_to(connection, self._authority)
                 ((size,),) = connection.execute(statements.SIZE).fetchall()
                 damaged = IndexCheck(connection, archived + 1).finish(size, most=1)
             finally:
@@ -292,42 +269,6 @@ class Ledger:
         """Delete kept replies that have expired. Blocks."""
         self._journal.forget_replies(self.now())
 
-    # Evidence
-
-    def entries(self, wanted: Filter) -> Page[Entry]:
-        """A page of the log, each entry proven to be under the authenticated head. Blocks."""
-        with self._reading() as connection:
-            page = self._page(connection, wanted)
-            self._prove(connection, page.items)
-            return page
-
-    def _page(self, connection: driver.Connection, wanted: Filter) -> Page[Entry]:
-        """A page behind what is archived. Each statement has its own snapshot: what goes meanwhile is no gap."""
-        while True:
-            archived = self._archived_up_to(connection)
-            try:
-                page = read_page(connection, wanted, archived=archived)
-            except IntegrityViolation:
-                if self._archived_up_to(connection) == archived:
-                    raise
-            else:
-                if self._archived_up_to(connection) == archived:
-                    return page
-
-    def _archived_up_to(self, connection: driver.Connection) -> int:
-        segment = newest_segment(connection, self._authority)
-        return 0 if segment is None else segment.last
-
-    def entry(self, entry_id: int) -> Entry | None:
-        """One entry of the log, proven as well. Raises NotFound, which says so, for one that was archived."""
-        with self._reading() as connection:
-            entry = read_entry(connection, entry_id)
-            if entry is not None:
-                self._prove(connection, (entry,))
-            elif 0 < entry_id <= (last := self._archived_up_to(connection)):
-                raise NotFound(f"the entries up to {last} are archived: this one is in a file, not in the vault")
-            return entry
-
     # Retention
 
     def archivable(self, *, before: int | None, keep: int) -> tuple[int, int]:
@@ -337,15 +278,15 @@ class Ledger:
         """
         if self._anchor is not None:
             self._anchor.flush()
-        with self._reading() as connection:
-            archived = self._archived_up_to(connection)
+        with self._readers.one() as connection:
+            archived = archived_up_to(connection, self._authority)
             size = self._journal.head.size
             return archived, boundary(connection, archived=archived, size=size, before=before, keep=keep)
 
     def make_segment(self, folder: Path, verify: checkpoint.Verify, *, last: int) -> Segment:
-        """Write what follows what is archived, up to entry `last`, to a file in the folder; checked whole. Blocks."""
+        """Write what follows what is archived, up to entry `last`, to a file in the folder; checked whole."""
         shelf, known = Shelf(folder, self._authority, verify), self._journal.known
-        with self._reading() as connection:
+        with self._readers.one() as connection:
             after = newest_segment(connection, self._authority)
             try:
                 if after is None or after.last < last:
@@ -362,91 +303,26 @@ class Ledger:
         except driver.Error as error:
             raise AuditUnavailable(f"the space could not be given back: {error}") from error
 
-    def _prove(self, connection: driver.Connection, entries: tuple[Entry, ...]) -> None:
-        known = self._known_up_to(max((entry.id for entry in entries), default=0))
-        reader, edge = tile_reader(connection, known), known.tiles.edge
-        root = edge.root()
-        try:
-            for entry in entries:
-                index = entry.id - 1
-                proof = inclusion_proof(reader.node, index, edge.size)
-                verify_inclusion(entry.hash, proof, index=index, size=edge.size, root=root)
-        except InvalidProof as error:
-            self._committer.halt(IntegrityViolation("an entry of the log is not under its head"))
-            raise IntegrityViolation("an entry of the log is not under its head") from error
-
-    def _known_up_to(self, size: int) -> Known:
-        if self._journal.head.size < size:
-            self._journal.refresh()  # another process wrote it
-        known = self._journal.known
-        if known.head.size < size:
-            raise IntegrityViolation("the log has entries that its head does not know")
-        return known
-
-    def signed_head(self) -> str:
-        """The newest signed checkpoint of this process; empty before the first entry."""
-        return self._journal.known.checkpoint
-
-    def checkpoint(self) -> str:
-        """The newest signed checkpoint of this process, with the lines of the witnesses that have confirmed it."""
-        return self._with_confirmations(self.signed_head())
-
-    def receipt(self, entry: Entry) -> str:
-        """The proof that an entry is under a signed checkpoint: the newest confirmed by a witness, else the newest."""
-        known = self._known_up_to(entry.id)
-        if _size_of(known.checkpoint) < entry.id:
-            self._journal.refresh()  # read between a commit and its signature
-            known = self._journal.known
-        confirmed = self._newest_confirmation()
-        note = known.checkpoint
-        if confirmed is not None and entry.id <= confirmed.size <= known.head.size:
-            note = confirmed.text
-        with self._reading() as connection:
-            proof = inclusion_proof(tile_reader(connection, known).node, entry.id - 1, _size_of(note))
-        return format_receipt(entry.id - 1, proof, self._with_confirmations(note), encode_entry(entry))
-
-    def _newest_confirmation(self) -> Confirmation | None:
-        epoch = self._journal.head.epoch
-        found = [newest for witness in self.witnesses if (newest := witness.newest) and newest.epoch == epoch]
-        return max(found, key=lambda one: one.size, default=None)
-
-    def _with_confirmations(self, note: str) -> str:
-        for witness in self.witnesses:
-            newest = witness.newest
-            if newest is not None and (lines := newest.lines_for(note)) and lines not in note:
-                note += lines
-        return note
-
-    def consistency(self, old: int, new: int) -> Consistency:
-        """The proof that the log of `new` entries extends the log of `old`. Raises InvalidRequest beyond its size."""
-        known = self._journal.known
-        if not 0 < old <= new <= known.head.size:
-            raise InvalidRequest(f"sizes are 1 to {known.head.size}, `from` not above `to`")
-        with self._reading() as connection:
-            return Consistency(old, new, tuple(consistency_proof(tile_reader(connection, known).node, old, new)))
-
-    def log_key(self) -> LogKey:
-        """With which key the log's checkpoints verify, in its present epoch."""
-        origin = checkpoint.origin(self._authority.instance_id, self._journal.head.epoch)
-        public_key = self._authority.log_public_key
-        return LogKey(checkpoint.verifier_key(origin, public_key), public_key)
+    # What stands in the tables, genuine or not
 
     def stored_versions(self, key_id: KeyId) -> int:
         """How many versions of a key the database has rows of, genuine or not."""
-        with self._reading() as connection:
+        with self._readers.one() as connection:
             rows = connection.execute("SELECT version FROM key_versions WHERE key_id = ?", (key_id,)).fetchall()
             return max((version for (version,) in rows if type(version) is int), default=0)
 
     def stored_name(self, text: str) -> KeyName | None:
         """The dialect's name whose row is called so, genuine or not."""
-        with self._reading() as connection:
+        with self._readers.one() as connection:
             sql = "SELECT namespace, name FROM key_names WHERE namespace || name = ?"
             row = connection.execute(sql, (text,)).fetchone()
             return None if row is None else KeyName(row[0], row[1], self.now(), self.now())
 
+    # Checks
+
     def scrub(self) -> None:
         """Read all rows again and compare; what is found is set aside by the next commit. Blocks, off the loop."""
-        with self._reading() as connection:
+        with self._readers.one() as connection:
             seen = inspect(connection, self._authority, self._database, memory=self._journal.tree)
         if seen.findings and not self.frozen:
             self._journal.suspect = True
@@ -482,7 +358,7 @@ class Ledger:
         """Everything that can be checked. Blocks, in proportion to the log."""
         findings: list[Finding] = []
         mark = read_mark(self._anchor, findings)
-        with self._reading() as connection:
+        with self._readers.one() as connection:
             seen = inspect(
                 connection,
                 self._authority,
@@ -497,64 +373,5 @@ class Ledger:
         return seen
 
     def _find_reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
-        with self._reading() as connection:
+        with self._readers.one() as connection:
             return find_reply(connection, self._authority, service_id, key_digest)
-
-    @contextmanager
-    def _reading(self) -> Iterator[driver.Connection]:
-        try:
-            connection = self._reader()
-            try:
-                yield connection
-            except BaseException:
-                # An error may hold a statement that is not at its end, and with it a snapshot.
-                connection.close()
-                raise
-            if self._closing.is_set():
-                connection.close()
-            else:
-                self._readers.append(connection)
-        except driver.Damaged as error:
-            raise AuditUnavailable("the database cannot be read") from error
-
-    def _reader(self) -> driver.Connection:
-        """A connection for as long as it is read from: there are as many as ever read at the same time."""
-        while True:
-            try:
-                connection = self._readers.pop()
-            except IndexError:
-                return self._database.reader()
-            if self._database.is_alive(connection):
-                return connection
-            connection.close()
-
-
-def _size_of(note: str) -> int:
-    """The size that a checkpoint of our own states; 0 for none."""
-    return int(note.split("\n", 2)[1]) if note else 0
-
-
-FLUSH_SECONDS: Final = 0.5
-"""How long the anchor's newest data entries may wait for their flush."""
-CHECKED_AT_START: Final = 200_000
-"""A log of so many entries is checked whole at each start, a longer one from where a background check has got to."""
-
-
-def _unproven(connection: driver.Connection, scrubbed: int) -> int:
-    """From behind which entry the log has to be checked before it is served."""
-    size = int((connection.execute(statements.LAST_ENTRY).fetchone() or (0,))[0])
-    if size <= CHECKED_AT_START:
-        return 0
-    return min(scrubbed or size - CHECKED_AT_START, size)
-
-
-def _tiles(connection: driver.Connection, seen: Inspection) -> Tiles:
-    """The writer's state of the Merkle tree, from what is stored; it has to be that of the head's edge."""
-    if seen.head is None:
-        return Tiles()
-    edge = Edge.from_bytes(seen.head.edge)
-    reader = tile_reader(connection, Known(seen.head, seen.mac, Tiles(edge), ""))
-    try:
-        return Tiles.resume(edge, reader)
-    except InvalidProof as error:
-        raise DamagedVault([Finding("tiles", "", error.detail)]) from error

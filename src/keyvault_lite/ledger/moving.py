@@ -15,12 +15,11 @@ import sqlalchemy as sa
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Anchor
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect
-from keyvault_lite.ledger.ledger import DamagedVault
 from keyvault_lite.ledger.opening import prepare, stored_slots
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.reader import entries_after
 from keyvault_lite.ledger.schema import Row
-from keyvault_lite.ledger.start import read_mark
+from keyvault_lite.ledger.start import DamagedVault, read_mark
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.tables import audit_index, audit_logs, ledger_head, metadata
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, NotFound, OutcomeUnknown

@@ -36,6 +36,12 @@ def newest_segment(connection: driver.Connection, authority: Authority) -> Segme
     return read_segment_setting(setting.name, setting.value or {})
 
 
+def archived_up_to(connection: driver.Connection, authority: Authority) -> int:
+    """The newest entry that is in an archive; 0 if none is."""
+    segment = newest_segment(connection, authority)
+    return 0 if segment is None else segment.last
+
+
 def segments_of(settings: Iterable[Setting], findings: list[Finding]) -> list[Segment]:
     """All segments on record, oldest first. What is no such record is a finding: without the keyring it may be."""
     found = []
@@ -98,5 +104,4 @@ def holds_entry(connection: driver.Connection, authority: Authority, entry_id: i
     """Whether the log has an entry: in the database, or in what was archived."""
     if connection.execute(statements.ENTRY_HASH, (entry_id,)).fetchone() is not None:
         return True
-    segment = newest_segment(connection, authority)
-    return segment is not None and 0 < entry_id <= segment.last
+    return 0 < entry_id <= archived_up_to(connection, authority)

@@ -1,19 +1,36 @@
-"""What start-up asks of the anchor: whether the database extends what was last known of it."""
+"""What a start asks: whether the database extends what the anchor knows of it, and from where on the log is checked."""
+
+from typing import Final
 
 from keyvault_lite.audit.checkpoint import origin, verifier_key
-from keyvault_lite.audit.merkle import Edge, InvalidProof
+from keyvault_lite.audit.merkle import Edge, InvalidProof, Tiles
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Anchor, DamagedAnchor, Mark
 from keyvault_lite.ledger.head import Head
+from keyvault_lite.ledger.journal import tile_reader
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
+from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.retention import leaf_of
 from keyvault_lite.model.encoding import encode_base64
+from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.replies import Finding
 
 TABLE = "anchor"
 FOREIGN = "belongs to another vault"
 MISSING = "put a copy that is whole back, or accept the database as the newest with `kvl anchor trust`"
+CHECKED_AT_START: Final = 200_000
+"""A log of so many entries is checked whole at each start, a longer one from where a background check has got to."""
 _MARKED = "SELECT hash, epoch, state_seq FROM audit_logs WHERE id = ?"
+
+
+class DamagedVault(IntegrityViolation):
+    """What start-up found; the server does not start on it."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        first = "; ".join(f"{one.table} {one.row}: {one.problem}" for one in findings[:5])
+        more = f" (and {len(findings) - 5} more)" if len(findings) > 5 else ""  # noqa: PLR2004
+        super().__init__(f"the database does not verify: {first}{more}")
+        self.findings = tuple(findings)
 
 
 def read_mark(anchor: Anchor | None, findings: list[Finding]) -> Mark | None:
@@ -92,3 +109,21 @@ def _way_out(head: Head | None) -> str:
         f"{restore}; or, if this restore is meant and the loss acknowledged, run "
         f"`kvl anchor trust --acknowledge-rollback --size {head.size} --root {encode_base64(root)}`"
     )
+
+
+def unproven(connection: driver.Connection, scrubbed: int) -> int:
+    """From behind which entry the log has to be checked before it is served."""
+    size = int((connection.execute(statements.LAST_ENTRY).fetchone() or (0,))[0])
+    if size <= CHECKED_AT_START:
+        return 0
+    return min(scrubbed or size - CHECKED_AT_START, size)
+
+
+def resumed_tiles(connection: driver.Connection, head: Head) -> Tiles:
+    """The writer's state of the Merkle tree, from what is stored; it has to be that of the head's edge."""
+    edge = Edge.from_bytes(head.edge)
+    reader = tile_reader(connection, Known(head, b"", Tiles(edge), ""))
+    try:
+        return Tiles.resume(edge, reader)
+    except InvalidProof as error:
+        raise DamagedVault([Finding("tiles", "", error.detail)]) from error

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keyvault_lite.ledger.anchor import Mark
-from keyvault_lite.ledger.ledger import DamagedVault
-from keyvault_lite.ledger.start import FOREIGN, TABLE
+from keyvault_lite.ledger.start import FOREIGN, TABLE, DamagedVault
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import Conflict, IntegrityViolation
 from keyvault_lite.model.replies import Finding

@@ -25,7 +25,7 @@ log: Final = logger("witness")
 
 
 class Log(Protocol):
-    """The witnessed log (ledger.ledger.Ledger)."""
+    """The witnessed log (ledger.evidence.Evidence)."""
 
     def signed_head(self) -> str:
         """The newest signed checkpoint of this process, without a witness's lines; empty before the first entry."""
