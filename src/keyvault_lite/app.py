@@ -2,21 +2,18 @@
 
 import asyncio
 import gc
-import ipaddress
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from keyvault_lite import observe
-from keyvault_lite.audit.checkpoint import COSIGNATURE, verifier_key
 from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, read_master_key
-from keyvault_lite.crypto.witness import WitnessKey, verify_ed25519
+from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.anchor import SAME_DIRECTORY, FileAnchor, where_it_stands
@@ -43,13 +40,9 @@ from keyvault_lite.wire import native
 from keyvault_lite.wire.aws import Aws
 from keyvault_lite.wire.aws import belongs as aws_belongs
 from keyvault_lite.wire.http import CannotStart, Dispatcher, Mount
-from keyvault_lite.wire.server import Server
-from keyvault_lite.wire.server import serve as server_config
 from keyvault_lite.wire.vault import VaultDialect
-from keyvault_lite.wire.witness import WitnessApplication
 from keyvault_lite.witness.anchor import SharedAnchor
 from keyvault_lite.witness.client import WitnessClient
-from keyvault_lite.witness.register import FolderLock, Register
 from keyvault_lite.witness.watch import Watch
 
 AnyAnchor = FileAnchor | SharedAnchor
@@ -389,72 +382,3 @@ def open_to_serve(chosen: Settings, *, quarantine: bool = False, begin: bool = T
     if stands in _ANCHOR_ADVICE:
         print(f"KeyVault Lite: anchor: {stands}: {_ANCHOR_ADVICE[stands]}", file=sys.stderr, flush=True)
     return vault
-
-
-def check_address(chosen: Settings) -> None:
-    """Raise InvalidSettings for plain HTTP on an address that others can reach."""
-    if (chosen.tls_cert is None) != (chosen.tls_key is None):
-        raise InvalidSettings("KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY go together.")
-    for name, path in (("KEYVAULT_TLS_CERT", chosen.tls_cert), ("KEYVAULT_TLS_KEY", chosen.tls_key)):
-        if path is not None and not os.access(path, os.R_OK):
-            raise InvalidSettings(f"{name} does not name a readable file.")
-    if chosen.tls_cert is not None or chosen.allow_plain_http:
-        return
-    try:
-        loopback = ipaddress.ip_address(chosen.host).is_loopback
-    except ValueError:
-        loopback = chosen.host == "localhost"
-    if not loopback:
-        raise InvalidSettings(
-            "Plain HTTP is served on loopback addresses only: set KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY, "
-            "or KEYVAULT_ALLOW_PLAIN_HTTP=1 behind something that ends TLS."
-        )
-
-
-# The witness, another process on another machine
-
-
-def make_witness(folder: Path, name: str) -> str:
-    """Make a witness's folder and key. Returns its verifier key; raises Conflict if it has a key already."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(folder / "key", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise Conflict(f"{folder} has a key already") from None
-    key = WitnessKey.create(name)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(key.write())
-        stream.flush()
-        os.fsync(stream.fileno())
-    return witness_verifier_key(folder)
-
-
-def _read_witness_key(folder: Path) -> WitnessKey:
-    try:
-        return WitnessKey.parse((folder / "key").read_text(encoding="ascii", errors="replace"))
-    except FileNotFoundError:
-        raise NotFound(f"{folder} is not the folder of a witness; run `kvl witness init`") from None
-
-
-def witness_verifier_key(folder: Path) -> str:
-    """By what others verify what the witness of this folder signs."""
-    key = _read_witness_key(folder)
-    return verifier_key(key.name, key.public_key, COSIGNATURE)
-
-
-def serve_witness(chosen: Settings, folder: Path, logs: Sequence[str]) -> None:
-    """Be the witness of a folder until stopped. Raises one of CANNOT_START."""
-    check_address(chosen)
-    observe.configure_logs(chosen.log_level)
-    key = _read_witness_key(folder)
-    with FolderLock(folder), closing(Register(folder, key, logs, verify=verify_ed25519)) as register:
-        config = server_config(
-            WitnessApplication(register),
-            host=chosen.host,
-            port=chosen.port,
-            tls_cert=None if chosen.tls_cert is None else str(chosen.tls_cert),
-            tls_key=None if chosen.tls_key is None else str(chosen.tls_key),
-        )
-        scheme = "http" if chosen.tls_cert is None else "https"
-        print(f"The witness listens on {scheme}://{chosen.host}:{chosen.port}", file=sys.stderr, flush=True)
-        Server(config).run()

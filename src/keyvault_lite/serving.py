@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 from pydantic import SecretStr
 
 from keyvault_lite import __version__, observe
-from keyvault_lite.app import CANNOT_START, build, check_address, open_to_serve, open_vault
+from keyvault_lite.app import CANNOT_START, build, open_to_serve, open_vault
 from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
 from keyvault_lite.crypto.root import read_text, warned_of
 from keyvault_lite.observe.metrics import METRICS
-from keyvault_lite.settings import InvalidSettings, Settings
+from keyvault_lite.settings import InvalidSettings, Settings, check_address
 from keyvault_lite.wire.http import Dispatcher
 from keyvault_lite.wire.server import Server, listen
 from keyvault_lite.wire.server import serve as server_config

@@ -1,5 +1,7 @@
 """All settings, read once: the environment first, then `keyvault.toml` in the working directory."""
 
+import ipaddress
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,3 +89,23 @@ def load(**given: Any) -> Settings:  # noqa: ANN401  (judged by the fields they 
         raise InvalidSettings(f"These settings are not valid: {names}.") from None
     except (ValueError, OSError):
         raise InvalidSettings(f"{FILE} is not a TOML file of settings.") from None
+
+
+def check_address(chosen: Settings) -> None:
+    """Raise InvalidSettings for plain HTTP on an address that others can reach, and for TLS by halves."""
+    if (chosen.tls_cert is None) != (chosen.tls_key is None):
+        raise InvalidSettings("KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY go together.")
+    for name, path in (("KEYVAULT_TLS_CERT", chosen.tls_cert), ("KEYVAULT_TLS_KEY", chosen.tls_key)):
+        if path is not None and not os.access(path, os.R_OK):
+            raise InvalidSettings(f"{name} does not name a readable file.")
+    if chosen.tls_cert is not None or chosen.allow_plain_http:
+        return
+    try:
+        loopback = ipaddress.ip_address(chosen.host).is_loopback
+    except ValueError:
+        loopback = chosen.host == "localhost"
+    if not loopback:
+        raise InvalidSettings(
+            "Plain HTTP is served on loopback addresses only: set KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY, "
+            "or KEYVAULT_ALLOW_PLAIN_HTTP=1 behind something that ends TLS."
+        )

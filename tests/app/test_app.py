@@ -214,25 +214,25 @@ def test_an_emptied_database_beside_an_anchor_does_not_begin_anew(house: House) 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_plain_http_on_loopback(host: str) -> None:
-    app.check_address(settings.load(host=host))
+    settings.check_address(settings.load(host=host))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "vault.example", ""])
 def test_plain_http_elsewhere_is_refused(host: str) -> None:
     with pytest.raises(InvalidSettings, match="KEYVAULT_ALLOW_PLAIN_HTTP"):
-        app.check_address(settings.load(host=host))
-    app.check_address(settings.load(host=host, allow_plain_http=True))
+        settings.check_address(settings.load(host=host))
+    settings.check_address(settings.load(host=host, allow_plain_http=True))
 
 
 def test_tls_needs_both_files(tmp_path: Path) -> None:
     for half in ("tls_cert", "tls_key"):
         with pytest.raises(InvalidSettings, match="go together"):
-            app.check_address(settings.load(**{half: tmp_path / "x"}))
+            settings.check_address(settings.load(**{half: tmp_path / "x"}))
     with pytest.raises(InvalidSettings, match="TLS"):
-        app.check_address(settings.load(host="0.0.0.0", tls_cert=tmp_path / "x", tls_key=tmp_path / "y"))
+        settings.check_address(settings.load(host="0.0.0.0", tls_cert=tmp_path / "x", tls_key=tmp_path / "y"))
     for name in ("x", "y"):
         (tmp_path / name).touch()
-    app.check_address(settings.load(host="0.0.0.0", tls_cert=tmp_path / "x", tls_key=tmp_path / "y"))
+    settings.check_address(settings.load(host="0.0.0.0", tls_cert=tmp_path / "x", tls_key=tmp_path / "y"))
 
 
 def test_what_keeps_a_server_from_starting_is_told_before(house: House, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from typer.testing import CliRunner, Result
 
 import keyvault_lite
-from keyvault_lite import app
+from keyvault_lite import app, witnessing
 from keyvault_lite.cli import main
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger.anchor import FileAnchor
@@ -136,7 +136,7 @@ def test_a_kill_makes_a_witness_forget_nothing(tmp_path: Path, start: Start) -> 
     confirmed, keys = 0, set()
     for _ in range(2):
         process = start("witness", "serve", "--logs", "logs", port=port)
-        keys.add(app.witness_verifier_key(tmp_path / "witness"))
+        keys.add(witnessing.witness_verifier_key(tmp_path / "witness"))
         witness = WitnessClient(f"http://127.0.0.1:{port}", list(keys), verify=verify_ed25519)
         newest = witness.newest(ORIGIN)
         assert (0 if newest is None else newest.size) >= confirmed
@@ -211,7 +211,7 @@ def test_servers_on_copies_of_one_database_are_exposed(tmp_path: Path, start: St
     mark = FileAnchor(tmp_path / "a" / "keyvault.db.anchor").read()
     assert mark is not None
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    vkey = app.make_witness(tmp_path / "witness", "witness.example/1")
+    vkey = witnessing.make_witness(tmp_path / "witness", "witness.example/1")
     port = free_port()
     start("witness", "serve", "--log", mark.verifier_key, port=port, TLS_CERT="cert.pem", TLS_KEY="key.pem")
     settings = {

@@ -29,10 +29,10 @@ def init(
     ] = "witness.local/1",
 ) -> None:
     """Make the folder and the key of a witness, and print the key by which others know it."""
-    from keyvault_lite import app as composition
+    from keyvault_lite import witnessing
 
     with starting():
-        verifier_key = composition.make_witness(folder, name)
+        verifier_key = witnessing.make_witness(folder, name)
     typer.echo(verifier_key)
     note("give this key to the vaults: KEYVAULT_WITNESS_KEY")
 
@@ -40,10 +40,10 @@ def init(
 @app.command("key")
 def key(*, folder: FolderOption = Path("witness")) -> None:
     """Print the key by which others know the witness: KEYVAULT_WITNESS_KEY of the vaults."""
-    from keyvault_lite import app as composition
+    from keyvault_lite import witnessing
 
     with starting():
-        typer.echo(composition.witness_verifier_key(folder))
+        typer.echo(witnessing.witness_verifier_key(folder))
 
 
 @app.command("serve")
@@ -70,16 +70,15 @@ def serve(
     A log's key is what its vault answers at /audit/public-key, as verifier_key. A new epoch of a log, after a restore,
     is another log.
     """
-    from keyvault_lite import app as composition
-    from keyvault_lite import settings
+    from keyvault_lite import settings, witnessing
 
     trusted = [*(log or ()), *(_read_keys(logs.read_text(encoding="utf-8").splitlines()) if logs else ())]
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with starting():
         chosen = settings.load(port=port, **({} if host is None else {"host": host}))
         if not (folder / "key").exists():
-            note(f"new witness: KEYVAULT_WITNESS_KEY={composition.make_witness(folder, 'witness.local/1')}")
-        composition.serve_witness(chosen, folder, trusted)
+            note(f"new witness: KEYVAULT_WITNESS_KEY={witnessing.make_witness(folder, 'witness.local/1')}")
+        witnessing.serve_witness(chosen, folder, trusted)
 
 
 def _read_keys(lines: Iterable[str]) -> list[str]:
