@@ -204,7 +204,7 @@ def _key(grower: _Grower, number: int, versions: int) -> Key:
 
 def _version(grower: _Grower, key_id: KeyId, version: int, now: int, *, newest: bool) -> KeyVersion:
     material = grower.keyring.generate(_SPEC)
-    made = grower.keyring.wrap(material, _SPEC, key_id=key_id, version=version, created_at=now)
+    made = grower.keyring.versions.wrap(material, _SPEC, key_id=key_id, version=version, created_at=now)
     return made if newest else structs.replace(made, status=VersionStatus.DEPRECATED)
 
 

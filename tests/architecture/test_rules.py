@@ -26,7 +26,6 @@ LONG = {
     "model/transit.py",
     "wire/native/routes.py",
     # To be divided.
-    "crypto/keyring.py",
     "ledger/journal.py",
 }
 

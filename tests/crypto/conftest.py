@@ -60,4 +60,4 @@ def made(ring: Keyring, golden: dict[str, Any]) -> Made:
 
 @pytest.fixture(scope="session")
 def aes(ring: Keyring) -> KeyVersion:
-    return ring.wrap(ring.generate(AES), AES, key_id=KEY, version=1, created_at=0)
+    return ring.versions.wrap(ring.generate(AES), AES, key_id=KEY, version=1, created_at=0)

@@ -25,7 +25,7 @@ ONE_MESSAGE = "it does not open with this key and context"
 
 @pytest.fixture(scope="module")
 def second(ring: Keyring) -> KeyVersion:
-    return ring.wrap(ring.generate(AES), AES, key_id=KEY, version=2, created_at=0)
+    return ring.versions.wrap(ring.generate(AES), AES, key_id=KEY, version=2, created_at=0)
 
 
 def flips(raw: bytes) -> Iterator[bytes]:
@@ -156,15 +156,15 @@ class TestPlaces:
     )
     def test_same_material_elsewhere(self, ring: Keyring, place: dict[str, Any]) -> None:
         material = ring.generate(AES)
-        here = ring.wrap(material, AES, key_id=KEY, version=1, created_at=0)
-        there = ring.wrap(material, AES, **place, created_at=0)
+        here = ring.versions.wrap(material, AES, key_id=KEY, version=1, created_at=0)
+        there = ring.versions.wrap(material, AES, **place, created_at=0)
         ciphertext, dek = ring.encrypt(AES, here, b"p", None)
         assert ring.decrypt(AES, here, ciphertext, dek, None) == b"p"
         assert refuses(ring.decrypt, AES, there, ciphertext, dek, None)
 
     def test_same_material_in_another_installation(self, ring: Keyring) -> None:
         material, other = ring.generate(AES), Keyring.create()
-        here, there = (k.wrap(material, AES, key_id=KEY, version=1, created_at=0) for k in (ring, other))
+        here, there = (k.versions.wrap(material, AES, key_id=KEY, version=1, created_at=0) for k in (ring, other))
         ciphertext, dek = ring.encrypt(AES, here, b"p", None)
         assert refuses(other.decrypt, AES, there, ciphertext, dek, None)
 
@@ -207,14 +207,14 @@ class TestForeignRsa:
 
 def test_threads_share_a_keyring() -> None:
     ring, failures = Keyring.create(), []
-    rows = [ring.wrap(ring.generate(AES), AES, key_id=KEY, version=n, created_at=0) for n in range(1, 6)]
+    rows = [ring.versions.wrap(ring.generate(AES), AES, key_id=KEY, version=n, created_at=0) for n in range(1, 6)]
 
     def work() -> None:
         try:
             for row in rows * 20:
                 ciphertext, dek = ring.encrypt(AES, row, b"p", {"n": str(row.version)})
                 assert ring.decrypt(AES, row, ciphertext, dek, {"n": str(row.version)}) == b"p"
-                ring.forget(KEY)
+                ring.versions.forget(KEY)
         except BaseException as error:  # noqa: BLE001
             failures.append(error)
 

@@ -275,6 +275,7 @@ SECRETS = [
     Material(KEY),
     MasterKey.generate()[0],
     Keyring.create(),
+    Keyring.create().versions,
 ]
 
 
@@ -308,4 +309,5 @@ def test_every_holder_of_key_bytes_is_a_secret() -> None:
         "Signer",
         "TransitVersion",
         "WitnessKey",
+        "Versions",
     }

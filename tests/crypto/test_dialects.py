@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from keyvault_lite.crypto import blob, extra
 from keyvault_lite.crypto.agreement import Agreement
 from keyvault_lite.crypto.importing import imported
-from keyvault_lite.crypto.keyring import IMPORTED, Keyring
+from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.transit import binding
+from keyvault_lite.crypto.versions import IMPORTED
 from keyvault_lite.model.aws_errors import UnsupportedOperation
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import IntegrityViolation, InvalidCiphertext, InvalidRequest
@@ -37,7 +38,7 @@ def ring() -> Keyring:
 
 
 def version(ring: Keyring, spec: KeySpec) -> KeyVersion:
-    return ring.wrap(ring.generate(spec), spec, key_id=ID, version=1, created_at=0)
+    return ring.versions.wrap(ring.generate(spec), spec, key_id=ID, version=1, created_at=0)
 
 
 def der(private: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey) -> bytes:
@@ -198,7 +199,7 @@ class TestImports:
 
     def test_origin_is_bound(self, ring: Keyring) -> None:
         material = ring.read_import(AES, os.urandom(32))
-        made = ring.wrap(material, AES, key_id=ID, version=1, created_at=0, attributes={"origin": IMPORTED})
+        made = ring.versions.wrap(material, AES, key_id=ID, version=1, created_at=0, attributes={"origin": IMPORTED})
         lying = KeyVersion(ID, 1, made.status, 0, made.encrypted_key, attributes={})
         with pytest.raises(IntegrityViolation):
             ring.encrypt(AES, lying, b"x", None)

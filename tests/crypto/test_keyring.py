@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from keyvault_lite.crypto import keyring
+from keyvault_lite.crypto import keyring, versions
 from keyvault_lite.crypto.bundle import Bundle
 from keyvault_lite.crypto.container import expand, prk
 from keyvault_lite.crypto.keyring import Keyring
@@ -207,7 +207,7 @@ class TestMaterial:
         rotated = Keyring(
             Bundle(instance_id=own.instance_id, root=own.root, log_seed=own.log_seed, wrap=wrap), 2, ring._rng
         )
-        fresh = rotated.wrap(rotated.generate(AES), AES, key_id=KEY, version=1, created_at=0)
+        fresh = rotated.versions.wrap(rotated.generate(AES), AES, key_id=KEY, version=1, created_at=0)
         assert fresh.generation == 2
         rotated.encrypt(AES, fresh, b"", None)
         with pytest.raises(IntegrityViolation):
@@ -215,36 +215,36 @@ class TestMaterial:
 
     def test_a_version_beyond_32_bits_is_never_written(self, ring: Keyring) -> None:
         with pytest.raises(struct_error):
-            ring.wrap(ring.generate(AES), AES, key_id=KEY, version=2**32, created_at=0)
+            ring.versions.wrap(ring.generate(AES), AES, key_id=KEY, version=2**32, created_at=0)
 
 
 class TestCache:
     def test_is_bounded_and_drops_the_least_recently_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(keyring, "LOADED", 3)
+        monkeypatch.setattr(versions, "LOADED", 3)
         ring = Keyring.create()
-        rows = [ring.wrap(ring.generate(AES), AES, key_id=KEY, version=n, created_at=0) for n in range(1, 5)]
+        rows = [ring.versions.wrap(ring.generate(AES), AES, key_id=KEY, version=n, created_at=0) for n in range(1, 5)]
         first, second, third, fourth = rows
         kept = {row.version: ring._load(AES, row) for row in (first, second, third)}
         assert ring._load(AES, first) is kept[1]
         ring._load(AES, fourth)
-        assert len(ring._loaded) == 3
+        assert len(ring.versions._loaded) == 3
         assert ring._load(AES, first) is kept[1]
         assert ring._load(AES, second) is not kept[2]
 
     def test_forget_drops_one_key_and_leaves_the_others(self) -> None:
         ring = Keyring.create()
-        one = ring.wrap(ring.generate(AES), AES, key_id=KEY, version=1, created_at=0)
-        two = ring.wrap(ring.generate(AES), AES, key_id=OTHER, version=1, created_at=0)
+        one = ring.versions.wrap(ring.generate(AES), AES, key_id=KEY, version=1, created_at=0)
+        two = ring.versions.wrap(ring.generate(AES), AES, key_id=OTHER, version=1, created_at=0)
         loaded = ring._load(AES, one), ring._load(AES, two)
-        ring.forget(KEY)
+        ring.versions.forget(KEY)
         assert ring._load(AES, one) is not loaded[0]
         assert ring._load(AES, two) is loaded[1]
 
     def test_a_failure_is_not_cached(self, ring: Keyring, aes: KeyVersion) -> None:
-        count = len(ring._loaded)
+        count = len(ring.versions._loaded)
         with pytest.raises(IntegrityViolation):
             ring._load(AES, structs.replace(aes, version=9))
-        assert len(ring._loaded) == count
+        assert len(ring.versions._loaded) == count
 
 
 def derived(ring: Keyring, use: str) -> bytes:

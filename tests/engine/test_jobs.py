@@ -91,7 +91,7 @@ def test_keys_are_erased_when_their_time_has_come(house: House, clock: Clock) ->
     key = house.rotated(house.key())
     name = KeyRef(key.id)
     house.ask(Encrypt(name, plaintext=b"x"))
-    assert any(one[0] == key.id for one in house.vault.keyring._loaded)
+    assert any(one[0] == key.id for one in house.vault.keyring.versions._loaded)
     house.ask(DestroyKey(name, days=7))
     jobs = house.jobs
     clock.pass_days(6.9)
@@ -103,7 +103,7 @@ def test_keys_are_erased_when_their_time_has_come(house: House, clock: Clock) ->
     assert gone.status is KeyStatus.DESTROYED
     assert {one.encrypted_key for one in gone.versions} == {b""}
     # Neither in memory nor in any file of the running vault.
-    assert not any(one[0] == key.id for one in house.vault.keyring._loaded)
+    assert not any(one[0] == key.id for one in house.vault.keyring.versions._loaded)
     stored = house.files()
     assert not any(one.encrypted_key in stored for one in key.versions)
     entry = next(one.draft for one in reversed(house.log()) if one.draft.action is Action.DESTROY)

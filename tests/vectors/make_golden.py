@@ -118,7 +118,7 @@ def versions(ring: Keyring, material: list[Document]) -> list[tuple[KeySpec, Key
         spec = KeySpec(KeyType(row["spec"][0]), row["spec"][1], Purpose(row["spec"][2]))
         public = bytes.fromhex(row["public_key"]) if row["public_key"] else None
         opaque = Material(bytes.fromhex(row["secret"]), public)
-        made.append((spec, ring.wrap(opaque, spec, key_id=KeyId(uuid(number)), version=1, created_at=0)))
+        made.append((spec, ring.versions.wrap(opaque, spec, key_id=KeyId(uuid(number)), version=1, created_at=0)))
     return made
 
 
@@ -133,7 +133,7 @@ def transit(ring: Keyring, material: list[Document]) -> list[Document]:
     for number, (kind, size) in enumerate(TRANSIT, 0x3000):
         spec = KeySpec(kind, size, Purpose.TRANSIT)
         secret = with_mac_key(spec, pairs[kind] if kind in pairs else Material(rng((size or 0) // 8)), rng)
-        version = ring.wrap(secret, spec, key_id=KeyId(uuid(number)), version=3, created_at=0)
+        version = ring.versions.wrap(secret, spec, key_id=KeyId(uuid(number)), version=3, created_at=0)
         loaded = ring.transit(spec, version)
         row = {**version_json(spec, version), "secret": secret.secret.hex(), "mac": loaded.mac(b"m", "sha2-256").hex()}
         if kind is KeyType.ED25519:
@@ -176,7 +176,7 @@ def reproducible(material: list[Document]) -> Document:
     for spec, version in made:
         if spec.type is not KeyType.AES:
             continue
-        successor = ring.wrap(
+        successor = ring.versions.wrap(
             Material(b"\x5a" * ((spec.size or 0) // 8)), spec, key_id=version.key_id, version=2, created_at=0
         )
         document["versions"].append(version_json(spec, successor))

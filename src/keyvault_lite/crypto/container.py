@@ -234,3 +234,8 @@ class RsaBox(Secret):
 def oaep(label: bytes) -> padding.OAEP:
     """RSAES-OAEP with SHA-256 for hash and mask (RFC 8017, section 7.1)."""
     return padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), label)
+
+
+def id_bytes(text: str) -> bytes:
+    """The 16 bytes of a UUID."""
+    return bytes.fromhex(text.replace("-", ""))

@@ -11,9 +11,7 @@ handed in are verified records of the ledger; their state is the engine's busine
 import hashlib
 import hmac
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
-from threading import Lock
 from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,7 +20,7 @@ from keyvault_lite.crypto.agreement import Agreement, Encapsulation
 from keyvault_lite.crypto.algorithms import Signer
 from keyvault_lite.crypto.bundle import Bundle
 from keyvault_lite.crypto.cipher import Cipher
-from keyvault_lite.crypto.container import Frame, KeyBox, Rng, expand, parse, prk, refusal
+from keyvault_lite.crypto.container import Frame, KeyBox, Rng, expand, id_bytes, parse, prk, refusal
 from keyvault_lite.crypto.hmac_key import HmacKey
 from keyvault_lite.crypto.importing import imported, imported_public, open_oaep, open_wrapped
 from keyvault_lite.crypto.material import Material, generate, load_rsa
@@ -30,6 +28,7 @@ from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.crypto.sigv4 import AccessKeys
 from keyvault_lite.crypto.transit import TransitVersion, generate_transit, with_mac_key
+from keyvault_lite.crypto.versions import Versions
 from keyvault_lite.model.encoding import (
     NO_CONTEXT_DIGEST,
     Context,
@@ -43,19 +42,11 @@ from keyvault_lite.model.encoding import (
 )
 from keyvault_lite.model.errors import IntegrityViolation, InvalidCiphertext, InvalidRequest
 from keyvault_lite.model.keyring import Slot
-from keyvault_lite.model.keys import AnyAlgorithm, Attributes, KeySpec, KeyVersion, Purpose, VersionStatus
+from keyvault_lite.model.keys import AnyAlgorithm, KeySpec, KeyVersion, Purpose
 from keyvault_lite.model.names import KeyId, TokenId, is_id
 
 KDF_NONE: Final = "none"
-ORIGIN: Final = "generated"
-"""Where material came from, bound in its container."""
-IMPORTED: Final = "imported"
-"""The word of material from outside: it stands in the version's attribute `origin` too."""
-LOADED: Final = 4096
-"""How many key versions are kept unwrapped; the least recently used goes first."""
 _NO_DIGEST: Final = bytes(32)
-Loaded = Agreement | Cipher | Encapsulation | Signer | TransitVersion
-"""The material of one version, ready for use."""
 
 
 class Keyring(Secret):
@@ -65,8 +56,7 @@ class Keyring(Secret):
         "_bundle",
         "_head_key",
         "_head_label",
-        "_loaded",
-        "_lock",
+        "_load",
         "_log",
         "_notes_key",
         "_redact_key",
@@ -79,6 +69,7 @@ class Keyring(Secret):
         "generation",
         "instance_id",
         "log_public_key",
+        "versions",
     )
 
     def __init__(self, bundle: Bundle, generation: int, rng: Rng) -> None:
@@ -97,8 +88,8 @@ class Keyring(Secret):
         self.log_public_key: Final = self._log.public_key().public_bytes_raw()
         self._row_keys: Final[dict[tuple[str, int, int], HmacKey]] = {}
         """By table, schema and columns of the primary key: the key after what all those rows begin with."""
-        self._loaded: Final[OrderedDict[tuple[object, ...], tuple[KeySpec, Loaded]]] = OrderedDict()
-        self._lock: Final = Lock()
+        self.versions: Final = Versions(bundle.wrap, bundle.instance_id, rng)
+        self._load: Final = self.versions.load
 
     def _derive(self, use: str) -> bytes:
         return expand(prk(self._bundle.root), pae("kvl/v1/derive", use, self.instance_id))[:32]
@@ -149,102 +140,12 @@ class Keyring(Secret):
         make = generate_transit if spec.purpose is Purpose.TRANSIT else generate
         return make(spec, self._rng)
 
-    def wrap(
-        self,
-        material: Material,
-        spec: KeySpec,
-        *,
-        key_id: KeyId,
-        version: int,
-        created_at: int,
-        attributes: Attributes | None = None,
-    ) -> KeyVersion:
-        """The material as a version to be stored: ACTIVE, under the newest wrapping key.
-
-        Of the attributes `origin` is bound in its container: IMPORTED for material from outside.
-        """
-        generation = max(self._bundle.wrap)
-        attributes = attributes or {}
-        box, context = self._kek_box(
-            spec, key_id, version, generation, public_key=material.public_key, origin=_origin(attributes)
-        )
-        sealed = box.seal(context, material.secret, self._rng)
-        return KeyVersion(
-            key_id,
-            version,
-            VersionStatus.ACTIVE,
-            created_at,
-            sealed,
-            public_key=material.public_key,
-            generation=generation,
-            attributes=attributes,
-        )
-
-    def _kek_box(
-        self, spec: KeySpec, key_id: KeyId, version: int, generation: int, *, public_key: bytes | None, origin: str
-    ) -> tuple[KeyBox, bytes]:
-        frame = Frame("kek", instance_id=self.instance_id, id=_id_bytes(key_id), version=version, purpose=spec.purpose)
-        public = None if public_key is None else hashlib.sha256(public_key).digest()
-        context = pae("kek", spec.type.value, spec.size, generation, public, origin)
-        return KeyBox(frame, self._bundle.wrap[generation]), hashlib.sha256(context).digest()
-
-    def _load(self, spec: KeySpec, version: KeyVersion) -> Loaded:
-        """The version's material, ready for use. Raises IntegrityViolation if its container does not open."""
-        name = (version.key_id, version.version, version.generation, version.public_key, version.encrypted_key)
-        with self._lock:
-            known = self._loaded.get(name)
-            if known is not None and (known[0] is spec or known[0] == spec):
-                self._loaded.move_to_end(name)
-                return known[1]
-        loaded = self._unwrap(spec, version)
-        with self._lock:
-            self._loaded[name] = (spec, loaded)
-            while len(self._loaded) > LOADED:
-                self._loaded.popitem(last=False)
-        return loaded
-
-    def _unwrap(self, spec: KeySpec, version: KeyVersion) -> Loaded:
-        try:
-            origin = _origin(version.attributes)
-            box, context = self._kek_box(
-                spec, version.key_id, version.version, version.generation, public_key=version.public_key, origin=origin
-            )
-            secret = box.open(context, version.encrypted_key)
-        except (InvalidCiphertext, KeyError):
-            raise IntegrityViolation("the material of this key version does not open") from None
-        if spec.purpose is Purpose.TRANSIT:
-            place = _id_bytes(version.key_id)
-            return TransitVersion(
-                spec,
-                secret,
-                version.public_key,
-                instance_id=self.instance_id,
-                key_id=place,
-                version=version.version,
-                rng=self._rng,
-            )
-        if spec.purpose in {Purpose.SIGN, Purpose.MAC}:
-            return Signer(spec, secret)
-        if spec.purpose is Purpose.AGREE:
-            return Agreement(spec, secret)
-        if spec.purpose is Purpose.ENCAPSULATE:
-            return Encapsulation(spec, secret, version.public_key or b"")
-        return Cipher(
-            spec, secret, instance_id=self.instance_id, key_id=_id_bytes(version.key_id), version=version.version
-        )
-
-    def forget(self, key_id: KeyId) -> None:
-        """Drop all unwrapped material of a key, after its destruction."""
-        with self._lock:
-            for name in [name for name in self._loaded if name[0] == key_id]:
-                del self._loaded[name]
-
     # Messages and data keys. Contexts are the caller's; no context and an empty one are the same.
 
     def version_in(self, key_id: KeyId, encrypted_dek: bytes) -> int:
         """The version that an encrypted DEK or data key names. Raises InvalidCiphertext, also for another key's."""
         header = parse(encrypted_dek)
-        if header.id != _id_bytes(key_id) or header.version == 0:
+        if header.id != id_bytes(key_id) or header.version == 0:
             raise refusal()
         return header.version
 
@@ -460,20 +361,12 @@ class Keyring(Secret):
             raise IntegrityViolation("a stored reply does not open") from None
 
     def _reply_box(self, row_id: str, binding: tuple[Value, ...]) -> tuple[KeyBox, bytes]:
-        frame = Frame("idem", instance_id=self.instance_id, id=_id_bytes(row_id), version=0, purpose="REPLY")
+        frame = Frame("idem", instance_id=self.instance_id, id=id_bytes(row_id), version=0, purpose="REPLY")
         return KeyBox(frame, self._replies_key), hashlib.sha256(pae("idem", *binding)).digest()
 
 
-def _origin(attributes: Attributes) -> str:
-    return IMPORTED if attributes.get("origin") == IMPORTED else ORIGIN
-
-
-def _id_bytes(text: str) -> bytes:
-    return bytes.fromhex(text.replace("-", ""))
-
-
 def _slot_box(slot_id: str, generation: int, instance_id: bytes, kdf: str, master: MasterKey) -> tuple[KeyBox, bytes]:
-    frame = Frame("slot", instance_id=instance_id, id=_id_bytes(slot_id), version=generation, purpose="KEYRING")
+    frame = Frame("slot", instance_id=instance_id, id=id_bytes(slot_id), version=generation, purpose="KEYRING")
     return master.box(frame), hashlib.sha256(pae("slot", instance_id, kdf)).digest()
 
 

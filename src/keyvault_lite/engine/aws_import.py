@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from keyvault_lite.crypto.keyring import IMPORTED
+from keyvault_lite.crypto.versions import IMPORTED
 from keyvault_lite.engine.aws_guard import guarded
 from keyvault_lite.engine.aws_keys import require_not_leaving
 from keyvault_lite.engine.aws_view import View, is_expired, is_present, material
@@ -116,7 +116,7 @@ def bring(request: words.ImportKeyMaterial, seen: View, scene: Scene) -> Done:
         raise IncorrectKeyMaterial("the material is not the one of this id")
     number = _place(request, seen, facts["material_id"])
     attributes = {"origin": IMPORTED, ATTRIBUTE: {name: one for name, one in facts.items() if one is not None}}
-    version = scene.keyring.wrap(
+    version = scene.keyring.versions.wrap(
         fresh, seen.key.spec, key_id=seen.key.id, version=number, created_at=scene.now, attributes=attributes
     )
     after = _with_pending(seen, version) if number > len(seen.key.versions) else _with_version(seen, version)

@@ -98,7 +98,7 @@ def _first(spec: KeySpec, key_id: KeyId, scene: Scene, *, imports: bool) -> KeyV
         # A place for the material to come; until then it is as if destroyed.
         return KeyVersion(key_id, 1, VersionStatus.DESTROYED, scene.now, b"")
     material = scene.once("material", (), lambda: scene.keyring.generate(spec))
-    return scene.keyring.wrap(material, spec, key_id=key_id, version=1, created_at=scene.now)
+    return scene.keyring.versions.wrap(material, spec, key_id=key_id, version=1, created_at=scene.now)
 
 
 def describe(_: words.DescribeKey, seen: View, _scene: Scene) -> Done:

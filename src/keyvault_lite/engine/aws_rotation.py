@@ -85,7 +85,7 @@ def on_demand(_: words.RotateKeyOnDemand, seen: View, scene: Scene) -> Done:
     else:
         fresh = scene.once("material", (), lambda: scene.keyring.generate(seen.key.spec))
         newest = _marked(
-            scene.keyring.wrap(fresh, seen.key.spec, key_id=seen.key.id, version=number, created_at=scene.now)
+            scene.keyring.versions.wrap(fresh, seen.key.spec, key_id=seen.key.id, version=number, created_at=scene.now)
         )
         after = seen.key
     rotate_at = None if seen.key.rotation_days is None else scene.now + seen.key.rotation_days * DAY

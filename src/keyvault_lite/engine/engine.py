@@ -142,7 +142,7 @@ class Engine:
 
     def forget(self, key_id: KeyId) -> None:
         """Drop a key's unwrapped material from memory."""
-        self._keyring.forget(key_id)
+        self._keyring.versions.forget(key_id)
 
     async def in_background(self, work: Callable[[], T]) -> T:
         """Run blocking work of the engine's own off the loop."""

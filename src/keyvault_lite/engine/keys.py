@@ -62,7 +62,7 @@ def create(request: CreateKey, scene: Scene) -> Done:
         raise Conflict("a key of this name exists")
     key_id = scene.once("id", (), lambda: KeyId(new_id()))
     material = scene.once("material", (), lambda: scene.keyring.generate(request.spec))
-    first = scene.keyring.wrap(material, request.spec, key_id=key_id, version=1, created_at=scene.now)
+    first = scene.keyring.versions.wrap(material, request.spec, key_id=key_id, version=1, created_at=scene.now)
     key = Key(
         id=key_id,
         name=request.name,
@@ -174,7 +174,7 @@ def _rotated(key: Key, scene: Scene) -> Done:
     _require_own_material(key)
     number = len(key.versions) + 1
     material = scene.once("material", (), lambda: scene.keyring.generate(key.spec))
-    newest = scene.keyring.wrap(material, key.spec, key_id=key.id, version=number, created_at=scene.now)
+    newest = scene.keyring.versions.wrap(material, key.spec, key_id=key.id, version=number, created_at=scene.now)
     rotate_at = None if key.rotation_days is None else scene.now + key.rotation_days * DAY
     rotated = structs.replace(key, versions=(*stepped_down(key.versions), newest), rotate_at=rotate_at)
     return Done(rotated, Change(keys=(rotated,)), key_version=number)

@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from keyvault_lite.crypto.keyring import IMPORTED
+from keyvault_lite.crypto.versions import IMPORTED
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_rules import derivation, processing, protecting, usable
 from keyvault_lite.model.errors import InvalidRequest

@@ -11,10 +11,10 @@ from typing import Final
 
 from msgspec import structs
 
-from keyvault_lite.crypto.keyring import IMPORTED
 from keyvault_lite.crypto.material import Material
 from keyvault_lite.crypto.transit import public_text
 from keyvault_lite.crypto.transit_certificate import check_chain
+from keyvault_lite.crypto.versions import IMPORTED
 from keyvault_lite.engine.keys import exchanged
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_cipher import ORIGIN
@@ -83,7 +83,7 @@ def _material(request: ImportTransitKey, scene: Scene, spec: KeySpec) -> Materia
 
 
 def _version(material: Material, scene: Scene, key_id: KeyId, number: int, spec: KeySpec) -> KeyVersion:
-    return scene.keyring.wrap(
+    return scene.keyring.versions.wrap(
         material,
         spec,
         key_id=key_id,
@@ -146,7 +146,7 @@ def _waiting(request: ImportTransitKey, key: Key, material: Material, scene: Sce
 
 def _completed(waiting: KeyVersion, material: Material, key: Key, rules: Rules, scene: Scene) -> Done:
     """The version with its private key, in all else as it was."""
-    sealed = scene.keyring.wrap(
+    sealed = scene.keyring.versions.wrap(
         scene.keyring.transit(key.spec, waiting).completed(material),
         key.spec,
         key_id=key.id,

@@ -99,7 +99,7 @@ def create(request: CreateTransitKey, scene: Scene) -> Done:
         raise NotFound("no such key")
     key_id = scene.once("id", (), lambda: KeyId(new_id()))
     material = scene.once("material", (), lambda: scene.keyring.generate(request.spec))
-    first = scene.keyring.wrap(material, request.spec, key_id=key_id, version=1, created_at=scene.now)
+    first = scene.keyring.versions.wrap(material, request.spec, key_id=key_id, version=1, created_at=scene.now)
     name = KeyName(namespace(request.mount), request.name, scene.now, scene.now)
     key = begin(scene, name, request.spec, request.rules, first)
     return Done(shown(key, request.rules), Change(keys=(*losing, key)), key_id=key_id, key_version=1)
@@ -203,7 +203,7 @@ def rotate_due(_: RotateDueTransitKey, scene: Scene) -> Done:
 def _rotated(key: Key, rules: Rules, scene: Scene) -> Done:
     number = len(key.versions) + 1
     material = scene.once("material", (), lambda: scene.keyring.generate(key.spec))
-    newest = scene.keyring.wrap(material, key.spec, key_id=key.id, version=number, created_at=scene.now)
+    newest = scene.keyring.versions.wrap(material, key.spec, key_id=key.id, version=number, created_at=scene.now)
     # From here on its versions are made here: an imported key that was rotated takes no imported versions any more.
     own = replace(rules, imported=False)
     after = replaced(extended(key, own, newest, scene), own)
