@@ -705,7 +705,7 @@ def test_the_background_check_goes_on(house: House, to: Path) -> None:
     house.ledger.refresh()
     house.ledger.scrub()
     house.ledger.scrub_log()
-    assert house.ledger._journal.scrubbed == house.size
+    assert house.ledger._journal.announcer.scrubbed == house.size
     use(house, 1)
     assert house.ledger.mark().scrubbed == house.size - 1
     assert house.ledger.fault is None

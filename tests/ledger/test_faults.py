@@ -14,8 +14,8 @@ import pytest
 
 from keyvault_lite.engine import engine
 from keyvault_lite.engine.attempt import Attempt
+from keyvault_lite.ledger import adoption, driver
 from keyvault_lite.ledger import committer as committer_module
-from keyvault_lite.ledger import driver
 from keyvault_lite.ledger import journal as journal_module
 from keyvault_lite.ledger.alarm import Alarm, recheck
 from keyvault_lite.ledger.anchor import FileAnchor
@@ -249,9 +249,9 @@ def test_much_is_not_read_on_the_loop(house: House, monkeypatch: pytest.MonkeyPa
         for times, thread in ((3, threading.main_thread().name), (4, "committer")):
             for _ in range(times):
                 other.ask(ReadKey(name))
-            monkeypatch.setattr(journal_module, "hashes_between", watched)
+            monkeypatch.setattr(adoption, "hashes_between", watched)
             house.ask(Encrypt(name, plaintext=b"x"))
-            monkeypatch.setattr(journal_module, "hashes_between", hashes_between)
+            monkeypatch.setattr(adoption, "hashes_between", hashes_between)
             assert threads == [thread]
             threads.clear()
     finally:

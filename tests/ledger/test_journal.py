@@ -15,8 +15,10 @@ from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger import journal as module
 from keyvault_lite.ledger.anchor import FileAnchor, Mark
+from keyvault_lite.ledger.announcer import PUT_BACK, Announcer
 from keyvault_lite.ledger.head import Head
-from keyvault_lite.ledger.journal import MANY, PUT_BACK, Journal
+from keyvault_lite.ledger.journal import MANY, Journal
+from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.state import State
@@ -33,6 +35,11 @@ MARK = Mark(2, 5, 4, HEAD.hash, bytes(32), "note", "key")
 NEW = [b"6" * 32, b"7" * 32]
 
 
+def announcing(anchor: Any) -> Announcer:  # noqa: ANN401
+    """On an anchor of which nothing is known yet; signs nothing."""
+    return Announcer(cast(Authority, None), anchor)
+
+
 class Catching:
     """A journal that knows HEAD and finds another row; what it would adopt is noted."""
 
@@ -43,7 +50,7 @@ class Catching:
         connection: Any = SimpleNamespace(execute=lambda _: SimpleNamespace(fetchone=lambda: row))
         database: Any = SimpleNamespace(count_of_others=lambda _: 1)
         journal._connection, journal._database, journal._data_version = connection, database, 0
-        journal._anchor = journal._anchored = None
+        journal.announcer = announcing(None)
         journal.suspect = False
         journal.known = Known(HEAD, b"known", Tiles(), "")
         monkeypatch.setattr(journal, "_authority", None, raising=False)
@@ -101,7 +108,7 @@ def test_a_log_without_a_head_has_begun_nowhere(
     """Neither here, nor in another process that the anchor has heard of."""
     journal, anchor = Catching(monkeypatch, None).journal, SimpleNamespace(read=lambda **_: seen)
     journal.known = replace(journal.known, mac=known)
-    monkeypatch.setattr(journal, "_anchor", anchor)
+    journal.announcer = announcing(anchor)
     if known or seen:
         with pytest.raises(IntegrityViolation, match=PUT_BACK):
             journal._catch_up()
@@ -123,11 +130,14 @@ def test_a_log_without_a_head_has_begun_nowhere(
     ],
 )
 def test_what_the_anchor_remembers_is_in_the_log(mark: Mark, *, held: bool) -> None:
+    known = announcing(None)
     if held:
-        Journal._check_extends(mark, HEAD, NEW)
+        known.check(mark, HEAD, NEW)
+        assert known.anchored is mark
     else:
         with pytest.raises(IntegrityViolation, match=PUT_BACK):
-            Journal._check_extends(mark, HEAD, NEW)
+            known.check(mark, HEAD, NEW)
+        assert known.anchored is None
 
 
 @pytest.mark.parametrize("changes", [{"size": 1000}, {"edge": Edge().to_bytes()}])
@@ -218,21 +228,19 @@ def test_on_a_disk_that_is_nearly_full_keys_are_managed_and_not_used(
 
 @pytest.mark.parametrize(("mark", "scrubbed"), [(None, 0), (replace(MARK, scrubbed=3), 3)])
 def test_a_background_check_goes_on_from_what_the_anchor_says(mark: Mark | None, scrubbed: int) -> None:
-    journal = bare(state=SimpleNamespace(apply=lambda _: None))
+    journal = bare(state=SimpleNamespace(apply=lambda _: None), announcer=announcing(None))
     journal.load(Known(HEAD, b"", Tiles(), ""), None, None, mark)
-    assert (journal.scrubbed, journal._anchored) == (scrubbed, mark)
+    assert (journal.announcer.scrubbed, journal.announcer.anchored) == (scrubbed, mark)
 
 
 def test_a_head_that_an_anchor_refuses_is_not_signed() -> None:
     def refuse(*_: object, **__: object) -> None:
         raise IntegrityViolation("forked")
 
-    signed: list[bool] = []
-    journal = bare(_anchor=SimpleNamespace(write=refuse), _anchored=replace(MARK, hash=NEW[0]), _prove=None)
-    journal._sign = lambda: signed.append(True)
+    known = announcing(SimpleNamespace(write=refuse))
+    known.anchored = replace(MARK, hash=NEW[0])
     with pytest.raises(IntegrityViolation, match="forked"):
-        journal._publish(Known(HEAD, b"", Tiles(), ""))
-    assert signed == []
+        known.publish(Known(HEAD, b"", Tiles(), ""), lambda _: [])  # without a key to sign with
 
 
 def test_what_others_wrote_is_read_in_a_transaction() -> None:
@@ -327,7 +335,7 @@ def test_an_anchor_in_use_is_waited_for_unless_it_is_said_otherwise() -> None:
     asked: list[bool] = []
     anchor = SimpleNamespace(write=lambda *_, at_once, **__: asked.append(at_once))
     database = SimpleNamespace(check_same_file=lambda: None)
-    journal = bare(_anchor=anchor, _anchored=None, _prove=None, _alarms=[], _database=database)
+    journal = bare(announcer=announcing(anchor), _prove=None, _alarms=[], _database=database)
     known = Known(HEAD, b"", Tiles(), "")
     pending = SimpleNamespace(apply=lambda: None, after=known)
     journal._publish(known)

@@ -12,8 +12,9 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger import driver, records
 from keyvault_lite.ledger.outcome import Change, PublicAuthority, StoredReply
 from keyvault_lite.ledger.records import changed_rows, read_key, read_slot, setting_values
+from keyvault_lite.ledger.replies import check_replies
 from keyvault_lite.ledger.retention import newest_segment
-from keyvault_lite.ledger.rows import VerifiedRows, check_replies, last_writers, read_rows
+from keyvault_lite.ledger.rows import VerifiedRows, last_writers, read_rows
 from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, Row
 from keyvault_lite.ledger.tree import row_key
 from keyvault_lite.model.archive import Segment

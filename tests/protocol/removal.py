@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final, Protocol
 
-from keyvault_lite.ledger import anchor, head, journal, pending
+from keyvault_lite.ledger import adoption, anchor, announcer, head, journal, pending
 
 Owner = type[Any] | ModuleType
 
@@ -53,28 +53,23 @@ class Removal:
         return [module for module in loaded if vars(module).get(self.name) is plain]
 
 
-_BLANK: Final = (
-    "Head(0, 0, genesis(self._authority.instance_id, self._authority.log_public_key), 0, 0, b'', b'', ''), Tiles()"
-)
-_SIGN: Final = (
-    "pending.store(self._connection, self._database); early = pending.after; "
-    "checkpoint.sign_note(checkpoint.checkpoint_body(checkpoint.origin(self._authority.instance_id, 0), "
-    "early.head.size, early.tiles.edge.root(), checkpoint.fact_lines(early.head.state_seq, early.head.hash)), "
-    "checkpoint.origin(self._authority.instance_id, 0), self._authority.log_public_key, self._authority.sign_log)"
-)
+_SIGN: Final = "pending.store(self._connection, self._database); self.announcer._note(pending.after)"
 
 REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
     # The rules of the protocol (docs/adr/0017-commit-anchor-reply.md).
     "R1": (Removal(pending.Pending, "is_judged_again", "item.since != self._moment or ", ""),),
     "R2": (
         Removal(journal.Journal, "_catch_up", "head.size < old.size or head.epoch < old.epoch", "False"),
-        Removal(journal.Journal, "_adopt", "self.head, self.known.tiles.copy()", _BLANK),
+        # As if this process knew nothing.
+        Removal(adoption, "new_entries", "tiles = k", "known = Known.before_any_entry(authority, b''); tiles = k"),
+        Removal(journal.Journal, "_adopt", "head.state_seq != known.head.state_seq", "True"),
+        Removal(adoption, "take_in", "newer_than=state.sequence", "newer_than=0"),
     ),
     "R3": (
         Removal(
-            journal.Journal,
-            "_adopt",
-            "news.findings or self.tree.root() != head.state_root",
+            adoption,
+            "take_in",
+            "news.findings or tree.root() != head.state_root",
             "False",
         ),
     ),
@@ -82,7 +77,7 @@ REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
     "R5": (Removal(journal.Journal, "_fill", "pending.store(self._connection, self._database)", _SIGN),),
     "R6": (Removal(anchor.FileAnchor, "write", "self._always or mark.state_seq > self._covered", "self._always"),),
     "R7": (
-        Removal(journal.Journal, "_check_extends", "held != mark.hash", "False"),
+        Removal(announcer.Announcer, "check", "held != mark.hash", "False"),
         Removal(anchor.FileAnchor, "write", "now is not None and now != before", "False"),
         Removal(
             anchor.FileAnchor,
@@ -92,7 +87,7 @@ REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
         ),
     ),
     # Parts of R7: what each of them stops that the others do not.
-    "R7, extend": (Removal(journal.Journal, "_check_extends", "held != mark.hash", "False"),),
+    "R7, extend": (Removal(announcer.Announcer, "check", "held != mark.hash", "False"),),
     "R7, compare": (Removal(anchor.FileAnchor, "write", "now is not None and now != before", "False"),),
     "R7, before signing": (
         Removal(anchor.FileAnchor, "write", "now = self._newest(descriptor)", "sign(); now = self._newest(descriptor)"),

@@ -13,7 +13,18 @@ from typing import Final
 import pytest
 
 from keyvault_lite.audit.entry import row_hash
-from keyvault_lite.ledger import evidence, inspection, journal, ledger, pending, rows, sqlite, start, statements
+from keyvault_lite.ledger import (
+    evidence,
+    inspection,
+    journal,
+    ledger,
+    pending,
+    replies,
+    rows,
+    sqlite,
+    start,
+    statements,
+)
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action
@@ -305,12 +316,12 @@ def kept_reply_is_given(house: House) -> bool:
 
 
 CHECKS["MAC of a kept reply"] = Check(
-    Removal(journal, "find_reply", 'not row_is_genuine(authority, FORMATS["idempotency_replies"], row)', "False"),
+    Removal(replies, "find_reply", 'not row_is_genuine(authority, FORMATS["idempotency_replies"], row)', "False"),
     kept_and_said_to_be_of_another_entry,
     kept_reply_is_given,
 )
 CHECKS["entry of a kept reply"] = Check(
-    Removal(journal, "find_reply", "not holds_entry(connection, authority, row[-2])", "False"),
+    Removal(replies, "find_reply", "not holds_entry(connection, authority, row[-2])", "False"),
     kept_by_a_branch_that_was_lost,
     kept_reply_is_given,
 )

@@ -19,11 +19,11 @@ from keyvault_lite.audit.merkle import (
 )
 from keyvault_lite.audit.segment import End, Start
 from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.journal import tile_reader
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.reader import first_at, position_behind
 from keyvault_lite.ledger.retention import end_of
 from keyvault_lite.ledger.shelf import Shelf
+from keyvault_lite.ledger.tiles import tile_reader
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import IntegrityViolation
 

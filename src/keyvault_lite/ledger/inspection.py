@@ -3,9 +3,7 @@
 Findings are complete: behind each the check goes on, so that every row and entry not as it was written is named.
 """
 
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,10 +19,12 @@ from keyvault_lite.ledger.claims import Claim, claim_of, claim_of_head
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.head_check import check_head, root_named
 from keyvault_lite.ledger.log_index import IndexCheck
+from keyvault_lite.ledger.memory import without_collection
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.reader import entries_after, folded_after, position_behind
+from keyvault_lite.ledger.replies import check_replies
 from keyvault_lite.ledger.retention import segments_of
-from keyvault_lite.ledger.rows import NOT_COMMITTED, VerifiedRows, check_replies, read_rows
+from keyvault_lite.ledger.rows import NOT_COMMITTED, VerifiedRows, read_rows
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.start import check_anchor
 from keyvault_lite.ledger.store import Database
@@ -149,7 +149,7 @@ def _read_state(
     memory: StateTree | None,
 ) -> tuple[VerifiedRows, StateTree, bytes]:
     """The rows, their tree if it is to be loaded, and its root."""
-    with _without_collection():
+    with without_collection():
         if memory is not None and head is not None:
             compared = memory.comparison()
             if compared.root() == head.state_root:
@@ -161,18 +161,6 @@ def _read_state(
         if load:
             tree.load(macs)
         return rows, tree, tree.root() if load else macs.root()
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Many records are made here that stay, none of them in a cycle: looking for cycles among them costs a fifth."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _unexplained(rows: VerifiedRows, archived: int) -> list[Finding]:

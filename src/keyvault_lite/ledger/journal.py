@@ -1,35 +1,32 @@
 """The log and the state as this process knows them, and the one transaction that moves both.
 
 Everything that writes runs under the lock between processes: on the loop up to COMMIT if that takes no waiting, else in
-the committer's thread. Nothing in memory changes until
-COMMIT has succeeded, and nothing is signed before: what may be rolled back must never carry a signature.
+the committer's thread. Nothing in memory changes until COMMIT has succeeded, and nothing is signed before: what may be
+rolled back must never carry a signature.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
-from keyvault_lite.audit import checkpoint
-from keyvault_lite.audit.chain import genesis
-from keyvault_lite.audit.merkle import InvalidProof, TileReader, Tiles, consistency_proof
+from keyvault_lite.audit.merkle import consistency_proof
 from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.adoption import new_entries, take_in
 from keyvault_lite.ledger.alarm import Alarm, entries, recheck
 from keyvault_lite.ledger.anchor import Anchor, AnchorBusy, Mark
+from keyvault_lite.ledger.announcer import PUT_BACK, Announcer
 from keyvault_lite.ledger.head import Head, read_head
 from keyvault_lite.ledger.log_index import CLEAR, FILL, PART
 from keyvault_lite.ledger.outcome import Authority, Change, StoredReply
 from keyvault_lite.ledger.pending import Item, Known, Pending
-from keyvault_lite.ledger.records import read_reply
-from keyvault_lite.ledger.retention import hashes_between, holds_entry
-from keyvault_lite.ledger.rows import read_rows, row_is_genuine
-from keyvault_lite.ledger.schema import FORMATS
+from keyvault_lite.ledger.replies import find_reply
 from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.store import BUSY_SECONDS, Database
-from keyvault_lite.ledger.tree import StateTree, row_key
+from keyvault_lite.ledger.tiles import tile_reader
+from keyvault_lite.ledger.tree import StateTree
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
-from keyvault_lite.model.names import ServiceId, TokenId
+from keyvault_lite.model.names import ServiceId
 
 log = logging.getLogger("keyvault_lite.ledger")
 
@@ -42,7 +39,6 @@ REFRESH_SECONDS: Final = 1.0
 """How long a look at what others wrote waits for another program's lock; whoever commits meanwhile waits behind it."""
 MANY: Final = 2000
 """Entries of others that are not taken in on the loop."""
-PUT_BACK: Final = "the database was put back: its log does not extend the one that the anchor remembers"
 
 
 class Journal:
@@ -51,25 +47,11 @@ class Journal:
     def __init__(self, database: Database, authority: Authority, state: State, anchor: Anchor | None) -> None:
         self._database = database
         self._authority = authority
-        self._anchor = anchor
-        self._anchored: Mark | None = None
-        """The mark of the anchor as last seen there."""
+        self.announcer = Announcer(authority, anchor)
         self._connection = database.writer(patient=False)
         self.state = state
         self.tree = StateTree()
-        start = genesis(authority.instance_id, authority.log_public_key)
-        tiles = Tiles()
-        head = Head(
-            epoch=0,
-            size=0,
-            hash=start,
-            timestamp=0,
-            state_seq=0,
-            state_root=self.tree.root(),
-            edge=tiles.edge.to_bytes(),
-            checkpoint="",
-        )
-        self.known = Known(head, b"", tiles, "")
+        self.known = Known.before_any_entry(authority, self.tree.root())
         self._data_version = self._database.count_of_others(self._connection)
         """The database's count of what others have written, from before anything of it is read."""
         self._alarms: list[Alarm] = []
@@ -78,8 +60,6 @@ class Journal:
         """Whether the next transaction has to compare all stored rows with memory."""
         self.frozen = False
         """Whether rows are missing from memory, so that no new state can be computed."""
-        self.scrubbed = 0
-        """How many entries a background check has read and proven; goes into the anchor."""
         self._anchor_waits = anchor is not None and anchor.waits
         self.fills_at_once = database.is_local and (anchor is None or anchor.is_local)
         """Whether a transaction can be filled without waiting for anyone, once the lock is held."""
@@ -91,8 +71,8 @@ class Journal:
 
     def load(self, known: Known, tree: StateTree, change: Change, mark: Mark | None) -> None:
         """Start from a head, tree and state that were verified together, and from the anchor they extend."""
-        self.tree, self.known, self._anchored = tree, known, mark
-        self.scrubbed = 0 if mark is None else mark.scrubbed
+        self.tree, self.known = tree, known
+        self.announcer.load(mark)
         self.state.apply(change)
         self.state.sequence = known.head.state_seq
 
@@ -102,7 +82,7 @@ class Journal:
         So the first COMMIT is no moment after which a vault stands there without its anchor, and does not start.
         """
         empty = self.known
-        self._anchored = None if self._anchor is None else self._anchor.read()
+        self.announcer.load(self.announcer.read())
         self._publish(empty)
         self.known = empty  # the first head is from before any checkpoint of entries
 
@@ -121,8 +101,7 @@ class Journal:
             pass  # the checkpoint is in the anchor, and the next start signs one anyway
         finally:
             self._connection.close()
-            if self._anchor is not None:
-                self._anchor.close()
+            self.announcer.close()
 
     def _store_checkpoint(self) -> None:
         pending = Pending(self.known, self.state, self.tree, self._authority, self.find_reply)
@@ -367,12 +346,12 @@ class Journal:
         With `at_once`, long work is not begun but left to the next call, by raising AuditUnavailable.
         """
         # The anchor is read first: whatever it says was in the log by then, so it is in what is read now.
-        mark = None if self._anchor is None else self._anchor.read(at_once=at_once)
+        mark = self.announcer.read(at_once=at_once)
         old = self.head
         hashes: list[bytes] = []
         row = self._connection.execute(statements.CATCH_UP).fetchone()
         if row is None:
-            if self.known.mac or mark != self._anchored:
+            if self.known.mac or mark != self.announcer.anchored:
                 raise IntegrityViolation(PUT_BACK)
             return
         *head_row, last_id, last_hash = row
@@ -394,9 +373,7 @@ class Journal:
             if at_once and (self.suspect or head.size - old.size > MANY):
                 raise AuditUnavailable("much has to be read first")
             hashes = self._adopt(head, head_row[-1], at_once=at_once)
-        if mark != self._anchored:
-            self._check_extends(mark, old, hashes)
-            self._anchored = mark
+        self.announcer.check(mark, old, hashes)
         if self.suspect and not self.frozen:
             schema = self._database.check_schema(self._connection)
             self._alarms += recheck(self._connection, self._authority, self.state, self.tree, schema)
@@ -407,107 +384,25 @@ class Journal:
         if (last_id or 0) != head.size or (head.size and last_hash != head.hash):
             raise IntegrityViolation("the log is not the one its head names")
 
-    @staticmethod
-    def _check_extends(mark: Mark | None, old: Head, hashes: Sequence[bytes]) -> None:
-        """The log must hold what the anchor remembers: at what this process knew, or within what it has just read."""
-        if mark is None:
-            raise IntegrityViolation("the anchor is gone")
-        newer = mark.size - old.size
-        held = old.hash if newer == 0 else hashes[newer - 1] if 0 < newer <= len(hashes) else None
-        if held != mark.hash:
-            raise IntegrityViolation(PUT_BACK)
-
     def _adopt(self, head: Head, mac: bytes, *, at_once: bool) -> list[bytes]:
-        """Take in a head that another process has written. Returns the hashes of the entries that are new here.
-
-        The head is authenticated, and the tree over the new hashes has to be its tree: so they are those of the entries
-        that were written. What stands in their columns is the background check's, as it is for entries of our own.
-        """
-        old, tiles = self.head, self.known.tiles.copy()
-        hashes = hashes_between(self._connection, self._authority, old.size, head.size)
-        tiles.extend(hashes)
-        if (tiles.edge.size, tiles.edge.to_bytes()) != (head.size, head.edge):
-            raise IntegrityViolation("the log does not extend the one this process knows")
-        if head.state_seq != old.state_seq:
-            macs: dict[bytes, bytes] = {}
-            news = read_rows(
-                self._connection,
-                self._authority,
-                newer_than=old.state_seq,
-                known=self.state.key_record,
-                note=macs.__setitem__,
-            )
-            for key, row_mac in macs.items():
-                self.tree.put(key, row_mac)
-            gone: list[TokenId] = []
-            for lost in self._deleted(head.timestamp, at_once=at_once) if self.tree.root() != head.state_root else ():
-                self.tree.remove(row_key("tokens", (one,)) for one in lost)
-                gone += lost
-                if self.tree.root() == head.state_root:
-                    break
-            # The root decides: an old row put back, or a new one left out, is not the state the log commits to.
-            if news.findings or self.tree.root() != head.state_root:
-                self.tree.rollback()
-                raise IntegrityViolation("the stored state is not the one the log commits to")
-            self.tree.accept()
-            self.state.apply(replace(news.change, gone_tokens=tuple(gone)))
-        self.known = Known(head, mac, tiles, self.known.checkpoint)
-        self.state.sequence = head.state_seq
+        """Take in a head that another process has written. Returns the hashes of the entries that are new here."""
+        known = self.known
+        tiles, hashes = new_entries(self._connection, self._authority, known, head)
+        if head.state_seq != known.head.state_seq:
+            take_in(self._connection, self._authority, self.state, self.tree, head, at_once=at_once)
+        self.known = Known(head, mac, tiles, known.checkpoint)
         return hashes
-
-    def _deleted(self, now: int, *, at_once: bool) -> tuple[list[TokenId], list[TokenId]]:
-        """The leased tokens whose rows are there no more: those past their end, and the others.
-
-        This process may have missed that an end was made an earlier one. Any other row that is missing stays missed.
-        """
-        if at_once:
-            raise AuditUnavailable("all tokens have to be compared first")
-        stored = {row[0] for row in self._connection.execute(statements.TOKEN_IDS)}
-        ended = [one.id for one in self.state.leased_until(now) if one.id not in stored]
-        stored.update(ended)
-        return ended, [one.id for one in self.state.leased() if one.id not in stored]
 
     # Telling the world
 
     def _publish(self, known: Known, *, at_once: bool = False) -> None:
-        """After COMMIT: put the head in the anchor, signed, before anybody is answered.
-
-        It is signed once the anchor has nothing against it: of a log that was forked, one branch alone is.
-        """
+        """After COMMIT: put the head in the anchor, signed, before anybody is answered."""
         self.known = known
-        anchored = self._anchored
-        if self._anchor is None:
-            self._sign()
-        elif anchored is None or anchored.hash != known.head.hash or self._sign() != anchored:
-            self._anchored = self._anchor.write(self._sign, before=anchored, prove=self._prove, at_once=at_once)
-
-    def _sign(self) -> Mark:
-        """Sign the newest head; the mark that says so."""
-        known, head = self.known, self.head
-        origin, root = checkpoint.origin(self._authority.instance_id, head.epoch), known.tiles.edge.root()
-        lines = checkpoint.fact_lines(head.state_seq, head.hash)
-        body = checkpoint.checkpoint_body(origin, head.size, root, lines)
-        note = checkpoint.sign_note(body, origin, self._authority.log_public_key, self._authority.sign_log)
-        self.known = Known(head, known.mac, known.tiles, note)
-        return self._mark(origin, root)
+        self.known = self.announcer.publish(known, self._prove, at_once=at_once)
 
     def mark(self) -> Mark:
         """The newest signed head as an anchor keeps it."""
-        origin = checkpoint.origin(self._authority.instance_id, self.head.epoch)
-        return self._mark(origin, self.known.tiles.edge.root())
-
-    def _mark(self, origin: str, root: bytes) -> Mark:
-        head = self.head
-        return Mark(
-            epoch=head.epoch,
-            size=head.size,
-            state_seq=head.state_seq,
-            hash=head.hash,
-            root=root,
-            checkpoint=self.known.checkpoint,
-            verifier_key=checkpoint.verifier_key(origin, self._authority.log_public_key),
-            scrubbed=self.scrubbed,
-        )
+        return self.announcer.mark(self.known)
 
     def _prove(self, old: int) -> list[bytes]:
         """The consistency proof from an older size to the newest, for an anchor that judges."""
@@ -519,38 +414,3 @@ class Journal:
     def find_reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
         """The kept reply in the transaction under way."""
         return find_reply(self._connection, self._authority, service_id, key_digest)
-
-
-def find_reply(
-    connection: driver.Connection, authority: Authority, service_id: ServiceId, key_digest: bytes
-) -> StoredReply | None:
-    """A kept reply, if its row is genuine and the log has the entry it names."""
-    row = connection.execute(statements.FIND_REPLY, (service_id, key_digest)).fetchone()
-    if row is None:
-        return None
-    if not row_is_genuine(authority, FORMATS["idempotency_replies"], row):
-        raise IntegrityViolation("the kept reply does not verify")
-    if not holds_entry(connection, authority, row[-2]):
-        raise IntegrityViolation("the kept reply names an entry that the log does not have")
-    return read_reply(row[:-2], row[-2])
-
-
-def tile_reader(connection: driver.Connection, known: Known) -> TileReader:
-    """The Merkle tree of a known log, from stored tiles, tiles in memory and leaves. Nothing read here is trusted."""
-    size = known.tiles.edge.size
-
-    def tile(level: int, index: int) -> bytes | None:
-        filling = known.tiles.tile(level, index)
-        if filling is not None:
-            return filling
-        row = connection.execute(statements.TILE, (level, index)).fetchone()
-        if row is None:
-            return None
-        if not isinstance(row[0], bytes):
-            raise InvalidProof("a stored tile is damaged")
-        return row[0]
-
-    def leaves(start: int, end: int) -> list[bytes]:
-        return [row[0] for row in connection.execute(statements.LEAVES, (start, end))]
-
-    return TileReader(size=size, tile=tile, leaves=leaves)

@@ -19,13 +19,14 @@ from keyvault_lite.ledger.archiver import boundary, make_segment
 from keyvault_lite.ledger.committer import Committer
 from keyvault_lite.ledger.evidence import Evidence
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
-from keyvault_lite.ledger.journal import Journal, find_reply
+from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.log_index import IndexCheck
 from keyvault_lite.ledger.memory import give_back
 from keyvault_lite.ledger.opening import cannot_open
 from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredReply
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.readers import Readers
+from keyvault_lite.ledger.replies import find_reply
 from keyvault_lite.ledger.retention import archived_up_to, newest_segment
 from keyvault_lite.ledger.schema import CAN_BE_MADE_ANEW, MAY_BE_LOST
 from keyvault_lite.ledger.sharing import SharedVerification
@@ -344,7 +345,7 @@ class Ledger:
             error = IntegrityViolation(f"{damage[0].table} {damage[0].row}: {damage[0].problem}")
             self._committer.halt(error)
             raise error
-        self._journal.scrubbed = seen.read_to
+        self._journal.announcer.scrubbed = seen.read_to
 
     def verify(self) -> Verification:
         """Check log and state as stored. Who asks while a check runs gets its result. Blocks, as the log grows."""

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Self
 
+from keyvault_lite.audit.chain import genesis
 from keyvault_lite.audit.entry import encode_draft, entry_hash, entry_row
 from keyvault_lite.audit.merkle import Tile, Tiles
 from keyvault_lite.ledger import driver, statements
@@ -44,6 +45,22 @@ class Known:
     """The Merkle tree's edge over the same entries, and the tiles that are not full yet."""
     checkpoint: str
     """The newest signed checkpoint; it may be of a smaller size than the head's, never of a larger."""
+
+    @classmethod
+    def before_any_entry(cls, authority: Authority, root: bytes) -> Self:
+        """A log that has not begun, over the state of that root."""
+        start, tiles = genesis(authority.instance_id, authority.log_public_key), Tiles()
+        head = Head(
+            epoch=0,
+            size=0,
+            hash=start,
+            timestamp=0,
+            state_seq=0,
+            state_root=root,
+            edge=tiles.edge.to_bytes(),
+            checkpoint="",
+        )
+        return cls(head, b"", tiles, "")
 
 
 class Item:

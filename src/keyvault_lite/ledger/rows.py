@@ -232,7 +232,7 @@ def last_writers(connection: driver.Connection, table: str, findings: Sequence[F
     except driver.Damaged:
         return {}  # which was found when the rows were read
     names = ((str(_label(row[:-1])), row[-1]) for row in rows)
-    return {name: _NEVER_OLD if _printable(name) in bad else row_seq for name, row_seq in names}
+    return {name: _NEVER_OLD if printable(name) in bad else row_seq for name, row_seq in names}
 
 
 def _is_sealed(key: Row, row: Row) -> bool:
@@ -249,29 +249,10 @@ def _is_sealed(key: Row, row: Row) -> bool:
         return False
 
 
-def check_replies(connection: driver.Connection, authority: Authority, entries: int) -> list[Finding]:
-    """The kept replies that do not verify, or name an entry beyond the `entries` of the log."""
-    found = VerifiedRows()
-    form = FORMATS["idempotency_replies"]
-    try:
-        rows = driver.fetch(connection, statements.SELECT[form.name])
-    except driver.Damaged as error:
-        return [Finding(form.name, "", f"cannot be read: {error}")]
-    for row in rows:
-        service_id, digest = row[0], row[1]
-        raw = digest if isinstance(digest, bytes) else str(digest).encode(errors="surrogateescape")
-        label = f"{service_id}/{raw.hex()}"
-        if not row_is_genuine(authority, form, row):
-            _note(found, form.name, label, NOT_GENUINE)
-        elif row[-2] > entries:
-            _note(found, form.name, label, "names an entry that the log does not have")
-    return found.findings
-
-
 def _note(found: VerifiedRows, table: str, row: object, problem: str) -> None:
-    found.findings.append(Finding(table, _printable(row), problem))
+    found.findings.append(Finding(table, printable(row), problem))
 
 
-def _printable(row: object) -> str:
+def printable(row: object) -> str:
     """A row's key for people and for the wire, whatever stands in it."""
     return str(row)[:MAX_LABEL].encode("utf-8", "backslashreplace").decode()

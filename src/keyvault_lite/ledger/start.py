@@ -7,10 +7,10 @@ from keyvault_lite.audit.merkle import Edge, InvalidProof, Tiles
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Anchor, DamagedAnchor, Mark
 from keyvault_lite.ledger.head import Head
-from keyvault_lite.ledger.journal import tile_reader
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.retention import leaf_of
+from keyvault_lite.ledger.tiles import tile_reader
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.replies import Finding

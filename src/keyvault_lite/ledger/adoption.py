@@ -1,0 +1,70 @@
+"""What others have written, taken in: their entries by hashes, their changes of state by rows."""
+
+from dataclasses import replace
+
+from keyvault_lite.audit.merkle import Tiles
+from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.head import Head
+from keyvault_lite.ledger.outcome import Authority
+from keyvault_lite.ledger.pending import Known
+from keyvault_lite.ledger.retention import hashes_between
+from keyvault_lite.ledger.rows import read_rows
+from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.tree import StateTree, row_key
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
+from keyvault_lite.model.names import TokenId
+
+
+def new_entries(
+    connection: driver.Connection, authority: Authority, known: Known, head: Head
+) -> tuple[Tiles, list[bytes]]:
+    """The tree under a head that others have written, and the hashes of the entries that are new in it.
+
+    The head is authenticated, and the tree over the new hashes has to be its tree: so they are those of the entries
+    that were written. What stands in their columns is the background check's, as it is for entries of our own.
+    """
+    tiles = known.tiles.copy()
+    hashes = hashes_between(connection, authority, known.head.size, head.size)
+    tiles.extend(hashes)
+    if (tiles.edge.size, tiles.edge.to_bytes()) != (head.size, head.edge):
+        raise IntegrityViolation("the log does not extend the one this process knows")
+    return tiles, hashes
+
+
+def take_in(
+    connection: driver.Connection, authority: Authority, state: State, tree: StateTree, head: Head, *, at_once: bool
+) -> None:
+    """Make state and tree those under a head that others have written, if the stored rows are; else nothing."""
+    macs: dict[bytes, bytes] = {}
+    news = read_rows(connection, authority, newer_than=state.sequence, known=state.key_record, note=macs.__setitem__)
+    for key, mac in macs.items():
+        tree.put(key, mac)
+    gone: list[TokenId] = []
+    if tree.root() != head.state_root:
+        for lost in _deleted(connection, state, head.timestamp, at_once=at_once):
+            tree.remove(row_key("tokens", (one,)) for one in lost)
+            gone += lost
+            if tree.root() == head.state_root:
+                break
+    # The root decides: an old row put back, or a new one left out, is not the state the log commits to.
+    if news.findings or tree.root() != head.state_root:
+        tree.rollback()
+        raise IntegrityViolation("the stored state is not the one the log commits to")
+    tree.accept()
+    state.apply(replace(news.change, gone_tokens=tuple(gone)))
+    state.sequence = head.state_seq
+
+
+def _deleted(
+    connection: driver.Connection, state: State, now: int, *, at_once: bool
+) -> tuple[list[TokenId], list[TokenId]]:
+    """The leased tokens whose rows are there no more: those past their end, and the others.
+
+    This process may have missed that an end was made an earlier one. Any other row that is missing stays missed.
+    """
+    if at_once:
+        raise AuditUnavailable("all tokens have to be compared first")
+    stored = {row[0] for row in connection.execute(statements.TOKEN_IDS)}
+    ended = [one.id for one in state.leased_until(now) if one.id not in stored]
+    stored.update(ended)
+    return ended, [one.id for one in state.leased() if one.id not in stored]
