@@ -203,6 +203,15 @@ def test_who_may_renew_whose_token() -> None:
     assert may_renew(Principal(SYSTEM, "system", None), "anyone")
 
 
+@pytest.mark.parametrize("role", [Role.SERVICE, Role.AUDITOR])
+def test_who_came_with_less_than_the_services_own_token_does_not_renew_it(role: Role) -> None:
+    caller = replace(principal(role), leased=True)
+    for own in (caller.service_id, caller.name):
+        assert not may_renew(caller, own)
+        with pytest.raises(Forbidden):
+            check_role(caller, RenewToken(own), Action.TOKEN_RENEW)
+
+
 def test_whose_receipts_may_be_read() -> None:
     for role in (Role.ADMIN, Role.AUDITOR, None):
         assert may_read_entry(principal(role), "other")

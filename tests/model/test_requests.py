@@ -1,6 +1,7 @@
 """Requests: well-formed or refused when they are made, and secrets stay out of sight."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -12,7 +13,7 @@ from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import KeySpec, KeyType, Purpose
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import BatchReply, Rewrapped
-from keyvault_lite.model.transit_tokens import CreateSecretId
+from keyvault_lite.model.transit_tokens import CreateSecretId, CreateToken, WriteRole
 
 AES = KeySpec(KeyType.AES, 256, Purpose.ENCRYPT)
 K = KeyRef("orders")
@@ -166,11 +167,51 @@ def test_an_entry_holds_its_draft() -> None:
     assert entry.draft.count == 1
 
 
-def test_a_secret_of_a_role_has_no_negative_number_of_uses() -> None:
-    CreateSecretId("app", uses=0)
-    with pytest.raises(InvalidRequest, match="negative"):
-        CreateSecretId("app", uses=-1)
-    CreateSecretId("app", meta={str(one): "" for one in range(64)})
-    for beyond in ({"meta": {str(one): "" for one in range(65)}}, {"ttl": 11 * 365 * 86400}):
-        with pytest.raises(InvalidRequest, match="too much"):
-            CreateSecretId("app", **beyond)
+TEN_YEARS = 10 * 365 * 86400
+
+
+@pytest.mark.parametrize("kind", [CreateToken, partial(CreateSecretId, "app")])
+def test_what_is_kept_beside_each_token_is_bounded(kind: Callable[..., object]) -> None:
+    for meta in (
+        {str(one): "" for one in range(64)},
+        {"n" * 128: "v" * 512},
+        {str(one): "v" * 511 for one in range(8)},
+    ):
+        kind(meta=meta)
+    for meta in (
+        {str(one): "" for one in range(65)},
+        {"n" * 129: ""},
+        {"n": "v" * 513},
+        {str(one): "v" * 511 for one in range(9)},
+    ):
+        with pytest.raises(InvalidRequest, match="metadata is at most"):
+            kind(meta=meta)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (CreateToken, ("ttl", "explicit_max_ttl", "period")),
+        (partial(CreateSecretId, "app"), ("ttl",)),
+        (
+            partial(WriteRole, "app"),
+            ("token_ttl", "token_max_ttl", "token_explicit_max_ttl", "token_period", "secret_id_ttl"),
+        ),
+    ],
+)
+def test_no_lease_is_longer_than_ten_years(kind: Callable[..., object], names: tuple[str, ...]) -> None:
+    for name in names:
+        for good in (0, 1, TEN_YEARS):
+            kind(**{name: good})
+        for bad in (-1, TEN_YEARS + 1, 10**18):
+            with pytest.raises(InvalidRequest, match="ten years"):
+                kind(**{name: bad})
+
+
+@pytest.mark.parametrize(("kind", "name"), [(CreateSecretId, "uses"), (WriteRole, "secret_id_uses")])
+def test_uses_are_counted_from_nothing_to_what_a_number_holds(kind: Callable[..., object], name: str) -> None:
+    for good in (None, 0, 1, 2**31 - 1):
+        kind("app", **{name: good})
+    for bad in (-1, 2**31):
+        with pytest.raises(InvalidRequest, match="num_uses is 0 to"):
+            kind("app", **{name: bad})

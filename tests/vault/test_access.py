@@ -11,7 +11,7 @@ from keyvault_lite.crypto.credentials import new_token
 from keyvault_lite.engine.transit_policies import compile_rules
 from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.model.encoding import encode_base64
-from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.errors import Forbidden, InvalidRequest
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Permission, Role, Setting
 from keyvault_lite.model.names import ServiceId, new_id
@@ -34,6 +34,99 @@ def alive(ask: Asker, token: str) -> bool:
 
 
 # Tokens
+
+
+def test_no_token_that_was_made_with_another_gets_what_outlives_it(ask: Asker, house: House) -> None:
+    """Neither held to policies, nor of a service, nor of a login: renewing is for the service's own token."""
+    ask.post("sys/policies/acl/p", {"policy": 'path "transit/encrypt/orders" { capabilities = ["update"] }'})
+    service, own = house.service("app")
+    _, auditor = house.service("watcher", role=Role.AUDITOR)
+    role_id, secret_id = role(ask)
+    (admin,) = house.ledger.snapshot().active_admins()
+    held = child(ask, policies=["p"], ttl="1m")
+    callers = {
+        held: admin,
+        child(ask, token=held): admin,
+        child(ask, token=own, ttl="1m"): service,
+        child(ask, token=auditor): house.ledger.snapshot().find_service("watcher"),
+        login(ask, role_id, secret_id)[1]: house.ledger.snapshot().find_service("approle-web"),
+    }
+    for token, its in callers.items():
+        assert its is not None
+        assert alive(ask, token)
+        for name in (its.id, its.name):
+            house.refusal(RenewToken(name), Forbidden, token)
+    assert all(alive(ask, one) for one in (house.admin, own, auditor))
+    assert house.ask(RenewToken(service.id), own).token != own
+
+
+def test_what_is_to_end_at_the_latest_ends_then(ask: Asker, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a period too, which by itself goes on without end."""
+    began = house.ledger.now()
+    token = child(ask, period="10m", explicit_max_ttl="25m")
+    found = ask("GET", "auth/token/lookup-self", token=token).data
+    assert (found["explicit_max_ttl"], found["period"], found["ttl"] > 590) == (1500, 600, True)
+    for minutes, left in ((9, 600), (18, 420), (24, 60)):
+        monkeypatch.setattr(house.ledger, "now", lambda minutes=minutes: began + minutes * 60_000_000 + 5_000_000)
+        answer = ask.post("auth/token/renew-self", token=token)
+        assert abs(answer.json["auth"]["lease_duration"] - left) <= 6
+    monkeypatch.setattr(house.ledger, "now", lambda: began + 26 * 60_000_000)
+    assert not alive(ask, token)
+    made = ask.post("auth/token/create", {"period": "2h", "explicit_max_ttl": "1h"}).json["auth"]
+    assert made["lease_duration"] in {3599, 3600}
+
+
+def test_a_role_has_a_latest_end_of_its_tokens(ask: Asker) -> None:
+    settings = {"token_max_ttl": "2h", "token_explicit_max_ttl": "1h", "token_ttl": "90m"}
+    role_id, secret_id = role(ask, **settings)
+    kept = ask("GET", "auth/approle/role/web").data
+    assert (kept["token_max_ttl"], kept["token_explicit_max_ttl"]) == (7200, 3600)
+    found = ask("GET", "auth/token/lookup-self", token=login(ask, role_id, secret_id)[1]).data
+    assert (found["creation_ttl"], found["explicit_max_ttl"]) == (3600, 3600)
+
+
+def test_a_role_gives_tokens_of_the_one_type_there_is(ask: Asker) -> None:
+    for one in ("default", "service", "default-service", ""):
+        assert ask.post("auth/approle/role/web", {"token_type": one}).status == 204
+    for other in ("batch", "default-batch", "x"):
+        assert ask.post("auth/approle/role/web", {"token_type": other}).status == 400
+
+
+def test_policies_are_read_by_who_reads_roles(ask: Asker, house: House) -> None:
+    ask.post("sys/policies/acl/p", {"policy": 'path "transit/encrypt/orders" { capabilities = ["update"] }'})
+    _, auditor = house.service("watcher", role=Role.AUDITOR)
+    _, service = house.service("app")
+    for method, path in (("GET", "sys/policies/acl/p"), ("GET", "sys/policy/p"), ("LIST", "sys/policies/acl")):
+        assert ask(method, path, token=auditor).status == 200
+        assert ask(method, path, token=service).status == 403
+    listed = ask("GET", "sys/policies/acl?list=true").json
+    assert (listed["warnings"], "p" in listed["data"]["keys"]) == (None, True)
+    role(ask)
+    for path in ("auth/approle/role", "auth/approle/role/web/secret-id"):
+        assert ask("GET", f"{path}?list=true").json["warnings"] is None
+
+
+def test_capabilities_tell_what_needs_no_permission(ask: Asker, house: House) -> None:
+    _, service = house.service("app")
+    _, auditor = house.service("watcher", role=Role.AUDITOR)
+    paths = ["transit/random", "transit/random/32", "transit/hash/sha2-256", "auth/token/create", "transit/keys"]
+    for token, held in ((service, "update"), (auditor, "deny")):
+        shown = ask.post("sys/capabilities-self", {"paths": paths}, token=token).data
+        assert [shown[path] for path in paths] == [[held], [held], [held], ["update"], ["list"]]
+
+
+def test_a_look_at_its_own_token_shows_no_other(ask: Asker) -> None:
+    other = child(ask)
+    token = child(ask)
+    for asked in (
+        ask.post("auth/token/lookup-self", {"token": other}, token=token),
+        ask("GET", f"auth/token/lookup-self?token={other}", token=token),
+    ):
+        assert asked.data["id"] == token
+    renewed = ask.post("auth/token/renew-self", {"token": other, "increment": "1h"}, token=token).json["auth"]
+    assert renewed["client_token"] == token
+    assert ask.post("auth/token/renew", {"token": other}).json["auth"]["client_token"] == other
+    assert ask.post("auth/token/lookup", {"token": other}).data["id"] == other
 
 
 def test_a_look_at_the_own_token(ask: Asker) -> None:
@@ -206,6 +299,7 @@ GOOD = {
     """: {"vault:transit/a": {"encrypt", "decrypt"}},
 }
 BAD = [
+    'path "/transit/encrypt/a" { capabilities = ["update"] }',
     'path "transit/*" { capabilities = ["update"] }',
     'path "*" { capabilities = ["update"] }',
     'path "transit/encrypt/a" { capabilities = ["create", "update"] }',
@@ -331,7 +425,7 @@ def test_a_login_is_a_service_with_its_policies(ask: Asker, house: House) -> Non
     assert ask.post("transit/encrypt/b", plain, token=token).status == 403
     shown = ask("GET", "auth/token/lookup-self", token=token).data
     assert (shown["path"], shown["meta"]) == ("auth/approle/login", {"role_name": "web"})
-    found = house.vault.ledger.snapshot().find_service("approle-web")
+    found = house.ledger.snapshot().find_service("approle-web")
     assert found is not None
     assert found.role is Role.SERVICE
     house.ask(UpdateService("approle-web", active=False))

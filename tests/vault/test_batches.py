@@ -31,7 +31,8 @@ def test_a_failure_shows_in_the_status_with_all_results(ask: Asker) -> None:
         (207, [sealed, {"ciphertext": "bad"}], 207),
         (207, [{"ciphertext": "bad"}], 400),
         ("250", [sealed, {"ciphertext": "bad"}], 250),
-        (999, [sealed, {"ciphertext": "bad"}], 400),
+        (404, [sealed, {"ciphertext": "bad"}], 404),
+        *((code, [sealed, {"ciphertext": "bad"}], 400) for code in (999, 199, 204, 205, 304)),
         (207, [sealed], 200),
     ):
         body = {"batch_input": items, "partial_failure_response_code": code}

@@ -213,6 +213,9 @@ class FakeEngine:
     def health(self) -> Health:
         return self.state
 
+    async def knows(self, credential: Credential) -> bool:
+        return isinstance(credential, BearerCredential) and credential.token in {TOKEN, AUDITOR}
+
     async def perform(self, request: Request, credential: Credential, origin: Origin) -> Answer:
         self.seen.append((request, credential, origin))
         self.entries += 1

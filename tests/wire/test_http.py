@@ -1,4 +1,5 @@
 import asyncio
+import json
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -16,8 +17,9 @@ from keyvault_lite.model.errors import (
 )
 from keyvault_lite.model.identity import BearerCredential
 from keyvault_lite.model.requests import Encrypt, Rejected
-from keyvault_lite.wire.http import MAX_BODY, Dispatcher, Exchange, Reply
+from keyvault_lite.wire.http import MAX_BODY, STRANGERS_BODY, Dispatcher, Exchange, Reply
 from keyvault_lite.wire.native import build, documentation
+from keyvault_lite.wire.vault import VaultDialect
 from tests.wire.fake import TOKEN, FakeEngine, ask
 
 BODY = {"plaintext": "hello"}
@@ -117,6 +119,30 @@ def test_size_then_type_then_text(app: Dispatcher, engine: FakeEngine, path: str
         assert type(engine.request.error) is error
     assert ask(app, "POST", path, {"x": 1}).status == 422
     assert not engine.request.early
+
+
+@pytest.mark.parametrize("path", [HOT, COLD, "/v1/transit/encrypt/orders", "/v1/auth/approle/login"])
+def test_of_who_is_not_known_no_large_body_is_read(path: str) -> None:
+    """Neither one that says how long it is, nor one that does not."""
+    engine = FakeEngine()
+    dialect = VaultDialect()
+    dialect.engine = engine
+    app = build(engine=engine, mounts=[(dialect.belongs, dialect.answer)])
+    declared = [(b"content-length", str(MAX_BODY // 2).encode())]
+    for headers in (declared, [(b"transfer-encoding", b"chunked")]):
+        parts = [b"a" * 10_000] * 50
+        status = ask(app, "POST", path, parts=parts, token="kvl_x_y", headers=headers).status
+        assert status in {400, 401, 403}
+        assert 50 - len(parts) == (0 if headers is declared else STRANGERS_BODY // 10_000 + 1)
+        assert isinstance(engine.request, Rejected)
+        assert isinstance(engine.request.error, TooLarge)
+
+
+@pytest.mark.parametrize("size", [9_999, 10_000, STRANGERS_BODY])
+def test_a_short_body_is_read_of_anybody(app: Dispatcher, engine: FakeEngine, size: int) -> None:
+    body = json.dumps({"plaintext": "A" * (size - 20)}).encode()
+    assert ask(app, "POST", HOT, body, token="kvl_x_y").status == 401
+    assert not isinstance(engine.request, Rejected) or not isinstance(engine.request.error, TooLarge)
 
 
 def test_a_body_is_not_read_past_its_limit(app: Dispatcher) -> None:

@@ -1,11 +1,14 @@
 import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keyvault_lite.model.errors import InvalidRequest, MalformedRequest
-from keyvault_lite.wire.reader import MAX_DEPTH, read_json, read_query
+from keyvault_lite.wire.reader import _STRINGS, MAX_DEPTH, read_json, read_query
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(codec="utf-8"))
 VALUES = st.recursive(
@@ -169,3 +172,42 @@ def test_query() -> None:
 def test_query_refuses(query: bytes) -> None:
     with pytest.raises(InvalidRequest):
         read_query(query)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lambda size: b'["' + b'\\"' * (size // 2) + b"[" * 40,  # a string without an end, of escaped quotes
+        lambda size: b'["' + b"\\\\" * (size // 2) + b"[" * 40,
+        lambda size: b"[" * 40 + b'"' * size,
+        lambda size: b"[" * 40 + b'\\"' * (size // 2),
+        lambda size: b'{"a":' + b"1" * size + b"}",
+        lambda size: b'{"a":1' + b" " * size + b"x",
+    ],
+)
+def test_reading_takes_no_longer_a_byte_when_the_text_is_longer(text: Callable[[int], bytes]) -> None:
+    """Anybody may send it: were it the square, one request would hold up everybody for minutes."""
+
+    def took(size: int) -> float:
+        body, times = text(size), []
+        for _ in range(5):
+            began = time.perf_counter()
+            with suppress(MalformedRequest):
+                read_json(body)
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    assert took(1 << 18) < 64 * took(1 << 14), "16 times the text; the square would be 256"
+
+
+@given(st.lists(st.sampled_from([b'"', b"\\", b"a", b"[", b"]", b'\\"', b'"a"', b'"\\\\"'])).map(b"".join))
+def test_what_stands_in_strings_is_left_out(body: bytes) -> None:
+    left, within, escaped = bytearray(), False, False
+    for one in body:
+        if within:
+            within, escaped = escaped or one != ord('"'), not escaped and one == ord("\\")
+        elif one == ord('"'):
+            within = True
+        else:
+            left.append(one)
+    assert _STRINGS.sub(b"", body) == bytes(left)

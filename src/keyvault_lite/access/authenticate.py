@@ -120,7 +120,8 @@ class Authenticator:
         if proof.service is service and proof.principal is not None:
             return proof.principal
         role, grants = authority(token, service, directory)
-        principal = Principal(service.id, service.name, role, grants, token.id)
+        leased = token.kind is TokenKind.LEASED
+        principal = Principal(service.id, service.name, role, grants, token.id, leased=leased)
         if not token.attributes:  # else what it may do follows from other records too
             proof.service, proof.principal = service, principal
         return principal

@@ -174,8 +174,13 @@ def may_know(principal: Principal, key: Key) -> bool:
 
 
 def may_renew(principal: Principal, service: str) -> bool:
-    """Whether the principal may renew the token of the service it named so: an ADMIN any, others their own."""
-    return principal.role in {Role.ADMIN, None} or service in {principal.service_id, principal.name}
+    """Whether the principal may renew the token of the service it named so: an ADMIN any, others their own.
+
+    With that token, and not with one that was made with it or by a login: that one has less, and an end.
+    """
+    if principal.role in {Role.ADMIN, None}:
+        return True
+    return not principal.leased and service in {principal.service_id, principal.name}
 
 
 def may_read_entry(principal: Principal, service_id: str | None) -> bool:

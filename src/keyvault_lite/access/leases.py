@@ -66,15 +66,16 @@ def ancestors_live(token: Token, directory: Leases, now: int) -> bool:
 def authority(token: Token, service: Service, directory: Leases) -> tuple[Role, tuple[Grant, ...]]:
     """The role and grants that a token acts with: its service's, or less if it is held to policies.
 
-    A token held to policies is never more than a SERVICE. A service of role SERVICE keeps its own grants beside.
+    A token held to policies is a SERVICE. One of a service of that role keeps the service's grants beside; one of an
+    AUDITOR, who uses no key, gets none.
     """
     lease = Lease.of(token) if token.attributes else None
     if lease is None or lease.policies is None:
         return service.role, service.grants
+    if service.role is Role.AUDITOR:
+        return Role.SERVICE, ()
     given = tuple(grant for name in lease.policies for grant in policy_grants(name, directory))
-    if service.role is Role.SERVICE:
-        given = (*service.grants, *given)
-    return (Role.SERVICE if service.role is Role.ADMIN else service.role), given
+    return Role.SERVICE, (*service.grants, *given) if service.role is Role.SERVICE else given
 
 
 def policy_grants(name: str, directory: Leases) -> tuple[Grant, ...]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
 from typing import TypeVar
@@ -76,6 +77,20 @@ class Engine:
         draft = committed.outcome.drafts[0]
         METRICS.count_request(draft.action, draft.result, perf_counter() - began)
         return _release(committed)
+
+    async def knows(self, credential: Credential) -> bool:
+        """Whether a credential is good at this moment, also one that another process has made."""
+        if not self._is_good(credential):
+            with suppress(KeyVaultError):  # who cannot hear of others now does not know theirs
+                await self._freshness.renew()
+        return self._is_good(credential)
+
+    def _is_good(self, credential: Credential) -> bool:
+        try:
+            self._authenticator.authenticate(credential, self._ledger.snapshot(), self._ledger.now())
+        except KeyVaultError:
+            return False
+        return True
 
     async def _record(self, request: Request, credential: Credential, origin: Origin, attempt: Attempt) -> Committed:
         since, outcome = await self._judge(request, attempt)

@@ -46,6 +46,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "policies": [],
     "token_ttl": 0,
     "token_max_ttl": 0,
+    "token_explicit_max_ttl": 0,
     "token_period": 0,
     "secret_id_ttl": 0,
     "secret_id_uses": 0,
@@ -56,7 +57,7 @@ def _role(name: str, scene: Scene) -> Mapping[str, Any]:
     found = scene.state.setting(ROLES + name)
     if found is None or found.value is None:
         raise NotFound("no such role")
-    return found.value
+    return {**_DEFAULTS, **found.value}
 
 
 def write(request: WriteRole, scene: Scene) -> Done:
@@ -220,13 +221,17 @@ def login(_request: Login, scene: Scene) -> Done:
     """A token for the service whose role the caller has the credentials of."""
     role_name, _, accessor = (scene.principal.login or "").partition("/")
     role = _role(role_name, scene)
-    ttl, most, warnings = bounded(role["token_ttl"] or None, max_ttl=role["token_max_ttl"], period=role["token_period"])
+    explicit, period = role["token_explicit_max_ttl"], role["token_period"]
+    ttl, most, warnings = bounded(
+        role["token_ttl"] or None, max_ttl=role["token_max_ttl"], period=period, explicit=explicit
+    )
     kept = secret_of(role_name, accessor, scene.state)
     meta = {} if kept is None or kept.value is None else kept.value.get("meta", {})
     lease = Lease(
         ttl=ttl,
         max_ttl=most,
-        period=role["token_period"],
+        explicit_max_ttl=explicit,
+        period=period,
         display_name="approle",
         path="auth/approle/login",
         policies=tuple(sorted({DEFAULT_POLICY, *role["policies"]})),

@@ -7,11 +7,11 @@ nothing; what follows from a permission (a MAC from `sign`, a data key from `enc
 from collections.abc import Mapping
 from typing import Final
 
-from keyvault_lite.access.authorize import permissions_on
+from keyvault_lite.access.authorize import ROLE_REFUSAL, permissions_on
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_rules import is_absent
 from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.model.errors import InvalidRequest, NotFound
+from keyvault_lite.model.errors import Forbidden, InvalidRequest, NotFound
 from keyvault_lite.model.identity import Permission, Role, Setting
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit import key_ref
@@ -19,6 +19,7 @@ from keyvault_lite.model.transit_system import OPERATIONS
 from keyvault_lite.model.transit_tokens import (
     DEFAULT_POLICY,
     GRANTS,
+    MADE,
     MAX_POLICY,
     POLICIES,
     ROOT_POLICY,
@@ -52,6 +53,8 @@ FOLLOWS: Final[Mapping[str, frozenset[Permission]]] = {
     "rewrap": frozenset({Permission.ENCRYPT, Permission.DECRYPT}),
 }
 """Operations that follow from permissions and are none of their own."""
+KEYLESS: Final = frozenset({"hash", "random"})
+"""Operations that need no permission."""
 OPTIONAL_TAIL: Final = frozenset({"hmac", "sign", "verify"})
 """Operations whose path may go on with an algorithm."""
 Pattern = str
@@ -92,6 +95,8 @@ def _target(rule: PolicyRule) -> tuple[str, Pattern]:
     if "+" in rule.path:
         raise _refusal(rule, "a '+' segment may stand for things that no glob over key names tells apart")
     segments = rule.path.split("/")
+    if not segments[0]:
+        raise _refusal(rule, "a path begins without a slash")
     at = next((index for index, one in enumerate(segments) if index and one in OPERATIONS), None)
     if at is None or "*" in rule.path[:-1]:
         raise _refusal(rule, "it is not about the use of keys in one mount")
@@ -121,6 +126,7 @@ def write(request: WritePolicy, scene: Scene) -> Done:
 
 def read(request: ReadPolicy, scene: Scene) -> Done:
     """The text of a policy."""
+    _check_reader(scene)
     found = scene.state.setting(POLICIES + request.name)
     if found is not None and found.value is not None:
         return Done(found.value["policy"])
@@ -138,8 +144,14 @@ def delete(request: DeletePolicy, scene: Scene) -> Done:
     return Done(None, Change(settings=(Setting(POLICIES + request.name, None),)))
 
 
+def _check_reader(scene: Scene) -> None:
+    if scene.principal.role is Role.SERVICE:
+        raise Forbidden(ROLE_REFUSAL)
+
+
 def page(_: ListPolicies, scene: Scene) -> Done:
     """The names of all policies."""
+    _check_reader(scene)
     kept = {one.name.removeprefix(POLICIES) for one in scene.state.settings_under(POLICIES)}
     return Done(tuple(sorted(kept | {DEFAULT_POLICY, ROOT_POLICY})))
 
@@ -152,21 +164,31 @@ def capabilities(request: ReadCapabilities, scene: Scene) -> Done:
 def _capabilities(path: str, scene: Scene) -> tuple[str, ...]:
     if scene.principal.role is Role.ADMIN:
         return (ROOT_POLICY,)
-    if path in EVERYONE:
-        return tuple(sorted(EVERYONE[path]))
     segments = path.strip("/").split("/")
     at = next((index for index, one in enumerate(segments) if index and one in OPERATIONS), None)
-    if at is None or at + 1 >= len(segments):
-        return ("list",) if at is not None and segments[at] == "keys" else ("deny",)
-    operation, name = segments[at], segments[at + (2 if segments[at] == "datakey" else 1) :][:1]
-    key = scene.state.find_key(key_ref("/".join(segments[:at]), name[0])) if name else None
-    if key is None or is_absent(key):
+    if path in EVERYONE or path == MADE:
+        return tuple(sorted(EVERYONE.get(path, {UPDATE})))
+    if at is None:
         return ("deny",)
+    held = _held(segments[at], segments[at + 1 :], "/".join(segments[:at]), scene)
+    return held or ("deny",)
+
+
+def _held(operation: str, rest: list[str], mount: str, scene: Scene) -> tuple[str, ...]:
+    """What the caller may do with an operation of a mount, on the key that its path names."""
+    if operation in KEYLESS:
+        return (UPDATE,) if scene.principal.role is Role.SERVICE else ()
+    if not rest:
+        return ("list",) if operation == "keys" else ()
+    name = rest[1:2] if operation == "datakey" else rest[:1]
+    key = scene.state.find_key(key_ref(mount, name[0])) if name else None
+    if key is None or is_absent(key):
+        return ()
     held = permissions_on(scene.principal, key)
     if operation == "keys":
-        return ("read",) if held or scene.principal.role is Role.AUDITOR else ("deny",)
+        return ("read",) if held or scene.principal.role is Role.AUDITOR else ()
     needed = GIVES.get(operation) or FOLLOWS.get(operation)
-    return (UPDATE,) if needed and held >= needed else ("deny",)
+    return (UPDATE,) if needed and held >= needed else ()
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

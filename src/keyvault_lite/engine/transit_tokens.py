@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.access.authorize import ROLE_REFUSAL
-from keyvault_lite.access.leases import ancestors_live, is_past, removable_until
+from keyvault_lite.access.leases import DEPTH, ancestors_live, is_past, removable_until
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
@@ -132,11 +132,11 @@ def issue(service_id: ServiceId, lease: Lease, scene: Scene, *, parent: TokenId 
     return token, format_token(token_id, secret)
 
 
-def bounded(ttl: int | None, *, max_ttl: int, period: int) -> tuple[int, int, tuple[str, ...]]:
+def bounded(ttl: int | None, *, max_ttl: int, period: int, explicit: int) -> tuple[int, int, tuple[str, ...]]:
     """Seconds a lease begins with, the most it can come to, and what to tell the caller."""
     if period:
-        return period, 0, ()
-    most = min(max_ttl or DEFAULT_TTL, DEFAULT_TTL)
+        return min(period, explicit or period), 0, ()
+    most = min(max_ttl or DEFAULT_TTL, explicit or DEFAULT_TTL, DEFAULT_TTL)
     if ttl is not None and ttl > most:
         return (
             most,
@@ -154,10 +154,14 @@ def create(request: CreateToken, scene: Scene) -> Done:
         raise Forbidden(ROLE_REFUSAL)
     if request.period and not unrestricted:
         raise InvalidRequest("root or sudo privileges required to create periodic token")
-    ttl, most, warnings = bounded(request.ttl, max_ttl=request.max_ttl, period=request.period)
+    if not request.orphan and _generation(parent, scene) >= DEPTH:
+        raise InvalidRequest("this token is too many generations from one that has no parent")
+    explicit = request.explicit_max_ttl
+    ttl, most, warnings = bounded(request.ttl, max_ttl=0, period=request.period, explicit=explicit)
     lease = Lease(
         ttl=ttl,
         max_ttl=most,
+        explicit_max_ttl=explicit,
         period=request.period,
         renewable=request.renewable,
         display_name="-".join(filter(None, ("token", request.display_name))),
@@ -166,6 +170,15 @@ def create(request: CreateToken, scene: Scene) -> Done:
     )
     token, text = issue(parent.service_id, lease, scene, parent=None if request.orphan else parent.id)
     return Done(Issued(facts(token, scene), text, warnings), Change(tokens=(token,)), subject=token.service_id)
+
+
+def _generation(token: Token, scene: Scene) -> int:
+    """How many tokens there are from this one to the one that has no parent, both counted."""
+    count, above = 1, token.parent
+    while above is not None and count < DEPTH:
+        found = scene.state.token(above)
+        count, above = count + 1, None if found is None else found.parent
+    return count
 
 
 def _policies(asked: tuple[str, ...], parent: Token, scene: Scene) -> tuple[str, ...] | None:
@@ -199,10 +212,9 @@ def extend(request: ExtendToken, scene: Scene) -> Done:
     seconds = lease.period or request.increment or lease.ttl
     expires_at = scene.now + seconds * _SECOND
     warnings: tuple[str, ...] = ()
-    if not lease.period:
-        last = token.created_at + lease.max_ttl * _SECOND
-        if expires_at > last:
-            expires_at, warnings = last, ("TTL capped by the token's maximum",)
+    most = min(filter(None, (0 if lease.period else lease.max_ttl, lease.explicit_max_ttl)), default=None)
+    if most is not None and expires_at > (last := token.created_at + most * _SECOND):
+        expires_at, warnings = last, ("TTL capped by the token's maximum",)
     changed = replace(token, expires_at=expires_at)
     return Done(Issued(facts(changed, scene), None, warnings), Change(tokens=(changed,)), subject=token.service_id)
 

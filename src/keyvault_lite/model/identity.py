@@ -138,6 +138,8 @@ class Principal:
     """By which token; None for the vault itself."""
     login: str | None = None
     """By which credentials of a login, as `role/accessor`: good for that login and nothing else."""
+    leased: bool = False
+    """Whether by a token with an end of its own: it gets nothing that would outlive it."""
     held: dict[str, tuple[object, frozenset[Permission]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

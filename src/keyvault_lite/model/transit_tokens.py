@@ -38,6 +38,33 @@ MAX_POLICY: Final = 64 * 1024
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 
 
+MAX_META: Final = 64, 128, 512, 4096
+"""Of what is kept beside a token: how many, and characters of a name, of a value, and of all together."""
+MAX_USES: Final = 2**31 - 1
+
+
+def check_meta(meta: Mapping[str, str]) -> None:
+    """Refuse more than is meant to be shown with a token: each token keeps it."""
+    count, name, value, whole = MAX_META
+    sizes = [(len(one), len(text)) for one, text in meta.items()]
+    if len(sizes) > count or any(one > name or text > value for one, text in sizes) or sum(map(sum, sizes)) > whole:
+        raise InvalidRequest(
+            f"metadata is at most {count} pairs, names of {name} and values of {value} characters, {whole} in all"
+        )
+
+
+def check_lease(*seconds: int | None) -> None:
+    """Refuse what is no length of a lease; None and 0 are none."""
+    if any(not 0 <= (one or 0) <= MAX_TTL for one in seconds):
+        raise InvalidRequest("a lease is at most ten years")
+
+
+def check_uses(uses: int | None) -> None:
+    """Refuse what is no number of uses; 0 is without end."""
+    if not 0 <= (uses or 0) <= MAX_USES:
+        raise InvalidRequest(f"num_uses is 0 to {MAX_USES}")
+
+
 def check_word(name: str, what: str) -> str:
     """Refuse what cannot name a policy or role."""
     if _NAME.fullmatch(name) is None:
@@ -55,6 +82,8 @@ class Lease:
     """Seconds from its making that no renewal goes beyond; 0 with a period."""
     period: int = 0
     """If not 0, every renewal gives so many seconds, without end."""
+    explicit_max_ttl: int = 0
+    """If not 0, seconds from its making that nothing goes beyond, with a period neither."""
     renewable: bool = True
     display_name: str = "token"
     path: str = MADE
@@ -97,7 +126,7 @@ class CreateToken(Request, frozen=True):
 
     action = Action.TOKEN_CREATE
     ttl: int | None = None
-    max_ttl: int = 0
+    explicit_max_ttl: int = 0
     period: int = 0
     renewable: bool = True
     display_name: str = ""
@@ -106,10 +135,10 @@ class CreateToken(Request, frozen=True):
     orphan: bool = False
 
     def __post_init__(self) -> None:
-        if max(self.ttl or 0, self.max_ttl, self.period) > MAX_TTL:
-            raise InvalidRequest("a lease is at most ten years")
-        if len(self.policies) > 64 or len(self.meta) > 64 or len(self.display_name) > 256:  # noqa: PLR2004
-            raise InvalidRequest("too many policies, too much metadata or too long a name")
+        check_lease(self.ttl, self.explicit_max_ttl, self.period)
+        check_meta(self.meta)
+        if len(self.policies) > 64 or len(self.display_name) > 256:  # noqa: PLR2004
+            raise InvalidRequest("too many policies, or too long a name")
 
 
 class ExtendToken(TokenRequest, frozen=True):
@@ -181,9 +210,19 @@ class WriteRole(RoleRequest, frozen=True):
     policies: tuple[str, ...] | None = None
     token_ttl: int | None = None
     token_max_ttl: int | None = None
+    token_explicit_max_ttl: int | None = None
     token_period: int | None = None
     secret_id_ttl: int | None = None
     secret_id_uses: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_lease(
+            self.token_ttl, self.token_max_ttl, self.token_explicit_max_ttl, self.token_period, self.secret_id_ttl
+        )
+        check_uses(self.secret_id_uses)
+        if len(self.policies or ()) > 64:  # noqa: PLR2004
+            raise InvalidRequest("too many policies")
 
 
 class ReadRole(RoleRequest, frozen=True):
@@ -223,10 +262,9 @@ class CreateSecretId(RoleRequest, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.uses is not None and self.uses < 0:
-            raise InvalidRequest("num_uses cannot be negative")
-        if len(self.meta) > 64 or (self.ttl or 0) > MAX_TTL:  # noqa: PLR2004
-            raise InvalidRequest("too much metadata, or more than ten years")
+        check_uses(self.uses)
+        check_lease(self.ttl)
+        check_meta(self.meta)
 
 
 class ListSecretIds(RoleRequest, frozen=True):

@@ -40,6 +40,10 @@ from keyvault_lite.wire.problems import problem
 from keyvault_lite.wire.reader import read_json
 
 MAX_BODY: Final = 1024 * 1024
+STRANGERS_BODY: Final = 64 * 1024
+"""Bytes of a body that are taken in and parsed of who is not known yet; no login has more."""
+_SHORT: Final = 4
+"""Digits of a length below that."""
 MAX_TOKEN: Final = 512
 MAX_CLIENT_ID: Final = 128
 JSON: Final = b"application/json"
@@ -72,9 +76,18 @@ class Engine(Protocol):
         """Authenticate, authorise, act and record; an error carries the number of the entry that recorded it."""
         ...
 
+    async def knows(self, credential: Credential) -> bool:
+        """Whether a credential is good at this moment. Nothing rests on it but how much is taken in."""
+        ...
+
     def health(self) -> Health:
         """Tell whether the vault can serve."""
         ...
+
+
+def has_body(status: int) -> bool:
+    """Whether a final answer of this status can have a body (RFC 9110, section 15)."""
+    return 200 <= status <= 599 and status not in {204, 205, 304}  # noqa: PLR2004
 
 
 class Reply:
@@ -86,6 +99,12 @@ class Reply:
         self.status = status
         self.headers = headers
         self.body = body
+
+    def without_body(self) -> "Reply":
+        """The same with a status that has no body, and so without the headers about it."""
+        self.headers = [one for one in self.headers if one[0] not in {b"content-type", b"content-length"}]
+        self.body = b""
+        return self
 
     async def send(self, scope: Scope, send: Send) -> None:
         """Send it whole, if the server can, or as two ASGI messages; to HEAD without its body."""
@@ -164,6 +183,16 @@ class Exchange:
             return None
         text = value.decode("latin-1")
         return text if text.isascii() and text.isprintable() else None
+
+    def body_of(self, credential: Credential, engine: Engine, limit: int) -> Awaitable[bytes]:
+        """As `body`; of who is not known to the engine no more than STRANGERS_BODY."""
+        declared = self.headers.get(b"content-length", b"")
+        if len(declared) <= _SHORT and b"transfer-encoding" not in self.headers:
+            return self.body(limit)
+        return self._body_of(credential, engine, limit)
+
+    async def _body_of(self, credential: Credential, engine: Engine, limit: int) -> bytes:
+        return await self.body(limit if await engine.knows(credential) else min(limit, STRANGERS_BODY))
 
     async def body(self, limit: int = MAX_BODY) -> bytes:
         """Read the body, and stop as soon as it is, or says it will be, beyond the limit (TooLarge)."""

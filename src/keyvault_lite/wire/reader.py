@@ -15,7 +15,8 @@ from keyvault_lite.model.errors import InvalidRequest, MalformedRequest
 MAX_DEPTH: Final = 32
 MAX_PARAMETERS: Final = 32
 _INT64_DIGITS: Final = 20  # of the longest 64-bit integer, sign included
-_STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+"""Strings, the last one also without its end. It never goes back: what no string begins with is looked at once."""
 _PLAIN_STRINGS: Final = re.compile(rb'"[^"]*"')
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"{}[]"))
 _NO_SHAPE: Final = bytes(set(_NO_BRACKETS) - set(b'"'))

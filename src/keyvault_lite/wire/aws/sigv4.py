@@ -10,6 +10,7 @@ A header that comes twice and is signed has no one value, so such a request is r
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -140,7 +141,8 @@ def _canonical_headers(exchange: Exchange, names: bytes, *, in_header: bool) -> 
     if in_header and b"x-amz-date" not in signed:
         return None
     values: Mapping[bytes, bytes] = exchange.headers
-    if any(name not in values or present.count(name) != 1 for name in listed):
+    times = Counter(present)
+    if any(times[name] != 1 for name in listed):
         return None
     return b"".join(b"%b:%b\n" % (name, _SPACES.sub(b" ", values[name].strip(b" \t"))) for name in listed)
 

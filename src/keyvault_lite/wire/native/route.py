@@ -98,8 +98,9 @@ class Native:
         """Read, build, perform, render. What cannot be built passes the same door, to be authenticated and recorded."""
         idempotency = None
         request: Request
+        credential = exchange.credential()
         try:
-            body = b"" if route.method == "GET" else await exchange.body(route.limit)
+            body = b"" if route.method == "GET" else await exchange.body_of(credential, self.engine, route.limit)
             value = exchange.json(body) if body else None
             request = route.build(target, route.fill(_source(route, value, exchange.query)))
             if route.mutating:
@@ -111,7 +112,7 @@ class Native:
         asked = Asked(request, exchange.request_id.hex())
         try:
             origin = exchange.origin(idempotency=idempotency)
-            answer = await self.engine.perform(request, exchange.credential(), origin)
+            answer = await self.engine.perform(request, credential, origin)
             result = answer.result
             text = result.body if isinstance(result, Replayed) else _write(route.render(result, asked))
         except KeyVaultError as error:

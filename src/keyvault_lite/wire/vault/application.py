@@ -18,11 +18,11 @@ from keyvault_lite.model.errors import (
 )
 from keyvault_lite.model.identity import BearerCredential, Credential
 from keyvault_lite.model.requests import Rejected, Request
-from keyvault_lite.wire.http import EARLY, MAX_TOKEN, Engine, Exchange, Header, Reply
+from keyvault_lite.wire.http import EARLY, MAX_TOKEN, Engine, Exchange, Reply
 from keyvault_lite.wire.reader import read_json, read_query
 from keyvault_lite.wire.vault import status
 from keyvault_lite.wire.vault.errors import describe
-from keyvault_lite.wire.vault.route import LIST, Call, Place, Route, Written, resolver
+from keyvault_lite.wire.vault.route import LIST, NO_CONTENT, NOT_FOUND, Call, Place, Route, Written, resolver
 from keyvault_lite.wire.vault.routes import SYSTEM, TRANSIT
 
 PREFIX: Final = b"/v1/"
@@ -83,7 +83,7 @@ class VaultDialect:
         call = Call(place.mount, place.path, query, bearer.token)
         try:
             if not query and exchange.scope["method"] in {"POST", "PUT"}:
-                call.fields = _fields(exchange, await exchange.body(route.limit))
+                call.fields = _fields(exchange, await exchange.body_of(bearer, self.engine, route.limit))
             _check_headers(exchange.headers)
             if route.credential is not None:
                 credential = route.credential(call)
@@ -163,11 +163,9 @@ def _request_id(exchange: Exchange) -> str:
 
 
 def _write(exchange: Exchange, written: Written, route: Route, fields: Mapping[str, Any], audit_id: int) -> Reply:
-    if written.status == 204:  # noqa: PLR2004
-        reply = exchange.reply(204, b"", audit_id=audit_id)
-        reply.headers = [one for one in reply.headers if not _is_of_body(one)]
-        return reply
-    if written.status == 404:  # noqa: PLR2004
+    if written is NO_CONTENT:
+        return exchange.reply(204, b"", audit_id=audit_id).without_body()
+    if written is NOT_FOUND:
         return exchange.reply(404, b'{"errors":[]}', audit_id=audit_id)
     if written.bare:
         return exchange.reply(written.status, _encode(written.data), audit_id=audit_id)
@@ -181,7 +179,3 @@ def _write(exchange: Exchange, written: Written, route: Route, fields: Mapping[s
             written.status, _encode({**written.data, **msgspec.structs.asdict(envelope)}), audit_id=audit_id
         )
     return exchange.reply(written.status, _encode(envelope), audit_id=audit_id)
-
-
-def _is_of_body(header: Header) -> bool:
-    return header[0] in {b"content-type", b"content-length"}

@@ -53,12 +53,14 @@ def _write(call: Call) -> Request:
     if optional_flag(fields, "bind_secret_id") is False:
         raise InvalidRequest("a role without secrets is not offered here")
     named = "token_policies" if "token_policies" in fields else "policies"
-    longest = optional_period(fields, "token_max_ttl")
+    if text(fields, "token_type") not in {"", "default", "default-service", "service"}:
+        raise InvalidRequest("the only type of token here is service")
     return WriteRole(
         role=call.path["role"],
         policies=texts(fields, named) if named in fields else None,
         token_ttl=optional_period(fields, "token_ttl"),
-        token_max_ttl=optional_period(fields, "token_explicit_max_ttl") if longest is None else longest,
+        token_max_ttl=optional_period(fields, "token_max_ttl"),
+        token_explicit_max_ttl=optional_period(fields, "token_explicit_max_ttl"),
         token_period=optional_period(fields, "token_period"),
         secret_id_ttl=optional_period(fields, "secret_id_ttl"),
         secret_id_uses=optional_number(fields, "secret_id_num_uses"),
@@ -74,7 +76,7 @@ def _role(found: Mapping[str, Any], _: Request, __: Call) -> Written:
             "secret_id_num_uses": found["secret_id_uses"],
             "secret_id_ttl": found["secret_id_ttl"],
             "token_bound_cidrs": [],
-            "token_explicit_max_ttl": 0,
+            "token_explicit_max_ttl": found["token_explicit_max_ttl"],
             "token_max_ttl": found["token_max_ttl"],
             "token_no_default_policy": False,
             "token_num_uses": 0,
@@ -167,7 +169,7 @@ def _no_content(*_: object) -> Written:
     return NO_CONTENT
 
 
-LIST_ROLES: Final = _route("role.list", Action.SERVICE_READ, lambda _: ListRoles(), _names)
+LIST_ROLES: Final = _route("role.list", Action.SERVICE_READ, lambda _: ListRoles(), _names, "list")
 WRITE_ROLE: Final = _route("role.write", Action.SERVICE_CREATE, _write, _no_content, *_FIELDS)
 READ_ROLE: Final = _route("role.read", Action.SERVICE_READ, _of_role(ReadRole), _role)
 DELETE_ROLE: Final = _route("role.delete", Action.SERVICE_UPDATE, _of_role(DeleteRole), _no_content)
@@ -192,7 +194,7 @@ READ_SECRET_BY_ACCESSOR: Final = _route(
     _facts,
     "secret_id_accessor",
 )
-LIST_SECRETS: Final = _route("secret-id.list", Action.SERVICE_READ, _of_role(ListSecretIds), _names)
+LIST_SECRETS: Final = _route("secret-id.list", Action.SERVICE_READ, _of_role(ListSecretIds), _names, "list")
 DESTROY_SECRET: Final = _route(
     "secret-id.destroy", Action.SERVICE_UPDATE, _named(DestroySecretId, "secret_id"), _no_content, "secret_id"
 )

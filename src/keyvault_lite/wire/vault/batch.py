@@ -9,6 +9,7 @@ from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import BatchReply
 from keyvault_lite.model.requests import KeyRequest
 from keyvault_lite.model.transit import MAX_TRANSIT_BATCH, TransitBatch
+from keyvault_lite.wire.http import has_body
 from keyvault_lite.wire.vault.errors import describe
 from keyvault_lite.wire.vault.route import Call, Written
 from keyvault_lite.wire.vault.values import Fields, objects, optional_number
@@ -66,6 +67,6 @@ def outcome(
     status = 200
     if strict and failures:
         partial = optional_number(fields, PARTIAL)
-        usable = partial is not None and 200 <= partial <= 599 and failures < len(written)  # noqa: PLR2004
+        usable = partial is not None and has_body(partial) and failures < len(written)
         status = partial if usable and partial is not None else FAILED
     return Written({"batch_results": written}, status=status)

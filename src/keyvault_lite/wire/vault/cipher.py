@@ -19,7 +19,7 @@ from keyvault_lite.model.transit import (
 )
 from keyvault_lite.wire.vault.batch import BATCH, PARTIAL, REFERENCE, build_batch, outcome
 from keyvault_lite.wire.vault.kinds import read_spec
-from keyvault_lite.wire.vault.route import Call, Route, Written
+from keyvault_lite.wire.vault.route import MAX_DATA, Call, Route, Written
 from keyvault_lite.wire.vault.values import (
     Fields,
     data,
@@ -166,6 +166,7 @@ def _route(
         render=render,
         fields=fields | {BATCH},
         missing=_MISSING,
+        limit=MAX_DATA,
     )
 
 

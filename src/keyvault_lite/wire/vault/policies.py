@@ -109,7 +109,11 @@ def _no_content(*_: object) -> Written:
 
 _FIELDS: Final = frozenset({"policy", "rules", "name"})
 LIST: Final = Route(
-    operation="sys.policies.list", action=Action.SETTING_READ, build=lambda _: ListPolicies(), render=_names
+    operation="sys.policies.list",
+    action=Action.SETTING_READ,
+    build=lambda _: ListPolicies(),
+    render=_names,
+    fields=frozenset({"list"}),
 )
 WRITE: Final = Route(
     operation="sys.policies.write",

@@ -12,9 +12,12 @@ from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit import key_ref
+from keyvault_lite.wire.http import MAX_BODY
 
 READ, WRITE, LIST, DELETE = "GET", "POST", "LIST", "DELETE"
-MAX_BODY: Final = 32 * 1024 * 1024
+MAX_DATA: Final = 32 * 1024 * 1024
+"""Bytes of a body with data to encrypt, sign and so on."""
+MAX_PATH: Final = 512
 
 
 class Call:
@@ -166,4 +169,5 @@ def resolver(system: Table, transit: Table, check_name: Callable[[str], bool]) -
                 return Place("/".join(segments[:at]), *found)
         return None
 
-    return resolve
+    # A longer one is nobody's, and would be remembered as long as any.
+    return lambda path: resolve(path) if len(path) <= MAX_PATH else None

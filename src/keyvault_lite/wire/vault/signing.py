@@ -26,7 +26,7 @@ from keyvault_lite.model.transit import (
 )
 from keyvault_lite.wire.vault.batch import BATCH, build_batch, outcome
 from keyvault_lite.wire.vault.cipher import ciphertext
-from keyvault_lite.wire.vault.route import Call, Route, Written
+from keyvault_lite.wire.vault.route import MAX_DATA, Call, Route, Written
 from keyvault_lite.wire.vault.values import Fields, data, decode, flag, number, objects, optional_data, prefixed, text
 
 _MISSING: Final = (400, "signing key not found")
@@ -288,6 +288,7 @@ SIGN: Final = Route(
     render=_signed,
     fields=_OPTIONS | {"key_version"},
     missing=_MISSING,
+    limit=MAX_DATA,
 )
 VERIFY: Final = Route(
     operation="transit.verify",
@@ -296,6 +297,7 @@ VERIFY: Final = Route(
     render=_verified,
     fields=_OPTIONS | {"signature", "hmac"},
     missing=(400, "signature verification key not found"),
+    limit=MAX_DATA,
 )
 HMAC: Final = Route(
     operation="transit.hmac",
@@ -304,6 +306,7 @@ HMAC: Final = Route(
     render=_maced,
     fields=frozenset({"algorithm", "input", "key_version", "reference", BATCH}),
     missing=_NO_KEY,
+    limit=MAX_DATA,
 )
 HASH: Final = Route(
     operation="transit.hash",
@@ -311,6 +314,7 @@ HASH: Final = Route(
     build=build_hash,
     render=lambda result, _, call: Written({"sum": _formatted(result, _format(call.fields, "hex"))}),
     fields=frozenset({"algorithm", "format", "input"}),
+    limit=MAX_DATA,
 )
 RANDOM: Final = Route(
     operation="transit.random",

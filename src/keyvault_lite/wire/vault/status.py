@@ -11,12 +11,12 @@ import msgspec
 
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.replies import Health
-from keyvault_lite.wire.http import Exchange, Reply
+from keyvault_lite.wire.http import Exchange, Reply, has_body
 from keyvault_lite.wire.reader import read_query
 
 API_LEVEL: Final = "1.19.0"
 CLUSTER: Final = "keyvault-lite"
-SEALED, FAULTY = 503, 500
+SEALED, FAULTY, NO_CONTENT = 503, 500, 204
 
 
 def version(found: Health) -> str:
@@ -29,7 +29,8 @@ def _code(exchange: Exchange, name: str, default: int) -> int:
         asked = read_query(exchange.query).get(name, "")
     except KeyVaultError:
         return default
-    return int(asked) if asked.isascii() and asked.isdigit() and 200 <= int(asked[:4]) <= 599 else default  # noqa: PLR2004
+    code = int(asked[:4]) if asked.isascii() and asked.isdigit() else 0
+    return code if has_body(code) or code == NO_CONTENT else default
 
 
 def health(found: Health, exchange: Exchange) -> Reply:
@@ -50,7 +51,8 @@ def health(found: Health, exchange: Exchange) -> Reply:
         "cluster_name": CLUSTER,
         "cluster_id": "",
     }
-    return exchange.reply(code, msgspec.json.encode(document))
+    reply = exchange.reply(code, msgspec.json.encode(document))
+    return reply if has_body(code) else reply.without_body()
 
 
 def seal_status(found: Health, exchange: Exchange) -> Reply:

@@ -39,7 +39,10 @@ def _left(found: TokenFacts) -> int:
 
 
 def _explicit(lease: Lease | None) -> int:
-    return lease.max_ttl if lease is not None and 0 < lease.max_ttl < DEFAULT_TTL and lease.path == MADE else 0
+    if lease is None or lease.explicit_max_ttl:
+        return 0 if lease is None else lease.explicit_max_ttl
+    # One of the first, which kept it as the maximum.
+    return lease.max_ttl if 0 < lease.max_ttl < DEFAULT_TTL and lease.path == MADE else 0
 
 
 def token_object(found: TokenFacts, token: str | None) -> dict[str, object]:
@@ -90,8 +93,12 @@ def auth_object(result: Issued, token: str | None) -> dict[str, object]:
 
 
 def _issued(result: Issued, _: Request, call: Call) -> Written:
-    named = text(call.fields, "token") or call.token
-    return Written(None, auth=auth_object(result, named), warnings=result.warnings)
+    """Of the caller's own token, or a new one, which is in the result."""
+    return Written(None, auth=auth_object(result, call.token), warnings=result.warnings)
+
+
+def _issued_by_name(result: Issued, _: Request, call: Call) -> Written:
+    return Written(None, auth=auth_object(result, text(call.fields, "token")), warnings=result.warnings)
 
 
 def _issued_by_accessor(result: Issued, _: Request, __: Call) -> Written:
@@ -116,7 +123,7 @@ def _create(call: Call) -> Request:
     ttl = optional_period(fields, "ttl")
     return CreateToken(
         ttl=(optional_period(fields, "lease") if ttl is None else ttl) or None,
-        max_ttl=optional_period(fields, "explicit_max_ttl") or 0,
+        explicit_max_ttl=optional_period(fields, "explicit_max_ttl") or 0,
         period=optional_period(fields, "period") or 0,
         renewable=True if renewable is None else renewable,
         display_name=text(fields, "display_name"),
@@ -169,6 +176,11 @@ def _extension(**named: str) -> Callable[[Call], Request]:
 
 
 def _shown(found: TokenFacts, _: Request, call: Call) -> Written:
+    """Of the caller's own token."""
+    return Written(token_object(found, call.token))
+
+
+def _shown_by_name(found: TokenFacts, _: Request, call: Call) -> Written:
     return Written(token_object(found, text(call.fields, "token") or call.token))
 
 
@@ -200,14 +212,14 @@ _NEW: Final = (
     "type",
 )
 LOOKUP_SELF: Final = _route("lookup-self", Action.TOKEN_READ, _own(ReadToken), _shown, "token")
-LOOKUP: Final = _route("lookup", Action.TOKEN_READ, _named_or_own, _shown, "token")
+LOOKUP: Final = _route("lookup", Action.TOKEN_READ, _named_or_own, _shown_by_name, "token")
 LOOKUP_ACCESSOR: Final = _route(
     "lookup-accessor", Action.TOKEN_READ, _by_accessor(ReadToken), _shown_by_accessor, "accessor"
 )
 CREATE: Final = _route("create", Action.TOKEN_CREATE, _create, _issued, *_NEW)
 CREATE_ORPHAN: Final = _route("create-orphan", Action.TOKEN_CREATE, _create_orphan, _issued, *_NEW)
 RENEW_SELF: Final = _route("renew-self", Action.TOKEN_EXTEND, _extension(), _issued, "increment", "token")
-RENEW: Final = _route("renew", Action.TOKEN_EXTEND, _extension(token="token"), _issued, "increment", "token")  # noqa: S106
+RENEW: Final = _route("renew", Action.TOKEN_EXTEND, _extension(token="token"), _issued_by_name, "increment", "token")  # noqa: S106
 RENEW_ACCESSOR: Final = _route(
     "renew-accessor",
     Action.TOKEN_EXTEND,
