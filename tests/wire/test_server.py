@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import uvicorn
@@ -91,6 +92,75 @@ def test_chunks_are_a_body(port: int) -> None:
     framing = b"Transfer-Encoding: chunked\r\n\r\n"
     answer = talk(port, HEAD + JSON + framing + b"13\r\n" + BODY + b"\r\n0\r\n\r\n", until=b"key_version")
     assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+OFFERS = [
+    b"Connection: upgrade\r\nUpgrade: foo\r\n",
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n",
+    b"CONNECTION: UPGRADE\r\nUPGRADE: websocket\r\n",
+]
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("framing", ["Content-Length: 19\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n"])
+def test_an_offer_to_upgrade_is_left_and_the_body_is_the_body(
+    port: int, offer: bytes, framing: str, *, together: bool
+) -> None:
+    head = HEAD + JSON + offer + framing.encode()
+    body = BODY if "Length" in framing else b"13\r\n" + BODY + b"\r\n0\r\n\r\n"
+    answer = talk(port, *([head + body] if together else [head, body]), until=b"key_version")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize(
+    "offer", [b"Connection: upgrade\r\nUp\x00grade: foo\r\n", b"Connection: upgrade\r\nuPgRADE: x\r\n"]
+)
+def test_what_is_sent_as_a_body_is_no_request(port: int, offer: bytes) -> None:
+    """Whether the offer was found or not, also if it came in two reads."""
+    inner = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    offer, _, rest = offer.replace(b"\x00", b"|").partition(b"|")
+    head = HEAD + JSON + b"Content-Length: %d\r\n" % len(inner) + offer
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(OSError):  # refused with the head
+            for part in (head, rest + b"\r\n", inner):
+                connection.sendall(part)
+                time.sleep(0.05)
+            connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        with suppress(ConnectionError):
+            answer = read(connection)
+    assert answer[:12] in {b"", b"HTTP/1.1 400", b"HTTP/1.1 422"}
+    assert answer.count(b"HTTP/1.1") <= 1
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_trailers_are_no_headers(port: int, *, together: bool) -> None:
+    head = HEAD.replace(b"Authorization", b"X-Not") + JSON + b"Transfer-Encoding: chunked\r\n\r\n"
+    rest = b"13\r\n" + BODY + b"\r\n0\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
+    answer = talk(port, *([head + rest] if together else [head, rest]), until=b"}")
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert talk(port, HEAD + head.partition(b"\r\n")[2] + rest, until=b"}").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("line", [b"X-Many: " + b"a" * 1000 + b"\r\n", b"a" * 1000], ids=["many", "one"])
+def test_trailers_are_bounded(port: int, line: bytes) -> None:
+    start = HEAD + JSON + b"Transfer-Encoding: chunked\r\n\r\n13\r\n" + BODY + b"\r\n0\r\nX: "
+    sent = 0
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(start)
+        with suppress(ConnectionError):
+            for _ in range(20_000):
+                connection.sendall(line)
+                sent += len(line)
+            connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        with suppress(ConnectionError):
+            answer = read(connection)
+    assert sent < 20_000 * len(line), "it was cut off"
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from keyvault_lite import __version__
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire.cycle import Cycle
-from keyvault_lite.wire.methods import LIST, STAND_IN
+from keyvault_lite.wire.methods import LIST, STAND_IN, without_offer
 from keyvault_lite.wire.writing import OneWrite
 
 MAX_HEAD: Final = 64 * 1024
@@ -76,6 +76,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """Bytes of a head that has not ended, without the read in which it began."""
     _read = 0
     """Bytes of this read, and of those before it that began or went on with the same head."""
+    _rest = 0
+    """Bytes of a body since those that the application was given: of its framing, and of trailers."""
     _in_head = False
     _awaited = _A_HEAD
     """What the client is still to send."""
@@ -139,9 +141,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self.idle_since = math.inf
-        self._head = 0
+        self._head = self._rest = 0
         self._in_head = True
         self._awaited = _A_HEAD
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what comes as a trailer is none of the request's (RFC 9110, section 6.5.1)."""
+        if self._in_head:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Judge the whole head, before the application sees any of it."""
@@ -150,6 +160,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._asked = True
         # No larger than the reads that it came in: they are nearly always too small to count what is in them.
         if self._read > MAX_HEAD and self._size_of_head() > MAX_HEAD:
+            raise RefusedHeadError
+        if self.parser.should_upgrade():  # what follows would be taken for the next message, its body included
             raise RefusedHeadError
         before: Cycle | None = self.cycle
         cycle = self.cycle = self._make_cycle()
@@ -212,6 +224,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body. What comes of one after its answer is left."""
+        self._rest = 0
         if not self.cycle.response_complete:
             self.cycle.add(body)
 
@@ -228,9 +241,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         unfinished = self._in_head
-        if data.startswith(LIST) and not unfinished and self._awaited != _A_BODY:  # the next byte begins a message
-            self._lists = True
-            data = STAND_IN + data[len(LIST) :]
+        if self._awaited == _A_BODY:
+            self._rest += len(data)
+        else:
+            data = without_offer(data)
+            if data.startswith(LIST) and not unfinished:  # the next byte begins a message
+                self._lists = True
+                data = STAND_IN + data[len(LIST) :]
         self._read = self._read + len(data) if unfinished else len(data)
         super().data_received(data)
         if self._awaited != self._timed:
@@ -239,6 +256,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head += len(data)
             if self._head > MAX_HEAD and not self.transport.is_closing():
                 self.send_400_response("Request head too large.")
+        if self._rest > MAX_HEAD and not self.transport.is_closing():
+            if self.cycle.response_started:
+                self.transport.close()
+            else:
+                self.send_400_response("Trailers too large.")
 
     def _time(self) -> None:
         self._timed = self._awaited

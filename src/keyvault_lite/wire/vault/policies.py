@@ -10,7 +10,14 @@ from typing import Any, Final
 from keyvault_lite.model.errors import InvalidRequest, KeyVaultError
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request
-from keyvault_lite.model.transit_tokens import DeletePolicy, ListPolicies, PolicyRule, ReadPolicy, WritePolicy
+from keyvault_lite.model.transit_tokens import (
+    MAX_POLICY,
+    DeletePolicy,
+    ListPolicies,
+    PolicyRule,
+    ReadPolicy,
+    WritePolicy,
+)
 from keyvault_lite.wire.reader import read_json
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
 from keyvault_lite.wire.vault.values import text, texts
@@ -36,17 +43,28 @@ def _tokens(source: str) -> Iterator[str]:
 
 def read_policy(source: str) -> tuple[PolicyRule, ...]:
     """The rules of a policy. Raises InvalidRequest for anything but paths with capabilities."""
+    if len(source) > MAX_POLICY:
+        raise InvalidRequest("a policy has at most 64 KiB")
     if source.lstrip().startswith("{"):
         return _read_json(source)
-    tokens = list(_tokens(source))
+    tokens = _tokens(source)
     rules: list[PolicyRule] = []
-    while tokens:
-        if tokens[:1] != ["path"] or tokens[2:3] != ["{"] or "}" not in tokens:
+    for first in tokens:
+        path, brace = next(tokens, ""), next(tokens, "")
+        body = _until_closed(tokens)
+        if (first, brace) != ("path", "{"):
             raise InvalidRequest(_NOT_CLEAR)
-        end = tokens.index("}")
-        rules.append(_rule(tokens[1], tokens[3:end]))
-        tokens = tokens[end + 1 :]
+        rules.append(_rule(path, body))
     return _bounded(rules)
+
+
+def _until_closed(tokens: Iterator[str]) -> list[str]:
+    body: list[str] = []
+    for one in tokens:
+        if one == "}":
+            return body
+        body.append(one)
+    raise InvalidRequest(_NOT_CLEAR)
 
 
 def _bounded(rules: list[PolicyRule]) -> tuple[PolicyRule, ...]:
