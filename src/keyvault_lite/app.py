@@ -39,7 +39,7 @@ from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.wire import native
 from keyvault_lite.wire.aws import Aws
 from keyvault_lite.wire.aws import belongs as aws_belongs
-from keyvault_lite.wire.http import CannotStart, Dispatcher, Mount
+from keyvault_lite.wire.dispatcher import CannotStart, Dispatcher, Mount
 from keyvault_lite.wire.vault import VaultDialect
 from keyvault_lite.witness.anchor import SharedAnchor
 from keyvault_lite.witness.client import WitnessClient

@@ -4,6 +4,7 @@ import os
 import resource
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -18,8 +19,9 @@ from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
 from keyvault_lite.crypto.root import read_text, warned_of
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.settings import InvalidSettings, Settings, check_address
-from keyvault_lite.wire.http import Dispatcher
-from keyvault_lite.wire.server import Server, listen
+from keyvault_lite.wire.dispatcher import Dispatcher
+from keyvault_lite.wire.listening import listen
+from keyvault_lite.wire.server import GRACE_SECONDS, Server
 from keyvault_lite.wire.server import serve as server_config
 from keyvault_lite.wire.workers import CANNOT_START as NO_WORKER
 from keyvault_lite.wire.workers import Supervisor
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 SPARE_FILES: Final = 256
 """Descriptors beside those of connections: database, log, lanes."""
 INTERRUPTED: Final = 130
+STUCK: Final = 4
+"""Exit code when the end took too long."""
+END_SECONDS: Final = GRACE_SECONDS + 7.0
+"""How long the end may take."""
 _DESCRIPTORS: Final = ("/dev/fd/", "/dev/stdin", "/proc/")
 _log: Final = observe.logger("serving")
 
@@ -55,13 +61,17 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
         for one in chain.from_iterable(shares):
             one.close()
         raise
-    _allow_files(chosen.max_connections + SPARE_FILES)
+    # Connections are counted once their handshake is done: those before it need room too.
+    _allow_files(chosen.max_connections * (1 if chosen.tls_cert is None else 8) + SPARE_FILES)
     scheme = "http" if chosen.tls_cert is None else "https"
     port = shares[0][0].getsockname()[1]
     print(f"KeyVault Lite listens on {scheme}://{chosen.host}:{port}", file=sys.stderr, flush=True)
     if workers == 1:
-        server = Server(_config(build(chosen, vault=vault), chosen))
+        late = threading.Timer(END_SECONDS, _give_up)
+        late.daemon = True
+        server = Server(_config(build(chosen, vault=vault), chosen), on_stop=late.start)
         server.run(sockets=shares[0])
+        late.cancel()
         return INTERRUPTED if server.interrupted else 0
     vault.close()
     # The supervisor has no need of the key but to hand it on; it is not left where /proc shows it.
@@ -71,6 +81,12 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
         supervisor = Supervisor(partial(_worker, chosen, folder), shares)
         code = supervisor.run()
     return INTERRUPTED if supervisor.interrupted and code == 0 else code
+
+
+def _give_up() -> None:
+    """End where the end waits for a lock or a database that does not come. Nobody is owed what was not committed."""
+    _log.error("the database or its lock did not come in time: ended without it")
+    os._exit(STUCK)
 
 
 def _worker(chosen: Settings, folder: str, number: int) -> "uvicorn.Config":

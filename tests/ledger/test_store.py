@@ -201,10 +201,70 @@ def test_the_anchor_is_flushed_until_the_end(monkeypatch: pytest.MonkeyPatch) ->
 
     made._closing = SimpleNamespace(wait=lambda _: rounds.pop(0))
     made._anchor, made._flushed = SimpleNamespace(flush=flush), 0.0
+    made._database = SimpleNamespace(space_is_low=lambda: False)
     monkeypatch.setattr(ledger, "time", SimpleNamespace(monotonic=lambda: 7.0))
-    made._flush_anchor()
+    made._tend()
     assert done == ["flush"] * 3
     assert made._flushed == 7.0
+
+
+def test_low_space_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    made: Any = object.__new__(ledger.Ledger)
+    rounds, lows = [False] * 5 + [True], [False, True, True, False, False]
+    made._closing, made._anchor = SimpleNamespace(wait=lambda _: rounds.pop(0)), None
+    made._database = SimpleNamespace(space_is_low=lambda: lows.pop(0))
+    with caplog.at_level("WARNING", logger="keyvault_lite.ledger"):
+        made._tend()
+    assert [one.message for one in caplog.records] == [
+        "space is low: keys are managed, not used",
+        "there is space again",
+    ]
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("replaced", [True, False])
+def test_an_anchor_that_was_removed_or_replaced_ends_service(house: House, *, replaced: bool) -> None:
+    """As a database does: what is written into a file that nobody can find protects nobody."""
+    anchor = house.ledger._anchor
+    assert isinstance(anchor, FileAnchor)
+    name = KeyRef(house.key().id)
+    copy = anchor.path.read_bytes()
+    anchor.path.unlink()
+    if replaced:
+        anchor.path.write_bytes(copy)
+    house.ledger._flush_anchor()
+    assert isinstance(house.ledger.fault, IntegrityViolation)
+    house.refusal(Encrypt(name, plaintext=b"x"), IntegrityViolation)
+
+
+@pytest.mark.sqlite_only
+def test_a_lock_that_does_not_come_shows_until_it_comes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(committer, "WATCH_SECONDS", 0.05)
+    name = KeyRef(house.key().id)
+    with SqliteDatabase(house.path).lock():
+        house.refusal(Encrypt(name, plaintext=b"x"), AuditUnavailable)
+        assert isinstance(house.ledger.fault, AuditUnavailable)
+        assert (house.engine.health().status, house.engine.health().serving) == ("audit_unavailable", False)
+    house.ask(Encrypt(name, plaintext=b"x"))
+    assert house.engine.health().status == "ok"
+
+
+@pytest.mark.sqlite_only
+def test_low_space_shows(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(house.vault.database, "space_is_low", lambda: True)
+    health = house.engine.health()
+    assert (health.status, health.serving) == ("low_space", True)
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("column", ["hash", "checkpoint", "edge", "mac"])
+def test_a_head_with_damaged_text_is_damage_and_no_lock(house: House, column: str) -> None:
+    name = KeyRef(house.key().id)
+    with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+        connection.execute(f"UPDATE ledger_head SET {column} = CAST(x'ff' AS TEXT)")
+    house.refusal(Encrypt(name, plaintext=b"x"), IntegrityViolation)
+    assert house.ledger._committer.halted
 
 
 def test_time_in_the_log_never_runs_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -509,7 +569,7 @@ def test_the_end_lets_go_of_everything_in_its_order() -> None:
 
 def test_where_there_is_no_anchor_none_is_flushed() -> None:
     made: Any = object.__new__(ledger.Ledger)
-    made._anchor, made._closing = None, SimpleNamespace(wait=lambda _: False)
+    made._anchor = None
     made._flush_anchor()
 
 

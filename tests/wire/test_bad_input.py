@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from keyvault_lite.model.requests import Rejected
-from keyvault_lite.wire.http import Dispatcher
+from keyvault_lite.wire.dispatcher import Dispatcher
 from keyvault_lite.wire.native import build
 from keyvault_lite.wire.native.route import Nothing, Route
 from keyvault_lite.wire.native.routes import ROUTES

@@ -17,7 +17,8 @@ from keyvault_lite.model.errors import (
 )
 from keyvault_lite.model.identity import BearerCredential
 from keyvault_lite.model.requests import Encrypt, Rejected
-from keyvault_lite.wire.http import MAX_BODY, STRANGERS_BODY, Dispatcher, Exchange, Reply
+from keyvault_lite.wire.dispatcher import Dispatcher
+from keyvault_lite.wire.http import MAX_BODY, STRANGERS_BODY, Exchange, Reply
 from keyvault_lite.wire.native import build, documentation
 from keyvault_lite.wire.vault import VaultDialect
 from tests.wire.fake import TOKEN, FakeEngine, ask

@@ -48,7 +48,7 @@ from keyvault_lite.model.requests import (
     Verify,
     VerifyAudit,
 )
-from keyvault_lite.wire.http import Dispatcher
+from keyvault_lite.wire.dispatcher import Dispatcher
 from keyvault_lite.wire.native import build, render
 from keyvault_lite.wire.native.route import Route
 from keyvault_lite.wire.native.routes import ROUTES

@@ -148,12 +148,17 @@ class Engine:
         """Whether the vault can serve; told to anyone."""
         fault = self._ledger.fault
         return Health(
-            status=fault.code if fault is not None else "degraded" if self._ledger.degraded else "ok",
+            status=self._status(fault),
             sealed=False,
             version=__version__,
             serving=fault is None,
             details=self._ledger.facts(),
         )
+
+    def _status(self, fault: KeyVaultError | None) -> str:
+        if fault is not None:
+            return fault.code
+        return "degraded" if self._ledger.degraded else "low_space" if self._ledger.space_is_low else "ok"
 
     def forget(self, key_id: KeyId) -> None:
         """Drop a key's unwrapped material from memory."""

@@ -17,18 +17,21 @@ from keyvault_lite.model.names import TokenId
 
 def new_entries(
     connection: driver.Connection, authority: Authority, known: Known, head: Head
-) -> tuple[Tiles, list[bytes]]:
-    """The tree under a head that others have written, and the hashes of the entries that are new in it.
+) -> tuple[Tiles, list[bytes], bool]:
+    """The tree under a head that others have written, the hashes of the entries that are new in it, and an alarm.
+
+    The alarm is whether any of them seems to tell of rows that were edited; no more than a reason to look.
 
     The head is authenticated, and the tree over the new hashes has to be its tree: so they are those of the entries
     that were written. What stands in their columns is the background check's, as it is for entries of our own.
     """
     tiles = known.tiles.copy()
     hashes = hashes_between(connection, authority, known.head.size, head.size)
+    alarms = driver.fetch(connection, statements.ALARMS, (known.head.size, head.size))
     tiles.extend(hashes)
     if (tiles.edge.size, tiles.edge.to_bytes()) != (head.size, head.edge):
         raise IntegrityViolation("the log does not extend the one this process knows")
-    return tiles, hashes
+    return tiles, hashes, bool(alarms)
 
 
 def take_in(

@@ -221,12 +221,25 @@ class FileAnchor:
         """See Anchor."""
         if self._descriptor is None:
             return
+        self._check_same_file(self._descriptor)
         with self._locked() as descriptor:
             if self._newest(descriptor) is not None and self._seen is not None:
                 slot = self._seen[0]
                 if self._flushed_slot(descriptor) != slot:
                     self._flush(descriptor, slot)
                 self.flushed_at = time.monotonic()
+
+    def _check_same_file(self, descriptor: int) -> None:
+        """Raise IntegrityViolation if the path no longer leads to the open file: nobody would find what is written."""
+        ours = os.fstat(descriptor)
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            found = None
+        except OSError as problem:
+            raise OutcomeUnknown("the anchor cannot be looked at") from problem
+        if found is None or (found.st_dev, found.st_ino) != (ours.st_dev, ours.st_ino):
+            raise IntegrityViolation("the anchor's file was removed or replaced under the running server")
 
     def close(self) -> None:
         """See Anchor."""

@@ -46,8 +46,6 @@ RETRY_SECONDS: Final = 1.0
 """How often an idle process tries whether a fault is over."""
 
 log = logging.getLogger("keyvault_lite.ledger")
-
-
 _Answers = list[tuple[list[Waiting], KeyVaultError | None]]
 """Who is to be answered, and with which error."""
 
@@ -81,6 +79,8 @@ class Committer:
         """Whether the thread has looked at the queue for the last time."""
         self.fault: KeyVaultError | None = None
         """Why nothing can be committed at present."""
+        self.stuck: KeyVaultError | None = None
+        """What was told who waited too long for the lock, until it has come."""
         self.halted = False
         """Whether only a restart, with its checks, can clear the fault."""
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -137,8 +137,9 @@ class Committer:
             for one in abandoned:
                 one.abandoned = True
         for one in abandoned:
+            self.stuck = AuditUnavailable("the database is locked by someone else")
             if not one.future.done():
-                one.future.set_exception(AuditUnavailable("the database is locked by someone else"))
+                one.future.set_exception(self.stuck.again())
         if mine:
             loop.call_later(WATCH_SECONDS, self._watch, loop)
             self._begin()  # in case the loop that was called for it has ended
@@ -244,6 +245,7 @@ class Committer:
         self._finish(transaction, [(transaction.batch, error)])
 
     def _finish(self, transaction: Transaction, answers: _Answers) -> None:
+        self.stuck = None
         METRICS.commit_seconds.add(time.perf_counter() - transaction.began)
         METRICS.commit_entries.add(transaction.entries)
         # Before anyone is answered: who was, finds that the queue no longer counts it.

@@ -234,6 +234,8 @@ class Journal:
             raise IntegrityViolation("the log or state holds a row that nobody should have written") from error
         except driver.Error as error:
             self._abort()
+            if driver.is_text_error(error):
+                raise IntegrityViolation("the log or state holds a text that is none") from error
             kind = StoreFull if driver.is_full(error) else AuditUnavailable
             raise kind("the audit log cannot be written") from error
         except BaseException:
@@ -387,7 +389,11 @@ class Journal:
     def _adopt(self, head: Head, mac: bytes, *, at_once: bool) -> list[bytes]:
         """Take in a head that another process has written. Returns the hashes of the entries that are new here."""
         known = self.known
-        tiles, hashes = new_entries(self._connection, self._authority, known, head)
+        tiles, hashes, alarmed = new_entries(self._connection, self._authority, known, head)
+        # What one process has found to be edited, all are to find: see `alarm.recheck`.
+        self.suspect = self.suspect or alarmed
+        if at_once and alarmed:
+            raise AuditUnavailable("all stored rows have to be compared first")
         if head.state_seq != known.head.state_seq:
             take_in(self._connection, self._authority, self.state, self.tree, head, at_once=at_once)
         self.known = Known(head, mac, tiles, known.checkpoint)

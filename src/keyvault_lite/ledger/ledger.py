@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -71,7 +70,7 @@ class Ledger:
         self._flushed = time.monotonic()
         """When the anchor was last on disk."""
         self._measure()
-        self._flusher = threading.Thread(target=self._flush_anchor, name="anchor", daemon=True)
+        self._flusher = threading.Thread(target=self._tend, name="anchor", daemon=True)
 
     @classmethod
     def open(
@@ -175,6 +174,8 @@ class Ledger:
     def _measure(self) -> None:
         METRICS.gauge("keyvault_log_entries", "Entries of the log.", lambda: self._journal.head.size)
         METRICS.gauge("keyvault_quarantined", "Objects set aside.", lambda: len(self._state.quarantined))
+        about = "Whether space is kept for management: keys are not used."
+        METRICS.gauge("keyvault_low_space", about, lambda: float(self.space_is_low))
         METRICS.gauge("keyvault_fault", "What keeps the vault from serving.", self._measure_fault, label="code")
         if self._anchor is not None:
             about = "Seconds since the anchor was last flushed."
@@ -184,11 +185,24 @@ class Ledger:
         fault = self.fault
         return {} if fault is None else {fault.code: 1.0}
 
+    def _tend(self) -> None:
+        low = False
+        while not self._closing.wait(FLUSH_SECONDS):
+            self._flush_anchor()
+            if low is not self.space_is_low:
+                low = not low
+                log.warning("space is low: keys are managed, not used" if low else "there is space again")
+
     def _flush_anchor(self) -> None:
-        while self._anchor is not None and not self._closing.wait(FLUSH_SECONDS):
-            with suppress(KeyVaultError):  # the next commit meets the same fault and says so
-                self._anchor.flush()
-                self._flushed = time.monotonic()
+        if self._anchor is None:
+            return
+        try:
+            self._anchor.flush()
+            self._flushed = time.monotonic()
+        except IntegrityViolation as error:
+            self._committer.halt(error)
+        except KeyVaultError:
+            pass  # the next commit meets the same fault and says so
 
     @property
     def is_empty(self) -> bool:
@@ -196,9 +210,14 @@ class Ledger:
         return self._journal.head.size == 0
 
     @property
+    def space_is_low(self) -> bool:
+        """Whether so little space is left that keys are managed and not used."""
+        return self._database.space_is_low()
+
+    @property
     def fault(self) -> KeyVaultError | None:
         """Why nothing can be recorded at present, or may be; None when all is well."""
-        faults = (self._committer.fault, *(witness.fault for witness in self.evidence.witnesses))
+        faults = (self._committer.fault, self._committer.stuck, *(witness.fault for witness in self.evidence.witnesses))
         return next((fault for fault in faults if fault is not None), None)
 
     def facts(self) -> dict[str, object]:

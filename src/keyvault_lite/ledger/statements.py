@@ -6,6 +6,7 @@ from typing import Final
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, FOLDED_APART, FOLDED_TOGETHER
 from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.schema import FORMATS, RowFormat
+from keyvault_lite.model.evidence import Action
 
 
 def insert(table: str, columns: tuple[str, ...]) -> str:
@@ -64,6 +65,7 @@ WRITE_HEAD: Final = (
 )
 PUT_TILE: Final = insert("tiles", ("level", "tile", "hashes")) + " ON CONFLICT DO NOTHING"
 TILE: Final = "SELECT hashes FROM tiles WHERE level = ? AND tile = ?"
+ALARMS: Final = f"SELECT 1 FROM audit_logs WHERE id > ? AND id <= ? AND action = '{Action.INTEGRITY.value}' LIMIT 1"  # noqa: S608
 LEAVES: Final = "SELECT hash FROM audit_logs WHERE id > ? AND id <= ? ORDER BY id"
 PROBE: Final = (
     "UPDATE ledger_head SET size = size + 1 WHERE id = 1",

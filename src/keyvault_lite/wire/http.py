@@ -1,32 +1,28 @@
-"""The edge: one HTTP exchange with its limits, ids and headers, and the dispatcher in front of everything.
+"""The edge: one HTTP exchange with its limits, ids and headers.
 
 Paths are judged as they were sent (`raw_path`), never as something has decoded them: what needs decoding to look like
 one of our paths is not one of our paths.
 """
 
-import ipaddress
 import os
 import re
-import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final, Protocol
 from urllib.parse import quote
 
 import msgspec
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from keyvault_lite.model.errors import (
     AuditUnavailable,
-    Forbidden,
     InternalError,
     KeyVaultError,
     LimitExceeded,
     MalformedRequest,
-    MethodNotAllowed,
-    NotFound,
+    Overloaded,
     TooLarge,
     Unauthenticated,
     UnsupportedMediaType,
@@ -42,6 +38,8 @@ from keyvault_lite.wire.reader import read_json
 MAX_BODY: Final = 1024 * 1024
 STRANGERS_BODY: Final = 64 * 1024
 """Bytes of a body that are taken in and parsed of who is not known yet; no login has more."""
+MAX_ARRIVING: Final = 256 * 1024 * 1024
+"""Bytes of all bodies that are on their way: who sends slowly holds them meanwhile."""
 _SHORT: Final = 4
 """Digits of a length below that."""
 MAX_TOKEN: Final = 512
@@ -62,8 +60,6 @@ _SINGLE: Final = (
     b"x-vault-token",
 )
 _JSON_TYPE: Final = re.compile(rb'application/json[ \t]*(;[ \t]*charset=("utf-8"|utf-8)[ \t]*)?', re.IGNORECASE)
-_SEGMENT: Final = re.compile(rb"(?!\.{1,2}$)[A-Za-z0-9._~:@!$&'()*+,;=-]+")
-_PATH: Final = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~:@!$&'()*+,;=-]+)+")
 _encode: Final = msgspec.json.Encoder().encode
 _NONE: Final[Mapping[str, Whole]] = {}
 _log: Final = logger("wire")
@@ -85,9 +81,27 @@ class Engine(Protocol):
         ...
 
 
+RETRY_AFTER: Final[Header] = (b"retry-after", b"1")
+
+
+def is_passing(error: KeyVaultError) -> bool:
+    """Whether trying again in a second may help."""
+    return isinstance(error, AuditUnavailable | LimitExceeded)
+
+
 def has_body(status: int) -> bool:
     """Whether a final answer of this status can have a body (RFC 9110, section 15)."""
     return 200 <= status <= 599 and status not in {204, 205, 304}  # noqa: PLR2004
+
+
+@dataclass(slots=True)
+class _Arriving:
+    """What all connections of this process hold of bodies that are not complete."""
+
+    size: int = 0
+
+
+_arriving: Final = _Arriving()
 
 
 class Reply:
@@ -120,7 +134,8 @@ def _whole(scope: Scope) -> Whole | None:
     return whole
 
 
-def _path(scope: Scope) -> bytes:
+def path_of(scope: Scope) -> bytes:
+    """The path as sent."""
     path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     return path
 
@@ -148,7 +163,7 @@ class Exchange:
     @property
     def path(self) -> bytes:
         """The path as sent."""
-        return _path(self.scope)
+        return path_of(self.scope)
 
     @property
     def query(self) -> bytes:
@@ -210,17 +225,24 @@ class Exchange:
         return body
 
     async def _received(self, limit: int) -> bytes:
-        """The body by messages, up to the one with which it is beyond the limit."""
+        """The body by messages, up to the one with which it is beyond the limit. Raises Overloaded for one too many."""
         received = 0
         parts: list[bytes] = []
         more = True
-        while more and received <= limit:
-            message = await self.receive()
-            if message["type"] != "http.request":
-                raise MalformedRequest("the body is incomplete")
-            parts.append(message.get("body", b""))
-            received += len(parts[-1])
-            more = message.get("more_body", False)
+        try:
+            while more and received <= limit:
+                message = await self.receive()
+                if message["type"] != "http.request":
+                    raise MalformedRequest("the body is incomplete")
+                part = message.get("body", b"")
+                parts.append(part)
+                received += len(part)
+                _arriving.size += len(part)
+                if _arriving.size > MAX_ARRIVING:
+                    raise Overloaded("too many large bodies are on their way")
+                more = message.get("more_body", False)
+        finally:
+            _arriving.size -= received
         return b"".join(parts)
 
     def json(self, body: bytes) -> object:
@@ -252,8 +274,8 @@ class Exchange:
         )
         if isinstance(error, Unauthenticated):
             reply.headers.append((b"www-authenticate", b"Bearer"))
-        elif isinstance(error, AuditUnavailable | LimitExceeded):
-            reply.headers.append((b"retry-after", b"1"))
+        elif is_passing(error):
+            reply.headers.append(RETRY_AFTER)
         if allow is not None:
             reply.headers.append((b"allow", allow.encode()))
         return reply
@@ -265,117 +287,3 @@ class Exchange:
         request_id = self.request_id.hex()
         _log.error("a request failed with %s at %s", type(error).__name__, places, extra={"request_id": request_id})
         return InternalError()
-
-
-Endpoint = Callable[[Exchange, str], Awaitable[Reply]]
-Mount = tuple[Callable[[bytes, Scope], bool], Callable[[Exchange], Awaitable[Reply]]]
-"""A dialect: which requests are its own, by path and scope, and how it answers one."""
-
-
-@lru_cache(maxsize=1024)
-def _is_loopback(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost" or host.startswith("/")  # the path of a Unix socket
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
-def _is_exposed(scope: Scope) -> bool:
-    """Whether a request came in plain HTTP over something else than the loopback interface."""
-    ends = (scope.get("server"), scope.get("client"))
-    return scope.get("scheme") != "https" and not all(end is None or _is_loopback(end[0]) for end in ends)
-
-
-class CannotStart(Exception):
-    """The application cannot be started; the message is one sentence for the operator, shown without a traceback."""
-
-
-class Dispatcher:
-    """The ASGI application: hot routes by one dictionary lookup, dialects by their predicate, the rest by `app`.
-
-    `hot` maps what follows `/keys/{key_id}/` to an endpoint; all of these take POST only.
-    With `loopback_only` every plain-HTTP request from or to another address is refused.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        hot: Mapping[str, Endpoint],
-        mounts: Sequence[Mount] = (),
-        loopback_only: bool = False,
-    ) -> None:
-        self._app = app
-        self._hot = {tail.encode(): endpoint for tail, endpoint in hot.items()}
-        self._mounts = tuple(mounts)
-        self._loopback_only = loopback_only
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or hand the lifespan through."""
-        if scope["type"] != "http":
-            await self._answer_other(scope, receive, send)
-            return
-        path = _path(scope)
-        if self._loopback_only and _is_exposed(scope):
-            detail = "plain HTTP is answered on the loopback address only"
-            await Exchange(scope, receive).problem(Forbidden(detail)).send(scope, send)
-        elif path.startswith(b"/keys/") and (found := self._find(path)) is not None:
-            exchange = Exchange(scope, receive)
-            reply = await self._answer_hot(exchange, *found)
-            await reply.send(scope, send)
-        else:
-            for belongs, answer in self._mounts:
-                if belongs(path, scope):
-                    exchange = Exchange(scope, receive)
-                    try:
-                        reply = await answer(exchange)
-                    except Exception as error:  # noqa: BLE001  (the server behind us would log its message)
-                        reply = exchange.problem(exchange.defect(error))
-                    await reply.send(scope, send)
-                    return
-            await self._answer_cold(path, scope, receive, send)
-
-    def _find(self, path: bytes) -> tuple[Endpoint, bytes] | None:
-        key, _, tail = path[6:].partition(b"/")
-        endpoint = self._hot.get(tail)
-        return None if endpoint is None else (endpoint, key)
-
-    async def _answer_hot(self, exchange: Exchange, endpoint: Endpoint, key: bytes) -> Reply:
-        if _SEGMENT.fullmatch(key) is None:
-            return exchange.problem(NotFound())
-        if exchange.scope["method"] != "POST":
-            return exchange.problem(MethodNotAllowed(), allow="POST")
-        return await endpoint(exchange, key.decode())
-
-    async def _answer_cold(self, path: bytes, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            if _PATH.fullmatch(path) is None:
-                await Exchange(scope, receive).problem(NotFound()).send(scope, send)
-                return
-            await self._app(scope, receive, watch)
-        except Exception as error:  # noqa: BLE001  (as above)
-            exchange = Exchange(scope, receive)
-            refusal = exchange.problem(exchange.defect(error))
-            if not started:
-                await refusal.send(scope, send)
-
-    async def _answer_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def tell(message: Message) -> None:
-            error = sys.exception()
-            if message["type"] == "lifespan.startup.failed" and isinstance(error, CannotStart):
-                message = {**message, "message": f"KeyVault Lite does not start: {error}"}
-            await send(message)
-
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, tell)
-        else:
-            await send({"type": "websocket.close", "code": 1008})

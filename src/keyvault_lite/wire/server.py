@@ -302,9 +302,16 @@ class BoundedProtocol(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """Sees to late clients, and ends with a clean exit when it is told to."""
 
-    def __init__(self, config: uvicorn.Config, *, on_start: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        on_start: Callable[[], None] | None = None,
+        on_stop: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_start` is called when requests are taken, `on_stop` when it was told to end."""
         super().__init__(config)
-        self._on_start = on_start
+        self._on_start, self._on_stop = on_start, on_stop
         self._about = {"version": __version__, "worker": METRICS.worker or None}
         self.interrupted = False
         """Whether it was stopped from the keyboard."""
@@ -350,34 +357,9 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; the second interrupt waits for nobody."""
         self.interrupted = self.interrupted or sig == signal.SIGINT
+        if self._on_stop is not None and not self.should_exit:
+            self._on_stop()
         super().handle_exit(sig, frame)
-
-
-def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
-    """Take an address, on which nothing is answered before the server starts. Raises OSError.
-
-    One that is shared can be taken several times by processes of one user: connections are spread over them evenly.
-    """
-    sockets: list[socket.socket] = []
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, kind, protocol, _, address in dict.fromkeys(found):
-        try:
-            one = socket.socket(family, kind, protocol)
-        except OSError:
-            continue  # a family that this machine does not have
-        sockets.append(one)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            one.bind(address)
-        except OSError:
-            for made in sockets:
-                made.close()
-            raise
-    return sockets
 
 
 def serve(
@@ -396,6 +378,7 @@ def serve(
         port=port,
         http=partial(BoundedProtocol, limit=max_connections),  # type: ignore[arg-type]  # called like a class
         ws="none",
+        loop="keyvault_lite.wire.loops:Loop",
         lifespan="on",
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS,

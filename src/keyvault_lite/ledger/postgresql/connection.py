@@ -27,6 +27,10 @@ _AHEAD: Final = (
 _OTHER_WORDS: Final = {
     statements.LOSE_REPLY: ("DELETE FROM idempotency_replies WHERE service_id || '/' || encode(key_digest, 'hex') = ?"),
 }
+# Who stands still between COMMIT and the release of the lock is no longer in a transaction: its session ends all the
+# same, and the lock with it. It is refused by the anchor, which others have moved by then.
+_LOCK: Final = b"SELECT set_config('idle_session_timeout', '60s', false), pg_advisory_lock(%s::int4, %s::int4)"
+_UNLOCK: Final = b"SELECT pg_advisory_unlock_all(), set_config('idle_session_timeout', '0', false)"
 _SNAPSHOT: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _DISK_FULL: Final = "53100"
 _REFUSED_BY_TRIGGER: Final = "P0001"
@@ -151,7 +155,7 @@ class PostgresConnection:
         if self.raw.closed:
             return
         try:
-            self.raw.execute(b"SELECT pg_advisory_unlock_all()")
+            self.raw.execute(_UNLOCK)
         except psycopg.Error:
             self.raw.close()  # then the server sees to it
 
@@ -172,7 +176,7 @@ class PostgresConnection:
             self._hold(self)
         with self.raw.pipeline():
             begun = self.raw.execute(b"BEGIN")
-            self.raw.execute(b"SELECT pg_advisory_lock(%s::int4, %s::int4)", self._key)
+            self.raw.execute(_LOCK, self._key)
             self._ahead = tuple(self.raw.execute(sql.encode(), binary=True) for sql in _AHEAD)
         return begun
 

@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from keyvault_lite.model.errors import KeyVaultError, MethodNotAllowed, NotFound
-from keyvault_lite.wire.http import Dispatcher, Engine, Exchange, Mount, Reply
+from keyvault_lite.wire.dispatcher import Dispatcher, Mount
+from keyvault_lite.wire.http import Engine, Exchange, Reply
 from keyvault_lite.wire.native import documentation, openapi
 from keyvault_lite.wire.native.route import Native, Route
 from keyvault_lite.wire.native.routes import ROUTES

@@ -18,7 +18,7 @@ from keyvault_lite.model.errors import (
 )
 from keyvault_lite.model.identity import BearerCredential, Credential
 from keyvault_lite.model.requests import Rejected, Request
-from keyvault_lite.wire.http import EARLY, MAX_TOKEN, Engine, Exchange, Reply
+from keyvault_lite.wire.http import EARLY, MAX_TOKEN, RETRY_AFTER, Engine, Exchange, Reply, is_passing
 from keyvault_lite.wire.reader import read_json, read_query
 from keyvault_lite.wire.vault import status
 from keyvault_lite.wire.vault.errors import describe
@@ -154,7 +154,10 @@ def _errors(exchange: Exchange, error: KeyVaultError, missing: tuple[int, str] |
     status_code, message = describe(error, missing)
     body = _encode({"errors": [message] if message else []})
     audit_id = None if status_code == 403 else error.audit_id  # noqa: PLR2004
-    return exchange.reply(status_code, body, audit_id=audit_id)
+    reply = exchange.reply(status_code, body, audit_id=audit_id)
+    if is_passing(error):
+        reply.headers.append(RETRY_AFTER)
+    return reply
 
 
 def _request_id(exchange: Exchange) -> str:
