@@ -1,5 +1,6 @@
 """What a journal asks of a log that others have written to, piece by piece."""
 
+import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -23,10 +24,11 @@ from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.store import BUSY_SECONDS
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, Unauthenticated
+from keyvault_lite.model.identity import Permission, Role
 from keyvault_lite.model.names import KeyRef
-from keyvault_lite.model.requests import Encrypt, ListKeys, RevokeKey, VerifyAudit
-from tests.house import House, chosen
+from keyvault_lite.model.requests import CreateService, Encrypt, ListKeys, RevokeKey, VerifyAudit
+from tests.house import House, chosen, grant
 from tests.ledger.faults import FaultyConnection
 from tests.ledger.test_tampering import tamper
 
@@ -212,9 +214,18 @@ def test_on_a_disk_that_is_nearly_full_keys_are_managed_and_not_used(
 ) -> None:
     added: list[Any] = []
     pending = SimpleNamespace(add=lambda item, **_: added.append(item), store=lambda *_: None)
-    monkeypatch.setattr(module, "Pending", lambda *_: pending)
+    monkeypatch.setattr(module, "Pending", lambda *_, **__: pending)
     nothing: Any = lambda *_, **__: None  # noqa: E731
-    journal = bare(_begin=nothing, _catch_up=nothing, known=None, state=None, tree=None, _authority=None, _alarms=[])
+    journal = bare(
+        _begin=nothing,
+        _catch_up=nothing,
+        known=None,
+        _overtaken=False,
+        state=None,
+        tree=None,
+        _authority=None,
+        _alarms=[],
+    )
     journal._connection, journal._database = None, SimpleNamespace(space_is_low=lambda: low)
     journal.state = SimpleNamespace(moment=(0, 0))
     use, change, refusal = (
@@ -459,3 +470,20 @@ def test_what_an_entry_of_another_process_says_is_checked_with_the_rest_of_the_l
     house.ask(Encrypt(key, plaintext=b"x"))
     found = house.ask(VerifyAudit())
     assert (found.valid, found.first_invalid) == (False, number)
+
+
+@pytest.mark.sqlite_only
+def test_what_ends_by_time_is_judged_by_the_latest_time_of_the_log(
+    house: House, other: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the clock was set back, and this process has not heard yet how late it was for another."""
+    key = KeyRef(other.key().id)
+    adopt(house)
+    ends = time.time_ns() // 1000 + 3_600_000_000
+    made = other.ask(CreateService("brief", Role.SERVICE, (grant("*", Permission.ENCRYPT),), expires_at=ends))
+    adopt(house)
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + 7_200_000_000_000)
+    other.refusal(Encrypt(key, plaintext=b"x"), Unauthenticated, made.token)
+    monkeypatch.setattr(time, "time_ns", real)
+    house.refusal(Encrypt(key, plaintext=b"x"), Unauthenticated, made.token)

@@ -57,7 +57,7 @@ _SIGN: Final = "pending.store(self._connection, self._database); self.announcer.
 
 REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
     # The rules of the protocol (docs/adr/0017-commit-anchor-reply.md).
-    "R1": (Removal(pending.Pending, "is_judged_again", "item.since != self._moment or ", ""),),
+    "R1": (Removal(pending.Pending, "is_judged_again", "item.since != self._moment or self._overtaken or ", ""),),
     "R2": (
         Removal(journal.Journal, "_catch_up", "head.size < old.size or head.epoch < old.epoch", "False"),
         # As if this process knew nothing.

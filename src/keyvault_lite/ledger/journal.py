@@ -6,6 +6,7 @@ rolled back must never carry a signature.
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -58,6 +59,8 @@ class Journal:
         """Found, and not yet on record."""
         self.suspect = False
         """Whether the next transaction has to compare all stored rows with memory."""
+        self._overtaken = False
+        """Whether others' entries have a later time than the clock, since the last transaction."""
         self.frozen = False
         """Whether rows are missing from memory, so that no new state can be computed."""
         self._anchor_waits = anchor is not None and anchor.waits
@@ -217,7 +220,9 @@ class Journal:
         self._begin(patience=0.0 if at_once else BUSY_SECONDS)
         try:
             self._catch_up(at_once=at_once)
-            pending = Pending(self.known, self.state, self.tree, self._authority, self.find_reply)
+            pending = Pending(
+                self.known, self.state, self.tree, self._authority, self.find_reply, overtaken=self._overtaken
+            )
             for alarm in entries(self._alarms, self.state.moment):
                 pending.add(alarm)
             space_is_low = self._database.space_is_low()
@@ -241,6 +246,7 @@ class Journal:
         except BaseException:
             self._abort()
             raise
+        self._overtaken = False
         return pending
 
     def _commit(self) -> None:
@@ -397,6 +403,7 @@ class Journal:
         if head.state_seq != known.head.state_seq:
             take_in(self._connection, self._authority, self.state, self.tree, head, at_once=at_once)
         self.known = Known(head, mac, tiles, known.checkpoint)
+        self._overtaken = self._overtaken or head.timestamp > time.time_ns() // 1000
         return hashes
 
     # Telling the world

@@ -94,7 +94,11 @@ class Pending:
         tree: StateTree,
         authority: Authority,
         find_reply: FindReply,
+        *,
+        overtaken: bool = False,
     ) -> None:
+        """`overtaken`: the log has a later time than this process knew of, so whatever ends by time is judged again."""
+        self._overtaken = overtaken
         self._authority = authority
         self._tree = tree
         self._stored_reply = find_reply
@@ -138,7 +142,7 @@ class Pending:
 
     def is_judged_again(self, item: Item) -> bool:
         """Whether something that decides may have changed since the outcome was computed."""
-        return item.since != self._moment or self._was_answered(item.outcome.reply)
+        return item.since != self._moment or self._overtaken or self._was_answered(item.outcome.reply)
 
     def add(self, item: Item, *, at_once: bool = False) -> None:
         """Give the outcome its place, judged again if the state it was computed on is not the one before that place.
