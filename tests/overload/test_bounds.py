@@ -3,6 +3,8 @@
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from keyvault_lite.engine.lanes import Lane, Lanes
 from keyvault_lite.ledger import committer
 from keyvault_lite.model.errors import AuditUnavailable, LimitExceeded, Overloaded, Unauthenticated
 from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import Role
 from keyvault_lite.model.keys import KeySpec, KeyType, Purpose
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Answer
@@ -19,6 +22,7 @@ from keyvault_lite.model.requests import (
     Batch,
     CreateKey,
     Encrypt,
+    KeyRequest,
     ListAudit,
     ListKeys,
     Request,
@@ -70,8 +74,11 @@ def test_each_kind_of_work_has_its_lane(house: House) -> None:
         (ListAudit(), all_lanes.reading),
         (VerifyAudit(), all_lanes.checking),
     ]
+    state = house.ledger.snapshot()
     for request, lane in chosen:
-        assert all_lanes.choose(request, house.engine._named_key) is lane, request
+        named = state.find_key(request.key) if isinstance(request, KeyRequest) else None
+        scene: Any = SimpleNamespace(named_key=named, principal=SimpleNamespace(role=Role.ADMIN))
+        assert all_lanes.choose(request, scene) is lane, request
 
 
 def test_costly_work_keeps_nobody_from_quick_work_or_from_revoking(house: House) -> None:

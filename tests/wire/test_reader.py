@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyvault_lite.model.errors import InvalidRequest, MalformedRequest
-from keyvault_lite.wire.reader import _STRINGS, MAX_DEPTH, read_json, read_query
+from keyvault_lite.wire.reader import _STRINGS, MAX_DEPTH, MAX_PARTS, read_json, read_query
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(codec="utf-8"))
 VALUES = st.recursive(
@@ -198,6 +198,14 @@ def test_reading_takes_no_longer_a_byte_when_the_text_is_longer(text: Callable[[
         return min(times)
 
     assert took(1 << 18) < 64 * took(1 << 14), "16 times the text; the square would be 256"
+
+
+def test_a_text_has_a_bounded_number_of_parts() -> None:
+    assert read_json(b"[" + b",".join([b"1"] * MAX_PARTS) + b"]")
+    for many in (b"[" + b",".join([b"1"] * (MAX_PARTS + 2)) + b"]", b'{"a":[' + b'{"":0},' * MAX_PARTS + b"0]}"):
+        with pytest.raises(MalformedRequest, match="parts"):
+            read_json(many)
+    assert read_json(b'"' + b"." * (2 * MAX_PARTS) + b'"')
 
 
 @given(st.lists(st.sampled_from([b'"', b"\\", b"a", b"[", b"]", b'\\"', b'"a"', b'"\\\\"'])).map(b"".join))

@@ -228,3 +228,21 @@ def test_a_large_body_is_refused_and_the_connection_goes_on(port: int, declared:
 def test_odd_targets_do_not_hurt(port: int, line: bytes) -> None:
     answer = talk(port, line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert int(answer.split()[1]) in {400, 401, 404, 405}
+
+
+def test_more_requests_than_are_waited_for_end_the_connection(port: int) -> None:
+    one = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + b"\r\n" * 100
+    sent = 0
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with suppress(ConnectionError):
+            for _ in range(2_000):
+                connection.sendall(one * 50)
+                sent += 1
+        assert sent < 2_000, "it was cut off"
+
+
+def test_no_refusal_stands_in_the_place_of_another_answer(port: int) -> None:
+    """A request under way is answered, or the connection ends without a word."""
+    head = HEAD + JSON + b"Content-Length: 19\r\n\r\n"
+    answer = talk(port, head + BODY + b"GARBAGE\r\n\r\n")
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 200")

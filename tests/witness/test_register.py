@@ -1,6 +1,7 @@
 """What a witness must never do, and what it must not forget."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,7 +190,23 @@ def test_evidence_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
     for size in (12, 13, 14, 15, 15):
         with pytest.raises(Refused):
             witness.add(Submission(12, TREES[1].prove(12, size), TREES[1].note(size)))
-    assert len(list((tmp_path / "evidence").iterdir())) == 2
+        time.sleep(0.01)
+    kept = {place: {file.read_text() for file in (tmp_path / place).iterdir()} for place in ("evidence", "unproven")}
+    assert kept == {"evidence": {TREES[1].note(12)}, "unproven": {TREES[1].note(14), TREES[1].note(15)}}
+
+
+def test_honest_checkpoints_with_a_wrong_proof_do_not_hide_a_fork(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keyvault_lite.witness.register.MAX_EVIDENCE", 2)
+    witness = register(tmp_path)
+    witness.add(TREES[0].submission(0, 12))
+    for size in (13, 14, 15, 16):
+        with pytest.raises(Refused):
+            witness.add(Submission(12, (bytes(32),), TREES[0].note(size)))
+    with pytest.raises(Refused):
+        witness.add(Submission(12, (), TREES[1].note(12)))
+    assert [file.read_text() for file in (tmp_path / "evidence").iterdir()] == [TREES[1].note(12)]
 
 
 def test_another_text_of_the_same_head_is_taken(tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 """Who may do what: tables and pure functions. What is not in a table is denied."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from keyvault_lite.model.errors import Forbidden, Hidden, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Permission, Principal, Role
 from keyvault_lite.model.keys import Key
-from keyvault_lite.model.names import matches
+from keyvault_lite.model.names import KeyId, matches
 from keyvault_lite.model.requests import (
     AddSlot,
     ArchiveEntries,
@@ -166,6 +166,27 @@ def permissions_on(principal: Principal, key: Key) -> frozenset[Permission]:
         principal.held.clear()
     principal.held[key.id] = (key, held)
     return held
+
+
+class Keys(Protocol):
+    """The keys of a state, set aside or not."""
+
+    def key_record(self, key_id: KeyId) -> Key | None:
+        """The record of a key."""
+
+    def id_of_name(self, name: str) -> KeyId | None:
+        """The id of the key of that name."""
+
+
+def check_may_know(principal: Principal, ref: str, state: Keys) -> None:
+    """Raise Hidden, as for a key that does not exist, unless the principal's grants are about a key set aside."""
+    if principal.role is not Role.SERVICE:
+        return
+    known = state.key_record(KeyId(ref)) or state.key_record(state.id_of_name(ref) or KeyId(""))
+    if known is None and not any(matches(grant.key, ref) for grant in principal.grants):
+        raise Hidden(NO_KEY)
+    if known is not None and not permissions_on(principal, known):
+        raise Hidden(NO_KEY)
 
 
 def may_know(principal: Principal, key: Key) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 from msgspec import structs
 
 from keyvault_lite.access.authenticate import Authenticator, Refused
-from keyvault_lite.access.authorize import check_key, check_role
+from keyvault_lite.access.authorize import check_key, check_may_know, check_role
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.engine import access_keys, audit, aws, aws_view, cipher, keys, repair, services, signing, transit
 from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
@@ -140,7 +140,11 @@ class Attempt:
                 key = located.key
                 key = aws_view.admit(request, located, principal)
             elif isinstance(request, KeyRequest):
-                key = state.find_key(request.key)
+                try:
+                    key = state.find_key(request.key)
+                except IntegrityViolation:
+                    check_may_know(principal, request.key, state)
+                    raise
                 key = check_key(principal, key, self._action)
             return Scene(principal, state, self._keyring, self._ledger, now, self._memo, named_key=key)
         except Exception as error:  # noqa: BLE001  (a defect is recorded like a refusal)

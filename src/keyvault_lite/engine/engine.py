@@ -11,7 +11,7 @@ from keyvault_lite import __version__
 from keyvault_lite.access.authenticate import Authenticator
 from keyvault_lite.crypto.credentials import parse_token
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.engine import aws_view, transit
+from keyvault_lite.engine import transit
 from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.floods import FloodGate
 from keyvault_lite.engine.freshness import Freshness
@@ -21,7 +21,6 @@ from keyvault_lite.engine.turns import turn
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.state import Moment
-from keyvault_lite.model.aws_requests import AwsKeyRequest
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     IntegrityViolation,
@@ -32,10 +31,9 @@ from keyvault_lite.model.errors import (
 )
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Credential
-from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import KeyId
 from keyvault_lite.model.replies import Answer, BatchReply, Health
-from keyvault_lite.model.requests import Batch, KeyRequest, Origin, Request
+from keyvault_lite.model.requests import Batch, Origin, Request
 from keyvault_lite.observe.metrics import METRICS
 
 T = TypeVar("T")
@@ -107,30 +105,31 @@ class Engine:
         return await self._ledger.commit(outcome, since, attempt)
 
     async def _judge(self, request: Request, attempt: Attempt) -> tuple[Moment, Outcome]:
-        lane = self._lanes.choose(request, self._named_key)
-        if lane is None and isinstance(request, Batch):
-            return await self._lanes.bulk.run(lambda: self._judge_in_steps(request, attempt))
         state = self._ledger.snapshot()
         # Before anything of the state is judged: see ledger/state.py.
         since = state.moment
-        if lane is not None:
-            return since, await lane.run(lambda: attempt(state))
         admitted = attempt.admit(state)
         if isinstance(admitted, Outcome):
+            # At once, and alike for every key: who may not waits in no queue, and takes nobody's place in one.
             return since, admitted
+        lane = self._lanes.choose(request, admitted)
+        if lane is not None:
+            return await lane.run(lambda: self._judge_anew(attempt))
+        if isinstance(request, Batch):
+            return await self._lanes.bulk.run(lambda: self._judge_in_steps(request, attempt))
         await turn()
         return since, attempt.act(admitted)
+
+    def _judge_anew(self, attempt: Attempt) -> tuple[Moment, Outcome]:
+        """What waited is judged on the state there is by then."""
+        state = self._ledger.snapshot()
+        since = state.moment
+        return since, attempt(state)
 
     def _judge_in_steps(self, batch: Batch, attempt: Attempt) -> Steps[tuple[Moment, Outcome]]:
         state = self._ledger.snapshot()
         since = state.moment  # as above: whatever changes between two steps is newer
         return since, (yield from attempt.in_steps(batch, state))
-
-    def _named_key(self, request: KeyRequest) -> Key | None:
-        state = self._ledger.snapshot()
-        if isinstance(request, AwsKeyRequest):
-            return aws_view.locate(request, state, self._ledger.now()).key
-        return state.find_key(request.key)
 
     async def _record_flood(self, source: str | None, count: int) -> None:
         draft = Draft(

@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from keyvault_lite.engine import aws, transit
+from keyvault_lite.engine.scene import Scene
 from keyvault_lite.engine.slices import Slices
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, Overloaded
+from keyvault_lite.model.errors import AuditUnavailable, Overloaded
+from keyvault_lite.model.identity import Role
 from keyvault_lite.model.keys import SYMMETRIC, Key, KeySpec, KeyType
 from keyvault_lite.model.requests import (
     Batch,
@@ -42,7 +44,7 @@ from keyvault_lite.model.requests import (
     Verify,
     VerifyAudit,
 )
-from keyvault_lite.model.transit import CreateTransitKey, RotateDueTransitKey
+from keyvault_lite.model.transit import CreateTransitKey, ListTransitKeys, RotateDueTransitKey
 from keyvault_lite.observe.metrics import METRICS
 
 T = TypeVar("T")
@@ -71,6 +73,9 @@ _MAKING: Final[frozenset[type[Request]]] = frozenset(
     {CreateKey, CreateTransitKey, RotateDueKey, RotateDueTransitKey, RotateKey, *aws.MAKING}
 )
 """Requests that make key material: an RSA-4096 key takes a second and more, all others less than a millisecond."""
+_LISTS: Final[frozenset[type[Request]]] = frozenset({ListKeys, ListTransitKeys})
+FEW_VERSIONS: Final = 8
+"""With so many a signature is tried on the loop."""
 _READING: Final[frozenset[type[Request]]] = frozenset({ListAudit, ReadConsistency, ReadReceipt})
 _QUICK_TYPES: Final = SYMMETRIC | {KeyType.ED25519}
 
@@ -148,14 +153,16 @@ class Lanes:
     def _threads(self) -> list[Lane]:
         return [one for one in vars(self).values() if isinstance(one, Lane)]
 
-    def choose(self, request: Request, find_key: Callable[[KeyRequest], Key | None]) -> Lane | None:
-        """The lane of a request; None if it stays on the loop. `find_key` gives the key that it names."""
-        kind = type(request)
+    def choose(self, request: Request, scene: Scene) -> Lane | None:
+        """The lane of a request that was admitted; None if it stays on the loop."""
+        kind, key = type(request), scene.named_key
         if isinstance(request, KeyRequest) and (kind in _CIPHERS or isinstance(request, Batch)):
-            return self.costly if _is_costly(request, find_key) else None
+            return self.costly if key is not None and _is_costly(request, key) else None
+        if kind in _LISTS and scene.principal.role is Role.SERVICE:
+            return self.reading  # every key is held against every grant
         if kind in _QUICK:
             return None
-        if kind in _MAKING and _may_take_long(request, find_key):
+        if kind in _MAKING and _may_take_long(request, key):
             return self.making
         if kind in _READING:
             return self.reading
@@ -167,25 +174,23 @@ class Lanes:
             lane.close()
 
 
-def _is_costly(request: KeyRequest, find_key: Callable[[KeyRequest], Key | None]) -> bool:
-    """AES, ChaCha20, HMAC, Ed25519, P-256 take microseconds; RSA, ML-DSA and larger curves would hold the loop up."""
-    try:
-        key = find_key(request)
-    except IntegrityViolation:
-        return False
-    return key is not None and not _is_quick(key.spec)
+def _is_costly(request: KeyRequest, key: Key) -> bool:
+    """AES, ChaCha20, HMAC, Ed25519, P-256 take microseconds; RSA, ML-DSA and larger curves would hold the loop up.
+
+    So would a signature that is tried with every version of a key.
+    """
+    if not _is_quick(key.spec):
+        return True
+    first = request.items[0] if isinstance(request, Batch) and request.items else request
+    return isinstance(first, Verify) and first.key_version is None and len(key.versions) > FEW_VERSIONS
 
 
-def _may_take_long(request: Request, find_key: Callable[[KeyRequest], Key | None]) -> bool:
+def _may_take_long(request: Request, key: Key | None) -> bool:
     """Whether what is made is an RSA key."""
     if isinstance(request, (CreateKey, CreateTransitKey)):
         return request.spec.type is KeyType.RSA
     if type(request) in aws.MAKING:
         return aws.makes_rsa(request)
-    try:
-        key = find_key(request) if isinstance(request, KeyRequest) else None
-    except IntegrityViolation:
-        return False
     return key is not None and key.spec.type is KeyType.RSA
 
 

@@ -77,11 +77,13 @@ def _explain_struct(message: str, known: frozenset[str]) -> InvalidRequest:
 
 def validate(value: object, shape: type[M]) -> M:
     """Read a value into a pydantic model. Raises InvalidRequest."""
+    if isinstance(value, dict) and not _names(shape).issuperset(value):
+        raise InvalidRequest("an unknown field; the documentation lists the fields there are")
     try:
         return shape.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        if first["type"] == "enum" and (values := _choices(shape, first["loc"])):
+        if first["type"] == "enum" and len(first["loc"]) == 1 and (values := _choices(shape, first["loc"])):
             raise InvalidRequest(f"{first['loc'][0]} is one of {', '.join(values)}") from None
         raise _explain_model(first["type"], first["loc"], _names(shape)) from None
 

@@ -26,6 +26,7 @@ from keyvault_lite import __version__
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire.cycle import Cycle
+from keyvault_lite.wire.farewells import FULL, SLOW
 from keyvault_lite.wire.methods import LIST, STAND_IN, without_offer
 from keyvault_lite.wire.writing import OneWrite
 
@@ -44,6 +45,8 @@ GRACE_SECONDS: Final = 8
 MAX_CONNECTIONS: Final = 1_000
 OVERFLOW: Final = 64
 """Connections beyond the limit that are told so; those beyond are closed without a word."""
+MAX_PIPELINE: Final = 64
+"""Requests that may be sent ahead of the answers before them."""
 FRESH_SECONDS: Final = 1.0
 """How long a new connection is left alone although it has sent nothing yet."""
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -51,14 +54,6 @@ STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _log: Final = logger("server")
 _NOTHING, _A_HEAD, _A_BODY = 0, 1, 2
 _ALLOWED: Final = (math.inf, HEAD_SECONDS, BODY_SECONDS)
-_FULL: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 22\r\n"
-    b"retry-after: 1\r\ncache-control: no-store\r\nconnection: close\r\n\r\nToo many connections.\n"
-)
-_SLOW: Final = (
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 27\r\n"
-    b"cache-control: no-store\r\nconnection: close\r\n\r\nThe request took too long.\n"
-)
 
 
 class RefusedHeadError(Exception):
@@ -159,17 +154,31 @@ class BoundedProtocol(HttpToolsProtocol):
         self._awaited = _A_BODY
         self._asked = True
         # No larger than the reads that it came in: they are nearly always too small to count what is in them.
-        if self._read > MAX_HEAD and self._size_of_head() > MAX_HEAD:
-            raise RefusedHeadError
-        if self.parser.should_upgrade():  # what follows would be taken for the next message, its body included
+        # After an offer to upgrade what follows would be taken for the next message, the body included.
+        if (self._read > MAX_HEAD and self._size_of_head() > MAX_HEAD) or self.parser.should_upgrade():
             raise RefusedHeadError
         before: Cycle | None = self.cycle
         cycle = self.cycle = self._make_cycle()
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:
+            if len(self.pipeline) >= MAX_PIPELINE:
+                raise RefusedHeadError
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody waits for what was sent ahead."""
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """As in uvicorn, unless it would be taken for the answer to a request that is under way."""
+        now: Cycle | None = self.cycle
+        if now is not None and (self._is_answering() or (self._awaited == _NOTHING and not now.response_complete)):
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
 
     def _make_cycle(self) -> Cycle:
         """The request whose head is complete, for the application: uvicorn's, without what is not used here."""
@@ -237,7 +246,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a head that does not end is cut off. The read in which it begins is not counted."""
         if self._turned_away:
-            self.transport.write(_FULL)
+            self.transport.write(FULL)
             self.transport.close()
             return
         unfinished = self._in_head
@@ -287,7 +296,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self.transport.is_closing() or self._is_answering():
                 self.transport.abort()
                 return
-            self.transport.write(_SLOW)
+            self.transport.write(SLOW)
             self.transport.close()
         elif now >= self.idle_since + KEEP_ALIVE:
             self.transport.close()

@@ -147,7 +147,7 @@ class Register:
         if len(self._trusted) != len(set(logs)):
             raise IntegrityViolation("a log is named twice, with different keys")
         self.verifier_key: Final = verifier_key(key.name, key.public_key, COSIGNATURE)
-        for made in (folder / "state", folder / "evidence"):
+        for made in (folder / "state", folder / "evidence", folder / "unproven"):
             made.mkdir(mode=0o700, exist_ok=True)
         sync_folder(folder)
         self._known: dict[str, _Confirmed] = {}
@@ -190,7 +190,9 @@ class Register:
             raise OtherSize(size)
         if head.size == size:
             if head.root != root:
-                self._keep_evidence(head, note)
+                # Together with the state file it proves a fork to anybody: the log has signed both.
+                log.error("refused a checkpoint of %s, size %d: its tree is another", head.origin, head.size)
+                self._keep("evidence", note)
                 raise OtherSize(size)
             if submission.proof:
                 raise Inconsistent("between equal sizes nothing is proven")
@@ -201,7 +203,9 @@ class Register:
             try:
                 verify_consistency(submission.proof, old=size, new=head.size, old_root=root, new_root=head.root)
             except InvalidProof as error:
-                self._keep_evidence(head, note)
+                # A fork has no proof; but anybody can send a genuine checkpoint with a proof that is none.
+                log.warning("no proof that a checkpoint of %s, size %d, extends the last", head.origin, head.size)
+                self._keep("unproven", note, anew=True)
                 raise Inconsistent(error.detail) from None
 
     def newest(self, origin: str) -> str | None:
@@ -239,13 +243,17 @@ class Register:
         for record in self._records.values():
             record.close()
 
-    def _keep_evidence(self, head: Checkpoint, note: str) -> None:
-        """Keep what the log has signed and may not have: together with the state file it proves a fork to anybody."""
-        log.error("refused a checkpoint of %s, size %d: it is not consistent with the last", head.origin, head.size)
-        folder = self._folder / "evidence"
+    def _keep(self, place: str, note: str, *, anew: bool = False) -> None:
+        """Keep what the log has signed. With `anew` the oldest makes room: who fills the folder hides nothing new."""
+        folder = self._folder / place
         path = folder / f"{sha256(note.encode()).hexdigest()[:32]}.txt"
         with suppress(OSError):  # a full disk must not turn a refusal into anything else
-            if not path.exists() and len(list(folder.iterdir())) < MAX_EVIDENCE:
+            if path.exists():
+                return
+            kept = sorted(folder.iterdir(), key=lambda one: one.stat().st_mtime)
+            if len(kept) >= MAX_EVIDENCE and anew:
+                kept.pop(0).unlink()
+            if len(kept) < MAX_EVIDENCE:
                 path.write_text(note, encoding="utf-8")
 
 
