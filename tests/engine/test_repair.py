@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from keyvault_lite import app
+from keyvault_lite.custody import verify
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.model import aws_requests as words
@@ -25,6 +26,7 @@ from keyvault_lite.model.requests import (
     ReadService,
     RenewToken,
     Repair,
+    RevokeKey,
 )
 from keyvault_lite.model.transit_system import EnableMount
 from tests.house import AES, House, grant, idempotent
@@ -119,12 +121,49 @@ def test_a_token_lets_nobody_in_and_its_service_gets_another(house: House) -> No
     house.ask(ListKeys(), house.ask(RenewToken("worker")).token)
 
 
-def test_a_token_that_is_gone_stays_gone(house: House) -> None:
-    service, token = house.service("worker")
-    draft = only(repaired(house, "DELETE FROM tokens WHERE service_id = ?", service.id))
-    assert draft.comment.startswith(f"lost: tokens of service {service.id}")
-    house.refusal(ListKeys(), Unauthenticated, token)
-    house.ask(ListKeys())
+@pytest.mark.parametrize(
+    "damage",
+    ["DELETE FROM tokens WHERE service_id = ?", "UPDATE tokens SET row_mac = zeroblob(32) WHERE service_id = ?"],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_where_a_row_is_missing_or_another_nothing_is_given_up(house: House, damage: str, *, beside: bool) -> None:
+    """Nothing could tell that no old row stands beside those that are named: what is edited is edited, and no more."""
+    service, _ = house.service("worker")
+    house.key("orders")
+    tamper(house, damage, service.id)
+    if beside:
+        tamper(house, "UPDATE keys SET description = 'x'")
+    with pytest.raises(DamagedVault):
+        app.repair(house.chosen)
+    (last,) = [one.problem for one in verify(house.chosen).findings if one.table == "ledger_head"]
+    assert "missing or old" in last
+
+
+@pytest.mark.sqlite_only
+def test_an_old_row_does_not_hide_behind_one_that_was_edited(house: House) -> None:
+    """A token that was renewed, and a key that was revoked, come back with nothing."""
+    service, _ = house.service("worker")
+    key = house.key("orders")
+    house.ask(EnableMount("mount"))
+    with closing(driver.connect(str(house.path))) as connection:
+        old = {
+            "tokens": connection.execute("SELECT * FROM tokens WHERE service_id = ?", (service.id,)).fetchall(),
+            "keys": connection.execute("SELECT * FROM keys WHERE id = ?", (key.id,)).fetchall(),
+        }
+    house.ask(RenewToken(service.id))
+    house.ask(RevokeKey(KeyRef(key.id)))
+    house.vault.close()
+    with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+        for table, rows in old.items():
+            for row in rows:
+                connection.execute(f"REPLACE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+        connection.execute("UPDATE settings SET value = '{}' WHERE name LIKE '%mount%'")
+    for quarantine in (False, True):
+        with pytest.raises(DamagedVault):
+            app.open_vault(house.chosen, quarantine=quarantine)
+    with pytest.raises(DamagedVault):
+        app.repair(house.chosen)
+    assert any("missing or old" in one.problem for one in verify(house.chosen).findings)
 
 
 def test_a_mount_is_gone_and_can_be_made_again(house: House) -> None:

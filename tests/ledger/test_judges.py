@@ -305,14 +305,15 @@ class TestArchived:
         )
         return stored
 
-    @pytest.mark.parametrize(("number", "held"), [(-1, False), (0, False), (1, True), (2, True), (3, True), (4, False)])
+    @pytest.mark.parametrize(("number", "held"), [(-1, False), (0, False), (3, True), (4, False)])
     def test_entries_that_the_log_has(self, on_record: driver.Connection, number: int, *, held: bool) -> None:
         on_record.execute("DELETE FROM audit_logs WHERE id < 3")
-        assert retention.holds_entry(on_record, RING, number) is held
+        assert (retention.hash_of_entry(on_record, RING, number) is not None) is held
 
     def test_of_a_log_without_an_archive_only_what_is_there(self, stored: driver.Connection) -> None:
         stored.execute("CREATE TABLE settings (name, value, row_seq, row_mac)")
-        assert [retention.holds_entry(stored, RING, number) for number in (0, 1, 3, 4)] == [False, True, True, False]
+        there = [retention.hash_of_entry(stored, RING, number) is not None for number in (0, 1, 3, 4)]
+        assert there == [False, True, True, False]
 
     def test_what_was_archived_is_not_here(self, stored: driver.Connection) -> None:
         stray = Finding("audit_logs", "2", "was archived, and stands here all the same")
@@ -418,17 +419,22 @@ class TestWords:
         assert findings == ([] if belongs else [told])
 
     def test_of_a_state_that_no_row_explains(self) -> None:
-        (found,) = inspection._unexplained(VerifiedRows(), 0)
+        root, other = b"root", VerifiedRows(sealed_root=b"other")
+        (found,) = inspection._unexplained(other, [], root=root, archived=0)
         assert (found.table, found.row) == ("ledger_head", "1")
         assert found.problem.endswith("in key_names, settings or tokens one is missing or old")
-        (found,) = inspection._unexplained(VerifiedRows(), 7)
+        (found,) = inspection._unexplained(other, [], root=root, archived=7)
         assert found.problem.endswith("last written by entry 7 or before, one is missing or old")
-        assert inspection._unexplained(VerifiedRows(findings=[found]), 0) == []
+        for rows, told in ((VerifiedRows(findings=[found]), []), (VerifiedRows(), [found])):
+            (beside,) = inspection._unexplained(rows, told, root=root, archived=0)
+            assert beside.problem.endswith("commits to: beside what is named one is missing or old")
+        edited = VerifiedRows(findings=[found], sealed_root=root)
+        assert inspection._unexplained(edited, [found], root=root, archived=0) == []
 
     def test_the_rows_are_named_where_memory_knows_them(self) -> None:
         differing = {row_key("settings", ("b",)), row_key("settings", ("a",)), row_key("keys", ("k",))}
         rows = VerifiedRows(findings=[Finding("settings", "a", NOT_GENUINE)], differing=differing)
-        told = [(one.table, one.row, one.problem) for one in inspection._unexplained(rows, 0)]
+        told = [(one.table, one.row, one.problem) for one in inspection._unexplained(rows, [], root=b"", archived=0)]
         assert told == [("keys", "k", NOT_COMMITTED), ("settings", "b", NOT_COMMITTED)]
 
     @pytest.mark.parametrize(

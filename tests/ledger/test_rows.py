@@ -12,12 +12,13 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger import driver, records
 from keyvault_lite.ledger.outcome import Change, PublicAuthority, StoredReply
 from keyvault_lite.ledger.records import changed_rows, read_key, read_slot, setting_values
-from keyvault_lite.ledger.replies import check_replies
+from keyvault_lite.ledger.replies import check_replies, find_reply, reply_row
 from keyvault_lite.ledger.retention import newest_segment
 from keyvault_lite.ledger.rows import VerifiedRows, last_writers, read_rows
 from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, Row
 from keyvault_lite.ledger.tree import row_key
 from keyvault_lite.model.archive import Segment
+from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Grant, Permission, Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import Key, KeyName, KeyStatus, KeyVersion, VersionStatus
@@ -346,17 +347,36 @@ def test_who_wrote_each_row_last(stored: driver.Connection) -> None:
     assert last_writers(stored, "settings", ()) == {}
 
 
+NO_ENTRY = "names an entry that the log does not have"
+
+
 def test_kept_replies(stored: driver.Connection) -> None:
     reply = StoredReply(ServiceId("s"), b"\x01", b"\x02", 3, b"sealed")
     table, values = "idempotency_replies", records.reply_values(reply)
     put(stored, table, values, 7)
-    assert check_replies(stored, RING, 7) == []
-    assert check_replies(stored, RING, 6) == [Finding(table, "s/01", "names an entry that the log does not have")]
+    assert check_replies(stored, RING) == [], "one of the first schema"
+    assert find_reply(stored, RING, reply.service_id, reply.key_digest) is None, "which vouches for no entry"
+    stored.execute("DELETE FROM idempotency_replies")
+    row = reply_row(RING, replace(reply, entry_id=7), b"h" * 32)
+    stored.execute(f"INSERT INTO idempotency_replies VALUES ({', '.join('?' * len(row))})", row)
+    stored.execute("CREATE TABLE IF NOT EXISTS audit_logs (id, hash)")
+    for hash, problem in ((None, NO_ENTRY), (b"g" * 32, "row does not verify"), (b"h" * 32, None)):
+        stored.execute("DELETE FROM audit_logs")
+        if hash is not None:
+            stored.execute("INSERT INTO audit_logs (id, hash) VALUES (7, ?)", (hash,))
+        assert check_replies(stored, RING) == ([] if problem is None else [Finding(table, "s/01", problem)])
+        if problem is None:
+            assert find_reply(stored, RING, reply.service_id, reply.key_digest) == replace(reply, entry_id=7)
+        else:
+            with pytest.raises(IntegrityViolation, match=problem):
+                find_reply(stored, RING, reply.service_id, reply.key_digest)
     stored.execute("UPDATE idempotency_replies SET expires_at = 4")
-    assert check_replies(stored, RING, 7) == [Finding(table, "s/01", "row does not verify")]
+    assert check_replies(stored, RING) == [Finding(table, "s/01", "row does not verify")]
     stored.execute("UPDATE idempotency_replies SET key_digest = 'x'")
-    assert check_replies(stored, RING, 7) == [Finding(table, "s/78", "row does not verify")]
+    assert check_replies(stored, RING) == [Finding(table, "s/78", "row does not verify")]
+    stored.execute("UPDATE idempotency_replies SET row_seq = 'x'")
+    assert check_replies(stored, RING) == [Finding(table, "s/78", NO_ENTRY)]
     stored.execute("DROP TABLE idempotency_replies")
-    (found,) = check_replies(stored, RING, 7)
+    (found,) = check_replies(stored, RING)
     assert (found.table, found.row) == (table, "")
     assert found.problem.startswith("cannot be read: ")

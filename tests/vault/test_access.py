@@ -1,14 +1,18 @@
 """Tokens, logins and policies: whose they are, when they end, and what they come to."""
 
 import string
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from keyvault_lite import app
 from keyvault_lite.crypto.credentials import new_token
+from keyvault_lite.custody import verify
 from keyvault_lite.engine.transit_policies import compile_rules
+from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import Forbidden, InvalidRequest
@@ -611,3 +615,20 @@ def test_a_token_whose_service_is_not_there_is_no_token(house: House) -> None:
     state = house.ledger.snapshot()
     state.apply(Change(tokens=(replace(made, service_id=ServiceId(new_id())),)))
     house.refusal(ReadToken(accessor=made.id), InvalidRequest)
+
+
+@pytest.mark.sqlite_only
+def test_a_row_that_was_edited_is_blamed_alone(ask: Asker, house: House) -> None:
+    """Making and using a role names its service in the log, and writes no row of it."""
+    role(ask)
+    ask.post(SECRETS)
+    ask.post("auth/approle/role/web/role-id", {"role_id": "chosen"})
+    ask.post("sys/policies/acl/p", {"policy": 'path "transit/encrypt/orders" { capabilities = ["update"] }'})
+    house.vault.close()
+    with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+        connection.execute("UPDATE settings SET value = '{}' WHERE name = 'vault/policies/p'")
+    found = verify(house.chosen).findings
+    assert [(one.table, one.row) for one in found] == [("settings", "vault/policies/p")]
+    app.repair(house.chosen)
+    house.open()
+    assert house.ledger.snapshot().find_service("approle-web") is not None

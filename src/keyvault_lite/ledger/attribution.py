@@ -19,7 +19,9 @@ from keyvault_lite.model.replies import Finding
 _AT = {name: place for place, name in enumerate(ENTRY_COLUMNS)}
 _ID, _ROOT, _WHO = _AT["id"], _AT["state_root"], _AT["service_id"]
 _ACTION, _KEY, _VERSION, _SUBJECT = _AT["action"], _AT["key_id"], _AT["key_version"], _AT["subject"]
-_COMMENT = _AT["comment"]
+_COMMENT, _OPERATION = _AT["comment"], _AT["operation"]
+APPROLE = "auth.approle."
+"""Operations that name the service of a role, and write settings: its row once, when the role is made."""
 _NAME_SLOTS = frozenset({Action.INITIALISE, Action.MASTER_KEY_ROTATE, Action.REPAIR, Action.AUDIT_ARCHIVE})
 _WRITTEN = ("keys", "key_versions", "services", "tokens")
 """Tables of whose rows the log tells who wrote them."""
@@ -53,7 +55,7 @@ class Attribution:
                 self._slots.update({found[1]: found[0] for found in _SLOT.finditer(row[_COMMENT] or "")})
             if row[_KEY] is not None:
                 self._note_key(row)
-            if row[_SUBJECT] is not None:
+            if row[_SUBJECT] is not None and not str(row[_OPERATION] or "").startswith(APPROLE):
                 if row[_ACTION] in {Action.SERVICE_CREATE, Action.SERVICE_UPDATE, Action.INITIALISE, Action.REPAIR}:
                     self._services[row[_SUBJECT]] = row[_ID]
                 if row[_ACTION] in {Action.SERVICE_CREATE, Action.TOKEN_RENEW, Action.INITIALISE}:
@@ -93,7 +95,7 @@ class Attribution:
         _compare(found, "services", self._services, written)
         newest: dict[str, int] = {}
         for token in rows.change.tokens:
-            newest[token.service_id] = max(written["tokens"][token.id], newest.get(token.service_id, 0))
+            newest[token.service_id] = max(written["tokens"].get(token.id, 0), newest.get(token.service_id, 0))
         late = [(service, entry) for service, entry in self._tokens.items() if newest.get(service, 0) < entry]
         # A row that does not verify may be the one that is looked for: it is named already.
         if len(late) > sum(one.table == "tokens" for one in rows.findings):
@@ -109,5 +111,5 @@ def _compare(found: list[Finding], table: str, expected: dict[str, int], written
         writer = written[table].get(row)
         if writer is None:
             found.append(Finding(table, row, f"is missing; entry {entry} wrote it"))
-        elif writer < entry:
+        elif type(writer) is not int or writer < entry:
             found.append(Finding(table, row, f"is the row of entry {writer}; entry {entry} has replaced it"))

@@ -26,6 +26,8 @@ _WORDS: Final = re.compile(
     r"|USING)\b",
     re.IGNORECASE,
 )
+MAX_SQL: Final = 20_000
+"""Characters of a statement that are looked through: the longest of ours has a tenth."""
 Fact = tuple[Any, ...]
 USUAL: Final = "f92b3247fce3cf9547062d2fb15a5365c77555bdaf03c1feabc267956df1d7ce"
 """The digest of the facts that are expected: where it is found there is nothing to compare."""
@@ -68,7 +70,11 @@ def expected_schema() -> frozenset[Fact]:
 def _facts(connection: Any) -> Iterator[Fact]:  # noqa: ANN401  (a connection of either driver)
     catalogue = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
     for kind, name, table, sql in catalogue:
-        if kind == "table" and name not in _STATISTICS:
+        if not all(isinstance(text, str) for text in (kind, name, table, "" if sql is None else sql)):
+            yield "an object", "schema", repr((kind, name, table))[:MAX_SQL]
+        elif len(sql or "") > MAX_SQL:
+            yield f"{kind} {name}", table, "too long"
+        elif kind == "table" and name not in _STATISTICS:
             yield from _table_facts(connection, name, str(sql))
         elif kind == "index" and sql is not None:
             where = re.search(r"\bWHERE\b(.*)$", sql, re.IGNORECASE | re.DOTALL)

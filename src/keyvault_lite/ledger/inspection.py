@@ -107,7 +107,7 @@ def inspect(
         seen = Inspection(head, mac, rows, tree, root, findings)
         seen.state_is_other = head is not None and state_root != head.state_root
         if not isinstance(authority, PublicAuthority):
-            findings += check_replies(connection, authority, 0 if head is None else head.size)
+            findings += check_replies(connection, authority)
         archived = Archived(connection, segments_of(rows.change.settings, findings), shelf)
         if anchor is not None:
             contradictions = check_anchor(connection, authority, anchor, mark, head, archived=archived.last)
@@ -131,8 +131,9 @@ def inspect(
             if seen.state_is_other or isinstance(authority, PublicAuthority):
                 named = {one.row for one in rows.findings if one.table == "keyring_slots"}
                 findings += [one for one in attribution.check_slots(rows.change.slots) if one.row not in named]
-        if seen.state_is_other:
-            findings += attribution.explain(connection, rows) or _unexplained(rows, archived.unread)
+        if seen.state_is_other and head is not None:
+            told = attribution.explain(connection, rows)
+            findings += told + _unexplained(rows, told, root=head.state_root, archived=archived.unread)
         if pages:
             findings += database.check_pages(connection)
         return seen
@@ -160,15 +161,27 @@ def _read_state(
         rows = read_rows(connection, authority, newer_than=0, note=macs.add, keep=load)
         if load:
             tree.load(macs)
-        return rows, tree, tree.root() if load else macs.root()
+        root = tree.root() if load else macs.root()
+        for one in rows.others:
+            macs.add(*one)
+        rows.sealed_root = macs.root() if rows.others else root
+        return rows, tree, root
 
 
-def _unexplained(rows: VerifiedRows, archived: int) -> list[Finding]:
-    told = {(one.table, one.row) for one in rows.findings}
-    named = [Finding(*row, NOT_COMMITTED) for row in sorted({*map(row_of, rows.differing)} - told)]
-    if told or named:
-        return named
-    where = "in key_names, settings or tokens" if not archived else f"last written by entry {archived} or before,"
+def _unexplained(rows: VerifiedRows, told: Sequence[Finding], *, root: bytes, archived: int) -> list[Finding]:
+    """What is wrong beside the rows that are named; the findings of a log that names them are `told`.
+
+    Only two things show that nothing is: memory, which knows every row; or that the rows lead to the root with those
+    that do not verify, because their columns alone were edited. Else an old row may hide behind any that is named.
+    """
+    known = {(one.table, one.row) for one in rows.findings}
+    if rows.differing:
+        return [Finding(*row, NOT_COMMITTED) for row in sorted({*map(row_of, rows.differing)} - known)]
+    if rows.sealed_root == root:
+        return []
+    where = f"last written by entry {archived} or before," if archived else "in key_names, settings or tokens"
+    if known or told:
+        where = "beside what is named"
     problem = f"the rows are not the state that the log commits to: {where} one is missing or old"
     return [Finding("ledger_head", "1", problem)]
 
@@ -273,7 +286,7 @@ class _Log:
             if leaves is None:
                 return
             if survey.gap:
-                self._tiles = None
+                self._tiles = self._index = None  # numbers beyond a gap may be anything
             self._grow(leaves)
             if self._index is not None:
                 self._index.read_to(survey.position.size)

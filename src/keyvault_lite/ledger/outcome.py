@@ -81,7 +81,9 @@ class Authority(Protocol):
     def log_public_key(self) -> bytes:
         """The raw Ed25519 public key of the log."""
 
-    def row_mac(self, table: str, key: tuple[Value, ...], row_seq: int, values: tuple[Value, ...]) -> bytes:
+    def row_mac(
+        self, table: str, key: tuple[Value, ...], row_seq: int, values: tuple[Value, ...], *, schema: int = 1
+    ) -> bytes:
         """Authenticate a row."""
 
     def head_mac(self, *values: Value) -> bytes:

@@ -11,7 +11,8 @@ from keyvault_lite.audit.merkle import Tile, Tiles
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.outcome import Authority, Change, Outcome, StoredReply
-from keyvault_lite.ledger.records import changed_rows, reply_values
+from keyvault_lite.ledger.records import changed_rows
+from keyvault_lite.ledger.replies import reply_row
 from keyvault_lite.ledger.schema import FORMATS, Row
 from keyvault_lite.ledger.state import FindReply, Moment, Overlay, State
 from keyvault_lite.ledger.store import Store
@@ -171,7 +172,8 @@ class Pending:
             previous = digest
         self._size, self._hash = size, previous
         if outcome.reply is not None:
-            self._keep(replace(outcome.reply, entry_id=item.first_id))
+            first = self._leaves[-len(outcome.drafts)]
+            self._keep(replace(outcome.reply, entry_id=item.first_id), first)
 
     def _was_answered(self, reply: StoredReply | None) -> bool:
         """Whether a twin under the same Idempotency-Key has come first, and changed nothing that would tell."""
@@ -205,11 +207,8 @@ class Pending:
         self._state_root = self._tree.root()
         return self._state_root
 
-    def _keep(self, reply: StoredReply) -> None:
-        values = reply_values(reply)
-        form = FORMATS["idempotency_replies"]
-        mac = self._authority.row_mac(form.name, form.key_of(values), reply.entry_id, values)
-        self._rows.append((form.name, (*values, reply.entry_id, mac)))
+    def _keep(self, reply: StoredReply, entry_hash: bytes) -> None:
+        self._rows.append(("idempotency_replies", reply_row(self._authority, reply, entry_hash)))
         self._replies[reply.service_id, reply.key_digest] = reply
 
     def _find_reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:

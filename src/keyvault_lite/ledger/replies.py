@@ -1,44 +1,66 @@
-"""Kept replies of idempotent requests: not under the root, so each names an entry that the log has to have."""
+"""Kept replies of idempotent requests: not under the root, so each is bound to the entry that it is the answer to.
+
+To its hash, and not to its number alone: a transaction whose COMMIT was refused, or a branch that was given up, had an
+entry of that number too, and a reply that told of a success.
+"""
 
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.outcome import Authority, StoredReply
-from keyvault_lite.ledger.records import read_reply
-from keyvault_lite.ledger.retention import holds_entry
-from keyvault_lite.ledger.rows import NOT_GENUINE, printable, row_is_genuine
-from keyvault_lite.ledger.schema import FORMATS
+from keyvault_lite.ledger.records import read_reply, reply_values
+from keyvault_lite.ledger.retention import hash_of_entry
+from keyvault_lite.ledger.rows import NOT_GENUINE, mac_is, printable, row_is_genuine
+from keyvault_lite.ledger.schema import FORMATS, Row
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.names import ServiceId
 from keyvault_lite.model.replies import Finding
+
+BOUND = 2
+"""The schema of rows whose MAC is over the entry's hash too. The first, of which none is older than a day, had none."""
+_FORM = FORMATS["idempotency_replies"]
+_NO_ENTRY = "names an entry that the log does not have"
+
+
+def reply_row(authority: Authority, reply: StoredReply, entry_hash: bytes) -> Row:
+    """A reply as it is stored with the entry of that hash."""
+    values = reply_values(reply)
+    key = _FORM.key_of(values)
+    mac = authority.row_mac(_FORM.name, key, reply.entry_id, (*values, entry_hash), schema=BOUND)
+    return (*values, reply.entry_id, mac)
+
+
+def _problem(connection: driver.Connection, authority: Authority, row: Row) -> str | None:
+    """What is wrong with a stored reply."""
+    entry_hash = hash_of_entry(connection, authority, row[-2]) if type(row[-2]) is int else None
+    if entry_hash is None:
+        return _NO_ENTRY
+    bound = (*row[:-2], entry_hash)
+    return None if mac_is(authority, _FORM.name, _FORM.key_of(bound), bound, row, schema=BOUND) else NOT_GENUINE
 
 
 def find_reply(
     connection: driver.Connection, authority: Authority, service_id: ServiceId, key_digest: bytes
 ) -> StoredReply | None:
-    """A kept reply, if its row is genuine and the log has the entry it names."""
+    """A kept reply, if its row is genuine and the log has its entry. Raises IntegrityViolation if not."""
     row = connection.execute(statements.FIND_REPLY, (service_id, key_digest)).fetchone()
-    if row is None:
-        return None
-    if not row_is_genuine(authority, FORMATS["idempotency_replies"], row):
-        raise IntegrityViolation("the kept reply does not verify")
-    if not holds_entry(connection, authority, row[-2]):
-        raise IntegrityViolation("the kept reply names an entry that the log does not have")
+    if row is None or row_is_genuine(authority, _FORM, row):
+        return None  # one of the first schema vouches for no entry
+    problem = _problem(connection, authority, row)
+    if problem is not None:
+        raise IntegrityViolation(f"the kept reply: {problem}")
     return read_reply(row[:-2], row[-2])
 
 
-def check_replies(connection: driver.Connection, authority: Authority, entries: int) -> list[Finding]:
-    """The kept replies that do not verify, or name an entry beyond the `entries` of the log."""
+def check_replies(connection: driver.Connection, authority: Authority) -> list[Finding]:
+    """The kept replies that do not verify, or name an entry that the log does not have."""
     found: list[Finding] = []
-    form = FORMATS["idempotency_replies"]
     try:
-        rows = driver.fetch(connection, statements.SELECT[form.name])
+        rows = driver.fetch(connection, statements.SELECT[_FORM.name])
     except driver.Damaged as error:
-        return [Finding(form.name, "", f"cannot be read: {error}")]
+        return [Finding(_FORM.name, "", f"cannot be read: {error}")]
     for row in rows:
         service_id, digest = row[0], row[1]
         raw = digest if isinstance(digest, bytes) else str(digest).encode(errors="surrogateescape")
-        label = f"{service_id}/{raw.hex()}"
-        if not row_is_genuine(authority, form, row):
-            found.append(Finding(form.name, printable(label), NOT_GENUINE))
-        elif row[-2] > entries:
-            found.append(Finding(form.name, printable(label), "names an entry that the log does not have"))
+        problem = None if row_is_genuine(authority, _FORM, row) else _problem(connection, authority, row)
+        if problem is not None:
+            found.append(Finding(_FORM.name, printable(f"{service_id}/{raw.hex()}"), problem))
     return found

@@ -100,8 +100,9 @@ def leaf_of(connection: driver.Connection, entry_id: int) -> bytes | None:
         return None
 
 
-def holds_entry(connection: driver.Connection, authority: Authority, entry_id: int) -> bool:
-    """Whether the log has an entry: in the database, or in what was archived."""
-    if connection.execute(statements.ENTRY_HASH, (entry_id,)).fetchone() is not None:
-        return True
-    return 0 < entry_id <= archived_up_to(connection, authority)
+def hash_of_entry(connection: driver.Connection, authority: Authority, entry_id: int) -> bytes | None:
+    """The hash of an entry, in the database or archived; None if the log has no such entry. Nothing here is trusted."""
+    row = connection.execute(statements.ENTRY_HASH, (entry_id,)).fetchone()
+    if row is not None:
+        return row[0] if isinstance(row[0], bytes) else None
+    return leaf_of(connection, entry_id) if 0 < entry_id <= archived_up_to(connection, authority) else None

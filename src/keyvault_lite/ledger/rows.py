@@ -32,18 +32,19 @@ NOT_COMMITTED = "is not the row that the log commits to"
 MAX_LABEL = 160
 """Characters of a key that a finding repeats."""
 # What a forged row can make a reader raise: none of it may be mistaken for a defect of ours.
-_UNREADABLE = (TypeError, ValueError, KeyError, OverflowError, AttributeError, KeyVaultError)
+_UNREADABLE = (TypeError, ValueError, KeyError, OverflowError, AttributeError, RecursionError, KeyVaultError)
 
 
 def row_is_genuine(authority: Authority, form: RowFormat, row: Row) -> bool:
     """Whether a stored row (values, row_seq, row_mac) is one this vault wrote, in this place."""
     values = row[:-2]
-    return _has_mac(authority, form.name, form.key_of(values), values, row)
+    return mac_is(authority, form.name, form.key_of(values), values, row)
 
 
-def _has_mac(authority: Authority, table: str, key: Row, values: Row, row: Row) -> bool:
+def mac_is(authority: Authority, table: str, key: Row, values: Row, row: Row, *, schema: int = 1) -> bool:
+    """Whether the MAC of a stored row is the one over these values."""
     try:
-        return bool(authority.row_mac(table, key, row[-2], values) == row[-1])
+        return bool(authority.row_mac(table, key, row[-2], values, schema=schema) == row[-1])
     except _UNREADABLE:
         return False
 
@@ -56,6 +57,10 @@ class VerifiedRows:
     findings: list[Finding] = field(default_factory=list)
     quarantined: set[str] = field(default_factory=set)
     """Ids and names of keys that a bad row belongs to."""
+    others: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Row key and MAC of those that do not verify, as far as they have the outward form of any."""
+    sealed_root: bytes = b""
+    """The root of all rows of that form, those that do not verify included."""
     differing: set[bytes] = field(default_factory=set)
     """The row keys of those that are not as memory has them, genuine or not, and of those that are missing."""
 
@@ -158,12 +163,14 @@ class _Tables:
                 if (
                     _is_sealed(key, row)
                     if isinstance(authority, PublicAuthority)
-                    else _has_mac(authority, table, key, values, row)
+                    else mac_is(authority, table, key, values, row)
                 ):
                     tell(row_key(table, key), row[-1])
                     yield values
                     continue
                 _note(found, table, _label(key), NOT_GENUINE)
+                if _is_sealed(key, row):
+                    found.others.append((row_key(table, key), row[-1]))
                 if table in {"keys", "key_versions", "key_names"}:
                     # The key is named by its columns, which may lie: all that the row could belong to is set aside.
                     found.quarantined |= {value for value in values[:3] if isinstance(value, str)}
