@@ -145,7 +145,7 @@ def first_at(connection: driver.Connection, moment: int, begin: int, size: int) 
     while low < high:
         middle = (low + high) // 2
         stamp = connection.execute("SELECT timestamp FROM audit_logs WHERE id = ?", (middle,)).fetchone()
-        if stamp is None:
-            raise IntegrityViolation("the log has a gap")
+        if stamp is None or type(stamp[0]) is not int:
+            raise IntegrityViolation("the log has a gap, or an entry without a time")
         low, high = (low, middle) if stamp[0] >= moment else (middle + 1, high)
     return low
