@@ -180,8 +180,7 @@ def _unexplained(rows: VerifiedRows, told: Sequence[Finding], *, root: bytes, ar
     if rows.sealed_root == root:
         return []
     where = f"last written by entry {archived} or before," if archived else "in key_names, settings or tokens"
-    if known or told:
-        where = "beside what is named"
+    where = "beside what is named" if known or told else where
     problem = f"the rows are not the state that the log commits to: {where} one is missing or old"
     return [Finding("ledger_head", "1", problem)]
 

@@ -102,7 +102,6 @@ def leaf_of(connection: driver.Connection, entry_id: int) -> bytes | None:
 
 def hash_of_entry(connection: driver.Connection, authority: Authority, entry_id: int) -> bytes | None:
     """The hash of an entry, in the database or archived; None if the log has no such entry. Nothing here is trusted."""
-    row = connection.execute(statements.ENTRY_HASH, (entry_id,)).fetchone()
-    if row is not None:
-        return row[0] if isinstance(row[0], bytes) else None
+    for (found,) in driver.fetch(connection, statements.ENTRY_HASH, (entry_id,)):
+        return found if isinstance(found, bytes) else None
     return leaf_of(connection, entry_id) if 0 < entry_id <= archived_up_to(connection, authority) else None
