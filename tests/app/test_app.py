@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import SYSTEM, KeyRef
 from keyvault_lite.model.requests import Decrypt, Encrypt, ListKeys, VerifyAudit
 from keyvault_lite.settings import InvalidSettings
+from keyvault_lite.wire.server import Server
+from keyvault_lite.wire.server import serve as server_config
 from tests.house import House, chosen, furnish
 
 SOURCE = Path(keyvault_lite.__file__).parents[1]
@@ -242,3 +245,19 @@ def test_what_keeps_a_server_from_starting_is_told_before(house: House, tmp_path
     with pytest.raises(app.CANNOT_START):
         serving.serve(settings.load(host="0.0.0.0"))
     assert issubclass(KeyVaultError, app.CANNOT_START)
+
+
+def test_an_end_that_waits_for_what_does_not_come_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    serving._give_up()
+    assert ended == [serving.STUCK]
+
+
+def test_the_server_tells_once_that_it_was_told_to_end() -> None:
+    told: list[str] = []
+    server = Server(server_config(lambda: None, host="127.0.0.1", port=0), on_stop=lambda: told.append("end"))
+    for _ in range(2):
+        server.handle_exit(signal.SIGTERM, None)
+    assert told == ["end"]
+    assert server.should_exit

@@ -173,6 +173,12 @@ def test_what_a_check_has_found_is_set_aside_although_another_process_writes(hou
         house.ledger.scrub()
         other.ask(Encrypt(KeyRef("others"), plaintext=b"x"))
         house.refusal(Encrypt(name, plaintext=b"x"), IntegrityViolation)
+        other.ask(Encrypt(KeyRef("others"), plaintext=b"x"))
+        other.refusal(Encrypt(name, plaintext=b"x"), IntegrityViolation)
+        for one in (house, other):  # and neither wakes the other again and again
+            size = one.size
+            one.ask(Encrypt(KeyRef("others"), plaintext=b"x"))
+            assert one.size == size + 1
     finally:
         other.close()
 

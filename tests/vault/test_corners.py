@@ -6,6 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from keyvault_lite.crypto.foreign import _hchacha
+from keyvault_lite.ledger import committer
+from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.model import transit
 from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest
 from keyvault_lite.model.identity import SystemCredential
@@ -30,6 +32,16 @@ def test_generations_of_tokens_end_somewhere(ask: Asker) -> None:
     assert ask.post("auth/token/create-orphan", token=made[-1]).status == 200
     service = ask.service("app")
     assert ask.post("auth/token/lookup", {"token": made[10]}, token=service).status == 403
+
+
+@pytest.mark.sqlite_only
+def test_who_may_try_again_is_told_when(ask: Asker, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(committer, "WATCH_SECONDS", 0.05)
+    with SqliteDatabase(house.path).lock():
+        answer = ask.post("transit/random")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert "retry-after" not in ask.post("transit/random", {"bytes": -1}).headers
 
 
 def test_children_of_a_service_without_policies(ask: Asker) -> None:

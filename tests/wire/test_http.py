@@ -17,6 +17,7 @@ from keyvault_lite.model.errors import (
 )
 from keyvault_lite.model.identity import BearerCredential
 from keyvault_lite.model.requests import Encrypt, Rejected
+from keyvault_lite.wire import http
 from keyvault_lite.wire.dispatcher import Dispatcher
 from keyvault_lite.wire.http import MAX_BODY, STRANGERS_BODY, Exchange, Reply
 from keyvault_lite.wire.native import build, documentation
@@ -137,6 +138,16 @@ def test_of_who_is_not_known_no_large_body_is_read(path: str) -> None:
         assert 50 - len(parts) == (0 if headers is declared else STRANGERS_BODY // 10_000 + 1)
         assert isinstance(engine.request, Rejected)
         assert isinstance(engine.request.error, TooLarge)
+
+
+def test_all_bodies_on_their_way_have_a_bound(
+    app: Dispatcher, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "MAX_ARRIVING", 250_000)
+    for most, status in ((25, 400), (26, 503), (25, 400)):  # what was refused is let go of
+        parts = [b"a" * 10_000] * most
+        assert ask(app, "POST", HOT, parts=parts, token=TOKEN).status == status
+    assert http._arriving.size == 0
 
 
 @pytest.mark.parametrize("size", [9_999, 10_000, STRANGERS_BODY])
