@@ -64,6 +64,14 @@ def only(entries: list[Entry]) -> Any:  # noqa: ANN401
     return entry.draft
 
 
+@pytest.mark.sqlite_only
+def test_a_repair_counts_up_to_no_planted_number(house: House) -> None:
+    lost = house.rotated(house.key("lost"))
+    with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+        connection.execute("UPDATE key_versions SET version = 1 << 60 WHERE version = 2")
+    assert house.ledger.stored_versions(lost.id) == 1
+
+
 def test_repairs_are_the_vaults_own(house: House) -> None:
     house.refusal(Repair(Finding("keys", new_id(), "lost")), Forbidden)
 

@@ -45,6 +45,7 @@ from keyvault_lite.model.names import KeyId, ServiceId
 from keyvault_lite.model.replies import Finding, Verification
 from keyvault_lite.observe.metrics import METRICS
 
+MOST_VERSIONS: Final = 100_000
 FLUSH_SECONDS: Final = 0.5
 """How long the anchor's newest data entries may wait for their flush."""
 log = logging.getLogger("keyvault_lite.ledger")
@@ -329,7 +330,8 @@ class Ledger:
         """How many versions of a key the database has rows of, genuine or not."""
         with self._readers.one() as connection:
             rows = connection.execute("SELECT version FROM key_versions WHERE key_id = ?", (key_id,)).fetchall()
-            return max((version for (version,) in rows if type(version) is int), default=0)
+            # A planted row may have any number: one beyond what any key has is not for a repair to count up to.
+            return max((one for (one,) in rows if type(one) is int and one <= MOST_VERSIONS), default=0)
 
     def stored_name(self, text: str) -> KeyName | None:
         """The dialect's name whose row is called so, genuine or not."""
