@@ -20,8 +20,8 @@ from keyvault_lite.wire.http import Engine, Exchange, Reply
 from keyvault_lite.wire.reader import read_json
 
 JSON: Final = b"application/x-amz-json-1.1"
-MAX_BODY: Final = 128 * 1024
-"""A key policy, the largest there is, has 32 KiB; who signed is known with the whole body only."""
+MAX_BODY: Final = 256 * 1024
+"""A key policy, the largest there is, has 128 KiB at most; who signed is known with the whole body only."""
 _TARGET: Final = TABLE["target"].encode() + b"."
 _TYPES: Final = (b"application/x-amz-json-1.1", b"application/x-amz-json-1.0", b"application/json")
 _encode: Final = msgspec.json.Encoder().encode
