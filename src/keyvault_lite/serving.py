@@ -70,8 +70,10 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
         late = threading.Timer(END_SECONDS, _give_up)
         late.daemon = True
         server = Server(_config(build(chosen, vault=vault), chosen), on_stop=late.start)
-        server.run(sockets=shares[0])
-        late.cancel()
+        try:
+            server.run(sockets=shares[0])
+        finally:
+            late.cancel()
         return INTERRUPTED if server.interrupted else 0
     vault.close()
     # The supervisor has no need of the key but to hand it on; it is not left where /proc shows it.

@@ -366,8 +366,9 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; the second interrupt waits for nobody."""
         self.interrupted = self.interrupted or sig == signal.SIGINT
-        if self._on_stop is not None and not self.should_exit:
-            self._on_stop()
+        on_stop, self._on_stop = self._on_stop, None  # before it is called: another signal may come meanwhile
+        if on_stop is not None:
+            on_stop()
         super().handle_exit(sig, frame)
 
 
