@@ -315,8 +315,8 @@ class Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         *,
-        on_start: Callable[[], None] | None = None,
-        on_stop: Callable[[], None] | None = None,
+        on_start: Callable[[], None] = lambda: None,
+        on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_start` is called when requests are taken, `on_stop` when it was told to end."""
         super().__init__(config)
@@ -331,8 +331,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started:
             _log.info("requests are answered", extra=self._about)
-            if self._on_start is not None:
-                self._on_start()
+            self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell of the end, and of how it went."""
@@ -366,9 +365,8 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end; the second interrupt waits for nobody."""
         self.interrupted = self.interrupted or sig == signal.SIGINT
-        on_stop, self._on_stop = self._on_stop, None  # before it is called: another signal may come meanwhile
-        if on_stop is not None:
-            on_stop()
+        on_stop, self._on_stop = self._on_stop, lambda: None  # before it is called: another signal may come meanwhile
+        on_stop()
         super().handle_exit(sig, frame)
 
 
