@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
-from keyvault_lite.ledger import driver
+from keyvault_lite.ledger import attribution, driver
 from keyvault_lite.ledger.attribution import Attribution
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.ledger.rows import VerifiedRows
@@ -194,3 +194,11 @@ def test_what_was_archived_last() -> None:
         told.feed([one])
         found.append(told.archived)
     assert found == known
+
+
+@pytest.mark.parametrize("writer", ["x", b"x", 5.5, None])
+def test_a_row_that_names_no_entry_is_not_the_one_that_was_written(writer: object) -> None:
+    found: list[Finding] = []
+    written: Any = {"keys": {"k": writer}}
+    attribution._compare(found, "keys", {"k": 7}, written)
+    assert [(one.table, one.row) for one in found] == [("keys", "k")]
