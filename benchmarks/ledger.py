@@ -30,8 +30,8 @@ from keyvault_lite import app, settings
 from keyvault_lite.audit.entry import entry_row
 from keyvault_lite.ledger import statements
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.ledger.opening import prepare
 from keyvault_lite.ledger.log_index import rows_for
+from keyvault_lite.ledger.opening import prepare
 from keyvault_lite.ledger.outcome import Outcome
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.model.evidence import Action, Draft, Result
