@@ -183,9 +183,8 @@ def check_may_know(principal: Principal, ref: str, state: Keys) -> None:
     if principal.role is not Role.SERVICE:
         return
     known = state.key_record(KeyId(ref)) or state.key_record(state.id_of_name(ref) or KeyId(""))
-    if known is None and not any(matches(grant.key, ref) for grant in principal.grants):
-        raise Hidden(NO_KEY)
-    if known is not None and not permissions_on(principal, known):
+    may = may_know(principal, known) if known else any(matches(grant.key, ref) for grant in principal.grants)
+    if not may:
         raise Hidden(NO_KEY)
 
 

@@ -18,8 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from keyvault_lite.model.errors import InvalidRequest
 
 MAX_LENGTH: Final = 10
-_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
-_CERTIFICATE: Final = re.compile(rf"{_BEGIN}[^-]+-----END CERTIFICATE-----")
+_CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 
 
 def signing_request(private: Any, template: str | None) -> str:  # noqa: ANN401

@@ -78,9 +78,10 @@ class Engine:
 
     async def knows(self, credential: Credential) -> bool:
         """Whether a credential is good at this moment, also one that another process has made."""
-        if not self._is_good(credential):
-            with suppress(KeyVaultError):  # who cannot hear of others now does not know theirs
-                await self._freshness.renew()
+        if self._is_good(credential):
+            return True
+        with suppress(KeyVaultError):  # who cannot hear of others now does not know theirs
+            await self._freshness.renew()
         return self._is_good(credential)
 
     def _is_good(self, credential: Credential) -> bool:

@@ -39,10 +39,11 @@ def _left(found: TokenFacts) -> int:
 
 
 def _explicit(lease: Lease | None) -> int:
-    if lease is None or lease.explicit_max_ttl:
-        return 0 if lease is None else lease.explicit_max_ttl
-    # One of the first, which kept it as the maximum.
-    return lease.max_ttl if 0 < lease.max_ttl < DEFAULT_TTL and lease.path == MADE else 0
+    if lease is None:
+        return 0
+    # The first ones kept it as the maximum.
+    kept = lease.max_ttl if 0 < lease.max_ttl < DEFAULT_TTL and lease.path == MADE else 0
+    return lease.explicit_max_ttl or kept
 
 
 def token_object(found: TokenFacts, token: str | None) -> dict[str, object]:
