@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from keyvault_lite.app import (
@@ -66,7 +67,7 @@ def show_anchor(chosen: Settings) -> AnchorView:
     """What the anchor remembers. Needs no master key for a file, writes nothing."""
     database = _database(chosen)
     if is_shared(chosen.anchor):
-        slots = database.read_offline(stored_slots) if database.exists() else ()
+        slots = database.read_offline(partial(stored_slots, database)) if database.exists() else ()
         keyring = Keyring.open(slots, master_key(chosen))
         with closing(shared_anchor(chosen, keyring.instance_id, keyring.log_public_key)) as anchor:
             mark = anchor.read()

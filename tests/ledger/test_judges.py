@@ -24,6 +24,7 @@ from keyvault_lite.ledger.outcome import PublicAuthority
 from keyvault_lite.ledger.records import setting_values
 from keyvault_lite.ledger.rows import NOT_COMMITTED, NOT_GENUINE, VerifiedRows
 from keyvault_lite.ledger.shelf import Shelf
+from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.tree import row_key
 from keyvault_lite.model.archive import PREFIX, Segment
 from keyvault_lite.model.errors import IntegrityViolation
@@ -475,13 +476,14 @@ def test_the_log_ends_as_its_head_says(last: tuple[Any, Any], size: int, *, same
             Journal._check_last(*last, head)
 
 
-def test_slots_that_are_not_there_are_none(stored: driver.Connection) -> None:
+def test_slots_that_are_not_there_are_none(stored: driver.Connection, tmp_path: Path) -> None:
     """A table that is missing is found by who compares the schema; any other error is one."""
-    assert check._slots(stored) == ()
+    database = SqliteDatabase(tmp_path / "v.db")
+    assert check._slots(database, stored) == ()
     faulty = FaultyConnection(stored)
     faulty.before = lambda _: failing()
     with pytest.raises(driver.Error, match="disk I/O error"):
-        check._slots(faulty)
+        check._slots(database, faulty)
 
 
 def test_settings_that_are_no_segments() -> None:

@@ -183,6 +183,69 @@ def test_what_is_wrong_with_the_schema_is_named(house: House, statement: str, fo
         assert check_schema(connection) == [found]
 
 
+BURSTS = "abs(-9223372036854775808)"
+"""Fails as soon as anybody computes it: a stand-in for what never ends."""
+
+
+def in_place_of(table: str) -> list[str]:
+    """A view that has the name and the columns of a table."""
+    columns = ", ".join(f"{BURSTS} AS {name}" for name in columns_of(table))
+    return [f"ALTER TABLE {table} RENAME TO moved", f"CREATE VIEW {table} AS SELECT {columns}"]
+
+
+def columns_of(table: str) -> list[str]:
+    return ["version_num"] if table == "alembic_version" else list(metadata.tables[table].columns.keys())
+
+
+def rewritten(name: str, old: str, new: str) -> list[str]:
+    """The stored statement of an object, edited."""
+    edited = f"UPDATE sqlite_master SET sql = replace(sql, '{old}', '{new}') WHERE name = '{name}'"
+    return ["PRAGMA writable_schema = ON", edited, "PRAGMA writable_schema = RESET"]
+
+
+STRANGE = [
+    *((in_place_of(table), Finding(table, f"view {table}", "does not belong here")) for table in TABLES),
+    (
+        ["CREATE VIEW evil AS SELECT 1", *rewritten("evil", "CREATE VIEW", "CREATE /* TABLE evil ( */ VIEW")],
+        Finding("evil", "view evil", "does not belong here"),
+    ),
+    (
+        ["CREATE VIRTUAL TABLE evil USING rtree (id, low, high)"],
+        Finding("evil", "table evil", "does not belong here"),
+    ),
+    (
+        [f"ALTER TABLE keys ADD COLUMN evil GENERATED ALWAYS AS ({BURSTS})"],
+        Finding("keys", "column evil", "is computed or hidden"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("statements", "found"), STRANGE)
+def test_what_would_run_something_is_not_read(house: House, statements: list[str], found: Finding) -> None:
+    assert house.ledger.inspect().findings == []
+    edit(house.path, *statements)
+    assert house.ledger.inspect().findings == [found], "while it runs"
+    house.vault.close()
+    with pytest.raises(DamagedVault) as refused:
+        house.open()
+    assert refused.value.findings == (found,)
+    assert verify(house.chosen).findings == (found,)
+
+
+def test_the_guard_of_a_table_that_is_gone_is_no_row_to_set_aside(house: House) -> None:
+    house.vault.close()
+    edit(house.path, "DROP TRIGGER keys_no_delete")
+    with pytest.raises(DamagedVault, match="trigger keys_no_delete: is missing or changed"):
+        app.open_vault(house.chosen, quarantine=True)
+
+
+def test_conditions_of_a_schema_that_was_changed_are_not_run(house: House) -> None:
+    house.vault.close()
+    edit(house.path, *rewritten("tiles", "level INTEGER NOT NULL", f"level INTEGER NOT NULL CHECK ({BURSTS})"))
+    found = verify(house.chosen).findings
+    assert [(one.table, one.row) for one in found] == [("tiles", "constraints")] * 2
+
+
 CLAUSES = (
     "",
     "ON DELETE CASCADE",

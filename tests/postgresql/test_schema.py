@@ -63,6 +63,38 @@ def test_what_was_planted_or_taken_away_is_found(postgres: House, statement: str
     assert not custody.verify(postgres.chosen).valid
 
 
+SLEEPS = "(SELECT 'x' FROM pg_sleep(3600))"
+STRANGE = [
+    (
+        ["ALTER TABLE alembic_version RENAME TO moved", f"CREATE VIEW alembic_version AS SELECT {SLEEPS} version_num"],
+        ("alembic_version", "relation alembic_version", "does not belong here"),
+    ),
+    (
+        ["ALTER TABLE keyring_slots RENAME TO moved", f"CREATE VIEW keyring_slots AS SELECT {SLEEPS} id"],
+        ("keyring_slots", "relation keyring_slots", "does not belong here"),
+    ),
+    (["CREATE POLICY evil ON keys USING (pg_sleep(3600) IS NULL)"], ("keys", "policy evil", "does not belong here")),
+    (
+        ["ALTER TABLE keys ADD COLUMN evil bigint GENERATED ALWAYS AS (created_at) STORED"],
+        ("keys", "column evil", "is computed"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("statements", "found"), STRANGE)
+def test_what_would_run_something_is_not_read(
+    postgres: House, statements: list[str], found: tuple[str, str, str]
+) -> None:
+    run(postgres.chosen.database_url, *statements)
+    told = [(one.table, one.row, one.problem) for one in postgres.ledger.inspect().findings]
+    assert told == [found], "while it runs"
+    postgres.vault.close()
+    with pytest.raises(DamagedVault) as refused:
+        postgres.open()
+    assert [(one.table, one.row, one.problem) for one in refused.value.findings] == [found]
+    assert [(one.table, one.row, one.problem) for one in custody.verify(postgres.chosen).findings] == [found]
+
+
 def test_what_belongs_to_an_extension_and_statistics_may_be_there(postgres: House) -> None:
     postgres.vault.close()
     run(postgres.chosen.database_url, "CREATE EXTENSION IF NOT EXISTS pageinspect", "ANALYZE", "VACUUM FULL keys")

@@ -19,6 +19,7 @@ _ALEMBIC: Final = (
     "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
     "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
 )
+_CATALOGUE: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 _STATISTICS: Final = frozenset({"sqlite_stat1", "sqlite_stat4"})
 """What ANALYZE makes; it changes how fast answers are, never which."""
 _WORDS: Final = re.compile(
@@ -26,11 +27,34 @@ _WORDS: Final = re.compile(
     r"|USING)\b",
     re.IGNORECASE,
 )
+_ORDINARY: Final = re.compile(r'CREATE (?:TABLE\s+"?\w+"?\s*\(|(?:UNIQUE )?INDEX\b|TRIGGER\b)')
+"""How SQLite keeps the statement of what can be read without running anything, whatever kind it is said to be of."""
 MAX_SQL: Final = 20_000
 """Characters of a statement that are looked through: the longest of ours has a tenth."""
 Fact = tuple[Any, ...]
 USUAL: Final = "f92b3247fce3cf9547062d2fb15a5365c77555bdaf03c1feabc267956df1d7ce"
 """The digest of the facts that are expected: where it is found there is nothing to compare."""
+
+
+def check_kinds(connection: driver.Connection) -> list[Finding]:
+    """What is not an ordinary table, index or trigger, a finding each. It is looked at by its text, and never read.
+
+    A view, a virtual table or a computed column gives whatever its maker wants, for as long as he wants.
+    """
+    strange: list[Finding] = []
+    tables: list[str] = []
+    for kind, name, table, sql in connection.execute(_CATALOGUE):
+        if not all(isinstance(text, str) for text in (kind, name, table)):
+            strange.append(Finding("schema", "an object", "does not belong here"))
+        elif sql is not None and (not isinstance(sql, str) or _ORDINARY.match(sql) is None):
+            strange.append(Finding(table, f"{kind} {name}", "does not belong here"))
+        elif kind == "table":
+            tables.append(name)
+    if not strange:
+        for name in tables:
+            columns = connection.execute(f"PRAGMA table_xinfo({_quoted(name)})")
+            strange += [Finding(name, f"column {one[1]}", "is computed or hidden") for one in columns if one[6]]
+    return strange
 
 
 def check_schema(connection: driver.Connection) -> list[Finding]:
@@ -68,7 +92,7 @@ def expected_schema() -> frozenset[Fact]:
 
 
 def _facts(connection: Any) -> Iterator[Fact]:  # noqa: ANN401  (a connection of either driver)
-    catalogue = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+    catalogue = connection.execute(_CATALOGUE).fetchall()
     for kind, name, table, sql in catalogue:
         if not all(isinstance(text, str) for text in (kind, name, table, "" if sql is None else sql)):
             yield "an object", "schema", repr((kind, name, table))[:MAX_SQL]

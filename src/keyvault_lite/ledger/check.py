@@ -26,7 +26,7 @@ from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verif
 from keyvault_lite.ledger.opening import stored_slots
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.start import MISSING
+from keyvault_lite.ledger.start import MISSING, DamagedVault
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.model.keyring import Slot
@@ -62,6 +62,8 @@ def check(database: Database, means: Means) -> Verification:
     """Check a database. Raises NothingOpens, InvalidRequest, AuditUnavailable if it cannot be judged."""
     try:
         return database.read_offline(lambda connection: _Check(connection, database, means).run())
+    except DamagedVault as error:
+        return verification_of(error.findings)
     except driver.Damaged as error:
         finding = Finding("database", database.name, f"is damaged, or no database: {error}")
         return verification_of([finding])
@@ -88,7 +90,7 @@ class _Check:
     def run(self) -> Verification:
         # Before the snapshot is opened: whatever an anchor says is in what is read after it.
         mark = self._mark(self._means.anchor(None))
-        slots = _slots(self._connection)
+        slots = _slots(self._database, self._connection)
         authority = self._authority(slots)
         if authority is None:
             return self._public(mark, locked=self._means.unlock is not None)
@@ -188,9 +190,9 @@ def verification_of(findings: Sequence[Finding]) -> Verification:
     return Verification(valid=False, entries=0, head=bytes(32), reason=findings[0].problem, findings=tuple(findings))
 
 
-def _slots(connection: driver.Connection) -> tuple[Slot, ...]:
+def _slots(database: Database, connection: driver.Connection) -> tuple[Slot, ...]:
     try:
-        return stored_slots(connection)
+        return stored_slots(database, connection)
     except driver.Error as error:
         if "no such" in str(error):
             return ()  # the missing table or column is a finding of its own

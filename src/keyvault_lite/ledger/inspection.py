@@ -66,6 +66,8 @@ class Inspection:
     """Up to which entry the log is in an archive that was not read."""
     broken: BrokenChain | None = None
     """The first entry that is not as sealed."""
+    schema_is_other: bool = False
+    """Whether any of the findings is of the schema."""
     state_is_other: bool = False
     """Whether the rows verify one by one and are not the state that the log commits to."""
     notes: list[str] = field(default_factory=list)
@@ -98,13 +100,16 @@ def inspect(
     """
     connection.execute("BEGIN")
     try:
+        if strange := database.check_kinds(connection):
+            return Inspection(None, b"", VerifiedRows(), StateTree(), b"", strange, schema_is_other=True)
         findings = database.check_schema(connection)
+        schema_is_other = bool(findings)
         _check_revision(connection, findings)
         mac, head = check_head(connection, authority, findings)
         rows, tree, state_root = _read_state(connection, authority, head, load=load, memory=memory)
         findings += rows.findings
         root = Edge().root() if head is None else root_named(head, findings)
-        seen = Inspection(head, mac, rows, tree, root, findings)
+        seen = Inspection(head, mac, rows, tree, root, findings, schema_is_other=schema_is_other)
         seen.state_is_other = head is not None and state_root != head.state_root
         if not isinstance(authority, PublicAuthority):
             findings += check_replies(connection, authority)
@@ -134,7 +139,7 @@ def inspect(
         if seen.state_is_other and head is not None:
             told = attribution.explain(connection, rows)
             findings += told + _unexplained(rows, told, root=head.state_root, archived=archived.unread)
-        if pages:
+        if pages and not schema_is_other:  # it runs whatever conditions the schema has
             findings += database.check_pages(connection)
         return seen
     finally:

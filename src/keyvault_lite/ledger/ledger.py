@@ -119,7 +119,7 @@ class Ledger:
             )
             findings += seen.findings
             if findings:
-                self._set_aside(findings, seen.rows.quarantined, quarantine=quarantine)
+                self._set_aside(findings, seen.rows.quarantined, quarantine=quarantine and not seen.schema_is_other)
             if seen.head is None:
                 return
             tiles = resumed_tiles(connection, seen.head)

@@ -67,7 +67,7 @@ def copy(
     in it unless it succeeds; OutcomeUnknown if that cannot be told.
     """
     with standing_still(source) as reader, target.beginning():
-        slots = stored_slots(reader)
+        slots = stored_slots(source, reader)
         if not slots:
             raise NotFound(f"there is no vault in {source.place}")
         authority = unlock(slots)

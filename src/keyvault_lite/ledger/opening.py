@@ -7,8 +7,9 @@ from urllib.parse import unquote, urlsplit
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.records import read_slot
 from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.store import Database
-from keyvault_lite.ledger.upgrade import OLDER, REVISION, revision_of
+from keyvault_lite.ledger.upgrade import OLDER, REVISION, VERSION_TABLE, revision_of
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidRequest
 from keyvault_lite.model.keyring import Slot
 
@@ -43,13 +44,14 @@ def prepare(database: Database) -> tuple[Slot, ...]:
     """Bring the schema up to date, if need be, and return the slots of the keyring; an empty vault has none.
 
     Slots are not verified yet: the keyring that verifies is opened with them, and their containers verify themselves.
+    Raises DamagedVault for a schema in which reading would run something.
     """
     try:
         with database.lock():
             connection = database.writer()
             try:
                 _bring_up_to_date(database, connection)
-                return stored_slots(connection)
+                return stored_slots(database, connection)
             finally:
                 connection.close()
     except driver.Damaged as error:
@@ -65,6 +67,8 @@ def cannot_open(database: Database) -> AuditUnavailable:
 
 def _bring_up_to_date(database: Database, connection: driver.Connection) -> None:
     tables = database.tables(connection)
+    if VERSION_TABLE in tables:
+        _refuse_strange(database, connection)
     revision = revision_of(connection, tables)
     if revision is None and tables:
         raise Conflict("the database holds something else: KEYVAULT_DATABASE_URL has to name one of its own")
@@ -74,8 +78,14 @@ def _bring_up_to_date(database: Database, connection: driver.Connection) -> None
         database.upgrade(connection)
 
 
-def stored_slots(connection: driver.Connection) -> tuple[Slot, ...]:
-    """The slots that are not removed, unverified."""
+def _refuse_strange(database: Database, connection: driver.Connection) -> None:
+    if strange := database.check_kinds(connection):
+        raise DamagedVault(strange)
+
+
+def stored_slots(database: Database, connection: driver.Connection) -> tuple[Slot, ...]:
+    """The slots that are not removed, unverified: what is read first of a vault. Raises DamagedVault, as `prepare`."""
+    _refuse_strange(database, connection)
     rows = driver.fetch(connection, statements.SELECT["keyring_slots"])
     slots = []
     for row in rows:

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from keyvault_lite.ledger import driver, statements, syscalls
-from keyvault_lite.ledger.catalogue import check_schema
+from keyvault_lite.ledger.catalogue import check_kinds, check_schema
 from keyvault_lite.ledger.log_index import block_of, rows_for
 from keyvault_lite.ledger.offline import read_offline
 from keyvault_lite.ledger.schema import TABLES, TRIGGERS, Row
@@ -274,6 +274,10 @@ class SqliteDatabase:
         """See Database. Triggers and indexes go with their tables."""
         for name in TABLES:
             connection.execute(f"DROP TABLE {name}")
+
+    def check_kinds(self, connection: driver.Connection) -> list[Finding]:
+        """See Database."""
+        return check_kinds(connection)
 
     def check_schema(self, connection: driver.Connection) -> list[Finding]:
         """See Database."""

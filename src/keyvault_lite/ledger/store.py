@@ -144,6 +144,9 @@ class Database(Store, Protocol):
     def drop_tables(self, connection: driver.Connection) -> None:
         """Remove the tables of this version, in the transaction under way: only for a vault that has not begun."""
 
+    def check_kinds(self, connection: driver.Connection) -> list[Finding]:
+        """What makes reading run something, a finding each. To be asked before anything else is read."""
+
     def check_schema(self, connection: driver.Connection) -> list[Finding]:
         """What differs from the expected schema, a finding each."""
 

@@ -8,13 +8,14 @@ from keyvault_lite.ledger import driver
 
 REVISION: Final = "0003"
 """The revision this version works with."""
+VERSION_TABLE: Final = "alembic_version"
 OLDER: Final = frozenset({"0001", "0002"})
 """The revisions it can bring up to date."""
 
 
 def revision_of(connection: driver.Connection, tables: frozenset[str]) -> str | None:
     """The revision a database is at; None for one without tables of ours."""
-    if "alembic_version" not in tables:
+    if VERSION_TABLE not in tables:
         return None
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return None if row is None else str(row[0])

@@ -125,6 +125,31 @@ _QUERIES: Final = (
 )
 
 
+_STRANGE: Final = (
+    # Ordinary tables, their indexes and what is out of line of them.
+    (
+        "SELECT o.relname::text, 'relation ' || o.relname, 'does not belong here' FROM pg_catalog.pg_class o "
+        f"WHERE o.relnamespace = {_HERE} AND o.relkind NOT IN ('r', 'i', 'I', 't') "
+        f"AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_class')}"
+    ),
+    (
+        "SELECT o.relname::text, 'column ' || a.attname, 'is computed' FROM pg_catalog.pg_attribute a "
+        "JOIN pg_catalog.pg_class o ON o.oid = a.attrelid "
+        f"WHERE o.relnamespace = {_HERE} AND a.attgenerated <> ''"
+    ),
+    (
+        "SELECT r.relname::text, 'policy ' || p.polname, 'does not belong here' FROM pg_catalog.pg_policy p "
+        f"JOIN pg_catalog.pg_class r ON r.oid = p.polrelid WHERE r.relnamespace = {_HERE}"
+    ),
+)
+
+
+def check_kinds(connection: driver.Connection) -> list[Finding]:
+    """What makes reading run something, a finding each: views, foreign tables, computed columns, row security."""
+    found = [row for query in _STRANGE for row in connection.execute(query).fetchall()]
+    return [Finding(*map(str, row)) for row in sorted(found)]
+
+
 def check_schema(connection: driver.Connection, schema: str) -> list[Finding]:
     """What differs from the expected schema, a finding each."""
     found, expected = frozenset(_facts(connection, schema)), expected_schema()

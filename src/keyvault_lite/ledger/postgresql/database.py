@@ -19,7 +19,7 @@ from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.log_index import block_of, rows_for
 from keyvault_lite.ledger.postgresql import arrays
 from keyvault_lite.ledger.postgresql.address import Address
-from keyvault_lite.ledger.postgresql.catalogue import GUARD_OF_LOG, TRIGGERS, check_schema
+from keyvault_lite.ledger.postgresql.catalogue import GUARD_OF_LOG, TRIGGERS, check_kinds, check_schema
 from keyvault_lite.ledger.postgresql.connection import One, PostgresConnection
 from keyvault_lite.ledger.schema import TABLES, Row
 from keyvault_lite.ledger.store import BUSY_SECONDS, Taken
@@ -298,6 +298,10 @@ class PostgresDatabase:
         for name in TABLES:
             connection.execute(f"DROP TABLE {name}")
         connection.execute("DROP FUNCTION kvl_refuse()")
+
+    def check_kinds(self, connection: driver.Connection) -> list[Finding]:
+        """See Database."""
+        return check_kinds(connection)
 
     def check_schema(self, connection: driver.Connection) -> list[Finding]:
         """See Database."""
