@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import structs
 
 from keyvault_lite.access import authorize
@@ -21,7 +23,7 @@ from keyvault_lite.model.errors import Forbidden, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Grant, Permission, Principal, Role
 from keyvault_lite.model.keys import Key, KeyName, KeyStatus
-from keyvault_lite.model.names import SYSTEM, KeyId, ServiceId, new_id
+from keyvault_lite.model.names import SYSTEM, KeyId, ServiceId, matches, new_id
 from keyvault_lite.model.requests import (
     EraseDueKey,
     Initialise,
@@ -172,6 +174,35 @@ def test_grants_add_up() -> None:
     assert permissions_on(caller, key("orders-1")) == {Permission.ENCRYPT, Permission.DECRYPT}
 
 
+NAMES = st.text("ab*", min_size=1, max_size=4)
+
+
+@given(
+    st.lists(st.tuples(NAMES, st.sampled_from(Permission))),
+    st.none() | st.text("ab", min_size=1, max_size=4),
+    st.lists(st.text("ab", min_size=1, max_size=4), max_size=2),
+)
+def test_what_is_looked_up_is_what_each_grant_says(
+    held: list[tuple[str, Permission]], name: str | None, aliases: list[str]
+) -> None:
+    one = key(name, *aliases)
+    names = {*one.aliases} | ({name} if name else set())
+    grants = [Grant(pattern, frozenset({what})) for pattern, what in [*held, (one.id, Permission.SIGN)]]
+    said = {
+        what
+        for grant in grants
+        for what in grant.actions
+        if grant.key in {"*", one.id} or any(matches(grant.key, name) for name in names)
+    }
+    assert permissions_on(principal(Role.SERVICE, *grants), one) == said
+
+
+def test_grants_on_one_name_are_looked_up_and_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authorize, "matches", None)
+    caller = principal(Role.SERVICE, *(grant(f"orders-{number}", "sign") for number in range(1000)))
+    assert [bool(permissions_on(caller, key(f"orders-{number}"))) for number in (0, 999, 1000)] == [True, True, False]
+
+
 def test_absent_and_hidden_keys_are_told_the_same() -> None:
     told = set()
     for found in (None, key("secret")):
@@ -248,4 +279,4 @@ def test_what_is_remembered_of_grants_counts_for_the_same_record_of_the_key_alon
     monkeypatch.setattr(authorize, "REMEMBERED", 2)
     for number in range(5):
         assert permissions_on(caller, key(f"orders-{number}"))
-        assert len(caller.held) <= 2
+        assert len(caller.held.by_key) <= 2

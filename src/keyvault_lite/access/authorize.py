@@ -108,6 +108,7 @@ PERMISSIONS: Final[Mapping[Action, frozenset[Permission]]] = {
 }
 """What a SERVICE needs on the key itself."""
 
+_NOTHING: Final[frozenset[Permission]] = frozenset()
 REMEMBERED: Final = 4096
 """On how many keys a principal's permissions are remembered before all are forgotten."""
 ROLE_REFUSAL: Final = "the caller's role does not allow this"
@@ -137,7 +138,7 @@ def check_key(principal: Principal, key: Key | None, action: Action) -> Key:
         if key is None:
             raise NotFound(NO_KEY)
         return key
-    held = frozenset[Permission]() if key is None else permissions_on(principal, key)
+    held = _NOTHING if key is None else permissions_on(principal, key)
     if key is None or not held:
         raise Hidden(NO_KEY)
     if action not in PERMISSIONS or not held >= PERMISSIONS[action]:
@@ -151,21 +152,31 @@ def permissions_on(principal: Principal, key: Key) -> frozenset[Permission]:
     A pattern meets the name and the dialects' names; a key without any is matched by its id or `*` only.
     What was found is kept with the principal. Safe because records are immutable: it counts for the same object alone.
     """
-    known = principal.held.get(key.id)
+    found = principal.held
+    known = found.by_key.get(key.id)
     if known is not None and known[0] is key:
         return known[1]
-    held: frozenset[Permission] = frozenset()
-    for grant in principal.grants:
-        if (
-            grant.key in {"*", key.id}
-            or (key.name is not None and matches(grant.key, key.name))
-            or any(matches(grant.key, alias) for alias in key.aliases)
-        ):
+    by_name = _sorted_out(principal) if found.by_name is None else found.by_name
+    names = key.aliases if key.name is None else (key.name, *key.aliases)
+    held = _NOTHING.union(*(by_name.get(one, _NOTHING) for one in (key.id, *names)))
+    for grant in found.globs:
+        if grant.key == "*" or any(matches(grant.key, name) for name in names):
             held |= grant.actions
-    if len(principal.held) >= REMEMBERED:
-        principal.held.clear()
-    principal.held[key.id] = (key, held)
+    if len(found.by_key) >= REMEMBERED:
+        found.by_key.clear()
+    found.by_key[key.id] = (key, held)
     return held
+
+
+def _sorted_out(principal: Principal) -> dict[str, frozenset[Permission]]:
+    """The grants on one name each, by that name, once a principal: a list of keys asks about each of them."""
+    by_name: dict[str, frozenset[Permission]] = {}
+    for grant in principal.grants:
+        if "*" not in grant.key:
+            by_name[grant.key] = by_name.get(grant.key, _NOTHING) | grant.actions
+    principal.held.globs = tuple(grant for grant in principal.grants if "*" in grant.key)
+    principal.held.by_name = by_name
+    return by_name
 
 
 class Keys(Protocol):

@@ -125,6 +125,20 @@ class AwsCredential(Opaque, frozen=True):
 Credential = AppRoleCredential | AwsCredential | BearerCredential | SystemCredential
 
 
+class Held:
+    """What a principal's grants were found to allow; kept by `access.authorize.permissions_on` alone."""
+
+    __slots__ = ("by_key", "by_name", "globs")
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, tuple[object, frozenset[Permission]]] = {}
+        """By a key's id, that record of the key and the permissions on it."""
+        self.by_name: dict[str, frozenset[Permission]] | None = None
+        """What grants on one name or id allow on it; None until somebody asks."""
+        self.globs: tuple[Grant, ...] = ()
+        """The other grants."""
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who the caller is, verified. Made in access/authenticate.py and nowhere else."""
@@ -140,10 +154,7 @@ class Principal:
     """By which credentials of a login, as `role/accessor`: good for that login and nothing else."""
     leased: bool = False
     """Whether by a token with an end of its own: it gets nothing that would outlive it."""
-    held: dict[str, tuple[object, frozenset[Permission]]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    """What its grants were found to allow: by a key's id, that record of the key and the permissions on it."""
+    held: Held = field(default_factory=Held, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
