@@ -19,6 +19,7 @@ from keyvault_lite.access.authorize import (
     may_renew,
     permissions_on,
 )
+from keyvault_lite.model import identity
 from keyvault_lite.model.errors import Forbidden, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Grant, Permission, Principal, Role
@@ -198,7 +199,7 @@ def test_what_is_looked_up_is_what_each_grant_says(
 
 
 def test_grants_on_one_name_are_looked_up_and_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authorize, "matches", None)
+    monkeypatch.setattr(identity, "matches", None)
     caller = principal(Role.SERVICE, *(grant(f"orders-{number}", "sign") for number in range(1000)))
     assert [bool(permissions_on(caller, key(f"orders-{number}"))) for number in (0, 999, 1000)] == [True, True, False]
 
@@ -270,7 +271,7 @@ def test_what_is_remembered_of_grants_counts_for_the_same_record_of_the_key_alon
     before = key("orders")
     assert permissions_on(caller, before) == {Permission.SIGN}
     with monkeypatch.context() as nothing_is_matched:
-        nothing_is_matched.setattr(authorize, "matches", None)
+        nothing_is_matched.setattr(identity, "matches", None)
         assert permissions_on(caller, before) == {Permission.SIGN}
     assert permissions_on(caller, structs.replace(before, name="other")) == frozenset()
     assert permissions_on(caller, before) == {Permission.SIGN}

@@ -89,27 +89,30 @@ class TestAncestors:
 
 
 class TestAuthority:
-    GIVEN = Grant("shared-*", grant("x", "encrypt").actions)
+    GIVEN = Grant("shared-*", grant("x", "encrypt").actions, in_mount=True)
 
-    def held(self, role: Role, policies: tuple[str, ...] | None) -> tuple[Role, tuple[Grant, ...]]:
+    def held(
+        self, role: Role, policies: tuple[str, ...] | None, *, alone: bool = False
+    ) -> tuple[Role, tuple[Grant, ...], bool]:
         state = State()
         state.settings = {f"{POLICIES}p": {GRANTS: [["shared-*", ["encrypt"]]]}, f"{POLICIES}gone": None}
-        leased = token("t", attributes=Lease(ttl=60, policies=policies).attributes())
+        leased = token("t", attributes=Lease(ttl=60, policies=policies, alone=alone).attributes())
         return authority(leased, replace(state.service, role=role), state)
 
     def test_a_token_without_policies_is_its_service(self) -> None:
         state = State()
-        assert authority(token("t"), state.service, state) == (Role.SERVICE, state.service.grants)
-        assert self.held(Role.ADMIN, None) == (Role.ADMIN, state.service.grants)
+        assert authority(token("t"), state.service, state) == (Role.SERVICE, state.service.grants, False)
+        assert self.held(Role.ADMIN, None) == (Role.ADMIN, state.service.grants, False)
 
     def test_one_with_policies_is_never_more_than_a_service(self) -> None:
-        assert self.held(Role.ADMIN, ("p",)) == (Role.SERVICE, (self.GIVEN,))
-        assert self.held(Role.AUDITOR, ("p",)) == (Role.SERVICE, ())
-        assert self.held(Role.SERVICE, ("p",)) == (Role.SERVICE, (grant("own"), self.GIVEN))
-        assert self.held(Role.ADMIN, ()) == (Role.SERVICE, ())
+        assert self.held(Role.ADMIN, ("p",)) == (Role.SERVICE, (self.GIVEN,), True)
+        assert self.held(Role.AUDITOR, ("p",)) == (Role.SERVICE, (), True)
+        assert self.held(Role.SERVICE, ("p",)) == (Role.SERVICE, (grant("own"), self.GIVEN), False)
+        assert self.held(Role.SERVICE, ("p",), alone=True) == (Role.SERVICE, (self.GIVEN,), True)
+        assert self.held(Role.ADMIN, ()) == (Role.SERVICE, (), True)
 
     def test_a_policy_that_is_not_there_gives_nothing(self) -> None:
-        assert self.held(Role.ADMIN, ("gone", "never")) == (Role.SERVICE, ())
+        assert self.held(Role.ADMIN, ("gone", "never")) == (Role.SERVICE, (), True)
         assert policy_grants("never", State()) == ()
 
 

@@ -15,14 +15,14 @@ from keyvault_lite.engine.transit_policies import compile_rules
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.model.encoding import encode_base64
-from keyvault_lite.model.errors import Forbidden, InvalidRequest
+from keyvault_lite.model.errors import Forbidden, InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Permission, Role, Setting
-from keyvault_lite.model.names import ServiceId, new_id
-from keyvault_lite.model.requests import RenewToken, UpdateService
+from keyvault_lite.model.names import ServiceId, TokenId, new_id
+from keyvault_lite.model.requests import ReadReceipt, RenewToken, UpdateService
 from keyvault_lite.model.transit_tokens import CreateSecretId, CreateToken, PolicyRule, ReadToken
 from keyvault_lite.wire.vault.policies import read_policy
-from tests.house import House
+from tests.house import House, grant
 from tests.vault.asking import Asker, b64
 
 DAY = 24 * 3600
@@ -47,7 +47,8 @@ def test_no_token_that_was_made_with_another_gets_what_outlives_it(ask: Asker, h
     _, auditor = house.service("watcher", role=Role.AUDITOR)
     role_id, secret_id = role(ask)
     (admin,) = house.ledger.snapshot().active_admins()
-    held = child(ask, policies=["p"], ttl="1m")
+    ask.post("sys/policies/acl/children", {"policy": 'path "auth/token/create" { capabilities = ["update"] }'})
+    held = child(ask, policies=["p", "children"], ttl="1m")
     callers = {
         held: admin,
         child(ask, token=held): admin,
@@ -219,7 +220,8 @@ def test_others_tokens_are_none_of_a_services_business(ask: Asker) -> None:
         assert ask.post("auth/token/revoke", {"token": bad}).status == 204
         assert ask.post("auth/token/revoke", {"token": bad}, token=one).status == 403
     assert ask.post("auth/token/lookup-accessor", {"accessor": "absent"}).status == 400
-    assert ask.post("auth/token/revoke-accessor", {"accessor": "absent"}).status == 400
+    assert ask.post("auth/token/revoke-accessor", {"accessor": "absent"}).status == 204
+    assert ask.post("auth/token/revoke-accessor", {"accessor": "absent"}, token=one).status == 403
     assert ask.post("auth/token/lookup", token=one).data["id"] == one
 
 
@@ -240,10 +242,148 @@ def test_a_maximum_that_was_asked_for_is_shown(ask: Asker) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    [{"num_uses": 3}, {"id": "chosen"}, {"type": "batch"}, {"policies": ["unknown"]}, {"ttl": "11y"}, {"ttl": -1}],
+    [{"num_uses": 3}, {"id": "chosen"}, {"type": "batch"}, {"ttl": "11y"}, {"ttl": -1}],
 )
 def test_what_a_token_is_not(ask: Asker, how: dict[str, object]) -> None:
     assert ask.post("auth/token/create", how).status == 400
+
+
+def test_a_policy_of_one_mount_opens_no_other(ask: Asker) -> None:
+    """Neither one whose path begins with its own, nor one that comes there later."""
+    assert ask.post("sys/mounts/team/billing", {"type": "transit"}).status == 204
+    for key in ("team/billing/keys/pay", "team/billing/keys/x"):
+        ask.post(key)
+    text = ask.post("team/billing/encrypt/pay", {"plaintext": b64("secret")}).data["ciphertext"]
+    rules = "".join(
+        f'path "team/{operation}/*" {{ capabilities = ["update"] }} ' for operation in ("encrypt", "decrypt", "sign")
+    )
+    assert write(ask, "team", rules) == 204
+    token = child(ask, policies=["team"])
+    assert ask.post("team/billing/decrypt/pay", {"ciphertext": text}, token=token).status == 403
+    assert ask.post("team/billing/encrypt/pay", {"plaintext": b64("x")}, token=token).status == 403
+    assert ask.post("team/billing/datakey/plaintext/pay", token=token).status == 403
+    assert ask("GET", "team/billing/keys/pay", token=token).status == 403
+    assert ask("LIST", "team/billing/keys", token=token).status == 404
+    shown = ask.post("sys/capabilities-self", {"paths": ["team/billing/decrypt/pay", "team/decrypt/x"]}, token=token)
+    assert (shown.data["team/billing/decrypt/pay"], shown.data["team/decrypt/x"]) == (["deny"], ["update"])
+    native = ask.service("native", ("vault:team/*", "decrypt"))  # a glob of the vault's own has no segments
+    assert ask.post("team/billing/decrypt/pay", {"ciphertext": text}, token=native).status == 200
+
+
+def test_a_token_of_named_policies_has_nothing_of_its_service(ask: Asker) -> None:
+    ask.key("orders")
+    text = ask.encrypt("orders")
+    service = ask.service("app", ("vault:transit/*", "encrypt decrypt"))
+    auditor = ask.service("watcher", role=Role.AUDITOR)
+    role_id, secret_id = role(ask)
+    ask.house.ask(UpdateService("approle-web", grants=(grant("vault:transit/*", "decrypt"),)))
+    ask.post("sys/policies/acl/children", {"policy": 'path "auth/token/create" { capabilities = ["update"] }'})
+    ask.post("auth/approle/role/web", {"token_policies": ["children"]})
+    _, logged_in = login(ask, role_id, secret_id)
+    body = {"ciphertext": text}
+    for parent in (service, logged_in):
+        assert ask.post("transit/decrypt/orders", body, token=parent).status == 200
+        same = child(ask, parent)
+        assert ask.post("transit/decrypt/orders", body, token=same).status == 200
+        narrow = child(ask, parent, policies=["default"])
+        assert ask.post("transit/decrypt/orders", body, token=narrow).status == 403
+        assert ask("GET", "auth/token/lookup-self", token=narrow).data["policies"] == ["default"]
+        assert ask.post("auth/token/create", token=narrow).status == 403
+    narrow = child(ask, auditor, policies=["default"])
+    assert ask("LIST", "sys/policies/acl", token=auditor).status == 200
+    assert ask("LIST", "sys/policies/acl", token=narrow).status == 403
+
+
+def test_what_a_service_did_is_not_what_its_narrow_token_did(ask: Asker, house: House) -> None:
+    ask.key("orders")
+    made = house.last.id
+    narrow = child(ask, policies=["default"])
+    house.refusal(ReadReceipt(made), NotFound, narrow)
+    assert house.ask(ReadReceipt(made))
+    service = ask.service("app", ("vault:transit/*", "encrypt"))
+    ask.post("transit/encrypt/orders", {"plaintext": b64("x")}, token=service)
+    done = house.last.id
+    assert house.ask(ReadReceipt(done), child(ask, service))
+    house.refusal(ReadReceipt(done), NotFound, child(ask, service, policies=["default"]))
+
+
+def test_children_are_made_by_who_may(ask: Asker) -> None:
+    """A token without policies may; one with, if one of them says so; and none outlives the token above it."""
+    assert write(ask, "none", 'path "transit/encrypt/a" { capabilities = ["update"] }') == 204
+    role_id, secret_id = role(ask, token_policies=["none"], token_max_ttl="1m")
+    _, logged_in = login(ask, role_id, secret_id)
+    assert ask.post("auth/token/create", token=logged_in).status == 403
+    asked = {"paths": ["auth/token/create"]}
+    assert ask.post("sys/capabilities-self", asked, token=logged_in).data["auth/token/create"] == ["deny"]
+    assert write(ask, "none", 'path "auth/token/create" { capabilities = ["update"] }') == 204
+    assert ask.post("sys/capabilities-self", asked, token=logged_in).data["auth/token/create"] == ["update"]
+    made = ask.post("auth/token/create", {"ttl": "1h"}, token=logged_in).json
+    assert made["auth"]["lease_duration"] <= 60
+    assert "exceeded" in made["warnings"][0]
+    kept = ask.house.ledger.snapshot().token(TokenId(made["auth"]["accessor"]))
+    assert kept is not None
+    assert kept.expires_at is not None
+    assert kept.expires_at - kept.created_at <= 60_000_000
+    orphan = ask.post("auth/token/create-orphan", {"ttl": "48h"}).json["auth"]
+    assert orphan["lease_duration"] > DAY
+    assert write(ask, "later", "") == 400
+    assert ask.post("auth/token/create", {"policies": ["later"]}).json["warnings"]
+
+
+def test_tokens_can_be_found_and_ended(ask: Asker, house: House) -> None:
+    """One without a parent outlives the token that made it: it is on record, and in a list."""
+    token = ask.post("auth/token/create-orphan", {"policies": ["default"]}).json["auth"]
+    assert house.last.draft.comment == f"accessor {token['accessor']}"
+    role_id, secret_id = role(ask)
+    logged_in = login(ask, role_id, secret_id)[1]
+    accessor = ask("GET", "auth/token/lookup-self", token=logged_in).data["accessor"]
+    assert house.last.draft.action is Action.TOKEN_READ
+    native = ask("GET", "auth/token/lookup-self").data["accessor"]
+    listed = ask("LIST", "auth/token/accessors").data["keys"]
+    assert {token["accessor"], accessor, native} <= set(listed)
+    for other in (token["client_token"], ask.service("app")):
+        assert ask("LIST", "auth/token/accessors", token=other).status == 403
+    assert ask.post("sys/capabilities-accessor", {"accessor": accessor, "path": "transit/random"}).data[
+        "capabilities"
+    ] == ["update"]
+    assert ask.post("sys/capabilities", {"token": house.admin, "path": "transit/random"}).data["capabilities"] == [
+        "root"
+    ]
+    assert ask.post("sys/capabilities", {"token": house.admin, "path": "x"}, token=logged_in).status == 403
+    assert ask.post("sys/capabilities", {"path": "x"}).status == 400
+    assert ask.post("auth/token/revoke-accessor", {"accessor": token["accessor"]}).status == 204
+    assert not alive(ask, token["client_token"])
+    assert token["accessor"] not in ask("LIST", "auth/token/accessors").data["keys"]
+
+
+def test_which_mounts_there_are_is_told_to_who_has_keys_there(ask: Asker) -> None:
+    assert ask.post("sys/mounts/secret/project", {"type": "transit"}).status == 204
+    ask.key("orders")
+    auditor = ask.service("watcher", role=Role.AUDITOR)
+    some, none = ask.service("some", ("vault:transit/ord*", "encrypt")), ask.service("none")
+    everything = ask.service("everything", ("vault:*", "encrypt"))
+    for path in ("sys/mounts", "sys/mounts/transit", "sys/auth", "transit/config/keys", "nowhere/config/keys"):
+        assert ask("GET", path, token=some).status == 403
+    assert ask("GET", "sys/mounts", token=auditor).status == ask("GET", "sys/auth", token=auditor).status == 200
+    seen = {
+        token: sorted(ask("GET", "sys/internal/ui/mounts", token=token).data["secret"])
+        for token in (some, none, everything, auditor)
+    }
+    both = ["secret/project/", "transit/"]
+    assert list(seen.values()) == [["transit/"], [], both, both]
+    assert ask("GET", "sys/internal/ui/mounts/transit", token=some).status == 200
+    assert ask("GET", "sys/internal/ui/mounts/secret/project", token=some).status == 403
+    for mount in ("nowhere", "secret/project"):
+        assert ask("LIST", f"{mount}/keys", token=some).status == 404
+    assert ask("LIST", "nowhere/keys", token=some).body == ask("LIST", "secret/project/keys", token=some).body
+
+
+def test_a_mount_that_was_disabled_has_another_wrapping_key(ask: Asker) -> None:
+    first = ask("GET", "transit/wrapping_key").data["public_key"]
+    assert ask("GET", "transit/wrapping_key").data["public_key"] == first
+    assert ask("DELETE", "sys/mounts/transit").status == 204
+    assert ask.post("sys/mounts/transit", {"type": "transit"}).status == 204
+    assert ask("GET", "transit/wrapping_key").data["public_key"] != first
 
 
 # Policies
@@ -256,8 +396,10 @@ def write(ask: Asker, name: str, rules: str) -> int:
 def test_a_token_is_held_to_its_policies(ask: Asker) -> None:
     for key in ("a", "b"):
         ask.key(key)
+    children = 'path "auth/token/create" { capabilities = ["update"] }'
     assert write(ask, "p", 'path "transit/encrypt/a" { capabilities = ["update"] }') == 204
-    token = child(ask, policies=["p"])
+    assert write(ask, "children", children) == 204
+    token = child(ask, policies=["p", "children"])
     plain = {"plaintext": b64("x")}
     assert ask.post("transit/encrypt/a", plain, token=token).status == 200
     assert ask.post("transit/encrypt/b", plain, token=token).status == 403
@@ -280,6 +422,7 @@ def test_policies_are_kept_listed_and_guarded(ask: Asker) -> None:
     assert ask("GET", "sys/policies/acl/p").data == {"name": "p", "policy": rules}
     assert ask("GET", "sys/policy/p").json["rules"] == rules
     assert ask("LIST", "sys/policies/acl").data["keys"] == ["default", "p", "root"]
+    assert compile_rules(read_policy(ask("GET", "sys/policies/acl/default").data["policy"])) == {}
     assert ask("GET", "sys/policies/acl/none").status == 404
     for name in ("root", "default"):
         assert write(ask, name, rules) == 400
@@ -301,12 +444,25 @@ GOOD = {
     path "transit/datakey/wrapped/a" { capabilities = ["update"] }
     path "transit/keys/a" { capabilities = ["read"] }
     """: {"vault:transit/a": {"encrypt", "decrypt"}},
+    'path "transit/encrypt/a" { capabilities = ["create", "list", "read", "update"] }': {
+        "vault:transit/a": {"encrypt"}
+    },
+    'path "transit/keys" { capabilities = ["list"] } path "transit/keys/" { capabilities = ["list"] }': {},
+    'path "auth/token/create" { capabilities = ["update"] }': {},
+    'path "auth/token/create" { capabilities = ["create", "update"] }': {},
+    '"path" "transit/encrypt/a" { "capabilities" = ["update"], }': {"vault:transit/a": {"encrypt"}},
+    '{"path": [{"transit/verify/a": {"capabilities": ["update"]}}]}': {"vault:transit/a": {"verify"}},
 }
 BAD = [
     'path "/transit/encrypt/a" { capabilities = ["update"] }',
     'path "transit/*" { capabilities = ["update"] }',
     'path "*" { capabilities = ["update"] }',
-    'path "transit/encrypt/a" { capabilities = ["create", "update"] }',
+    'path "transit/encrypt/a" { capabilities = ["create"] }',
+    'path "transit/encrypt/a" { capabilities = ["delete", "update"] }',
+    'path "transit/encrypt/{{identity.entity.name}}" { capabilities = ["update"] }',
+    'path "auth/token/create" { capabilities = ["sudo", "update"] }',
+    'path "auth/token/create" { capabilities = ["create"] }',
+    'path "auth/token/create-orphan" { capabilities = ["update"] }',
     'path "transit/encrypt/a" { capabilities = ["deny"] }',
     'path "transit/encrypt/a" { capabilities = ["fly"] }',
     'path "+/encrypt/a" { capabilities = ["update"] }',
@@ -317,7 +473,7 @@ BAD = [
     'path "transit/keys/a" { capabilities = ["read"] }',
     'path "transit/keys/a" { capabilities = ["update"] }',
     'path "transit/keys/a/rotate" { capabilities = ["update"] }',
-    'path "transit/keys" { capabilities = ["list"] }',
+    'path "transit/keys" { capabilities = ["list", "read"] }',
     'path "sys/mounts" { capabilities = ["read"] }',
     'path "secret/data/x" { capabilities = ["read"] }',
 ]

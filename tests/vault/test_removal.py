@@ -302,8 +302,8 @@ def test_a_token_past_its_end_is_not_brought_back(ask: Asker, pass_days: Pass) -
             ("renew-accessor", {"accessor": named}),
             ("lookup", {"token": text}),
             ("lookup-accessor", {"accessor": named}),
-            ("revoke-accessor", {"accessor": named}),
         ):
             answer = ask.post(f"auth/token/{path}", body)
             assert answer.status in {400, 403}, path
+        assert ask.post("auth/token/revoke-accessor", {"accessor": named}).status == 204
         assert not may_act(ask, text)

@@ -119,9 +119,9 @@ class Authenticator:
             raise Refused(service.id)
         if proof.service is service and proof.principal is not None:
             return proof.principal
-        role, grants = authority(token, service, directory)
+        role, grants, narrowed = authority(token, service, directory)
         leased = token.kind is TokenKind.LEASED
-        principal = Principal(service.id, service.name, role, grants, token.id, leased=leased)
+        principal = Principal(service.id, service.name, role, grants, token.id, narrowed=narrowed, leased=leased)
         if not token.attributes:  # else what it may do follows from other records too
             proof.service, proof.principal = service, principal
         return principal

@@ -7,7 +7,7 @@ from keyvault_lite.model.errors import Forbidden, Hidden, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Permission, Principal, Role
 from keyvault_lite.model.keys import Key
-from keyvault_lite.model.names import KeyId, matches
+from keyvault_lite.model.names import KeyId
 from keyvault_lite.model.requests import (
     AddSlot,
     ArchiveEntries,
@@ -160,12 +160,17 @@ def permissions_on(principal: Principal, key: Key) -> frozenset[Permission]:
     names = key.aliases if key.name is None else (key.name, *key.aliases)
     held = _NOTHING.union(*(by_name.get(one, _NOTHING) for one in (key.id, *names)))
     for grant in found.globs:
-        if grant.key == "*" or any(matches(grant.key, name) for name in names):
+        if grant.key == "*" or any(map(grant.covers, names)):
             held |= grant.actions
     if len(found.by_key) >= REMEMBERED:
         found.by_key.clear()
     found.by_key[key.id] = (key, held)
     return held
+
+
+def permissions_under(principal: Principal, name: str) -> frozenset[Permission]:
+    """What the principal's grants would allow on a key of that name, if there were one."""
+    return _NOTHING.union(*(grant.actions for grant in principal.grants if grant.covers(name)))
 
 
 def _sorted_out(principal: Principal) -> dict[str, frozenset[Permission]]:
@@ -194,7 +199,7 @@ def check_may_know(principal: Principal, ref: str, state: Keys) -> None:
     if principal.role is not Role.SERVICE:
         return
     known = state.key_record(KeyId(ref)) or state.key_record(state.id_of_name(ref) or KeyId(""))
-    may = may_know(principal, known) if known else any(matches(grant.key, ref) for grant in principal.grants)
+    may = may_know(principal, known) if known else any(grant.covers(ref) for grant in principal.grants)
     if not may:
         raise Hidden(NO_KEY)
 
@@ -202,6 +207,23 @@ def check_may_know(principal: Principal, ref: str, state: Keys) -> None:
 def may_know(principal: Principal, key: Key) -> bool:
     """Whether the key appears in the principal's lists."""
     return principal.role is not Role.SERVICE or bool(permissions_on(principal, key))
+
+
+def may_know_space(principal: Principal, space: str) -> bool:
+    """Whether any name that begins so may be one that the principal's grants are about."""
+    if principal.role is not Role.SERVICE:
+        return True
+    parts = ((grant, *grant.key.partition("*")[:2]) for grant in principal.grants)
+    return any(
+        head.startswith(space) or (star and not grant.in_mount and space.startswith(head))
+        for grant, head, star in parts
+    )
+
+
+def check_reader(principal: Principal) -> None:
+    """Raise Forbidden for a SERVICE: what concerns all is for ADMIN and AUDITOR."""
+    if principal.role is Role.SERVICE:
+        raise Forbidden(ROLE_REFUSAL)
 
 
 def may_renew(principal: Principal, service: str) -> bool:
@@ -216,4 +238,5 @@ def may_renew(principal: Principal, service: str) -> bool:
 
 def may_read_entry(principal: Principal, service_id: str | None) -> bool:
     """Whether the principal may have the receipt of an entry of that service."""
-    return principal.role in {Role.ADMIN, Role.AUDITOR, None} or service_id == principal.service_id
+    mine = service_id == principal.service_id and not principal.narrowed
+    return mine or principal.role in {Role.ADMIN, Role.AUDITOR, None}

@@ -23,7 +23,6 @@ from keyvault_lite.model.errors import Forbidden, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Principal, Role
 from keyvault_lite.model.keys import Key
-from keyvault_lite.model.names import matches
 
 REFUSAL: Final = "the key's policy or grants do not allow this"
 RESCUE: Final = frozenset({"GetKeyPolicy", "PutKeyPolicy", "ListKeyPolicies", "DescribeKey"})
@@ -54,7 +53,7 @@ def check_named_key(principal: Principal, key: Key | None, ref: str | None, acti
 
 
 def _covers(principal: Principal, ref: str | None) -> bool:
-    return any(grant.key == "*" or (ref is not None and matches(grant.key, ref)) for grant in principal.grants)
+    return any(grant.key == "*" or (ref is not None and grant.covers(ref)) for grant in principal.grants)
 
 
 @dataclass(frozen=True, slots=True)

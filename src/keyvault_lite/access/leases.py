@@ -9,7 +9,16 @@ from typing import Final, Protocol
 from keyvault_lite.model.encoding import decode_base64
 from keyvault_lite.model.identity import AppRoleCredential, Grant, Permission, Role, Service, Setting, Token
 from keyvault_lite.model.names import TokenId
-from keyvault_lite.model.transit_tokens import GRANTS, KEPT_SECONDS, POLICIES, ROLE_IDS, ROLES, SECRETS, Lease
+from keyvault_lite.model.transit_tokens import (
+    GRANTS,
+    KEPT_SECONDS,
+    MAKES_TOKENS,
+    POLICIES,
+    ROLE_IDS,
+    ROLES,
+    SECRETS,
+    Lease,
+)
 
 DEPTH: Final = 16
 """Generations of children."""
@@ -63,19 +72,21 @@ def ancestors_live(token: Token, directory: Leases, now: int) -> bool:
     return False
 
 
-def authority(token: Token, service: Service, directory: Leases) -> tuple[Role, tuple[Grant, ...]]:
-    """The role and grants that a token acts with: its service's, or less if it is held to policies.
+def authority(token: Token, service: Service, directory: Leases) -> tuple[Role, tuple[Grant, ...], bool]:
+    """The role and grants that a token acts with, and whether that is less than its service's.
 
-    A token held to policies is a SERVICE. One of a service of that role keeps the service's grants beside; one of an
-    AUDITOR, who uses no key, gets none.
+    A token held to policies is a SERVICE, with what they come to. The token of a login has what its service was granted
+    beside; one of an AUDITOR, who uses no key, gets none.
     """
     lease = Lease.of(token) if token.attributes else None
     if lease is None or lease.policies is None:
-        return service.role, service.grants
+        return service.role, service.grants, False
     if service.role is Role.AUDITOR:
-        return Role.SERVICE, ()
+        return Role.SERVICE, (), True
     given = tuple(grant for name in lease.policies for grant in policy_grants(name, directory))
-    return Role.SERVICE, (*service.grants, *given) if service.role is Role.SERVICE else given
+    if service.role is Role.SERVICE and not lease.alone:
+        return Role.SERVICE, (*service.grants, *given), False
+    return Role.SERVICE, given, True
 
 
 def policy_grants(name: str, directory: Leases) -> tuple[Grant, ...]:
@@ -83,7 +94,25 @@ def policy_grants(name: str, directory: Leases) -> tuple[Grant, ...]:
     found = directory.setting(POLICIES + name)
     if found is None or found.value is None:
         return ()
-    return tuple(Grant(key, frozenset(map(Permission, actions))) for key, actions in found.value[GRANTS])
+    kept = found.value[GRANTS]
+    return tuple(Grant(key, frozenset(map(Permission, actions)), in_mount=True) for key, actions in kept)
+
+
+def makes_tokens(lease: Lease | None, directory: Leases) -> bool:
+    """Whether a token of that lease may make children: one that is held to policies, only if one of them says so."""
+    if lease is None or lease.policies is None:
+        return True
+    found = (directory.setting(POLICIES + name) for name in lease.policies)
+    return any(one.value.get(MAKES_TOKENS, False) for one in found if one is not None and one.value is not None)
+
+
+def last_end(token: Token) -> int | None:
+    """The latest end that any renewal can give a token (microseconds); None if there is none."""
+    lease = Lease.of(token)
+    if lease is None or not lease.renewable:
+        return token.expires_at
+    most = min(filter(None, (0 if lease.period else lease.max_ttl, lease.explicit_max_ttl)), default=None)
+    return None if most is None else token.created_at + most * 1_000_000
 
 
 SEPARATOR: Final = "."

@@ -11,7 +11,7 @@ from typing import Any, Final
 from keyvault_lite.access.leases import PLACE, SEPARATOR, accessor_of, is_past, secret_of
 from keyvault_lite.crypto.credentials import new_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.engine.transit_tokens import bounded, facts, issue
+from keyvault_lite.engine.transit_tokens import bounded, facts, issue, issued
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import InvalidRequest, NotFound
@@ -239,7 +239,7 @@ def login(_request: Login, scene: Scene) -> Done:
     )
     token, text = issue(scene.principal.service_id, lease, scene, parent=None)
     used = _used(kept)
-    return Done(Issued(facts(token, scene), text, warnings), Change(tokens=(token,), settings=used))
+    return issued(Issued(facts(token, scene), text, warnings), Change(tokens=(token,), settings=used))
 
 
 def _used(found: Setting | None) -> tuple[Setting, ...]:

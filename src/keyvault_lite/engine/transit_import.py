@@ -19,7 +19,7 @@ from keyvault_lite.engine.keys import exchanged
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_cipher import ORIGIN
 from keyvault_lite.engine.transit_keys import begin, extended, shown, taken_name
-from keyvault_lite.engine.transit_mounts import require_mount
+from keyvault_lite.engine.transit_mounts import WRAPPING, require_mount
 from keyvault_lite.engine.transit_rules import protecting, sound, usable
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model.encoding import decode_base64, encode_base64
@@ -40,7 +40,6 @@ from keyvault_lite.model.transit import (
     namespace,
 )
 
-WRAPPING: Final = "vault/wrapping/"
 NOTE: Final = "vault wrapping key"
 _KIND: Final = KeySpec(KeyType.RSA, 4096, Purpose.ENCRYPT)
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from keyvault_lite.access.authorize import check_reader, may_know_space
 from keyvault_lite.engine.keys import DAY
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_rules import is_absent
@@ -24,6 +25,8 @@ from keyvault_lite.model.transit import Deleted, NoMount, ReadUpsert, Rules, Set
 from keyvault_lite.model.transit_system import DisableMount, EnableLogin, EnableMount, ListMounts, Mount, TuneMount
 
 PREFIX: Final = "vault/mounts/"
+WRAPPING: Final = "vault/wrapping/"
+"""Where the pair is kept that a mount's keys are wrapped for on their way in; it ends with the mount."""
 FIRST: Final = "transit"
 """The mount there is from the beginning."""
 ENABLED: Final = "enabled"
@@ -48,11 +51,12 @@ def _mount(path: str, value: Mapping[str, Any]) -> Mount:
     return Mount(path, value.get("description", ""), value.get("config", {}), value.get("options"))
 
 
-def page(_: ListMounts, scene: Scene) -> Done:
-    """Every mount, by path."""
-    paths = {one.name.removeprefix(PREFIX) for one in scene.state.settings_under(PREFIX)} | {FIRST}
-    found = ((path, _setting(scene.state, path)) for path in sorted(paths))
-    return Done(tuple(_mount(path, value) for path, value in found if value is not None))
+def page(request: ListMounts, scene: Scene) -> Done:
+    """Every mount, by path; a SERVICE is told of those that its grants are about, and only who asks for no more."""
+    if not request.own:
+        check_reader(scene.principal)
+    paths = [path for path in _paths(scene.state) if may_know_space(scene.principal, namespace(path))]
+    return Done(tuple(_mount(path, require_mount(scene.state, path)) for path in paths))
 
 
 def enable(request: EnableMount, scene: Scene) -> Done:
@@ -91,8 +95,10 @@ def disable(request: DisableMount, scene: Scene) -> Done:
         for key in scene.state.keys_after(None)
         if any(name.namespace == space for name in key.names)
     )
-    gone = Setting(PREFIX + request.mount, {ENABLED: False} if request.mount == FIRST else None)
-    return Done(len(keys), Change(keys=keys, settings=(gone,)))
+    gone = [Setting(PREFIX + request.mount, {ENABLED: False} if request.mount == FIRST else None)]
+    if scene.state.setting(WRAPPING + request.mount) is not None:
+        gone.append(Setting(WRAPPING + request.mount, None))
+    return Done(len(keys), Change(keys=keys, settings=tuple(gone)))
 
 
 def _deleted(key: Key, space: str, now: int) -> Key:
@@ -120,7 +126,8 @@ def upserts(state: State, mount: str) -> bool:
 
 
 def read_upsert(request: ReadUpsert, scene: Scene) -> Done:
-    """See `upserts`."""
+    """See `upserts`. A SERVICE is told of no mount whether it is there."""
+    check_reader(scene.principal)
     return Done(upserts(scene.state, request.mount))
 
 

@@ -1,18 +1,24 @@
 """ACL policies, as far as they are grants: one is taken if what it allows is what a set of grants allows, else refused.
 
 What every caller has (a look at its own token, the names of the keys it has grants on) may stand in a policy and adds
-nothing; what follows from a permission (a MAC from `sign`, a data key from `encrypt`) may stand beside it.
+nothing; what follows from a permission (a MAC from `sign`, a data key from `encrypt`) is given with it, and may stand
+beside it.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Final
 
-from keyvault_lite.access.authorize import ROLE_REFUSAL, permissions_on
+from keyvault_lite.access.authorize import check_reader, permissions_on, permissions_under
+from keyvault_lite.access.leases import authority, makes_tokens
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_rules import is_absent
+from keyvault_lite.engine.transit_tokens import BAD_TOKEN, named_token
 from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.model.errors import Forbidden, InvalidRequest, NotFound
-from keyvault_lite.model.identity import Permission, Role, Setting
+from keyvault_lite.ledger.state import State
+from keyvault_lite.model.errors import InvalidRequest, NotFound
+from keyvault_lite.model.identity import Permission, Principal, Role, Setting
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit import key_ref
 from keyvault_lite.model.transit_system import OPERATIONS
@@ -20,10 +26,12 @@ from keyvault_lite.model.transit_tokens import (
     DEFAULT_POLICY,
     GRANTS,
     MADE,
+    MAKES_TOKENS,
     MAX_POLICY,
     POLICIES,
     ROOT_POLICY,
     DeletePolicy,
+    Lease,
     ListPolicies,
     PolicyRule,
     ReadCapabilities,
@@ -32,6 +40,8 @@ from keyvault_lite.model.transit_tokens import (
 )
 
 UPDATE: Final = "update"
+VOID: Final = frozenset({"create", "list", "read"})
+"""What may stand beside it and gives nothing: keys are made by an ADMIN, and there is nothing to read or to list."""
 KNOWN: Final = frozenset({"create", "delete", "deny", "list", "patch", "read", "sudo", "update"})
 EVERYONE: Final[Mapping[str, frozenset[str]]] = {
     "auth/token/lookup-self": frozenset({"read", "update"}),
@@ -40,6 +50,10 @@ EVERYONE: Final[Mapping[str, frozenset[str]]] = {
     "sys/capabilities-self": frozenset({"update"}),
 }
 """What any caller may do."""
+DEFAULT_TEXT: Final = "".join(
+    f'path "{path}" {{\n  capabilities = {json.dumps(sorted(held))}\n}}\n' for path, held in EVERYONE.items()
+)
+"""The policy that says so, and that cannot be changed."""
 GIVES: Final[Mapping[str, frozenset[Permission]]] = {
     "encrypt": frozenset({Permission.ENCRYPT}),
     "decrypt": frozenset({Permission.DECRYPT}),
@@ -55,6 +69,8 @@ FOLLOWS: Final[Mapping[str, frozenset[Permission]]] = {
 """Operations that follow from permissions and are none of their own."""
 KEYLESS: Final = frozenset({"hash", "random"})
 """Operations that need no permission."""
+LISTED: Final = "list"
+"""The names of the keys: everybody is told those that they have grants on, with a rule or without."""
 OPTIONAL_TAIL: Final = frozenset({"hmac", "sign", "verify"})
 """Operations whose path may go on with an algorithm."""
 Pattern = str
@@ -62,20 +78,22 @@ Pattern = str
 
 
 def compile_rules(rules: tuple[PolicyRule, ...]) -> dict[Pattern, frozenset[Permission]]:
-    """The grants that a policy comes to. Raises InvalidRequest naming the first rule that comes to none exactly."""
+    """The grants that a policy comes to, MADE aside. Raises InvalidRequest naming the first rule that comes to none."""
     granted: dict[Pattern, frozenset[Permission]] = {}
     wanted: list[tuple[PolicyRule, Pattern, frozenset[Permission]]] = []
     for rule in rules:
         if rule.capabilities - KNOWN:
             raise _refusal(rule, "it names an unknown capability")
-        if rule.capabilities <= EVERYONE.get(rule.path, frozenset()):
+        if rule.capabilities <= EVERYONE.get(rule.path, frozenset()) or lets_make_tokens(rule):
             continue
         operation, pattern = _target(rule)
+        if operation == LISTED:
+            continue
         if operation == "keys":
             wanted.append((rule, pattern, frozenset()))
             continue
-        if rule.capabilities != {UPDATE}:
-            raise _refusal(rule, "using a key is the capability update and no other")
+        if UPDATE not in rule.capabilities or rule.capabilities - {UPDATE} - VOID:
+            raise _refusal(rule, "using a key is the capability update")
         if operation in GIVES:
             granted[pattern] = granted.get(pattern, frozenset()) | GIVES[operation]
         else:
@@ -86,6 +104,11 @@ def compile_rules(rules: tuple[PolicyRule, ...]) -> dict[Pattern, frozenset[Perm
     return granted
 
 
+def lets_make_tokens(rule: PolicyRule) -> bool:
+    """Whether the rule is the one that lets a token make children."""
+    return rule.path == MADE and UPDATE in rule.capabilities <= {UPDATE, "create"}
+
+
 def _refusal(rule: PolicyRule, why: str) -> InvalidRequest:
     return InvalidRequest(f'the rule for path "{rule.path}" does not come to grants exactly: {why}')
 
@@ -94,6 +117,8 @@ def _target(rule: PolicyRule) -> tuple[str, Pattern]:
     """The operation and the keys that a rule is about."""
     if "+" in rule.path:
         raise _refusal(rule, "a '+' segment may stand for things that no glob over key names tells apart")
+    if "{{" in rule.path:
+        raise _refusal(rule, "there are no identities here that a template could name")
     segments = rule.path.split("/")
     if not segments[0]:
         raise _refusal(rule, "a path begins without a slash")
@@ -105,8 +130,8 @@ def _target(rule: PolicyRule) -> tuple[str, Pattern]:
         rest = rest[1:]
     if operation in OPTIONAL_TAIL and rest[1:] == ["*"]:
         rest = rest[:1]
-    if operation == "keys" and (not rest or rest == [""]) and rule.capabilities <= {"list"}:
-        raise _refusal(rule, "the list of keys has what the caller has grants on, without a rule")
+    if operation == "keys" and not any(rest) and rule.capabilities <= {"list"}:
+        return LISTED, ""
     readable = operation == "keys" and rule.capabilities <= {"read"}
     if len(rest) != 1 or not rest[0] or not (readable or operation in GIVES or operation in FOLLOWS):
         raise _refusal(rule, "managing keys is for an ADMIN")
@@ -120,18 +145,20 @@ def write(request: WritePolicy, scene: Scene) -> Done:
     if len(request.text) > MAX_POLICY:
         raise InvalidRequest("a policy has at most 64 KiB")
     grants = [[pattern, sorted(held)] for pattern, held in sorted(compile_rules(request.rules).items())]
-    kept = Setting(POLICIES + request.name, {"policy": request.text, GRANTS: grants})
+    makes_tokens = any(map(lets_make_tokens, request.rules))
+    value = {"policy": request.text, GRANTS: grants, MAKES_TOKENS: makes_tokens}
+    kept = Setting(POLICIES + request.name, value)
     return Done(None, Change(settings=(kept,)))
 
 
 def read(request: ReadPolicy, scene: Scene) -> Done:
     """The text of a policy."""
-    _check_reader(scene)
+    check_reader(scene.principal)
     found = scene.state.setting(POLICIES + request.name)
     if found is not None and found.value is not None:
         return Done(found.value["policy"])
     if request.name in {ROOT_POLICY, DEFAULT_POLICY}:
-        return Done("")
+        return Done(DEFAULT_TEXT if request.name == DEFAULT_POLICY else "")
     raise NotFound("no such policy")
 
 
@@ -144,49 +171,54 @@ def delete(request: DeletePolicy, scene: Scene) -> Done:
     return Done(None, Change(settings=(Setting(POLICIES + request.name, None),)))
 
 
-def _check_reader(scene: Scene) -> None:
-    if scene.principal.role is Role.SERVICE:
-        raise Forbidden(ROLE_REFUSAL)
-
-
 def page(_: ListPolicies, scene: Scene) -> Done:
     """The names of all policies."""
-    _check_reader(scene)
+    check_reader(scene.principal)
     kept = {one.name.removeprefix(POLICIES) for one in scene.state.settings_under(POLICIES)}
     return Done(tuple(sorted(kept | {DEFAULT_POLICY, ROOT_POLICY})))
 
 
 def capabilities(request: ReadCapabilities, scene: Scene) -> Done:
-    """What the caller may do at each path."""
-    return Done({path: _capabilities(path, scene) for path in request.paths})
+    """What a token may do at each path: the caller's own, or another that it may look at."""
+    token = named_token(request, scene)
+    principal, lease = scene.principal, Lease.of(token)
+    if token.id != principal.token_id:
+        service = scene.state.find_service(token.service_id)
+        if service is None:
+            raise InvalidRequest(BAD_TOKEN)
+        role, grants, narrowed = authority(token, service, scene.state)
+        principal = replace(principal, role=role, grants=grants, narrowed=narrowed)
+    mine = {**EVERYONE, MADE: {UPDATE}} if makes_tokens(lease, scene.state) else EVERYONE
+    return Done({path: _capabilities(path.strip("/"), principal, mine, scene.state) for path in request.paths})
 
 
-def _capabilities(path: str, scene: Scene) -> tuple[str, ...]:
-    if scene.principal.role is Role.ADMIN:
+def _capabilities(
+    path: str, principal: Principal, mine: Mapping[str, Collection[str]], state: State
+) -> tuple[str, ...]:
+    if principal.role is Role.ADMIN:
         return (ROOT_POLICY,)
-    segments = path.strip("/").split("/")
+    if path in mine:
+        return tuple(sorted(mine[path]))
+    segments = path.split("/")
     at = next((index for index, one in enumerate(segments) if index and one in OPERATIONS), None)
-    if path in EVERYONE or path == MADE:
-        return tuple(sorted(EVERYONE.get(path, {UPDATE})))
-    if at is None:
-        return ("deny",)
-    held = _held(segments[at], segments[at + 1 :], "/".join(segments[:at]), scene)
+    held = () if at is None else _held(segments[at], segments[at + 1 :], "/".join(segments[:at]), principal, state)
     return held or ("deny",)
 
 
-def _held(operation: str, rest: list[str], mount: str, scene: Scene) -> tuple[str, ...]:
-    """What the caller may do with an operation of a mount, on the key that its path names."""
+def _held(operation: str, rest: list[str], mount: str, principal: Principal, state: State) -> tuple[str, ...]:
+    """What the principal may do with an operation of a mount, on the key that its path names, there or not."""
     if operation in KEYLESS:
-        return (UPDATE,) if scene.principal.role is Role.SERVICE else ()
+        return (UPDATE,) if principal.role is Role.SERVICE else ()
     if not rest:
         return ("list",) if operation == "keys" else ()
     name = rest[1:2] if operation == "datakey" else rest[:1]
-    key = scene.state.find_key(key_ref(mount, name[0])) if name else None
-    if key is None or is_absent(key):
+    if not name or not name[0]:
         return ()
-    held = permissions_on(scene.principal, key)
+    ref = key_ref(mount, name[0])
+    key = state.find_key(ref)
+    held = permissions_under(principal, ref) if key is None or is_absent(key) else permissions_on(principal, key)
     if operation == "keys":
-        return ("read",) if held or scene.principal.role is Role.AUDITOR else ()
+        return ("read",) if held or principal.role is Role.AUDITOR else ()
     needed = GIVES.get(operation) or FOLLOWS.get(operation)
     return (UPDATE,) if needed and held >= needed else ()
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.access.authorize import ROLE_REFUSAL
-from keyvault_lite.access.leases import DEPTH, ancestors_live, is_past, removable_until
+from keyvault_lite.access.leases import DEPTH, ancestors_live, is_past, last_end, makes_tokens, removable_until
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
@@ -22,6 +22,7 @@ from keyvault_lite.model.transit_tokens import (
     ExtendToken,
     Issued,
     Lease,
+    ListTokens,
     ReadToken,
     RemoveTokens,
     RevokeToken,
@@ -152,12 +153,18 @@ def create(request: CreateToken, scene: Scene) -> Done:
     unrestricted = scene.principal.role is Role.ADMIN
     if request.orphan and not unrestricted:
         raise Forbidden(ROLE_REFUSAL)
+    above = Lease.of(parent)
+    if not makes_tokens(above, scene.state):
+        raise Forbidden(ROLE_REFUSAL)
     if request.period and not unrestricted:
         raise InvalidRequest("root or sudo privileges required to create periodic token")
     if not request.orphan and _generation(parent, scene) >= DEPTH:
         raise InvalidRequest("this token is too many generations from one that has no parent")
     explicit = request.explicit_max_ttl
-    ttl, most, warnings = bounded(request.ttl, max_ttl=0, period=request.period, explicit=explicit)
+    end = None if request.orphan else last_end(parent)
+    left = 0 if end is None else max(1, (end - scene.now) // _SECOND)
+    ttl, most, warnings = bounded(request.ttl, max_ttl=left, period=request.period, explicit=explicit)
+    policies, unknown = _policies(request.policies, above, scene)
     lease = Lease(
         ttl=ttl,
         max_ttl=most,
@@ -165,11 +172,12 @@ def create(request: CreateToken, scene: Scene) -> Done:
         period=request.period,
         renewable=request.renewable,
         display_name="-".join(filter(None, ("token", request.display_name))),
-        policies=_policies(request.policies, parent, scene),
+        policies=policies,
+        alone=bool(request.policies) or (above is not None and above.alone),
         meta=request.meta,
     )
     token, text = issue(parent.service_id, lease, scene, parent=None if request.orphan else parent.id)
-    return Done(Issued(facts(token, scene), text, warnings), Change(tokens=(token,)), subject=token.service_id)
+    return issued(Issued(facts(token, scene), text, (*warnings, *unknown)), Change(tokens=(token,)))
 
 
 def _generation(token: Token, scene: Scene) -> int:
@@ -181,26 +189,35 @@ def _generation(token: Token, scene: Scene) -> int:
     return count
 
 
-def _policies(asked: tuple[str, ...], parent: Token, scene: Scene) -> tuple[str, ...] | None:
-    """What the child is held to: what was asked for, within what the parent is held to; nothing asked is the same."""
-    held = Lease.of(parent)
-    parents = None if held is None else held.policies
+def issued(result: Issued, change: Change) -> Done:
+    """A token that was made: the entry says which, by its accessor, so that it can be found and revoked."""
+    token = result.facts.token
+    return Done(result, change, subject=token.service_id, comment=f"accessor {token.id}")
+
+
+def _policies(
+    asked: tuple[str, ...], parent: Lease | None, scene: Scene
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """What the child is held to, and warnings: what was asked for, within what the parent is held to, or the same."""
+    parents = None if parent is None else parent.policies
     if not asked:
-        return parents
-    if parents is None and scene.principal.role is not Role.ADMIN:
-        if set(asked) - {DEFAULT_POLICY}:
-            raise InvalidRequest("child policies must be subset of parent")
-        return None
+        return parents, ()
+    if parents is None and scene.principal.role is not Role.ADMIN and set(asked) - {DEFAULT_POLICY}:
+        raise InvalidRequest("child policies must be subset of parent")
     if parents is None and ROOT_POLICY in asked:
-        return None
+        return None, ()
     wanted = tuple(sorted({DEFAULT_POLICY, *asked}))
     if parents is not None and not set(wanted) <= {DEFAULT_POLICY, *parents}:
         raise InvalidRequest("child policies must be subset of parent")
     unknown = [name for name in wanted if name != DEFAULT_POLICY and scene.state.setting(POLICIES + name) is None]
-    if unknown:
-        # The products let a token name a policy that may come later; here it would surprise whoever makes that policy.
-        raise InvalidRequest("there is no policy of that name")
-    return wanted
+    # As in the products, one may come later; until then it gives nothing.
+    return wanted, ("a policy that was asked for does not exist",) if unknown else ()
+
+
+def page(_: ListTokens, scene: Scene) -> Done:
+    """The accessors of the tokens that hold, those of services included."""
+    kinds = {TokenKind.LEASED, TokenKind.NATIVE}
+    return Done(tuple(one.id for one in scene.state.tokens() if one.kind in kinds and _is_live(one, scene)))
 
 
 def extend(request: ExtendToken, scene: Scene) -> Done:
@@ -212,8 +229,7 @@ def extend(request: ExtendToken, scene: Scene) -> Done:
     seconds = lease.period or request.increment or lease.ttl
     expires_at = scene.now + seconds * _SECOND
     warnings: tuple[str, ...] = ()
-    most = min(filter(None, (0 if lease.period else lease.max_ttl, lease.explicit_max_ttl)), default=None)
-    if most is not None and expires_at > (last := token.created_at + most * _SECOND):
+    if (last := last_end(token)) is not None and expires_at > last:
         expires_at, warnings = last, ("TTL capped by the token's maximum",)
     changed = replace(token, expires_at=expires_at)
     return Done(Issued(facts(changed, scene), None, warnings), Change(tokens=(changed,)), subject=token.service_id)
@@ -221,7 +237,7 @@ def extend(request: ExtendToken, scene: Scene) -> Done:
 
 def revoke(request: RevokeToken, scene: Scene) -> Done:
     """The end of a token; its children end with it, as every use of them asks for their parents."""
-    token = named_token(request, scene) if request.token is None else _live_token(request, scene)
+    token = _live_token(request, scene)
     if token is None:
         return Done(None)  # as was asked for, and whoever revokes at the end of its work is not told of a failure
     if token.kind is TokenKind.NATIVE:
@@ -245,6 +261,7 @@ def remove(request: RemoveTokens, scene: Scene) -> Done:
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     CreateToken: create,
     ExtendToken: extend,
+    ListTokens: page,
     ReadToken: read,
     RemoveTokens: remove,
     RevokeToken: revoke,

@@ -29,7 +29,7 @@ from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.start import check_anchor
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.tree import RowMacs, StateTree, row_of
-from keyvault_lite.ledger.upgrade import OLDER, REVISION
+from keyvault_lite.ledger.upgrade import check_revision
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.replies import Finding, Verification
@@ -104,7 +104,7 @@ def inspect(
             return Inspection(None, b"", VerifiedRows(), StateTree(), b"", strange, schema_is_other=True)
         findings = database.check_schema(connection)
         schema_is_other = bool(findings)
-        _check_revision(connection, findings)
+        check_revision(connection, findings)
         mac, head = check_head(connection, authority, findings)
         rows, tree, state_root = _read_state(connection, authority, head, load=load, memory=memory)
         findings += rows.findings
@@ -188,18 +188,6 @@ def _unexplained(rows: VerifiedRows, told: Sequence[Finding], *, root: bytes, ar
     where = "beside what is named" if known or told else where
     problem = f"the rows are not the state that the log commits to: {where} one is missing or old"
     return [Finding("ledger_head", "1", problem)]
-
-
-def _check_revision(connection: driver.Connection, findings: list[Finding]) -> None:
-    try:
-        revisions = driver.fetch(connection, "SELECT version_num FROM alembic_version")
-    except driver.Damaged:
-        return  # the table is missing, which is found above
-    if revisions != [(REVISION,)]:
-        problem = f"does not name {REVISION}, the revision of this version, alone"
-        if revisions in [[(revision,)] for revision in OLDER]:
-            problem += ": if this vault was never served by this version, do that first, which brings it up to date"
-        findings.append(Finding("alembic_version", "", problem))
 
 
 class _Log:

@@ -126,12 +126,15 @@ class State:
 
     def tokens_of(self, service_id: ServiceId) -> list[Token]:
         """Every token of a service, of any kind, that has not ended."""
-        found = [one for one in list(self._tokens.values()) if one is not None and one.service_id == service_id]
-        return [one for one in found if one.ended_at is None]
+        return [one for one in self.tokens() if one.service_id == service_id and one.ended_at is None]
+
+    def tokens(self) -> list[Token]:
+        """Every token of every kind, ended ones included."""
+        return [one for one in list(self._tokens.values()) if one is not None]
 
     def leased(self) -> list[Token]:
         """Every leased token."""
-        return [one for one in list(self._tokens.values()) if one is not None and one.kind is TokenKind.LEASED]
+        return [one for one in self.tokens() if one.kind is TokenKind.LEASED]
 
     def leased_until(self, moment: int) -> list[Token]:
         """Every leased token whose end is not after a moment, the earliest end first."""

@@ -5,6 +5,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from keyvault_lite.ledger import driver
+from keyvault_lite.model.replies import Finding
 
 REVISION: Final = "0003"
 """The revision this version works with."""
@@ -19,6 +20,19 @@ def revision_of(connection: driver.Connection, tables: frozenset[str]) -> str | 
         return None
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return None if row is None else str(row[0])
+
+
+def check_revision(connection: driver.Connection, findings: list[Finding]) -> None:
+    """Add what is wrong with the revision that a database names."""
+    try:
+        revisions = driver.fetch(connection, "SELECT version_num FROM alembic_version")
+    except driver.Damaged:
+        return  # the table is missing, which is found above
+    if revisions != [(REVISION,)]:
+        problem = f"does not name {REVISION}, the revision of this version, alone"
+        if revisions in [[(revision,)] for revision in OLDER]:
+            problem += ": if this vault was never served by this version, do that first, which brings it up to date"
+        findings.append(Finding("alembic_version", "", problem))
 
 
 def run_migrations(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from keyvault_lite.model.names import ServiceId, TokenId
+from keyvault_lite.model.names import ServiceId, TokenId, matches
 from keyvault_lite.model.opaque import Opaque
 
 
@@ -32,6 +32,12 @@ class Grant:
 
     key: str
     actions: frozenset[Permission]
+    in_mount: bool = False
+    """Whether `*` stands for no slash: a policy of one mount says nothing of those whose path begins with its own."""
+
+    def covers(self, name: str) -> bool:
+        """Whether it is about the key of that name."""
+        return matches(self.key, name) and (not self.in_mount or name.count("/") == self.key.count("/"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,8 @@ class Principal:
     """By which token; None for the vault itself."""
     login: str | None = None
     """By which credentials of a login, as `role/accessor`: good for that login and nothing else."""
+    narrowed: bool = False
+    """Whether it may do less than its service: what its service did is not its own then."""
     leased: bool = False
     """Whether by a token with an end of its own: it gets nothing that would outlive it."""
     held: Held = field(default_factory=Held, init=False, repr=False, compare=False)

@@ -58,9 +58,10 @@ class Mount:
 
 
 class ListMounts(Request, frozen=True):
-    """Every key space. Answers a tuple of Mount."""
+    """Every key space, or those that the caller's grants are about. Answers a tuple of Mount."""
 
     action = Action.SETTING_READ
+    own: bool = False
 
 
 class EnableMount(Request, frozen=True):

@@ -34,6 +34,8 @@ ROLE_IDS: Final = "vault/approle/ids/"
 SECRETS: Final = "vault/approle/secrets/"
 GRANTS: Final = "grants"
 """Where a policy's setting has the grants it comes to."""
+MAKES_TOKENS: Final = "makes_tokens"
+"""Where it says whether it lets a token make children."""
 MAX_POLICY: Final = 64 * 1024
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 
@@ -89,6 +91,8 @@ class Lease:
     path: str = MADE
     policies: tuple[str, ...] | None = None
     """What the token is held to; None is all its service may do."""
+    alone: bool = False
+    """Whether its service's grants count for nothing beside the policies: they were asked for by name."""
     meta: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -139,6 +143,12 @@ class CreateToken(Request, frozen=True):
         check_meta(self.meta)
         if len(self.policies) > 64 or len(self.display_name) > 256:  # noqa: PLR2004
             raise InvalidRequest("too many policies, or too long a name")
+
+
+class ListTokens(Request, frozen=True):
+    """The accessors of all tokens that hold. Answers a tuple of accessors."""
+
+    action = Action.SERVICE_READ
 
 
 class ExtendToken(TokenRequest, frozen=True):

@@ -52,7 +52,7 @@ def read_policy(source: str) -> tuple[PolicyRule, ...]:
     for first in tokens:
         path, brace = next(tokens, ""), next(tokens, "")
         body = _until_closed(tokens)
-        if (first, brace) != ("path", "{"):
+        if first.strip('"') != "path" or brace != "{":
             raise InvalidRequest(_NOT_CLEAR)
         rules.append(_rule(path, body))
     return _bounded(rules)
@@ -74,7 +74,9 @@ def _bounded(rules: list[PolicyRule]) -> tuple[PolicyRule, ...]:
 
 
 def _rule(path: str, body: list[str]) -> PolicyRule:
-    if body[:3] != ["capabilities", "=", "["] or body[-1:] != ["]"]:
+    if body[-1:] == [","]:
+        body = body[:-1]
+    if [body[0].strip('"') if body else "", *body[1:3]] != ["capabilities", "=", "["] or body[-1:] != ["]"]:
         raise InvalidRequest(f"{_NOT_CLEAR}; there are no other conditions here")
     listed = [one for one in body[3:-1] if one != ","]
     return PolicyRule(_string(path), frozenset(map(_string, listed)))
@@ -92,13 +94,14 @@ def _read_json(source: str) -> tuple[PolicyRule, ...]:
     except KeyVaultError:
         raise InvalidRequest(_NOT_CLEAR) from None
     paths = document.get("path") if isinstance(document, dict) and set(document) == {"path"} else None
-    if not isinstance(paths, dict):
-        raise InvalidRequest(_NOT_CLEAR)
     rules = []
-    for path, body in paths.items():
-        if not isinstance(body, dict) or set(body) != {"capabilities"}:
-            raise InvalidRequest(f"{_NOT_CLEAR}; there are no other conditions here")
-        rules.append(PolicyRule(path, frozenset(texts(body, "capabilities"))))
+    for part in paths if isinstance(paths, list) and paths else [paths]:
+        if not isinstance(part, dict):
+            raise InvalidRequest(_NOT_CLEAR)
+        for path, body in part.items():
+            if not isinstance(body, dict) or set(body) != {"capabilities"}:
+                raise InvalidRequest(f"{_NOT_CLEAR}; there are no other conditions here")
+            rules.append(PolicyRule(path, frozenset(texts(body, "capabilities"))))
     return _bounded(rules)
 
 

@@ -129,14 +129,14 @@ DISABLE: Final = Route(
 UI_MOUNT: Final = Route(
     operation="sys.internal.ui.mounts.read",
     action=Action.SETTING_READ,
-    build=lambda _: ListMounts(),
+    build=lambda _: ListMounts(own=True),
     render=_within,
     missing=(403, "preflight capability check returned 403, please ensure client's policies grant access to path"),
 )
 UI_MOUNTS: Final = Route(
     operation="sys.internal.ui.mounts.list",
     action=Action.SETTING_READ,
-    build=lambda _: ListMounts(),
+    build=lambda _: ListMounts(own=True),
     render=lambda found, _, __: Written({"secret": {f"{one.path}/": mount_object(one) for one in found}, "auth": {}}),
 )
 

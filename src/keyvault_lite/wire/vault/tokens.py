@@ -9,12 +9,11 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import AppRoleCredential, Credential
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit_tokens import (
-    DEFAULT_TTL,
     MADE,
     CreateToken,
     ExtendToken,
     Issued,
-    Lease,
+    ListTokens,
     Login,
     ReadCapabilities,
     ReadToken,
@@ -38,14 +37,6 @@ def _left(found: TokenFacts) -> int:
     return 0 if found.expires_at is None else max(0, (found.expires_at - found.now) // _SECOND)
 
 
-def _explicit(lease: Lease | None) -> int:
-    if lease is None:
-        return 0
-    # The first ones kept it as the maximum.
-    kept = lease.max_ttl if 0 < lease.max_ttl < DEFAULT_TTL and lease.path == MADE else 0
-    return lease.explicit_max_ttl or kept
-
-
 def token_object(found: TokenFacts, token: str | None) -> dict[str, object]:
     """A token as the products show it. `id` is there for the caller's own only."""
     lease, kept = found.lease, found.token
@@ -56,7 +47,7 @@ def token_object(found: TokenFacts, token: str | None) -> dict[str, object]:
         "display_name": f"token-{found.service}" if lease is None else lease.display_name,
         "entity_id": "",
         "expire_time": moment(found.expires_at),
-        "explicit_max_ttl": _explicit(lease),
+        "explicit_max_ttl": 0 if lease is None else lease.explicit_max_ttl,
         "id": token or "",
         "issue_time": moment(kept.created_at),
         "meta": None if lease is None or not lease.meta else dict(lease.meta),
@@ -217,6 +208,9 @@ LOOKUP: Final = _route("lookup", Action.TOKEN_READ, _named_or_own, _shown_by_nam
 LOOKUP_ACCESSOR: Final = _route(
     "lookup-accessor", Action.TOKEN_READ, _by_accessor(ReadToken), _shown_by_accessor, "accessor"
 )
+LIST: Final = _route(
+    "list", Action.SERVICE_READ, lambda _: ListTokens(), lambda found, _, __: Written({"keys": list(found)}), "list"
+)
 CREATE: Final = _route("create", Action.TOKEN_CREATE, _create, _issued, *_NEW)
 CREATE_ORPHAN: Final = _route("create-orphan", Action.TOKEN_CREATE, _create_orphan, _issued, *_NEW)
 RENEW_SELF: Final = _route("renew-self", Action.TOKEN_EXTEND, _extension(), _issued, "increment", "token")
@@ -255,13 +249,32 @@ LOGIN: Final = Route(
 MAX_PATHS: Final = 256
 
 
-def _capabilities(call: Call) -> Request:
+def _paths(call: Call) -> tuple[str, ...]:
     paths = texts(call.fields, "paths") or texts(call.fields, "path")
     if not paths:
         raise InvalidRequest("missing path")
     if len(paths) > MAX_PATHS:
         raise InvalidRequest("too many paths")
-    return ReadCapabilities(paths=paths)
+    return paths
+
+
+def _capabilities(named_by: str) -> Route:
+    """What a token may do: the caller's own, or the one that a field names."""
+    fields = (named_by,) if named_by else ()
+
+    def build(call: Call) -> Request:
+        named = {name: text(call.fields, name) for name in fields}
+        if "" in named.values():
+            raise InvalidRequest(f"missing {named_by}")
+        return ReadCapabilities(paths=_paths(call), **named)
+
+    return Route(
+        operation="-".join(filter(None, ("sys.capabilities", "" if named_by == "token" else named_by or "self"))),
+        action=Action.TOKEN_READ,
+        build=build,
+        render=_shown_capabilities,
+        fields=frozenset({"path", "paths", "token", *fields}),
+    )
 
 
 def _shown_capabilities(result: Any, _: Request, __: Call) -> Written:  # noqa: ANN401
@@ -271,10 +284,6 @@ def _shown_capabilities(result: Any, _: Request, __: Call) -> Written:  # noqa: 
     return Written(shown, merged=True)
 
 
-CAPABILITIES_SELF: Final = Route(
-    operation="sys.capabilities-self",
-    action=Action.TOKEN_READ,
-    build=_capabilities,
-    render=_shown_capabilities,
-    fields=frozenset({"path", "paths", "token"}),
-)
+CAPABILITIES: Final = _capabilities("token")
+CAPABILITIES_SELF: Final = _capabilities("")
+CAPABILITIES_ACCESSOR: Final = _capabilities("accessor")
