@@ -23,10 +23,11 @@ from keyvault_lite.audit.entry import row_entry
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import WrongMasterKey
 from keyvault_lite.crypto.witness import verify_ed25519
-from keyvault_lite.ledger.anchor import DamagedAnchor, FileAnchor, Mark, where_it_stands
+from keyvault_lite.ledger.anchor import FileAnchor, where_it_stands
 from keyvault_lite.ledger.archiver import SEGMENT
 from keyvault_lite.ledger.check import Identity, Means, check, identity_of, verification_of
 from keyvault_lite.ledger.inspection import Progress
+from keyvault_lite.ledger.mark import DamagedAnchor, Mark, NotAnAnchor
 from keyvault_lite.ledger.moving import Copied, copy
 from keyvault_lite.ledger.opening import open_database, stored_slots
 from keyvault_lite.ledger.outcome import Authority
@@ -90,6 +91,8 @@ def trust_anchor(chosen: Settings, accepted: Accepted | None = None) -> Trusted:
         opened.callback(anchor.close)
         try:
             mark = anchor.read()
+        except NotAnAnchor:
+            raise  # the database itself, a key, anything: nothing is put in its place
         except DamagedAnchor:
             mark = None
         judge(found.findings, mark, accepted)

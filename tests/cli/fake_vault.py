@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "kvl_AAAAAAAAAAAAAAAA_secretsecretsecretsecretsecretsecret"
 ISSUED = "kvl_BBBBBBBBBBBBBBBB_issuedissuedissuedissuedissuedissued"
+ACCESS_KEY = "AKIAQWERTZUIOPASDFGH"
 KEY_ID = "11111111-2222-4333-8444-555555555555"
 SERVICE_ID = "99999999-2222-4333-8444-555555555555"
 HEAD = "ab" * 32
@@ -181,7 +182,7 @@ class FakeVault:
         idempotency = seen.headers.get("idempotency-key")
         if idempotency in self.replies:
             status, body = self.replies[idempotency]
-            return status, {**body, "token": None} if "token" in body else body
+            return status, {name: None if name in {"token", "secret_access_key"} else body[name] for name in body}
         parts = [unquote(part) for part in seen.path.strip("/").split("/")]
         status, body = getattr(self, f"_{parts[0]}")(seen, parts[1:])
         if idempotency:
@@ -293,10 +294,17 @@ class FakeVault:
             self.services.append(service(**{"grants": [], **(seen.body or {})}))
             return 201, {**self.services[-1], "token": ISSUED}
         found = self._find(self.services, rest[0])
+        if rest[1:] == ["aws-credentials"]:
+            return 201, {"access_key_id": ACCESS_KEY, "secret_access_key": ISSUED}
+        if rest[1:] == ["aws-credentials", "revoke"]:
+            return 200, {"items": []}
         if len(rest) == 2:
             return 200, {**found, "token": ISSUED}
         if seen.method == "PATCH":
-            found.update(seen.body or {})
+            body = dict(seen.body or {})
+            if body.pop("expected_grants", found["grants"]) != found["grants"]:
+                raise Problem(409, "conflict", "the service has other grants by now")
+            found.update(body)
         return 200, found
 
     def _audit(self, seen: Seen, rest: list[str]) -> tuple[int, Json]:

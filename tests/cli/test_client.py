@@ -10,7 +10,7 @@ import pytest
 from keyvault_lite.cli.connection import from_environment
 from keyvault_lite.cli.failure import CannotRun
 from tests.cli.conftest import Kvl
-from tests.cli.fake_vault import TOKEN, FakeVault, Problem
+from tests.cli.fake_vault import ACCESS_KEY, TOKEN, FakeVault, Problem
 
 
 def drop(handler: BaseHTTPRequestHandler) -> bool:
@@ -177,6 +177,23 @@ def test_a_token_lost_with_its_answer_is_explained(kvl: Kvl, vault: FakeVault) -
     ran = kvl("service", "create", "new")
     assert ran.code == 1
     assert "kvl service token new" in ran.err
+
+
+def test_a_secret_lost_with_its_answer_is_explained(kvl: Kvl, vault: FakeVault) -> None:
+    """The key that was made is named, so that it can be revoked; it is not made twice."""
+
+    def lose(handler: BaseHTTPRequestHandler) -> bool:
+        vault.answer(vault.seen[-1])
+        return drop(handler)
+
+    vault.faults = [lose]
+    ran = kvl("service", "aws-credentials", "app")
+    assert ran.code == 1
+    assert f"revoke {ACCESS_KEY}" in ran.err
+    keys = {seen.headers["idempotency-key"] for seen in vault.seen}
+    assert (len(vault.seen), len(keys)) == (2, 1)
+    assert kvl("service", "aws-credentials", "app", "--revoke", ACCESS_KEY).code == 0
+    assert vault.seen[-1].headers["idempotency-key"] not in keys
 
 
 def test_redirects_are_not_followed(kvl: Kvl, vault: FakeVault) -> None:

@@ -13,7 +13,7 @@ from keyvault_lite.cli.key import NativePurpose, NativeType
 from keyvault_lite.cli.output import printable
 from keyvault_lite.model.keys import ALGORITHMS, SIZES
 from tests.cli.conftest import Kvl
-from tests.cli.fake_vault import ISSUED, KEY_ID, SERVICE_ID, FakeVault, entry, key
+from tests.cli.fake_vault import ISSUED, KEY_ID, SERVICE_ID, FakeVault, Json, Seen, entry, key
 
 
 def body(vault: FakeVault) -> object:
@@ -193,6 +193,26 @@ def test_grants_are_added_and_removed(kvl: Kvl, vault: FakeVault) -> None:
     ran = kvl("service", "revoke", "app", "other=sign")
     assert ran.code == 1
     assert "no grant on other" in ran.err
+
+
+def test_what_others_do_to_the_grants_meanwhile_stays(kvl: Kvl, vault: FakeVault) -> None:
+    held = vault.services[0]
+    held["grants"] = [{"key": "payroll", "actions": ["decrypt"]}, {"key": "web", "actions": ["sign"]}]
+    real = vault.answer
+
+    def others_are_quicker(seen: Seen) -> tuple[int, Json]:
+        if seen.method == "PATCH":
+            vault.answer = real  # type: ignore[method-assign]
+            held["grants"] = held["grants"][1:]  # payroll is taken away, and that was answered
+        return real(seen)
+
+    vault.answer = others_are_quicker  # type: ignore[method-assign]
+    assert kvl("service", "grant", "app", "other=encrypt").code == 0
+    assert [one["key"] for one in held["grants"]] == ["web", "other"]
+    vault.answer = others_are_quicker  # type: ignore[method-assign]
+    ran = kvl("service", "revoke", "app", "web")
+    assert (ran.code, held["grants"]) == (1, [{"key": "other", "actions": ["encrypt"]}])
+    assert "no grant on web" in ran.err
 
 
 def test_services_change(kvl: Kvl, vault: FakeVault) -> None:

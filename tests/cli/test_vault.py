@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import keyvault_lite
-from keyvault_lite.ledger.anchor import Mark
+from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.trust import Accepted, Trusted
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import Conflict, InvalidRequest, KeyVaultError

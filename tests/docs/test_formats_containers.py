@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyvault_lite.audit.merkle import Edge
-from keyvault_lite.ledger.anchor import BLOCK, FileAnchor, Mark
+from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.head import HEAD_COLUMNS
+from keyvault_lite.ledger.mark import BLOCK, Mark
 from keyvault_lite.ledger.schema import IN_ROOT
 from keyvault_lite.ledger.tree import StateTree, row_key
 

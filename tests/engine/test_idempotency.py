@@ -12,9 +12,10 @@ from keyvault_lite.ledger.state import State
 from keyvault_lite.model.errors import Conflict, Forbidden, IntegrityViolation, InvalidState, NotFound, Unauthenticated
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Role
-from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.names import KeyRef, TokenId
 from keyvault_lite.model.replies import Replayed
 from keyvault_lite.model.requests import (
+    CreateAccessKey,
     CreateKey,
     CreateService,
     DestroyKey,
@@ -25,6 +26,7 @@ from keyvault_lite.model.requests import (
     ListServices,
     RenewToken,
     RestoreKey,
+    RevokeAccessKey,
     RevokeKey,
     RotateKey,
     UpdateKey,
@@ -82,9 +84,11 @@ def test_a_reply_is_kept_for_a_day(house: House) -> None:
 
 def test_what_can_be_repeated(house: House) -> None:
     key = KeyRef(house.key("orders").id)
+    house.ask(CreateService("worker", Role.SERVICE))
+    access_key = TokenId(house.ask(CreateAccessKey("worker")).access_key_id)
     requests = [
         CreateKey(AES, "new"),
-        CreateService("worker", Role.SERVICE),
+        CreateService("another", Role.SERVICE),
         RenewToken("worker"),
         UpdateService("worker", active=False),
         UpdateKey(key, description="x"),
@@ -94,6 +98,8 @@ def test_what_can_be_repeated(house: House) -> None:
         RevokeKey(key, version=1),
         DestroyKey(key),
         RestoreKey(key),
+        CreateAccessKey("worker"),
+        RevokeAccessKey("worker", access_key_id=access_key),
     ]
     assert {type(request) for request in requests} == attempt.IDEMPOTENT
     for number, request in enumerate(requests):

@@ -10,17 +10,8 @@ import pytest
 
 from keyvault_lite.ledger import anchor as module
 from keyvault_lite.ledger import syscalls
-from keyvault_lite.ledger.anchor import (
-    BLOCK,
-    AnchorBusy,
-    DamagedAnchor,
-    FileAnchor,
-    Mark,
-    _counter,
-    _pack,
-    _unpack,
-    where_it_stands,
-)
+from keyvault_lite.ledger.anchor import AnchorBusy, FileAnchor, where_it_stands
+from keyvault_lite.ledger.mark import BLOCK, DamagedAnchor, Mark, counter_of, pack_record, unpack_record
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, OutcomeUnknown
 
 EMPTY = Mark(0, 0, 0, bytes(32), bytes(32), "", "key")
@@ -60,19 +51,19 @@ def anchor(path: Path) -> Iterator[FileAnchor]:
 
 
 def test_a_record_is_the_documented_one() -> None:
-    raw = _pack(7, FIRST)
+    raw = pack_record(7, FIRST)
     assert len(raw) == FIXED + 2 + 5 + 2 + 3 + 32
     assert raw[:8] == b"KVLANCH1"
     assert unpack_from(">QIQQQ", raw, 8) == (7, 1, 5, 3, 2)
     assert raw[44:108] == b"h" * 32 + b"r" * 32
-    assert _unpack(raw.ljust(BLOCK, b"\x00")) == (7, raw, FIRST)
+    assert unpack_record(raw.ljust(BLOCK, b"\x00")) == (7, raw, FIRST)
     for at in range(len(raw)):
-        assert _unpack((raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]).ljust(BLOCK, b"\x00")) is None
-        assert _unpack(raw[:at]) is None
+        assert unpack_record((raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]).ljust(BLOCK, b"\x00")) is None
+        assert unpack_record(raw[:at]) is None
 
 
 def test_what_does_not_fit_is_not_written(anchor: FileAnchor) -> None:
-    room = BLOCK - len(_pack(1, replace(FIRST, checkpoint="")))
+    room = BLOCK - len(pack_record(1, replace(FIRST, checkpoint="")))
     put(anchor, full := replace(FIRST, checkpoint="x" * room), None)
     assert anchor.read() == full
     with pytest.raises(OutcomeUnknown, match="does not fit"):
@@ -163,7 +154,7 @@ def test_what_another_process_flushed_stays_flushed(path: Path, anchor: FileAnch
 def test_of_equal_counters_it_is_seen_too(path: Path, anchor: FileAnchor) -> None:
     put(anchor, FIRST, None)
     raw = path.read_bytes()
-    path.write_bytes(raw[:BLOCK] + _pack(1, after(FIRST)))
+    path.write_bytes(raw[:BLOCK] + pack_record(1, after(FIRST)))
     assert anchor.read() == after(FIRST)
 
 
@@ -173,10 +164,10 @@ def test_one_that_is_open_is_not_forgotten_when_its_name_goes(path: Path, anchor
     assert anchor.read() == FIRST
 
 
-@pytest.mark.parametrize("record", [b"", b"KVLANCH1", _pack(7, FIRST)[: FIXED - 1], b"x" * FIXED])
+@pytest.mark.parametrize("record", [b"", b"KVLANCH1", pack_record(7, FIRST)[: FIXED - 1], b"x" * FIXED])
 def test_what_is_no_record_counts_for_nothing(record: bytes) -> None:
-    assert _counter(record) == 0
-    assert _counter(_pack(7, FIRST)[:FIXED]) == 7
+    assert counter_of(record) == 0
+    assert counter_of(pack_record(7, FIRST)[:FIXED]) == 7
 
 
 @pytest.mark.parametrize("mark", [replace(FIRST, hash=bytes(32)), after(FIRST, entries=-1), replace(FIRST, size=0)])
@@ -224,7 +215,7 @@ def test_a_torn_record_leaves_the_other(path: Path, anchor: FileAnchor, torn: in
 
 def test_of_equal_counters_the_second_slot_is_the_newest(path: Path, anchor: FileAnchor) -> None:
     for first, second in ((FIRST, after(FIRST)), (after(FIRST), FIRST)):
-        path.write_bytes(_pack(1, first).ljust(BLOCK, b"\x00") + _pack(1, second))
+        path.write_bytes(pack_record(1, first).ljust(BLOCK, b"\x00") + pack_record(1, second))
         assert anchor.read() == anchor.peek() == second
 
 

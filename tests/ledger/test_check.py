@@ -9,10 +9,10 @@ from keyvault_lite.audit.checkpoint import Checkpoint, origin, verifier_key
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger import check
-from keyvault_lite.ledger.anchor import Mark
 from keyvault_lite.ledger.check import Means, identity_of
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.inspection import Inspection
+from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.rows import VerifiedRows
 from keyvault_lite.ledger.tree import StateTree

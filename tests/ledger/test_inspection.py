@@ -10,20 +10,22 @@ from typing import Any, cast
 
 import pytest
 
-from keyvault_lite import custody
+from keyvault_lite import app, custody
 from keyvault_lite.audit.chain import BrokenChain
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.audit.merkle import Edge
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger import driver, inspection
-from keyvault_lite.ledger.anchor import BLOCK, FileAnchor, Mark
+from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.check import Means, check
 from keyvault_lite.ledger.claims import Claim
 from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.inspection import Inspection, inspect, verification
+from keyvault_lite.ledger.mark import BLOCK, Mark
 from keyvault_lite.ledger.outcome import Authority, Change, Outcome
 from keyvault_lite.ledger.reader import position_behind, read_entry
 from keyvault_lite.ledger.rows import VerifiedRows
+from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.tree import StateTree
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import IntegrityViolation
@@ -141,12 +143,31 @@ def test_a_damaged_anchor_is_told_as_such(house: House) -> None:
     house.vault.close()
     anchor = house.vault.database.anchor_path
     whole = anchor.read_bytes()
-    anchor.write_bytes(b"?" * 2 * BLOCK)
+    anchor.write_bytes(whole[:100] + b"?" * (2 * BLOCK - 100))
     (found,) = custody.verify(house.chosen).findings
     assert (found.table, found.row) == ("anchor", str(anchor))
     assert found.problem.startswith("is damaged: neither of its two records can be read")
     anchor.write_bytes(whole)
     house.open()
+
+
+def test_a_file_that_is_no_anchor_is_not_made_one(house: House, tmp_path: Path) -> None:
+    """The database, the master key, anything that KEYVAULT_ANCHOR names by mistake: nothing is put in its place."""
+    house.key("orders")
+    house.vault.close()
+    (key := tmp_path / "some.key").write_text("secret")
+    for file in (house.path, key):
+        before = file.read_bytes()
+        wrong = house.chosen.model_copy(update={"anchor": str(file)})
+        (found,) = custody.verify(wrong).findings
+        assert found.problem.startswith("is another kind of file; let KEYVAULT_ANCHOR name")
+        with pytest.raises(DamagedVault):
+            app.open_vault(wrong)
+        with pytest.raises(IntegrityViolation, match="another kind of file"):
+            custody.trust_anchor(wrong)
+        assert file.read_bytes() == before
+    assert not list(tmp_path.glob("*.lost-*"))
+    assert custody.verify(house.chosen).valid
 
 
 @pytest.mark.parametrize("epoch", [0, 1])

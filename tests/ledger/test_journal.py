@@ -15,10 +15,11 @@ from keyvault_lite.audit.merkle import Edge, Tiles
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger import journal as module
-from keyvault_lite.ledger.anchor import FileAnchor, Mark
+from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.announcer import PUT_BACK, Announcer
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.journal import MANY, Journal
+from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.sqlite import SqliteDatabase

@@ -14,12 +14,13 @@ from keyvault_lite.audit.merkle import TILE_BYTES, TILE_WIDTH, Edge
 from keyvault_lite.audit.segment import InvalidSegment
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger import check, driver, inspection, ledger, retention, start
-from keyvault_lite.ledger.anchor import FileAnchor, Mark
+from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.archived import Archived
 from keyvault_lite.ledger.claims import claim_of, claim_of_head
 from keyvault_lite.ledger.head import HEAD_COLUMNS, Head
 from keyvault_lite.ledger.head_check import check_head, root_named
 from keyvault_lite.ledger.journal import Journal
+from keyvault_lite.ledger.mark import DamagedAnchor, Mark, NotAnAnchor
 from keyvault_lite.ledger.outcome import PublicAuthority
 from keyvault_lite.ledger.records import setting_values
 from keyvault_lite.ledger.rows import NOT_COMMITTED, NOT_GENUINE, VerifiedRows
@@ -260,12 +261,15 @@ class TestAnchor:
         assert start.read_mark(None, findings) is None
         assert start.read_mark(anchor, findings) is None
         assert findings == []
-        anchor.path.write_bytes(b"x" * 9000)
+        anchor.path.write_bytes(b"x" * 8000)
         assert start.read_mark(anchor, findings) is None
-        (found,) = findings
+        anchor.path.write_bytes(b"KVLANCH1" + b"x" * 8000)
+        assert start.read_mark(anchor, findings) is None
+        foreign, found = findings
+        assert foreign.problem == f"is another kind of file; {NotAnAnchor.way_out}"
         assert (found.table, found.row) == ("anchor", anchor.place)
         assert found.problem.startswith("is damaged: neither")
-        assert found.problem.endswith(start.MISSING)
+        assert found.problem.endswith(DamagedAnchor.way_out)
 
 
 def put_tile(connection: driver.Connection, index: int, **changes: Any) -> None:  # noqa: ANN401

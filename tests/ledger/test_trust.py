@@ -2,7 +2,7 @@
 
 import pytest
 
-from keyvault_lite.ledger.anchor import Mark
+from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.start import FOREIGN, DamagedVault
 from keyvault_lite.ledger.trust import Accepted, check_accepted, describe_loss, judge
 from keyvault_lite.model.errors import Conflict, IntegrityViolation

@@ -22,8 +22,9 @@ from keyvault_lite.app import CANNOT_START, Vault
 from keyvault_lite.audit import checkpoint
 from keyvault_lite.ledger import committer as committer_module
 from keyvault_lite.ledger import ledger as ledger_module
-from keyvault_lite.ledger.anchor import BLOCK, FileAnchor
+from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.catalogue import expected_schema
+from keyvault_lite.ledger.mark import BLOCK
 from keyvault_lite.ledger.outcome import Committed
 from keyvault_lite.ledger.pending import Pending
 from keyvault_lite.ledger.sqlite import SqliteDatabase

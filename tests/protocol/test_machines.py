@@ -13,7 +13,8 @@ from keyvault_lite.custody import verify
 from keyvault_lite.ledger import anchor as anchor_module
 from keyvault_lite.ledger import check as check_module
 from keyvault_lite.ledger import inspection
-from keyvault_lite.ledger.anchor import BLOCK, DamagedAnchor, FileAnchor, Mark
+from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.mark import BLOCK, DamagedAnchor, Mark
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import RotateKey
 from tests.house import House

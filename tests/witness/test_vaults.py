@@ -17,7 +17,8 @@ from keyvault_lite.app import Vault
 from keyvault_lite.audit.checkpoint import verify_cosignature, verify_note
 from keyvault_lite.audit.receipt import parse_receipt, verify_receipt
 from keyvault_lite.crypto.witness import verify_ed25519
-from keyvault_lite.ledger.anchor import FileAnchor, Mark
+from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.outcome import Outcome
 from keyvault_lite.ledger.trust import Accepted
 from keyvault_lite.model.encoding import decode_base64

@@ -1,12 +1,13 @@
 """`kvl service …`: who may call the vault, with which role and grants."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from keyvault_lite.cli.arguments import ServiceArgument, grant, moment
-from keyvault_lite.cli.client import Json, Reply, connect, segment
+from keyvault_lite.cli.client import Client, Json, Reply, connect, segment
 from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import check_new, write_new_secret
 from keyvault_lite.cli.output import Format, LimitOption, OutputOption, Record, note, show, show_list, when
@@ -15,6 +16,8 @@ from keyvault_lite.model.identity import Role
 app = typer.Typer(help="Make and change the services that may call the vault.", no_args_is_help=True)
 
 Held = dict[str, list[str]]
+ATTEMPTS = 8
+"""How often grants are read and changed anew, because others have changed them in between."""
 
 GrantOption = Annotated[
     list[str] | None,
@@ -109,11 +112,13 @@ def show_one(service: ServiceArgument, *, output: OutputOption = Format.TABLE) -
 def add_grants(service: ServiceArgument, grants: GrantArgument, *, output: OutputOption = Format.TABLE) -> None:
     """Allow a service more."""
     added = [grant(text) for text in grants]
-    with connect() as client:
-        held: Held = {entry["key"]: entry["actions"] for entry in client.get(_path(service)).json()["grants"]}
+
+    def allow(held: Held) -> None:
         for entry in added:
             held[entry["key"]] = [*held.get(entry["key"], ()), *entry["actions"]]
-        show(client.change("PATCH", _path(service), {"grants": _as_grants(held)}), output, _record)
+
+    with connect() as client:
+        show(_change_grants(client, service, allow), output, _record)
 
 
 @app.command("revoke")
@@ -124,15 +129,18 @@ def remove_grants(
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Allow a service less: whole grants, or some actions of them."""
-    with connect() as client:
-        held: Held = {entry["key"]: entry["actions"] for entry in client.get(_path(service)).json()["grants"]}
+
+    def allow_less(held: Held) -> None:
         for text in grants:
-            removed = {"key": text, "actions": held[text]} if text in held else grant(text)
+            whole = text in held or "=" not in text
+            removed = {"key": text, "actions": held.get(text, ())} if whole else grant(text)
             key, actions = removed["key"], removed["actions"]
             if key not in held:
                 raise Refused(f"{service} has no grant on {key}")
             held[key] = [action for action in held[key] if action not in actions]
-        show(client.change("PATCH", _path(service), {"grants": _as_grants(held)}), output, _record)
+
+    with connect() as client:
+        show(_change_grants(client, service, allow_less), output, _record)
 
 
 @app.command("update")
@@ -182,12 +190,37 @@ def aws_credentials(
     path = _path(service, "aws-credentials")
     with connect() as client:
         if ls or revoke is not None:
-            reply = client.get(path) if revoke is None else client.post(f"{path}/revoke", {"access_key_id": revoke})
+            revocation = {"access_key_id": revoke}
+            reply = client.get(path) if revoke is None else client.change("POST", f"{path}/revoke", revocation)
             show(reply, output, _access_keys)
             return
-        show(client.post(path), output, _members)
+        reply = client.change("POST", path)
+    made = reply.json()
+    if made.get("secret_access_key") is None:
+        # As for tokens: a repeated call gets the first answer again, and no secret.
+        raise Refused(
+            f"done, but the answer with the secret was lost: revoke {made.get('access_key_id')} and make another"
+        )
+    show(reply, output, _members)
     if output is Format.TABLE:
         note("the secret is shown this once: keep it where only this service reads it")
+
+
+def _change_grants(client: Client, service: str, change: Callable[[Held], None]) -> Reply:
+    """Change the grants that were read, if they are still those by then: what others do meanwhile is not undone."""
+    for attempt in range(1, ATTEMPTS + 1):
+        before = client.get(_path(service)).json()["grants"]
+        held: Held = {}
+        for entry in before:
+            held[entry["key"]] = [*held.get(entry["key"], ()), *entry["actions"]]
+        change(held)
+        body = {"grants": _as_grants(held), "expected_grants": before}
+        try:
+            return client.change("PATCH", _path(service), body)
+        except Refused as refused:
+            if refused.code != "conflict" or attempt == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _members(answer: Json) -> Record:

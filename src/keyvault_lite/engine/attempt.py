@@ -32,6 +32,7 @@ from keyvault_lite.model.names import is_id, is_name
 from keyvault_lite.model.replies import BatchReply, Replayed
 from keyvault_lite.model.requests import (
     Batch,
+    CreateAccessKey,
     CreateKey,
     CreateService,
     DestroyKey,
@@ -45,6 +46,7 @@ from keyvault_lite.model.requests import (
     Repair,
     Request,
     RestoreKey,
+    RevokeAccessKey,
     RevokeKey,
     RotateKey,
     UpdateKey,
@@ -65,6 +67,7 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
 }
 IDEMPOTENT: Final[frozenset[type[Request]]] = frozenset(
     {
+        CreateAccessKey,
         CreateKey,
         CreateService,
         DestroyKey,
@@ -72,6 +75,7 @@ IDEMPOTENT: Final[frozenset[type[Request]]] = frozenset(
         EnableKey,
         RenewToken,
         RestoreKey,
+        RevokeAccessKey,
         RevokeKey,
         RotateKey,
         UpdateKey,

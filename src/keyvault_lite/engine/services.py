@@ -11,7 +11,7 @@ from keyvault_lite.engine.keys import format_place, parse_place
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, NotFound
-from keyvault_lite.model.identity import Role, Service, Token, TokenKind
+from keyvault_lite.model.identity import Grant, Permission, Role, Service, Token, TokenKind
 from keyvault_lite.model.names import ServiceId, new_id
 from keyvault_lite.model.replies import NewService, Page
 from keyvault_lite.model.requests import (
@@ -99,6 +99,8 @@ def page(request: ListServices, scene: Scene) -> Done:
 def update(request: UpdateService, scene: Scene) -> Done:
     """Change role, grants, active or expiry."""
     service = _find(scene, request.service)
+    if request.expected_grants is not None and _meaning(request.expected_grants) != _meaning(service.grants):
+        raise Conflict("the service has other grants by now; nothing was changed")
     changed = service
     if request.role is not None:
         changed = replace(changed, role=request.role)
@@ -114,6 +116,14 @@ def update(request: UpdateService, scene: Scene) -> Done:
     if steps_down and not any(_lasts(other) for other in scene.state.active_admins() if other.id != service.id):
         raise Conflict("the last active ADMIN cannot be demoted, deactivated or made to expire")
     return Done(changed, None if changed == service else Change(services=(changed,)), subject=service.id)
+
+
+def _meaning(grants: tuple[Grant, ...]) -> dict[str, set[Permission]]:
+    """What grants allow, whatever their order and number."""
+    held: dict[str, set[Permission]] = {}
+    for grant in grants:
+        held.setdefault(grant.key, set()).update(grant.actions)
+    return held
 
 
 def _lasts(service: Service) -> bool:

@@ -1,31 +1,35 @@
 """The anchor: the newest head of the log, kept outside the database, so that a database put back is found out.
 
-A file of two slots in separate 4 KiB blocks and a third block that says which slot is flushed:
-
-    slot   = "KVLANCH1" | counter u64 | epoch u32 | size u64 | state_seq u64 | scrubbed u64 | hash[32] | root[32]
-             | u16 length, checkpoint (signed note, UTF-8) | u16 length, verifier key | SHA-256 of all before
-
+A file of two slots (mark.py) in separate 4 KiB blocks and a third block that says which slot is flushed.
 Writes go to the slot that is not flushed, and the roles change only after a flush: whatever a power loss tears, the
 other slot is whole. All processes of a host share the file, under its own lock. It may lag behind the log, never lead:
 it is written after COMMIT and before the reply, and flushed before a reply while a management entry is newer than the
 last flush.
 """
 
-import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from struct import Struct, error
 from typing import Final, Protocol
 
 from keyvault_lite.ledger import syscalls
+from keyvault_lite.ledger.mark import (
+    BLOCK,
+    FIXED,
+    SIZE,
+    Mark,
+    counter_of,
+    is_blank,
+    newest_of,
+    pack_record,
+    records,
+    unreadable,
+)
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 
-BLOCK: Final = 4096
 PEEKS: Final = 5
 PATIENCE_SECONDS: Final = 1.0
 """How long another process's lock is waited for: it has it for one flush at the most, unless it stands still."""
@@ -34,38 +38,8 @@ PATIENCE_AFTER_COMMIT: Final = 4.0
 PAUSE_SECONDS: Final = 0.005
 """How often it is tried again."""
 SAME_DIRECTORY: Final = "same directory"
-DAMAGED: Final = "the anchor is damaged: neither of its two records can be read"
-_MAGIC: Final = b"KVLANCH1"
-_FIXED: Final = Struct(">8sQIQQQ32s32s")
-_LENGTH: Final = Struct(">H")
-_DIGEST: Final = 32
-
 Prove = Callable[[int], Sequence[bytes]]
 """prove(size) → the consistency proof from the tree of that size to the mark's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A head of the log as the anchor remembers it."""
-
-    epoch: int
-    size: int
-    state_seq: int
-    """The newest management entry under this head."""
-    hash: bytes
-    """Of the newest entry."""
-    root: bytes
-    """Of the Merkle tree."""
-    checkpoint: str
-    """The signed note that says so."""
-    verifier_key: str
-    """With which the note verifies: what an offline check needs from outside the database."""
-    scrubbed: int = 0
-    """How many entries a background check had read and proven."""
-
-
-class DamagedAnchor(IntegrityViolation):
-    """Neither slot of the anchor can be read."""
 
 
 class AnchorBusy(OutcomeUnknown):
@@ -158,22 +132,23 @@ class FileAnchor:
 
         A record may be torn while it is written; the other one is whole then, or both are a moment later.
         """
+        blocks = b""
         for attempt in range(PEEKS):
-            blocks = self._raw()[: 2 * BLOCK]
-            if found := _records(blocks):
-                return _newest_of(found)
-            if not blocks.strip(b"\x00"):
+            blocks = self._raw()
+            if found := records(blocks):
+                return newest_of(found)
+            if is_blank(blocks):
                 return None
             time.sleep(0.01 * attempt)
-        raise DamagedAnchor(DAMAGED)
+        raise unreadable(blocks)
 
     def keep_aside(self) -> Path | None:
         """Copy the file, as evidence, before it is replaced. Returns where, None if there is none."""
         raw = self._raw()
         if not raw:
             return None
-        found = _records(raw)
-        name = f"{self._path.name}.lost-{_newest_of(found).size if found else 'damaged'}"
+        found = records(raw)
+        name = f"{self._path.name}.lost-{newest_of(found).size if found else 'damaged'}"
         target, number = self._path.with_name(name), 1
         while target.exists() and target.read_bytes() != raw:
             number += 1
@@ -186,8 +161,10 @@ class FileAnchor:
         return target
 
     def _raw(self) -> bytes:
+        """The file, or as much of it as tells that it is none."""
         try:
-            return self._path.read_bytes()
+            with self._path.open("rb") as file:
+                return file.read(SIZE + 1)
         except FileNotFoundError:
             return b""
         except OSError as problem:
@@ -206,10 +183,10 @@ class FileAnchor:
             counter, slot = 1, 0
             if self._seen is not None:
                 newest, raw, _ = self._seen
-                counter = _counter(raw) + 1
+                counter = counter_of(raw) + 1
                 # Over the newest record if it is not flushed yet, else over the other one.
                 slot = newest ^ 1 if self._flushed_slot(descriptor) == newest else newest
-            raw = _pack(counter, mark)
+            raw = pack_record(counter, mark)
             self._pwrite(descriptor, raw.ljust(BLOCK, b"\x00"), slot * BLOCK)
             self._seen = (slot, raw, mark)
             if self._always or mark.state_seq > self._covered:
@@ -253,8 +230,8 @@ class FileAnchor:
         """Put a mark in place of whatever is there: only for `kvl anchor trust`, after every other check."""
         with self._locked() as descriptor:
             for slot in (0, 1):
-                self._pwrite(descriptor, _pack(slot + 1, mark).ljust(BLOCK, b"\x00"), slot * BLOCK)
-            self._seen = (1, _pack(2, mark), mark)
+                self._pwrite(descriptor, pack_record(slot + 1, mark).ljust(BLOCK, b"\x00"), slot * BLOCK)
+            self._seen = (1, pack_record(2, mark), mark)
             self._flush(descriptor, 1)
             self._covered = mark.state_seq
 
@@ -301,16 +278,16 @@ class FileAnchor:
             if self._seen is not None:
                 slot, raw, mark = self._seen
                 # The usual case: nobody has written since, neither over this record nor into the other slot.
-                other = syscalls.pread(descriptor, _FIXED.size, (slot ^ 1) * BLOCK)
-                if syscalls.pread(descriptor, len(raw), slot * BLOCK) == raw and _counter(other) < _counter(raw):
+                other = syscalls.pread(descriptor, FIXED.size, (slot ^ 1) * BLOCK)
+                if syscalls.pread(descriptor, len(raw), slot * BLOCK) == raw and counter_of(other) < counter_of(raw):
                     return mark
-            blocks = syscalls.pread(descriptor, 2 * BLOCK, 0)
+            blocks = syscalls.pread(descriptor, SIZE + 1, 0)
         except OSError as problem:
             raise OutcomeUnknown("the anchor cannot be read") from problem
-        found = _records(blocks)
+        found = records(blocks)
         if not found:
-            if blocks.strip(b"\x00"):
-                raise DamagedAnchor(DAMAGED)
+            if not is_blank(blocks):
+                raise unreadable(blocks)
             return None
         _, slot, (_, raw, mark) = max(found, key=lambda one: one[:2])
         self._seen = (slot, raw, mark)
@@ -345,52 +322,3 @@ def where_it_stands(anchor: Anchor | None, folder: Path | None) -> str:
     if not isinstance(anchor, FileAnchor):
         return "shared"
     return SAME_DIRECTORY if folder is not None and anchor.path.resolve().parent == folder.resolve() else "apart"
-
-
-_Records = list[tuple[int, int, tuple[int, bytes, Mark]]]
-
-
-def _records(blocks: bytes) -> _Records:
-    """Counter, slot and record of each slot that is whole."""
-    return [(record[0], slot, record) for slot in (0, 1) if (record := _unpack(blocks[slot * BLOCK :][:BLOCK]))]
-
-
-def _newest_of(records: _Records) -> Mark:
-    return max(records, key=lambda one: one[:2])[2][2]
-
-
-def _counter(record: bytes) -> int:
-    """The counter of a record, judged by its beginning; 0 if it is none."""
-    whole = len(record) >= _FIXED.size and record.startswith(_MAGIC)
-    return int(_FIXED.unpack_from(record)[1]) if whole else 0
-
-
-def _pack(counter: int, mark: Mark) -> bytes:
-    texts = [text.encode() for text in (mark.checkpoint, mark.verifier_key)]
-    raw = _FIXED.pack(
-        _MAGIC, counter, mark.epoch, mark.size, mark.state_seq, mark.scrubbed, mark.hash, mark.root
-    ) + b"".join(_LENGTH.pack(len(text)) + text for text in texts)
-    raw += hashlib.sha256(raw).digest()
-    if len(raw) > BLOCK:
-        raise OutcomeUnknown("the checkpoint does not fit the anchor")
-    return raw
-
-
-def _unpack(block: bytes) -> tuple[int, bytes, Mark] | None:
-    """Counter, raw record and mark of a block; None for one that is empty or torn."""
-    try:
-        magic, counter, epoch, size, state_seq, scrubbed, entry_hash, root = _FIXED.unpack_from(block)
-        if magic != _MAGIC:
-            return None
-        end, texts = _FIXED.size, []
-        for _ in range(2):
-            (length,) = _LENGTH.unpack_from(block, end)
-            end += _LENGTH.size
-            texts.append(block[end : end + length].decode())
-            end += length
-    except (error, UnicodeDecodeError):
-        return None
-    raw = block[: end + _DIGEST]
-    if hashlib.sha256(raw[:-_DIGEST]).digest() != raw[-_DIGEST:]:
-        return None
-    return counter, raw, Mark(epoch, size, state_seq, entry_hash, root, texts[0], texts[1], scrubbed)

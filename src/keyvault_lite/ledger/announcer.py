@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.audit import checkpoint
-from keyvault_lite.ledger.anchor import Anchor, Mark, Prove
+from keyvault_lite.ledger.anchor import Anchor, Prove
 from keyvault_lite.ledger.head import Head
+from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.model.errors import IntegrityViolation

@@ -20,13 +20,14 @@ from keyvault_lite.audit.checkpoint import (
     verify_note,
 )
 from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.anchor import Anchor, DamagedAnchor, FileAnchor, Mark
+from keyvault_lite.ledger.anchor import Anchor, FileAnchor
 from keyvault_lite.ledger.claims import Claim
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
+from keyvault_lite.ledger.mark import DamagedAnchor, Mark
 from keyvault_lite.ledger.opening import stored_slots
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.start import MISSING, DamagedVault
+from keyvault_lite.ledger.start import DamagedVault, unreadable
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.model.keyring import Slot
@@ -131,8 +132,7 @@ class _Check:
         try:
             return anchor.peek() if isinstance(anchor, FileAnchor) else anchor.read()
         except DamagedAnchor as error:
-            problem = error.detail.removeprefix("the anchor ")
-            self._findings.append(Finding("anchor", anchor.place, f"{problem}; {MISSING}"))
+            self._findings.append(unreadable(anchor, error))
             return None
 
     def _judge(self, identity: Identity, mark: Mark | None) -> Verification:

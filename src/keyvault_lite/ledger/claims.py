@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from keyvault_lite.audit.checkpoint import InvalidNote, parse_checkpoint, parse_note
-from keyvault_lite.ledger.anchor import Anchor, Mark
+from keyvault_lite.ledger.anchor import Anchor
 from keyvault_lite.ledger.head import Head
+from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.model.replies import Finding
 
 

@@ -12,13 +12,14 @@ from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.audit.merkle import Edge, Tile, Tiles
 from keyvault_lite.audit.survey import Survey
 from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.anchor import Anchor, Mark
+from keyvault_lite.ledger.anchor import Anchor
 from keyvault_lite.ledger.archived import Archived
 from keyvault_lite.ledger.attribution import Attribution
 from keyvault_lite.ledger.claims import Claim, claim_of, claim_of_head
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.head_check import check_head, root_named
 from keyvault_lite.ledger.log_index import IndexCheck
+from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.memory import without_collection
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.reader import entries_after, folded_after, position_behind

@@ -15,10 +15,11 @@ from keyvault_lite.audit.merkle import consistency_proof
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.adoption import new_entries, take_in
 from keyvault_lite.ledger.alarm import Alarm, entries, recheck
-from keyvault_lite.ledger.anchor import Anchor, AnchorBusy, Mark
+from keyvault_lite.ledger.anchor import Anchor, AnchorBusy
 from keyvault_lite.ledger.announcer import PUT_BACK, Announcer
 from keyvault_lite.ledger.head import Head, read_head
 from keyvault_lite.ledger.log_index import CLEAR, FILL, PART
+from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.outcome import Authority, Change, StoredReply
 from keyvault_lite.ledger.pending import Item, Known, Pending
 from keyvault_lite.ledger.replies import find_reply

@@ -13,13 +13,14 @@ from typing import Final, Self
 from keyvault_lite.audit import checkpoint
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.alarm import owner
-from keyvault_lite.ledger.anchor import Anchor, FileAnchor, Mark, where_it_stands
+from keyvault_lite.ledger.anchor import Anchor, FileAnchor, where_it_stands
 from keyvault_lite.ledger.archiver import boundary, make_segment
 from keyvault_lite.ledger.committer import Committer
 from keyvault_lite.ledger.evidence import Evidence
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
 from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.log_index import IndexCheck
+from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.memory import give_back
 from keyvault_lite.ledger.opening import cannot_open
 from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredReply

@@ -5,8 +5,9 @@ from typing import Final
 from keyvault_lite.audit.checkpoint import origin, verifier_key
 from keyvault_lite.audit.merkle import Edge, InvalidProof, Tiles
 from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.anchor import Anchor, DamagedAnchor, Mark
+from keyvault_lite.ledger.anchor import Anchor
 from keyvault_lite.ledger.head import Head
+from keyvault_lite.ledger.mark import DamagedAnchor, Mark
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.retention import leaf_of
@@ -17,7 +18,6 @@ from keyvault_lite.model.replies import Finding
 
 TABLE = "anchor"
 FOREIGN = "belongs to another vault"
-MISSING = "put a copy that is whole back, or accept the database as the newest with `kvl anchor trust`"
 CHECKED_AT_START: Final = 200_000
 """A log of so many entries is checked whole at each start, a longer one from where a background check has got to."""
 _MARKED = "SELECT hash, epoch, state_seq FROM audit_logs WHERE id = ?"
@@ -40,8 +40,13 @@ def read_mark(anchor: Anchor | None, findings: list[Finding]) -> Mark | None:
     try:
         return anchor.read()
     except DamagedAnchor as error:
-        findings.append(Finding(TABLE, anchor.place, f"{error.detail.removeprefix('the anchor ')}; {MISSING}"))
+        findings.append(unreadable(anchor, error))
         return None
+
+
+def unreadable(anchor: Anchor, error: DamagedAnchor) -> Finding:
+    """What is said of an anchor that cannot be read."""
+    return Finding(TABLE, anchor.place, f"{error.detail.removeprefix('the anchor ')}; {error.way_out}")
 
 
 def check_anchor(

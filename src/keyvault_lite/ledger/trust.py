@@ -7,7 +7,7 @@ other check has to pass before. What the anchor remembered goes into the log, an
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keyvault_lite.ledger.anchor import Mark
+from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.start import FOREIGN, TABLE, DamagedVault
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import Conflict, IntegrityViolation

@@ -464,6 +464,8 @@ class UpdateService(ServiceRequest, frozen=True):
     action = Action.SERVICE_UPDATE
     role: Role | None = None
     grants: tuple[Grant, ...] | None = None
+    expected_grants: tuple[Grant, ...] | None = None
+    """The grants that it has to have for anything to be changed: whoever changes some has read them before."""
     active: bool | None = None
     expires_at: int | None = None
 

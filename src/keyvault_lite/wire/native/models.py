@@ -239,6 +239,7 @@ class ServiceChange(Body):
 
     role: RoleField | None = None
     grants: Grants | None = Field(None, description="Replaces all grants.")
+    expected_grants: Grants | None = Field(None, description="Refused with 409 unless it has these grants.")
     active: bool | None = None
     expires_at: Expiry | None = Field(None, description="A time, or `never`.")
 
@@ -252,6 +253,7 @@ def update_service(service: str, body: ServiceChange) -> UpdateService:
         service=service,
         role=body.role,
         grants=None if body.grants is None else _grants(body.grants),
+        expected_grants=None if body.expected_grants is None else _grants(body.expected_grants),
         active=body.active,
         expires_at=expires_at,
     )

@@ -191,6 +191,11 @@ def new_access_key(result: NewAccessKey, _: object) -> NewAccessKeyReply:
     return NewAccessKeyReply(result.access_key_id, result.secret_access_key)
 
 
+def kept_access_key(result: NewAccessKey, _: object) -> NewAccessKeyReply:
+    """Write credentials as an Idempotency-Key keeps them: without the secret."""
+    return NewAccessKeyReply(result.access_key_id, None)
+
+
 def access_keys(result: Page[Token], _: object) -> AccessKeysReply:
     """Write the access keys of a service."""
     return AccessKeysReply([AccessKeyReply(one.id, format_time(one.created_at)) for one in result.items])

@@ -151,10 +151,10 @@ class ServiceReply(Opaque, frozen=True, kw_only=True):
 
 
 class NewAccessKeyReply(Opaque, frozen=True):
-    """Credentials of the AWS dialect. The secret is shown in this reply and never again."""
+    """Credentials of the AWS dialect. The secret is shown this once; null when an Idempotency-Key repeats the reply."""
 
     access_key_id: str
-    secret_access_key: str
+    secret_access_key: str | None
 
 
 class AccessKeyReply(Struct):

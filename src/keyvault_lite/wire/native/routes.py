@@ -334,8 +334,10 @@ SERVICES: Final = (
         description="For ADMIN. The secret is shown in this reply and never again.",
         build=_of_service(CreateAccessKey),
         render=render.new_access_key,
+        keep=render.kept_access_key,
         reply=replies.NewAccessKeyReply,
         status=201,
+        mutating=True,
     ),
     Route(
         method="GET",
@@ -358,6 +360,7 @@ SERVICES: Final = (
         build=models.revoke_access_key,
         render=render.access_keys,
         reply=replies.AccessKeysReply,
+        mutating=True,
         example={"access_key_id": "AKIAQWERTZUIOPASDFGH"},
     ),
 )
