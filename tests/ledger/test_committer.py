@@ -14,7 +14,7 @@ from keyvault_lite.ledger.committer import QUIET, Committer
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.waiting import Transaction, Turn, Waiting
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, Overloaded
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown, Overloaded
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.observe.metrics import METRICS
 
@@ -204,6 +204,29 @@ def test_who_waits_too_long_for_the_lock_is_told(committer: Committer) -> None:
         assert not any(one.abandoned or one.future.done() for one in (taken, fresh))
         (transaction,) = handed(committer)
         assert transaction.batch == [late_here, fresh]
+
+    asyncio.run(wait())
+
+
+def test_a_commit_that_does_not_come_back_is_told_though_nobody_else_waits(committer: Committer) -> None:
+    async def wait() -> None:
+        taken = waiting()
+        taken.taken = True
+        committer._in_hand = (taken,)
+        seen: list[KeyVaultError | None] = []
+        for _ in range(2):
+            committer._watch(asyncio.get_running_loop())
+            seen.append(committer.stuck)
+            assert not taken.future.done()
+            taken.since -= module.PATIENCE_SECONDS + 1
+        first, second = seen
+        assert first is None
+        assert second is not None
+        assert "does not answer a commit" in second.detail
+        taken.since -= module.PATIENCE_AT_COMMIT
+        committer._watch(asyncio.get_running_loop())
+        assert isinstance(taken.future.exception(), OutcomeUnknown)
+        assert not taken.abandoned
 
     asyncio.run(wait())
 

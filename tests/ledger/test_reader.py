@@ -19,6 +19,7 @@ from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, ListKeys, ReadKey
 from tests.house import House, grant
+from tests.ledger.test_tampering import tamper
 
 pytestmark = pytest.mark.both
 
@@ -268,3 +269,36 @@ def test_a_gap_is_not_passed_over(house: House) -> None:
     connection.close()
     with pytest.raises(IntegrityViolation, match="gap"):
         house.ledger.evidence.entries(Filter(10, since=time.time_ns() // 1000))
+
+
+@pytest.mark.sqlite_only
+def test_what_was_removed_is_missed_on_every_page_that_passes_it(house: House) -> None:
+    """Whatever the filter: a page of what matches says that this is all there is."""
+    key = KeyRef(house.key("orders").id)
+    house.refusal(ReadKey(KeyRef("absent")), NotFound)
+    denied = house.last.id
+    for _ in range(8):
+        house.ask(ReadKey(key))
+    wanted = [
+        Filter(50),
+        Filter(50, ascending=True),
+        Filter(50, result=Result.ERROR),
+        Filter(50, action=Action.KEY_READ, ascending=True),
+        Filter(50, service_id=house.last.draft.service_id),
+        Filter(3, str(denied + 3)),
+        Filter(3, str(denied - 2), ascending=True),
+        Filter(1, str(denied + 1)),
+    ]
+    past_it = [Filter(3), Filter(2, str(denied), ascending=True), Filter(2, str(denied - 1))]
+    evidence = house.ledger.evidence
+    for one in (*wanted, *past_it):
+        evidence.entries(one)
+    tamper(house.path, f"DELETE FROM audit_logs WHERE id = {denied}")
+    for one in wanted:
+        with pytest.raises(IntegrityViolation, match="gap"):
+            evidence.entries(one)
+    for one in past_it:
+        evidence.entries(one)
+    with pytest.raises(IntegrityViolation, match="gap"):
+        evidence.entry(denied)
+    assert evidence.entry(house.ledger._journal.head.size + 1) is None

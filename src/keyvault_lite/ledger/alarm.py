@@ -53,7 +53,7 @@ def recheck(
     for (table, row), problem in sorted(problems.items()):
         object_id = owner(state, table, row)
         mark = object_id or f"{table}:{row}"
-        if mark not in state.quarantined:
+        if not state.is_quarantined(mark):
             state.quarantine(mark)
             alarms.append(Alarm(Finding(table, row, problem), object_id))
     return alarms

@@ -23,7 +23,7 @@ from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.state import Moment, State
-from keyvault_lite.ledger.waiting import Transaction, Turn, Waiting, running_loop
+from keyvault_lite.ledger.waiting import Transaction, Turn, Waiting, refuse_late, running_loop
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, Overloaded
 from keyvault_lite.observe.metrics import METRICS
 
@@ -40,6 +40,8 @@ ENOUGH: Final = 64
 """Waiting requests that make lingering pointless."""
 PATIENCE_SECONDS: Final = 4.5
 """How long a request may wait for the lock before it is told that it cannot be recorded."""
+PATIENCE_AT_COMMIT: Final = 2 * PATIENCE_SECONDS
+"""How long it may wait for its COMMIT; what comes of that is not known then."""
 WATCH_SECONDS: Final = 0.25
 """How often that is looked at: whoever cannot be recorded knows within five seconds."""
 RETRY_SECONDS: Final = 1.0
@@ -80,7 +82,7 @@ class Committer:
         self.fault: KeyVaultError | None = None
         """Why nothing can be committed at present."""
         self.stuck: KeyVaultError | None = None
-        """What was told who waited too long for the lock, until it has come."""
+        """Why somebody has waited too long for the lock or a COMMIT, until it has come."""
         self.halted = False
         """Whether only a restart, with its checks, can clear the fault."""
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -129,17 +131,10 @@ class Committer:
         return AuditUnavailable("the server is shutting down") if self.fault is None else self.fault.again()
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Answer those who have waited too long for the lock. Runs on the loop while anyone of it is waiting."""
-        late = time.monotonic() - PATIENCE_SECONDS
+        """Answer those who have waited too long. Runs on the loop while anyone of it is waiting."""
         with self._claim:
             mine = [one for one in (*self._in_hand, *self._queue) if one.loop is loop]
-            abandoned = [one for one in mine if not one.taken and one.since < late and not one.abandoned]
-            for one in abandoned:
-                one.abandoned = True
-        for one in abandoned:
-            self.stuck = AuditUnavailable("the database is locked by someone else")
-            if not one.future.done():
-                one.future.set_exception(self.stuck.again())
+            self.stuck = refuse_late(mine, PATIENCE_SECONDS, PATIENCE_AT_COMMIT) or self.stuck
         if mine:
             loop.call_later(WATCH_SECONDS, self._watch, loop)
             self._begin()  # in case the loop that was called for it has ended

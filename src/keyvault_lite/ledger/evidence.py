@@ -65,6 +65,8 @@ class Evidence:
                 self._prove(connection, (entry,))
             elif 0 < entry_id <= (last := archived_up_to(connection, self._authority)):
                 raise NotFound(f"the entries up to {last} are archived: this one is in a file, not in the vault")
+            elif 0 < entry_id <= self._journal.head.size:
+                raise IntegrityViolation("the log has a gap: this entry was removed from it")
             return entry
 
     def refresh(self) -> None:

@@ -68,12 +68,28 @@ def read_page(connection: driver.Connection, wanted: Filter, *, archived: int = 
         if looked >= _SCAN:
             beyond = str(first - 1 if wanted.ascending else last + 1)
             break
-        rows += connection.execute(sql, (first, last, *values, wanted.limit + 1 - len(rows))).fetchall()
-        if len(rows) > wanted.limit:
+        found = connection.execute(sql, (first, last, *values, wanted.limit + 1 - len(rows))).fetchall()
+        rows += found
+        full = len(rows) > wanted.limit
+        low_end = found[-1][0] if full and not wanted.ascending else first
+        high_end = found[-1][0] if full and wanted.ascending else last
+        _check_whole(connection, low_end, high_end, None if conditions else len(found))
+        if full:
             beyond = str(rows[wanted.limit - 1][0])
             break
         looked += last - first + 1
     return Page(tuple(map(_entry, rows[: wanted.limit])), beyond, archived)
+
+
+def _check_whole(connection: driver.Connection, first: int, last: int, there: int | None) -> None:
+    """Raise IntegrityViolation unless every entry of a range is there; `there` is how many, if that is known.
+
+    What was deleted would not be on a page of what matches, and nobody would miss it there.
+    """
+    if there is None:
+        there = connection.execute(statements.COUNT_BETWEEN, (first, last)).fetchone()[0]
+    if there != max(last - first + 1, 0):
+        raise IntegrityViolation("the log has a gap: entries were removed from it")
 
 
 def _parts(

@@ -149,6 +149,10 @@ class State:
         """From now on answer IntegrityViolation for the key or service of that id or name."""
         self._quarantine.add(ref)
 
+    def is_quarantined(self, ref: str) -> bool:
+        """Whether that is set aside."""
+        return ref in self._quarantine
+
     @property
     def moment(self) -> Moment:
         """How far it is. Whoever judges notes it before reading anything else: what changes meanwhile is newer then."""

@@ -91,4 +91,5 @@ NEWEST_SEGMENT: Final = (
 )
 FORGET_INDEX: Final = "DELETE FROM audit_index WHERE block < ?"
 SIZE: Final = "SELECT coalesce(max(id), 0) FROM audit_logs"
+COUNT_BETWEEN: Final = "SELECT count(*) FROM audit_logs WHERE id BETWEEN ? AND ?"
 FIRST_ENTRY: Final = "SELECT id FROM audit_logs ORDER BY id LIMIT 1"

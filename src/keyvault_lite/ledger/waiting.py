@@ -2,11 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from keyvault_lite.ledger.outcome import Committed
 from keyvault_lite.ledger.pending import Item, Pending
-from keyvault_lite.model.errors import KeyVaultError
+from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, OutcomeUnknown
 
 
 class Waiting:
@@ -24,6 +25,11 @@ class Waiting:
         self.taken = False
         self.abandoned = False
 
+    def refuse(self, error: KeyVaultError) -> None:
+        """Answer with an error, if there is no answer yet. Runs on its loop."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
     def answer(self, error: KeyVaultError | None) -> None:
         """Wake whoever waits, with its own error if it has one. Runs on its loop."""
         refusal = error if self.item.error is None else self.item.error
@@ -34,6 +40,28 @@ class Waiting:
             self.future.set_exception(refusal.again())
         else:
             self.future.set_result(Committed(self.item.outcome, self.item.first_id))
+
+
+def refuse_late(waiting: Iterable[Waiting], lock: float, commit: float) -> KeyVaultError | None:
+    """Answer those who have waited for more seconds than that; the reason, if anybody waits too long.
+
+    Who is in no transaction yet stays out of the log. Of who is in one nobody knows what comes of its COMMIT. Runs on
+    their loop, and with what keeps others from taking them.
+    """
+    reason: KeyVaultError | None = None
+    now = time.monotonic()
+    for one in waiting:
+        if one.abandoned or one.since >= now - lock:
+            continue
+        if not one.taken:
+            one.abandoned = True
+            reason = AuditUnavailable("the database is locked by someone else")
+            one.refuse(reason.again())
+            continue
+        reason = reason or AuditUnavailable("the database does not answer a commit")
+        if one.since < now - commit:
+            one.refuse(OutcomeUnknown("the database has not answered: whether this is recorded is not known"))
+    return reason
 
 
 @dataclass(frozen=True, slots=True)
