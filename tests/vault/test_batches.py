@@ -107,3 +107,18 @@ def test_signatures_of_derived_keys_name_their_public_key(ask: Asker) -> None:
     assert one["publickey"] == alone["public_key"] != other["publickey"]
     assert "public_key" not in one
     assert "missing 'context'" in third["error"]
+
+
+def test_a_batch_of_null_is_none(ask: Asker) -> None:
+    """What clients in typed languages send of a field that is not set."""
+    ask.key("one")
+    ask.key("signs", type="ecdsa-p256")
+    null = {"batch_input": None}
+    sealed = ask.post("transit/encrypt/one", {"plaintext": b64("a"), **null}).data["ciphertext"]
+    assert ask.post("transit/decrypt/one", {"ciphertext": sealed, **null}).data == {"plaintext": b64("a")}
+    assert "ciphertext" in ask.post("transit/rewrap/one", {"ciphertext": sealed, **null}).data
+    for kind, key, made in (("sign", "signs", "signature"), ("hmac", "one", "hmac")):
+        given = ask.post(f"transit/{kind}/{key}", {"input": b64("a"), **null}).data[made]
+        answer = ask.post(f"transit/verify/{key}", {"input": b64("a"), made: given, **null})
+        assert answer.data == {"valid": True}
+    assert ask.post("transit/encrypt/one", null).error == "missing plaintext to encrypt"

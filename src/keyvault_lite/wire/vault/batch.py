@@ -22,6 +22,11 @@ Single = Callable[[KeyRef, Fields, Fields], KeyRequest]
 """From the key, the fields of an item and the fields round the batch to a request."""
 
 
+def is_batch(fields: Fields) -> bool:
+    """Whether the fields are those of a batch: null is none, as clients in typed languages send what is not there."""
+    return fields.get(BATCH) is not None
+
+
 def build_batch(call: Call, action: Action, single: Single, *, one_kind: bool = False) -> TransitBatch:
     """The batch. An item that cannot be built is its error in the same place.
 

@@ -17,7 +17,7 @@ from keyvault_lite.model.transit import (
     TransitEncrypt,
     TransitRewrap,
 )
-from keyvault_lite.wire.vault.batch import BATCH, PARTIAL, REFERENCE, build_batch, outcome
+from keyvault_lite.wire.vault.batch import BATCH, PARTIAL, REFERENCE, build_batch, is_batch, outcome
 from keyvault_lite.wire.vault.kinds import read_spec
 from keyvault_lite.wire.vault.route import MAX_DATA, Call, Route, Written
 from keyvault_lite.wire.vault.values import (
@@ -150,7 +150,7 @@ def _route(
     """
 
     def build(call: Call) -> Request:
-        if BATCH in call.fields:
+        if is_batch(call.fields):
             return build_batch(call, action, single, one_kind=True)
         return single(call.key, call.fields, call.fields)
 

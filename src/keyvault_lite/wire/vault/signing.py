@@ -24,7 +24,7 @@ from keyvault_lite.model.transit import (
     TransitVerify,
     TransitVerifyHmac,
 )
-from keyvault_lite.wire.vault.batch import BATCH, build_batch, outcome
+from keyvault_lite.wire.vault.batch import BATCH, build_batch, is_batch, outcome
 from keyvault_lite.wire.vault.cipher import ciphertext
 from keyvault_lite.wire.vault.route import MAX_DATA, Call, Route, Written
 from keyvault_lite.wire.vault.values import Fields, data, decode, flag, number, objects, optional_data, prefixed, text
@@ -100,7 +100,7 @@ def _sign(key: KeyRef, fields: Fields, common: Fields) -> TransitSign:
 def build_sign(call: Call) -> Request:
     """One signature or many."""
     common = _with_path(call)
-    if BATCH in common:
+    if is_batch(common):
         scheme(common)  # what holds for all is refused for all
         return build_batch(Call(call.mount, call.path, common), Action.SIGN, _sign)
     return _sign(call.key, common, common)
@@ -175,7 +175,7 @@ def _decode_signature(body: str, marshaling: Marshaling) -> bytes:
 def build_verify(call: Call) -> Request:
     """One check or many; in a batch all are of signatures or all of MACs."""
     common = _with_path(call)
-    if BATCH not in common:
+    if not is_batch(common):
         return _verify(call.key, common, common)
     items = objects(common, BATCH)
     given = {name: [name in item for item in items] for name in ("signature", "hmac")}
@@ -211,7 +211,7 @@ def _hmac(key: KeyRef, fields: Fields, common: Fields) -> TransitHmac:
 def build_hmac(call: Call) -> Request:
     """One MAC or many."""
     common = _with_path(call)
-    if BATCH in common:
+    if is_batch(common):
         return build_batch(Call(call.mount, call.path, common), Action.SIGN, _hmac)
     return _hmac(call.key, common, common)
 
