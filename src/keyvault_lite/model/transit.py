@@ -196,8 +196,10 @@ def check_rules(spec: KeySpec, rules: Rules) -> None:
 
 def check_period(seconds: int) -> None:
     """Refuse a rotation period outside one hour and ten years; 0 is none."""
-    if seconds and not MIN_ROTATION_SECONDS <= seconds <= MAX_ROTATION_SECONDS:
+    if seconds and seconds < MIN_ROTATION_SECONDS:
         raise InvalidRequest("auto rotate period must be 0 to disable or at least an hour")
+    if seconds > MAX_ROTATION_SECONDS:
+        raise InvalidRequest("auto rotate period must be at most ten years")
 
 
 class ListTransitKeys(MountRequest, frozen=True):

@@ -15,9 +15,26 @@ Fields = Mapping[str, Any]
 _INTEGER: Final = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _TRUE: Final = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 _FALSE: Final = frozenset({"0", "f", "F", "false", "False", "FALSE", ""})
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_PERIOD: Final = re.compile(r"(?:\d{1,9}[smhd])+", re.ASCII)
-_PART: Final = re.compile(r"(\d+)([smhd])", re.ASCII)
+_SECOND: Final = 10**9
+_DAY: Final = 86_400
+_UNITS: Final = {
+    "ns": 1,
+    "us": 10**3,
+    "\N{MICRO SIGN}s": 10**3,
+    "\N{GREEK SMALL LETTER MU}s": 10**3,
+    "ms": 10**6,
+    "s": _SECOND,
+    "m": 60 * _SECOND,
+    "h": 3600 * _SECOND,
+}
+"""Nanoseconds."""
+_AMOUNT: Final = rf"(?:\d+(?:\.\d*)?|\.\d+)(?:{'|'.join(_UNITS)})"
+_DURATION: Final = re.compile(rf"[+-]?(?:{_AMOUNT})+", re.ASCII)
+_PART: Final = re.compile(rf"(\d*)(?:\.(\d*))?({'|'.join(_UNITS)})", re.ASCII)
+_DAYS: Final = re.compile(r"[+-]?\d{1,18}d", re.ASCII)
+_LONGEST: Final = 2**63 // _SECOND
+"""Seconds of the longest period that the products can say."""
+_LONGEST_TEXT: Final = 64
 _BREAKS: Final = str.maketrans("", "", "\r\n")
 
 
@@ -100,16 +117,41 @@ def optional_flag(fields: Fields, name: str) -> bool | None:
 
 
 def optional_period(fields: Fields, name: str) -> int | None:
-    """A period in seconds, from "24h", "1h30m", "3600" or 3600; None if absent."""
+    """A period in seconds, from "24h", "1h30m", "1.5h", "500ms", "2d", "3600" or 3600; None if absent or empty.
+
+    The grammar is that of Go's durations, with whole days beside. Fractions of a second do not count, but what is more
+    than nothing is a second at least: 0 means "none" or "without end" in most fields, which nobody asked for.
+    """
     value = fields.get(name)
     if value is None or value == "":
         return None
-    if isinstance(value, str) and _PERIOD.fullmatch(value):
-        return sum(int(count) * _UNITS[unit] for count, unit in _PART.findall(value))
-    seconds = optional_number(fields, name)
+    if isinstance(value, str) and len(value) <= _LONGEST_TEXT:
+        seconds = _seconds(value)
+    else:
+        seconds = value if isinstance(value, int) and not isinstance(value, bool) else None
     if seconds is None or seconds < 0:
-        raise InvalidRequest(f"{name} is not a period")
+        raise InvalidRequest(f"{name} is not a period: it is seconds, or numbers with units, as in 1h30m")
+    if seconds > _LONGEST:
+        raise InvalidRequest(f"{name} is too long a period")
     return seconds
+
+
+def _seconds(value: str) -> int | None:
+    """Seconds of a text; None if it is not a period."""
+    if _INTEGER.fullmatch(value):
+        return int(value)
+    if _DAYS.fullmatch(value):
+        return int(value[:-1]) * _DAY
+    if not _DURATION.fullmatch(value):
+        return None
+    total = sum(_nanoseconds(*part) for part in _PART.findall(value))
+    seconds = max(total // _SECOND, 1) if total else 0
+    return -seconds if value.startswith("-") else seconds
+
+
+def _nanoseconds(whole: str, part: str, unit: str) -> int:
+    scale: int = 10 ** len(part)
+    return (int(whole or 0) * scale + int(part or 0)) * _UNITS[unit] // scale
 
 
 def texts(fields: Fields, name: str) -> tuple[str, ...]:
