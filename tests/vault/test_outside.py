@@ -153,3 +153,15 @@ def test_a_request_without_a_template_names_nobody(ask: Asker, kind: str) -> Non
     made = x509.load_pem_x509_csr(ask.post("transit/keys/k/csr").data["csr"].encode())
     assert made.is_signature_valid
     assert (len(made.subject.rdns), len(made.extensions)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "digest"),
+    [("rsa-2048", "sha256"), ("ecdsa-p256", "sha256"), ("ecdsa-p384", "sha384"), ("ecdsa-p521", "sha512")],
+)
+def test_a_request_is_signed_with_the_digest_of_its_keys_strength(ask: Asker, kind: str, digest: str) -> None:
+    ask.key("k", type=kind)
+    made = x509.load_pem_x509_csr(ask.post("transit/keys/k/csr").data["csr"].encode())
+    assert made.is_signature_valid
+    assert made.signature_hash_algorithm is not None
+    assert made.signature_hash_algorithm.name == digest

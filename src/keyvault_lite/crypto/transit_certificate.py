@@ -6,6 +6,7 @@ has signed the one before.
 """
 
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Final
 
@@ -18,6 +19,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from keyvault_lite.model.errors import InvalidRequest
 
 MAX_LENGTH: Final = 10
+_OF_CURVE: Final[Mapping[int, hashes.HashAlgorithm]] = {
+    256: hashes.SHA256(),
+    384: hashes.SHA384(),
+    521: hashes.SHA512(),
+}
+"""The digest of a curve's strength, by the bits of the curve (RFC 5480, section 4)."""
 _CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 
 
@@ -32,8 +39,14 @@ def signing_request(private: Any, template: str | None) -> str:  # noqa: ANN401
                 builder = builder.add_extension(extension.value, extension.critical)
         except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension):
             raise InvalidRequest("the template is not a certificate signing request in PEM") from None
-    hashed = isinstance(private, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
-    return builder.sign(private, hashes.SHA256() if hashed else None).public_bytes(Encoding.PEM).decode()
+    return builder.sign(private, _digest(private)).public_bytes(Encoding.PEM).decode()
+
+
+def _digest(private: Any) -> Any:  # noqa: ANN401
+    """The digest that goes with a private key; None where the scheme has its own."""
+    if isinstance(private, ec.EllipticCurvePrivateKey):
+        return _OF_CURVE[private.curve.key_size]
+    return hashes.SHA256() if isinstance(private, rsa.RSAPrivateKey) else None
 
 
 def check_chain(chain: str, public_key: bytes) -> str:
