@@ -16,10 +16,9 @@ from keyvault_lite.engine import (
 from keyvault_lite.engine.scene import Handler
 from keyvault_lite.model.requests import KeyRequest, Request
 from keyvault_lite.model.transit import (
-    AEAD,
-    CreateTransitKey,
     ListTransitKeys,
     ReadTransitKey,
+    Rules,
     TransitBatch,
     TransitDataKey,
     TransitDecrypt,
@@ -31,6 +30,7 @@ from keyvault_lite.model.transit import (
     TransitSign,
     TransitVerify,
     TransitVerifyHmac,
+    UpsertTransitKey,
     mount_and_name,
 )
 
@@ -54,11 +54,12 @@ QUICK: Final[frozenset[type[Request]]] = frozenset(
 """Requests that never do costly work."""
 
 
-def key_to_make(request: Request) -> CreateTransitKey | None:
-    """What to make for a request whose key is missing, if that is how the dialect has it: symmetric keys only."""
+def key_to_make(request: Request) -> UpsertTransitKey | None:
+    """What to make for a request whose key is missing, if that is how the dialect has it: derived for a context."""
     if isinstance(request, TransitBatch):
         return next((key_to_make(item) for item in request.items if isinstance(item, KeyRequest)), None)
-    if not isinstance(request, TransitEncrypt) or request.made_spec.type not in AEAD:
+    if not isinstance(request, TransitEncrypt):
         return None
     mount, name = mount_and_name(request.key)
-    return CreateTransitKey(mount=mount, name=name, spec=request.made_spec, rules=request.made_rules, upsert=True)
+    rules = Rules(derived=bool(request.context), convergent=request.convergent)
+    return UpsertTransitKey(mount=mount, name=name, kind=request.kind, rules=rules)

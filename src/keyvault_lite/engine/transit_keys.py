@@ -33,6 +33,7 @@ from keyvault_lite.model.transit import (
     Rules,
     TransitKey,
     TrimTransitKey,
+    UpsertTransitKey,
     key_ref,
     namespace,
 )
@@ -96,14 +97,22 @@ def create(request: CreateTransitKey, scene: Scene) -> Done:
     found, losing = taken_name(scene, request.mount, request.name)
     if found is not None:
         return Done(shown(found, Rules.of(found)), key_id=found.id)
-    if request.upsert and not upserts(scene.state, request.mount):
-        raise NotFound("no such key")
     key_id = scene.once("id", (), lambda: KeyId(new_id()))
     material = scene.once("material", (), lambda: scene.keyring.generate(request.spec))
     first = scene.keyring.versions.wrap(material, request.spec, key_id=key_id, version=1, created_at=scene.now)
     name = KeyName(namespace(request.mount), request.name, scene.now, scene.now)
     key = begin(scene, name, request.spec, request.rules, first)
     return Done(shown(key, request.rules), Change(keys=(*losing, key)), key_id=key_id, key_version=1)
+
+
+def upsert(request: UpsertTransitKey, scene: Scene) -> Done:
+    """As `create`, where encrypting may make keys."""
+    found, _ = taken_name(scene, request.mount, request.name)
+    if found is not None:
+        return Done(shown(found, Rules.of(found)), key_id=found.id)
+    if not upserts(scene.state, request.mount):
+        raise NotFound("no such key")
+    return create(request.create(), scene)
 
 
 def read(request: ReadTransitKey, scene: Scene) -> Done:
@@ -306,4 +315,5 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     RotateDueTransitKey: rotate_due,
     RotateTransitKey: rotate,
     TrimTransitKey: trim,
+    UpsertTransitKey: upsert,
 }

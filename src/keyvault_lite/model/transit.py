@@ -173,16 +173,34 @@ class MountRequest(Request, frozen=True):
 
 
 class CreateTransitKey(MountRequest, frozen=True):
-    """Make a key, or answer the one there is. With `upsert` it is made by the way. Answers Key."""
+    """Make a key, or answer the one there is. Answers TransitKey."""
 
     action = Action.GENERATE
     name: str
     spec: KeySpec = SPECS[DEFAULT_TYPE]
     rules: Rules = Rules()
-    upsert: bool = False
 
     def __post_init__(self) -> None:
         check_rules(self.spec, self.rules)
+
+
+class UpsertTransitKey(MountRequest, frozen=True):
+    """Make the key that something is to be encrypted with, or answer the one there is. Answers TransitKey.
+
+    What is asked of a key to make is judged only if there is none.
+    """
+
+    action = Action.GENERATE
+    name: str
+    kind: str = ""
+    rules: Rules = Rules()
+
+    def create(self) -> CreateTransitKey:
+        """The request for the key. Raises InvalidRequest for one that cannot be: only symmetric ones are made so."""
+        spec = SPECS.get(self.kind or DEFAULT_TYPE)
+        if spec is None or spec.type not in AEAD:
+            raise InvalidRequest("unknown key type; encrypting makes keys of symmetric types only")
+        return CreateTransitKey(mount=self.mount, name=self.name, spec=spec, rules=self.rules)
 
 
 def check_rules(spec: KeySpec, rules: Rules) -> None:
@@ -383,24 +401,10 @@ class TransitEncrypt(TransitUse, frozen=True):
     action = Action.ENCRYPT
     plaintext: bytes = b""
     version: int = 0
-    spec: KeySpec | None = None
-    """What kind of key to make if there is none of that name, and the caller may make one."""
+    kind: str = ""
+    """The type of the key to make if there is none of that name, and the caller may make one: judged only then."""
     convergent: bool = False
-    """As `spec`."""
-
-    def __post_init__(self) -> None:
-        if self.spec is not None or self.convergent:
-            check_rules(self.made_spec, self.made_rules)
-
-    @property
-    def made_spec(self) -> KeySpec:
-        """Of the key to make."""
-        return self.spec or SPECS[DEFAULT_TYPE]
-
-    @property
-    def made_rules(self) -> Rules:
-        """Of the key to make: derived, if there is a context."""
-        return Rules(derived=bool(self.context), convergent=self.convergent)
+    """As `kind`."""
 
 
 class TransitDecrypt(TransitUse, frozen=True):

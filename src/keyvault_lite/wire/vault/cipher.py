@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.keys import KeySpec
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import BatchReply
 from keyvault_lite.model.requests import KeyRequest, Request
@@ -18,7 +17,6 @@ from keyvault_lite.model.transit import (
     TransitRewrap,
 )
 from keyvault_lite.wire.vault.batch import BATCH, PARTIAL, REFERENCE, build_batch, is_batch, outcome
-from keyvault_lite.wire.vault.kinds import read_spec
 from keyvault_lite.wire.vault.route import MAX_DATA, Call, Route, Written
 from keyvault_lite.wire.vault.values import (
     Fields,
@@ -42,10 +40,6 @@ def ciphertext(body: bytes, version: int) -> str:
 # Encrypt
 
 
-def _kind(fields: Fields) -> KeySpec | None:
-    return read_spec(fields) if "type" in fields else None
-
-
 def _encrypt(key: KeyRef, fields: Fields, common: Fields) -> TransitEncrypt:
     if fields.get("plaintext") is None:
         raise InvalidRequest("missing plaintext to encrypt")
@@ -55,7 +49,7 @@ def _encrypt(key: KeyRef, fields: Fields, common: Fields) -> TransitEncrypt:
         associated=optional_data(fields, "associated_data"),
         plaintext=data(fields, "plaintext"),
         version=number(fields, "key_version"),
-        spec=_kind(common),
+        kind=text(common, "type"),
         convergent=flag(common, "convergent_encryption"),
     )
 
