@@ -19,11 +19,15 @@ from keyvault_lite.model.keys import MAY_PROCESS, Key, KeyName, KeySpec, KeyStat
 from keyvault_lite.model.names import KeyId, new_id
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit import (
+    CERTIFICATES,
+    SIGNING,
     ConfigureTransitKey,
     CreateTransitKey,
     Deleted,
     DeleteTransitKey,
+    ExportCertificates,
     ExportPublicKeys,
+    ExportRequest,
     ListTransitKeys,
     ReadTransitKey,
     RefuseExport,
@@ -287,14 +291,33 @@ def export(request: ExportPublicKeys, scene: Scene) -> Done:
     if not key.spec.asymmetric:
         raise InvalidRequest(f"unknown key type {key.spec.word} for export type public-key")
     found = shown(key, rules)
-    found = replace(found, public_keys=_public_texts(found.versions))
-    if request.version is not None:
-        number = request.version or len(key.versions)
-        if number not in found.public_keys:
-            raise InvalidRequest("version does not exist or cannot be found")
-        kept = tuple(one for one in found.versions if one.version == number)
-        found = replace(found, versions=kept, public_keys={number: found.public_keys[number]})
+    return Done(_chosen(found, _public_texts(found.versions), request))
+
+
+def export_certificates(request: ExportCertificates, scene: Scene) -> Done:
+    """The certificate chains of all versions shown, of the newest, or of the one named: none of them may be without."""
+    key, rules = usable(scene)
+    if key.spec.type not in SIGNING:
+        raise InvalidRequest("certificate chain not supported for keys that do not support signing")
+    found = shown(key, rules)
+    chains = {one.version: str(one.attributes.get(CERTIFICATES, "")) for one in found.versions}
+    found = _chosen(found, chains, request)
+    if not all(found.public_keys.values()):
+        raise InvalidRequest("selected key version does not have a certificate chain imported")
     return Done(found)
+
+
+def _chosen(found: TransitKey, written: Mapping[int, str], request: ExportRequest) -> TransitKey:
+    """The key with what is exported of the versions that are asked for. Raises InvalidRequest if that is none."""
+    if request.version is None:
+        return replace(found, public_keys=written)
+    if request.version < 0:
+        raise InvalidRequest("version for export is below minimum decryption version")
+    number = request.version or len(found.key.versions)
+    if number not in written:
+        raise InvalidRequest("version does not exist or cannot be found")
+    versions = tuple(one for one in found.versions if one.version == number)
+    return replace(found, versions=versions, public_keys={number: written[number]})
 
 
 def refuse_export(request: RefuseExport, scene: Scene) -> Done:
@@ -307,6 +330,7 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     ConfigureTransitKey: configure,
     CreateTransitKey: create,
     DeleteTransitKey: delete,
+    ExportCertificates: export_certificates,
     ExportPublicKeys: export,
     ListTransitKeys: page,
     ReadTransitKey: read,

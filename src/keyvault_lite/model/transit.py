@@ -329,12 +329,23 @@ class ReadWrappingKey(MountRequest, frozen=True):
     action = Action.IMPORT
 
 
-class ExportPublicKeys(KeyRequest, frozen=True):
-    """The public keys of the versions that still verify, or of one. Answers TransitKey."""
+NO_VERSION: Final = -1
+
+
+class ExportRequest(KeyRequest, frozen=True):
+    """Base of the requests for what is public of the versions that still verify, or of one."""
 
     action = Action.KEY_READ
     version: int | None = None
-    """0 is the newest; None is all."""
+    """0 is the newest; None is all; what is below 0 is none that there can be."""
+
+
+class ExportPublicKeys(ExportRequest, frozen=True):
+    """Public keys. Answers TransitKey."""
+
+
+class ExportCertificates(ExportRequest, frozen=True):
+    """The certificate chains that were set. Answers TransitKey, in which they stand where public keys do."""
 
 
 class RefuseExport(KeyRequest, frozen=True):

@@ -13,10 +13,12 @@ from keyvault_lite.model.transit import (
     CERTIFICATES,
     DERIVING,
     ENCRYPTING,
+    NO_VERSION,
     SIGNING,
     ConfigureTransitKey,
     CreateTransitKey,
     DeleteTransitKey,
+    ExportCertificates,
     ExportPublicKeys,
     ImportTransitKey,
     ListTransitKeys,
@@ -167,25 +169,33 @@ def _trim(call: Call) -> Request:
 
 EXPORTS: Final = frozenset({"encryption-key", "signing-key", "hmac-key", "public-key", "certificate-chain"})
 
+_PUBLIC: Final = {"public-key": ExportPublicKeys, "certificate-chain": ExportCertificates}
+
 
 def _export(call: Call) -> Request:
     kind = call.path["kind"]
     if kind not in EXPORTS:
         raise InvalidRequest("invalid export type")
-    if kind != "public-key":
+    made = _PUBLIC.get(kind)
+    if made is None:
         return RefuseExport(key=call.key)
     if text(call.fields, "format") not in {"", "der", "pem", "raw"}:
         raise InvalidRequest("invalid format")
-    asked = call.path.get("version")
-    if asked is None:
-        return ExportPublicKeys(key=call.key)
-    if asked == "latest":
-        return ExportPublicKeys(key=call.key, version=0)
-    return ExportPublicKeys(key=call.key, version=number({"version": asked.removeprefix("v")}, "version"))
+    return made(key=call.key, version=_asked_version(call.path.get("version")))
 
 
-def _exported(found: TransitKey, _: Request, call: Call) -> Written:
+def _asked_version(written: str | None) -> int | None:
+    """As ExportRequest has it. A path calls the newest `latest`, and no version 0."""
+    if written in {None, "latest"}:
+        return None if written is None else 0
+    return number({"version": written.removeprefix("v")}, "version") or NO_VERSION
+
+
+def _exported(found: TransitKey, request: Request, call: Call) -> Written:
     chosen = text(call.fields, "format")
+    if isinstance(request, ExportCertificates):
+        keys = {str(version): chain.rstrip("\n") for version, chain in found.public_keys.items()}
+        return Written({"name": call.path["name"], "type": found.key.spec.word, "keys": keys})
     if chosen == "raw" and found.key.spec.type in {KeyType.EC, KeyType.RSA}:
         raise InvalidRequest("unknown key format; supported values are ``, `der`, or `pem`")
     keys = {str(version): _public(found, version, written, chosen) for version, written in found.public_keys.items()}
@@ -193,14 +203,15 @@ def _exported(found: TransitKey, _: Request, call: Call) -> Written:
 
 
 def _public(found: TransitKey, version: int, written: str, chosen: str) -> str:
+    """A public key in the format that was chosen; PEM ends with a line break for RSA keys alone, as OpenBao has it."""
     der = next(one.public_key for one in found.versions if one.version == version) or b""
     text_der = base64.b64encode(der).decode()
     if chosen == "der":
         return text_der
     if chosen == "pem" and not written.startswith("-----"):
         lines = [text_der[at : at + 64] for at in range(0, len(text_der), 64)]
-        return "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", ""])
-    return written
+        return "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----"])
+    return written if found.key.spec.type is KeyType.RSA else written.rstrip("\n")
 
 
 def _manage(operation: str, action: Action, build: Any, *, fields: frozenset[str] = frozenset(), **more: Any) -> Route:  # noqa: ANN401
