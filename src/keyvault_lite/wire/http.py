@@ -1,7 +1,7 @@
 """The edge: one HTTP exchange with its limits, ids and headers.
 
 Paths are judged as they were sent (`raw_path`), never as something has decoded them: what needs decoding to look like
-one of our paths is not one of our paths.
+one of our paths is not one of our paths. The one exception is an escaped slash within a mount (`wire/vault/route.py`).
 """
 
 import os

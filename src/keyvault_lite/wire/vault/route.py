@@ -12,6 +12,7 @@ from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit import key_ref
+from keyvault_lite.model.transit_system import RESERVED
 from keyvault_lite.wire.http import MAX_BODY
 
 READ, WRITE, LIST, DELETE = "GET", "POST", "LIST", "DELETE"
@@ -146,6 +147,27 @@ class Table:
         return [route for group in self._templates.values() for one in group for route in one.methods.values()]
 
 
+_SLASHES: Final = ("%2F", "%2f")
+
+
+def _mount(written: str, transit: Table) -> str | None:
+    """The mount that a path begins with; None if none can be there.
+
+    Clients that are made from the products' own description escape a mount whole, so that a slash in it is `%2F`.
+    Nothing else is decoded, and nothing twice. Safe, because what comes of it is looked up and never taken apart again:
+    it names a mount, which begins with no reserved segment and has none that begins an operation, or nothing. Grants
+    and the audit log know a key by its mount, however that was written.
+    """
+    if "%" not in written:
+        return written
+    for slash in _SLASHES:
+        written = written.replace(slash, "/")
+    segments = written.split("/")
+    if not all(segments) or segments[0] in RESERVED or any(one in transit for one in segments):
+        return None
+    return written
+
+
 def resolver(system: Table, transit: Table, check_name: Callable[[str], bool]) -> Callable[[bytes], Place | None]:
     """How paths (from behind `/v1/`) find their routes.
 
@@ -166,7 +188,8 @@ def resolver(system: Table, transit: Table, check_name: Callable[[str], bool]) -
                 found = transit.find(segments[at:])
                 if found is None or not check_name(found[0].get("name", "x")):
                     return None
-                return Place("/".join(segments[:at]), *found)
+                mount = _mount("/".join(segments[:at]), transit)
+                return None if mount is None else Place(mount, *found)
         return None
 
     # A longer one is nobody's, and would be remembered as long as any.
