@@ -5,7 +5,7 @@ Its tokens are leased tokens of that service; `kvl service` shows it, grants it 
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import count
+from itertools import count, islice
 from typing import Any, Final
 
 from keyvault_lite.access.leases import PLACE, SEPARATOR, accessor_of, is_past, secret_of
@@ -18,11 +18,12 @@ from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.identity import Role, Service, Setting
 from keyvault_lite.model.names import ServiceId, TokenId, is_name, new_id
 from keyvault_lite.model.requests import Request
+from keyvault_lite.model.transit_roles import ChangeRole, TidySecretIds, WriteRoleAndId
 from keyvault_lite.model.transit_tokens import (
     DEFAULT_POLICY,
-    POLICIES,
     ROLE_IDS,
     ROLES,
+    ROOT_POLICY,
     SECRETS,
     CreateSecretId,
     DeleteRole,
@@ -39,9 +40,13 @@ from keyvault_lite.model.transit_tokens import (
     SecretRequest,
     SetRoleId,
     WriteRole,
+    check_word,
 )
 
 _SECOND: Final = 1_000_000
+MAX_ROLE_ID: Final = 128
+MAX_TIDIED: Final = 1000
+"""Secrets that one request forgets: what one entry of the log changes stays small."""
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "policies": [],
     "token_ttl": 0,
@@ -60,23 +65,72 @@ def _role(name: str, scene: Scene) -> Mapping[str, Any]:
     return {**_DEFAULTS, **found.value}
 
 
+def _given(request: WriteRole) -> Mapping[str, Any]:
+    """What a request sets. Raises InvalidRequest for a policy that no role can have.
+
+    A policy need not be there yet: until it is, it gives nothing.
+    """
+    for name in request.policies or ():
+        if check_word(name, "policy") == ROOT_POLICY:
+            raise InvalidRequest("a role cannot have the policy root: no login makes a token of an ADMIN")
+    return {name: getattr(request, name) for name in _DEFAULTS if getattr(request, name) is not None}
+
+
+def _changed(before: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The role with what is given. What was kept before its bounds were checked stays as it is until it is touched."""
+    after = {**_DEFAULTS, **before, **given}
+    if not given.keys().isdisjoint({"token_ttl", "token_max_ttl"}) and 0 < after["token_max_ttl"] < after["token_ttl"]:
+        raise InvalidRequest("'token_ttl' cannot be greater than 'token_max_ttl'")
+    return after
+
+
 def write(request: WriteRole, scene: Scene) -> Done:
     """A role and its service, or a change of the role."""
-    for name in request.policies or ():
-        if name != DEFAULT_POLICY and scene.state.setting(POLICIES + name) is None:
-            raise InvalidRequest("there is no policy of that name")
-    given = {name: getattr(request, name) for name in _DEFAULTS if getattr(request, name) is not None}
+    return _written(request, None, scene)
+
+
+def write_with_id(request: WriteRoleAndId, scene: Scene) -> Done:
+    """As `write`, under an id that was chosen."""
+    return _written(request.parts, request.role_id, scene)
+
+
+def _written(request: WriteRole, chosen: str | None, scene: Scene) -> Done:
+    given = _given(request)
     found = scene.state.setting(ROLES + request.role)
     if found is not None and found.value is not None:
-        changed = Setting(ROLES + request.role, {**found.value, **given})
-        return Done(None, Change(settings=(changed,)), subject=found.value["service"])
+        role_id = found.value["role_id"] if chosen is None else chosen
+        settings = _kept(request.role, _changed(found.value, given), role_id, scene)
+        return Done(None, Change(settings=settings), subject=found.value["service"])
     service = _new_service(request.role, scene)
-    role_id = scene.once("role_id", (), new_id)
-    settings = (
-        Setting(ROLES + request.role, {**_DEFAULTS, **given, "service": service.id, "role_id": role_id}),
-        Setting(ROLE_IDS + role_id, {"role": request.role}),
-    )
+    role_id = scene.once("role_id", (), new_id) if chosen is None else chosen
+    settings = _kept(request.role, {**_changed({}, given), "service": service.id}, role_id, scene)
     return Done(None, Change(services=(service,), settings=settings), subject=service.id)
+
+
+def change(request: ChangeRole, scene: Scene) -> Done:
+    """A change of a role that is there."""
+    name = request.parts.role
+    found = scene.state.setting(ROLES + name)
+    if request.lenient and (found is None or found.value is None):
+        return Done(None)
+    role = _role(name, scene)
+    changed = Setting(ROLES + name, _changed(role, _given(request.parts)))
+    return Done(None, Change(settings=(changed,)), subject=role["service"])
+
+
+def _kept(role: str, value: Mapping[str, Any], role_id: str, scene: Scene) -> tuple[Setting, ...]:
+    """A role under its id; a former id names it no more. Raises InvalidRequest for an id that cannot be."""
+    former = value.get("role_id")
+    kept = Setting(ROLES + role, {**value, "role_id": role_id})
+    if role_id == former:
+        return (kept,)
+    if not 0 < len(role_id) <= MAX_ROLE_ID or "/" in role_id or not role_id.isprintable():
+        raise InvalidRequest(f"a role id has 1 to {MAX_ROLE_ID} printable characters and no slash")
+    taken = scene.state.setting(ROLE_IDS + role_id)
+    if taken is not None and taken.value is not None:
+        raise InvalidRequest("this role id is another role's")
+    ended = () if former is None else (Setting(ROLE_IDS + former, None),)
+    return (*ended, Setting(ROLE_IDS + role_id, {"role": role}), kept)
 
 
 def _new_service(role: str, scene: Scene) -> Service:
@@ -101,18 +155,8 @@ def page(_: ListRoles, scene: Scene) -> Done:
 def set_role_id(request: SetRoleId, scene: Scene) -> Done:
     """Another id for the role; the former one names it no more."""
     found = _role(request.role, scene)
-    if not request.role_id or len(request.role_id) > 128 or "/" in request.role_id:  # noqa: PLR2004
-        raise InvalidRequest("a role id has 1 to 128 characters and no slash")
-    taken = scene.state.setting(ROLE_IDS + request.role_id)
-    if taken is not None and taken.value is not None and taken.value["role"] != request.role:
-        raise InvalidRequest("this role id is another role's")
-    settings = (
-        Setting(ROLE_IDS + found["role_id"], None),
-        Setting(ROLE_IDS + request.role_id, {"role": request.role}),
-        Setting(ROLES + request.role, {**found, "role_id": request.role_id}),
-    )
-    kept = settings if found["role_id"] != request.role_id else settings[1:]
-    return Done(None, Change(settings=kept), subject=found["service"])
+    settings = _kept(request.role, found, request.role_id, scene)
+    return Done(None, Change(settings=settings), subject=found["service"])
 
 
 def delete(request: DeleteRole, scene: Scene) -> Done:
@@ -217,6 +261,14 @@ def destroy_secret(request: DestroySecretId, scene: Scene) -> Done:
     return Done(None, Change(settings=(Setting(found.name, None),)), subject=role["service"])
 
 
+def tidy(_: TidySecretIds, scene: Scene) -> Done:
+    """Forget secrets past their end, MAX_TIDIED at a time; the rest is there for the next time, and opens nothing."""
+    kept = scene.state.settings_under(SECRETS)
+    ended = (one for one in kept if one.value is not None and is_past(one.value["expires_at"], scene.now))
+    gone = tuple(Setting(one.name, None) for one in islice(ended, MAX_TIDIED))
+    return Done(len(gone), Change(settings=gone))
+
+
 def login(_request: Login, scene: Scene) -> Done:
     """A token for the service whose role the caller has the credentials of."""
     role_name, _, accessor = (scene.principal.login or "").partition("/")
@@ -251,6 +303,7 @@ def _used(found: Setting | None) -> tuple[Setting, ...]:
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    ChangeRole: change,
     CreateSecretId: create_secret,
     DeleteRole: delete,
     DestroySecretId: destroy_secret,
@@ -260,5 +313,7 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     ReadRole: read,
     ReadSecretId: read_secret,
     SetRoleId: set_role_id,
+    TidySecretIds: tidy,
     WriteRole: write,
+    WriteRoleAndId: write_with_id,
 }

@@ -1,11 +1,13 @@
 """AppRole roles and their secrets: bodies to requests, results to data."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request
+from keyvault_lite.model.transit_roles import ChangeRole, TidySecretIds, WriteRoleAndId
 from keyvault_lite.model.transit_tokens import (
     CreateSecretId,
     DeleteRole,
@@ -20,18 +22,29 @@ from keyvault_lite.model.transit_tokens import (
     WriteRole,
 )
 from keyvault_lite.wire.reader import read_json
-from keyvault_lite.wire.vault.route import NO_CONTENT, NOT_FOUND, Call, Route, Written
+from keyvault_lite.wire.vault.route import DELETE, NO_CONTENT, NOT_FOUND, READ, WRITE, Call, Route, Written
 from keyvault_lite.wire.vault.tokens import moment
-from keyvault_lite.wire.vault.values import optional_flag, optional_number, optional_period, text, texts
+from keyvault_lite.wire.vault.values import Fields, number, optional_flag, optional_number, optional_period, text, texts
 
-_NOT_OFFERED: Final = ("secret_id_bound_cidrs", "token_bound_cidrs", "token_num_uses", "token_no_default_policy")
+_NOT_OFFERED: Final = (
+    "bound_cidr_list",
+    "secret_id_bound_cidrs",
+    "token_bound_cidrs",
+    "token_no_default_policy",
+    "token_num_uses",
+    "token_strictly_bind_ip",
+)
+_NOTHING: Final = ("0", "false")
+"""How a command line, whose values are all texts, says that it does not want what is not offered."""
 _NO_CIDRS: Final = ("cidr_list", "token_bound_cidrs")
 _NEVER: Final = "0001-01-01T00:00:00Z"
 """As the products write that there is no such moment."""
 _FIELDS: Final = frozenset(
     {
         "bind_secret_id",
+        "period",
         "policies",
+        "role_id",
         "secret_id_num_uses",
         "secret_id_ttl",
         "token_explicit_max_ttl",
@@ -45,26 +58,50 @@ _FIELDS: Final = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a role that has a path of its own."""
+
+    field: str
+    """Of the request, and of what is kept."""
+    read: Callable[[Fields, str], object]
+    names: tuple[str, ...]
+    """In a body; the first is how it is shown, and wins."""
+    nothing: object = 0
+    """What it is without one."""
+
+    def given(self, fields: Fields) -> object:
+        """The value in a body; None if there is none."""
+        name = next((one for one in self.names if one in fields), None)
+        return None if name is None or fields[name] is None else self.read(fields, name)
+
+
+_POLICIES: Final = Part("policies", texts, ("token_policies", "policies"), ())
+_PERIOD: Final = Part("token_period", optional_period, ("token_period", "period"))
+PARTS: Final[Mapping[str, Part]] = {
+    "period": _PERIOD,
+    "policies": _POLICIES,
+    "secret-id-num-uses": Part("secret_id_uses", optional_number, ("secret_id_num_uses",)),
+    "secret-id-ttl": Part("secret_id_ttl", optional_period, ("secret_id_ttl",)),
+    "token-max-ttl": Part("token_max_ttl", optional_period, ("token_max_ttl",)),
+    "token-ttl": Part("token_ttl", optional_period, ("token_ttl",)),
+}
+"""By what stands in the path."""
+
+
 def _write(call: Call) -> Request:
     fields = call.fields
     for name in _NOT_OFFERED:
-        if fields.get(name):
+        if fields.get(name) and fields[name] not in _NOTHING:
             raise InvalidRequest(f"{name} is not offered here")
     if optional_flag(fields, "bind_secret_id") is False:
         raise InvalidRequest("a role without secrets is not offered here")
-    named = "token_policies" if "token_policies" in fields else "policies"
     if text(fields, "token_type") not in {"", "default", "default-service", "service"}:
         raise InvalidRequest("the only type of token here is service")
-    return WriteRole(
-        role=call.path["role"],
-        policies=texts(fields, named) if named in fields else None,
-        token_ttl=optional_period(fields, "token_ttl"),
-        token_max_ttl=optional_period(fields, "token_max_ttl"),
-        token_explicit_max_ttl=optional_period(fields, "token_explicit_max_ttl"),
-        token_period=optional_period(fields, "token_period"),
-        secret_id_ttl=optional_period(fields, "secret_id_ttl"),
-        secret_id_uses=optional_number(fields, "secret_id_num_uses"),
-    )
+    given: dict[str, Any] = {part.field: part.given(fields) for part in PARTS.values()}
+    given["token_explicit_max_ttl"] = optional_period(fields, "token_explicit_max_ttl")
+    parts = WriteRole(role=call.path["role"], **given)
+    return WriteRoleAndId(parts, text(fields, "role_id")) if "role_id" in fields else parts
 
 
 def _role(found: Mapping[str, Any], _: Request, __: Call) -> Written:
@@ -82,6 +119,7 @@ def _role(found: Mapping[str, Any], _: Request, __: Call) -> Written:
             "token_num_uses": 0,
             "token_period": found["token_period"],
             "token_policies": list(found["policies"]),
+            "token_strictly_bind_ip": False,
             "token_ttl": found["token_ttl"],
             "token_type": "default",
         }
@@ -151,8 +189,24 @@ def _facts(found: SecretFacts | None, request: Request, _: Call) -> Written:
     )
 
 
-def _names(found: tuple[str, ...], _: Request, __: Call) -> Written:
-    return Written({"keys": list(found)}) if found else NOT_FOUND
+def _names(found: tuple[str, ...], _: Request, call: Call) -> Written:
+    after, limit = _page(call)
+    later = sorted(name for name in found if name > after)
+    shown = later[:limit] if limit > 0 else later
+    return Written({"keys": shown}) if shown else NOT_FOUND
+
+
+def _page(call: Call) -> tuple[str, int]:
+    """After which name to begin, and how many to show; all for 0 and less."""
+    return text(call.fields, "after"), number(call.fields, "limit", -1)
+
+
+def _listed(build: Callable[[Call], Request]) -> Callable[[Call], Request]:
+    def checked(call: Call) -> Request:
+        _page(call)
+        return build(call)
+
+    return checked
 
 
 def _of_role(kind: Callable[..., Request]) -> Callable[[Call], Request]:
@@ -169,7 +223,8 @@ def _no_content(*_: object) -> Written:
     return NO_CONTENT
 
 
-LIST_ROLES: Final = _route("role.list", Action.SERVICE_READ, lambda _: ListRoles(), _names, "list")
+_LISTED: Final = ("after", "limit", "list")
+LIST_ROLES: Final = _route("role.list", Action.SERVICE_READ, _listed(lambda _: ListRoles()), _names, *_LISTED)
 WRITE_ROLE: Final = _route("role.write", Action.SERVICE_CREATE, _write, _no_content, *_FIELDS)
 READ_ROLE: Final = _route("role.read", Action.SERVICE_READ, _of_role(ReadRole), _role)
 DELETE_ROLE: Final = _route("role.delete", Action.SERVICE_UPDATE, _of_role(DeleteRole), _no_content)
@@ -194,7 +249,7 @@ READ_SECRET_BY_ACCESSOR: Final = _route(
     _facts,
     "secret_id_accessor",
 )
-LIST_SECRETS: Final = _route("secret-id.list", Action.SERVICE_READ, _of_role(ListSecretIds), _names, "list")
+LIST_SECRETS: Final = _route("secret-id.list", Action.SERVICE_READ, _listed(_of_role(ListSecretIds)), _names, *_LISTED)
 DESTROY_SECRET: Final = _route(
     "secret-id.destroy", Action.SERVICE_UPDATE, _named(DestroySecretId, "secret_id"), _no_content, "secret_id"
 )
@@ -205,3 +260,46 @@ DESTROY_SECRET_BY_ACCESSOR: Final = _route(
     _no_content,
     "secret_id_accessor",
 )
+TIDY: Final = _route(
+    "tidy.secret-id",
+    Action.SERVICE_UPDATE,
+    lambda _: TidySecretIds(),
+    lambda *_: Written(status=202, warnings=("Tidy operation successfully started.",)),
+)
+
+
+# The parts of a role at paths of their own
+
+
+def _read_part(name: str, part: Part) -> Route:
+    def render(found: Mapping[str, Any], _: Request, __: Call) -> Written:
+        value = found[part.field]
+        return Written({part.names[0]: list(value) if part is _POLICIES else value})
+
+    return _route(f"role.{name}.read", Action.SERVICE_READ, _of_role(ReadRole), render)
+
+
+def _write_part(name: str, part: Part) -> Route:
+    def build(call: Call) -> Request:
+        value: Any = part.given(call.fields)
+        if value is None:
+            raise InvalidRequest(f"missing {part.names[0]}")
+        return ChangeRole(WriteRole(role=call.path["role"], **{part.field: value}))
+
+    route = _route(f"role.{name}.write", Action.SERVICE_UPDATE, build, _no_content, *part.names)
+    return replace(route, missing=(404, "unsupported path"))
+
+
+def _delete_part(name: str, part: Part) -> Route:
+    def build(call: Call) -> Request:
+        nothing: Any = part.nothing
+        return ChangeRole(WriteRole(role=call.path["role"], **{part.field: nothing}), lenient=True)
+
+    return _route(f"role.{name}.delete", Action.SERVICE_UPDATE, build, _no_content)
+
+
+PART_ROUTES: Final[Mapping[tuple[str, str], Route]] = {
+    (method, f"auth/approle/role/:role/{name}"): make(name, part)
+    for name, part in PARTS.items()
+    for method, make in ((READ, _read_part), (WRITE, _write_part), (DELETE, _delete_part))
+}
