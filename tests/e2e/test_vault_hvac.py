@@ -246,3 +246,14 @@ def test_policies_and_approle(client: Any, served: Served, name: str) -> None:  
         service.secrets.transit.encrypt_data(f"{name}-a", plaintext=b64("x"))
     client.auth.approle.delete_role(name)
     assert not service.is_authenticated()
+
+
+def test_a_way_to_log_in_is_read_and_tuned_to_what_it_is(client: Any) -> None:  # noqa: ANN401
+    for path in ("approle", "token"):
+        found = client.sys.read_auth_method_tuning(path)["data"]
+        assert (found["max_lease_ttl"], found["token_type"]) == (32 * 86_400, "default-service")
+        given = {name: found[name] for name in ("default_lease_ttl", "max_lease_ttl", "description")}
+        assert client.sys.tune_auth_method(path, **given).status_code == 204
+        with pytest.raises(hvac.exceptions.InvalidRequest):
+            client.sys.tune_auth_method(path, max_lease_ttl=3600)
+    assert client.sys.disable_auth_method("nowhere").status_code == 204

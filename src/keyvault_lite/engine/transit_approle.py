@@ -19,6 +19,7 @@ from keyvault_lite.model.identity import Role, Service, Setting
 from keyvault_lite.model.names import ServiceId, TokenId, is_name, new_id
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit_roles import ChangeRole, TidySecretIds, WriteRoleAndId
+from keyvault_lite.model.transit_system import KeepLogin, ReadLogin
 from keyvault_lite.model.transit_tokens import (
     DEFAULT_POLICY,
     ROLE_IDS,
@@ -269,6 +270,16 @@ def tidy(_: TidySecretIds, scene: Scene) -> Done:
     return Done(len(gone), Change(settings=gone))
 
 
+def read_login(_: ReadLogin, __: Scene) -> Done:
+    """Nothing is kept: what there is, is fixed."""
+    return Done(None)
+
+
+def keep_login(_: KeepLogin, __: Scene) -> Done:
+    """Nothing is left to do."""
+    return Done(None)
+
+
 def login(_request: Login, scene: Scene) -> Done:
     """A token for the service whose role the caller has the credentials of."""
     role_name, _, accessor = (scene.principal.login or "").partition("/")
@@ -307,9 +318,11 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     CreateSecretId: create_secret,
     DeleteRole: delete,
     DestroySecretId: destroy_secret,
+    KeepLogin: keep_login,
     ListRoles: page,
     ListSecretIds: list_secrets,
     Login: login,
+    ReadLogin: read_login,
     ReadRole: read,
     ReadSecretId: read_secret,
     SetRoleId: set_role_id,

@@ -100,3 +100,15 @@ class EnableLogin(Request, frozen=True):
     """Enable AppRole, which is there already: for who may. Answers None."""
 
     action = Action.SETTING_UPDATE
+
+
+class KeepLogin(Request, frozen=True):
+    """Leave the ways to log in as they are: for who may change settings. Answers None."""
+
+    action = Action.SETTING_UPDATE
+
+
+class ReadLogin(Request, frozen=True):
+    """A way to log in, for who may know the services. Answers None: all there is to tell is fixed."""
+
+    action = Action.SERVICE_READ

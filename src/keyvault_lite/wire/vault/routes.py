@@ -49,6 +49,8 @@ SYSTEM: Final = Table(
         (WRITE, "sys/mounts/*path"): system.ENABLE,
         (DELETE, "sys/mounts/*path"): system.DISABLE,
         (READ, "sys/mounts/*path"): system.READ_MOUNT,
+        (READ, "sys/mounts/auth/*path"): system.READ_AUTH,
+        (WRITE, "sys/mounts/auth/*path"): system.TUNE_AUTH,
         (READ, "sys/internal/ui/mounts"): system.UI_MOUNTS,
         (READ, "sys/internal/ui/mounts/*path"): system.UI_MOUNT,
         (WRITE, "sys/capabilities"): tokens.CAPABILITIES,
@@ -95,6 +97,7 @@ SYSTEM: Final = Table(
         (READ, "sys/policy/:name"): policies.READ_OLD,
         (DELETE, "sys/policy/:name"): policies.DELETE,
         (READ, "sys/auth"): system.AUTHS,
+        (READ, "sys/auth/*path"): system.READ_AUTH,
         (WRITE, "sys/auth/*path"): system.ENABLE_AUTH,
         (DELETE, "sys/auth/*path"): system.DISABLE_AUTH,
     }

@@ -1,12 +1,22 @@
 """Mounts: bodies to requests, results to data."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Final
 
 from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request
-from keyvault_lite.model.transit_system import DisableMount, EnableLogin, EnableMount, ListMounts, Mount, TuneMount
+from keyvault_lite.model.transit_system import (
+    DisableMount,
+    EnableLogin,
+    EnableMount,
+    KeepLogin,
+    ListMounts,
+    Mount,
+    ReadLogin,
+    TuneMount,
+)
 from keyvault_lite.model.transit_tokens import DEFAULT_TTL
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
 from keyvault_lite.wire.vault.values import flag, mapping, optional_period, text
@@ -143,27 +153,88 @@ UI_MOUNTS: Final = Route(
 
 # Ways to log in: tokens always, AppRole too; enabling what is there succeeds, and nothing else can be
 
+LOGINS: Final = ("approle", "token")
+_TOKEN_TYPE: Final = "default-service"  # noqa: S105  (a kind of token)
+_FIXED: Final[Mapping[str, frozenset[str]]] = {
+    "description": frozenset({""}),
+    "force_no_cache": frozenset({"", "0", "false"}),
+    "listing_visibility": frozenset({"", "hidden"}),
+    "token_type": frozenset({"", _TOKEN_TYPE}),
+}
+"""What tuning may say of a way to log in beside its TTLs: what is so anyway."""
+_NOT_TUNED: Final = (
+    "allowed_response_headers",
+    "audit_non_hmac_request_keys",
+    "audit_non_hmac_response_keys",
+    "options",
+    "passthrough_request_headers",
+    "plugin_version",
+    "user_lockout_config",
+)
+
 
 def _auth(kind: str) -> dict[str, object]:
-    shown = mount_object(Mount(kind, "", {"token_type": "default-service"}, None))
+    shown = mount_object(Mount(kind, "", {"token_type": _TOKEN_TYPE}, None))
     return {**shown, "type": kind, "accessor": f"auth_{kind}_{_uuid(kind)[:8]}"}
 
 
 def _enable_auth(call: Call) -> Request:
+    if call.path["path"].endswith(TUNE):
+        return _tune_auth(call)
     if (call.path["path"], text(call.fields, "type")) != ("approle", "approle"):
         raise InvalidRequest("the ways to log in here are token and approle, each at its own path")
     return EnableLogin()
 
 
-def _disable_auth(_: Call) -> Request:
-    raise InvalidRequest("the ways to log in cannot be disabled; delete the roles instead")
+def _tune_auth(call: Call) -> Request:
+    """Succeeds if it asks for what is so anyway: what would silently not hold is refused."""
+    path, fields = call.path["path"], call.fields
+    if not path.endswith(TUNE):
+        raise InvalidRequest("the path auth/ is reserved")
+    if path.removesuffix(TUNE) not in LOGINS:
+        raise InvalidRequest(_NO_LOGIN)
+    other = [name for name in _TTLS if optional_period(fields, name) not in {None, 0, DEFAULT_TTL}]
+    other += [name for name, fixed in _FIXED.items() if text(fields, name) not in fixed]
+    other += [name for name in _NOT_TUNED if fields.get(name)]
+    if other:
+        raise InvalidRequest(f"{other[0]} is fixed here")
+    return KeepLogin()
 
 
+def _read_auth(call: Call) -> Request:
+    if call.path["path"].removesuffix(TUNE) not in LOGINS:
+        raise InvalidRequest(_NO_LOGIN)
+    return ReadLogin()
+
+
+def _shown_auth(_: None, __: Request, call: Call) -> Written:
+    path = call.path["path"]
+    if not path.endswith(TUNE):
+        return Written(_auth(path), merged=True)
+    ttls = dict.fromkeys(_TTLS, DEFAULT_TTL)
+    return Written({**_CONFIG, **ttls, "description": "", "token_type": _TOKEN_TYPE}, merged=True)
+
+
+def _disable_auth(call: Call) -> Request:
+    if call.path["path"] in LOGINS:
+        raise InvalidRequest("the ways to log in cannot be disabled; delete the roles instead")
+    return KeepLogin()
+
+
+_NO_LOGIN: Final = "there is no way to log in at that path"
 AUTHS: Final = Route(
     operation="sys.auth.list",
     action=Action.SETTING_READ,
     build=lambda _: ListMounts(),
-    render=lambda *_: Written({f"{kind}/": _auth(kind) for kind in ("approle", "token")}, merged=True),
+    render=lambda *_: Written({f"{kind}/": _auth(kind) for kind in LOGINS}, merged=True),
+)
+READ_AUTH: Final = Route(operation="sys.auth.read", action=Action.SERVICE_READ, build=_read_auth, render=_shown_auth)
+TUNE_AUTH: Final = Route(
+    operation="sys.auth.tune",
+    action=Action.SETTING_UPDATE,
+    build=_tune_auth,
+    render=lambda *_: NO_CONTENT,
+    fields=_FIELDS,
 )
 ENABLE_AUTH: Final = Route(
     operation="sys.auth.enable",
