@@ -120,3 +120,18 @@ def read_query(query: bytes) -> dict[str, str]:
     if len(parameters) != len(pairs):
         raise InvalidRequest("a query parameter is repeated")
     return parameters
+
+
+def read_parameters(query: bytes) -> dict[str, str | list[str]]:
+    """As `read_query`, for who looks at some parameters and ignores the rest. One without a value is empty.
+
+    A repeated one is the list of its values, which no field of a single value takes: two readers cannot differ on it.
+    """
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
+    except ValueError:
+        raise InvalidRequest("the query string does not parse") from None
+    parameters: dict[str, list[str]] = {}
+    for name, value in pairs:
+        parameters.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in parameters.items()}

@@ -19,11 +19,12 @@ from keyvault_lite.model.errors import (
 from keyvault_lite.model.identity import BearerCredential, Credential
 from keyvault_lite.model.requests import Rejected, Request
 from keyvault_lite.wire.http import EARLY, MAX_TOKEN, RETRY_AFTER, Engine, Exchange, Reply, is_passing
-from keyvault_lite.wire.reader import read_json, read_query
+from keyvault_lite.wire.reader import read_json, read_parameters, read_query
 from keyvault_lite.wire.vault import status
 from keyvault_lite.wire.vault.errors import describe
 from keyvault_lite.wire.vault.route import LIST, NO_CONTENT, NOT_FOUND, Call, Place, Route, Written, resolver
 from keyvault_lite.wire.vault.routes import SYSTEM, TRANSIT
+from keyvault_lite.wire.vault.values import Fields, optional_flag, optional_period
 
 PREFIX: Final = b"/v1/"
 RESERVED: Final = b"/v1/projects/"
@@ -31,6 +32,7 @@ RESERVED: Final = b"/v1/projects/"
 _NAME: Final = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
 _METHODS: Final = {"GET": "GET", "POST": "POST", "PUT": "POST", "DELETE": "DELETE", "LIST": "LIST"}
 _WITH_BODY: Final = frozenset({"POST"})
+_WRAPPING: Final = "X-Vault-Wrap-TTL"
 _NAMESPACES: Final = frozenset({b"", b"/", b"root", b"root/"})
 _encode: Final = msgspec.json.Encoder().encode
 _resolve: Final = resolver(SYSTEM, TRANSIT, lambda name: _NAME.fullmatch(name) is not None)
@@ -65,7 +67,7 @@ class VaultDialect:
         path = exchange.path[len(PREFIX) :]
         open_to_all = status.OPEN.get(path)
         if open_to_all is not None:
-            return open_to_all(self.engine.health(), exchange)
+            return open_to_all.answer(self.engine, exchange)
         place = _resolve(path)
         if place is None:
             return _errors(exchange, NotFound(), (404, "unsupported path"))
@@ -78,7 +80,7 @@ class VaultDialect:
             return _errors(exchange, MethodNotAllowed())
         return await self._perform(exchange, route, place, query if method not in _WITH_BODY else {})
 
-    async def _perform(self, exchange: Exchange, route: Route, place: Place, query: Mapping[str, str]) -> Reply:
+    async def _perform(self, exchange: Exchange, route: Route, place: Place, query: Fields) -> Reply:
         credential: Credential = (bearer := _credential(exchange))
         call = Call(place.mount, place.path, query, bearer.token)
         try:
@@ -105,13 +107,13 @@ class VaultDialect:
         return _write(exchange, written, route, call.fields, answer.audit_id)
 
 
-def _method(exchange: Exchange) -> tuple[str, Mapping[str, str]]:
+def _method(exchange: Exchange) -> tuple[str, Fields]:
     method = _METHODS.get(exchange.scope["method"], "")
     if method in _WITH_BODY or not exchange.query:
         return method, {}
-    query = read_query(exchange.query)
-    if method == "GET" and query.get("list") == "true":
-        method = LIST
+    query = read_parameters(exchange.query)
+    if method == "GET" and query.get("list", "") != "" and optional_flag(query, "list"):
+        return LIST, {name: value for name, value in query.items() if name != "list"}
     return method, query
 
 
@@ -130,7 +132,7 @@ def _fields(exchange: Exchange, body: bytes) -> Mapping[str, Any]:
 
 def _credential(exchange: Exchange) -> BearerCredential:
     value = exchange.headers.get(b"x-vault-token")
-    if value is None:
+    if value is None or not value.strip():
         return exchange.credential()
     token = value.decode("latin-1")
     sound = 0 < len(token) <= MAX_TOKEN and token.isascii() and token.isprintable()
@@ -141,7 +143,8 @@ def _check_headers(headers: Mapping[bytes, bytes]) -> None:
     # Ignoring either would do something else than was asked: another's key space, or a secret in the clear.
     if headers.get(b"x-vault-namespace", b"") not in _NAMESPACES:
         raise InvalidRequest("there are no namespaces here")
-    if headers.get(b"x-vault-wrap-ttl", b"0") not in {b"0", b""}:
+    wrapping = headers.get(b"x-vault-wrap-ttl")
+    if wrapping and optional_period({_WRAPPING: wrapping.decode("latin-1")}, _WRAPPING):
         raise InvalidRequest("responses are not wrapped here")
 
 
@@ -174,7 +177,7 @@ def _write(exchange: Exchange, written: Written, route: Route, fields: Mapping[s
         return exchange.reply(written.status, _encode(written.data), audit_id=audit_id)
     warnings = written.warnings
     if not route.fields.issuperset(fields):
-        unknown = ", ".join(sorted(name for name in fields if name not in route.fields and name.isprintable()))
+        unknown = " ".join(sorted(name for name in fields if name not in route.fields and name.isprintable()))
         warnings = (*warnings, f"Endpoint ignored these unrecognized parameters: [{unknown[:200]}]")
     envelope = Envelope(_request_id(exchange), written.data, warnings=warnings or None, auth=written.auth)
     if written.merged and isinstance(written.data, Mapping):

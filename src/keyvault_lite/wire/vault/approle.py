@@ -223,7 +223,7 @@ def _no_content(*_: object) -> Written:
     return NO_CONTENT
 
 
-_LISTED: Final = ("after", "limit", "list")
+_LISTED: Final = ("after", "limit")
 LIST_ROLES: Final = _route("role.list", Action.SERVICE_READ, _listed(lambda _: ListRoles()), _names, *_LISTED)
 WRITE_ROLE: Final = _route("role.write", Action.SERVICE_CREATE, _write, _no_content, *_FIELDS)
 READ_ROLE: Final = _route("role.read", Action.SERVICE_READ, _of_role(ReadRole), _role)

@@ -240,7 +240,7 @@ _NEW: Final = frozenset(
 CREATE: Final = _manage("create", Action.GENERATE, _create, fields=_NEW, missing=None)
 READ_KEY: Final = _manage("read", Action.KEY_READ, _read, missing=None, fields=frozenset({"context"}))
 LIST_KEYS: Final = _manage(
-    "list", Action.KEY_READ, _page, render=_names, missing=None, fields=frozenset({"after", "limit", "list"})
+    "list", Action.KEY_READ, _page, render=_names, missing=None, fields=frozenset({"after", "limit"})
 )
 CONFIGURE: Final = _manage(
     "config",

@@ -5,13 +5,14 @@ The version is the level of the API that is spoken, which clients choose their w
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.replies import Health
-from keyvault_lite.wire.http import Exchange, Reply, has_body
+from keyvault_lite.wire.http import Engine, Exchange, Reply, has_body
 from keyvault_lite.wire.reader import read_query
 
 API_LEVEL: Final = "1.19.0"
@@ -92,12 +93,30 @@ def refuse_seal(_: Health, exchange: Exchange) -> Reply:
     return exchange.reply(400, b'{"errors":["sealing is not available: the vault is opened by its master key"]}')
 
 
-Open = Callable[[Health, Exchange], Reply]
+_READ: Final = frozenset({"GET"})
+_PROBED: Final = frozenset({"GET", "HEAD"})
+_WRITE: Final = frozenset({"POST", "PUT"})
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """What is there for everybody, and the methods it has."""
+
+    render: Callable[[Health, Exchange], Reply]
+    methods: frozenset[str] = _READ
+
+    def answer(self, engine: Engine, exchange: Exchange) -> Reply:
+        """Answer a request; by a method that is not there, 405 without a message."""
+        if exchange.scope["method"] not in self.methods:
+            return exchange.reply(405, b'{"errors":[]}')
+        return self.render(engine.health(), exchange)
+
+
 OPEN: Final[Mapping[bytes, Open]] = {
-    b"sys/health": health,
-    b"sys/init": init,
-    b"sys/leader": leader,
-    b"sys/seal": refuse_seal,
-    b"sys/seal-status": seal_status,
-    b"sys/unseal": refuse_seal,
+    b"sys/health": Open(health, _PROBED),
+    b"sys/init": Open(init),
+    b"sys/leader": Open(leader),
+    b"sys/seal": Open(refuse_seal, _WRITE),
+    b"sys/seal-status": Open(seal_status),
+    b"sys/unseal": Open(refuse_seal, _WRITE),
 }

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from keyvault_lite.model.errors import InvalidRequest, NotFound
@@ -18,6 +19,7 @@ from keyvault_lite.model.transit_system import (
     TuneMount,
 )
 from keyvault_lite.model.transit_tokens import DEFAULT_TTL
+from keyvault_lite.wire.vault import signing
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
 from keyvault_lite.wire.vault.values import flag, mapping, optional_period, text
 
@@ -149,6 +151,12 @@ UI_MOUNTS: Final = Route(
     build=lambda _: ListMounts(own=True),
     render=lambda found, _, __: Written({"secret": {f"{one.path}/": mount_object(one) for one in found}, "auth": {}}),
 )
+
+
+# What the mount `transit` has too, where clients look for it without one
+
+HASH: Final = replace(signing.HASH, operation="sys.tools.hash")
+RANDOM: Final = replace(signing.RANDOM, operation="sys.tools.random")
 
 
 # Ways to log in: tokens always, AppRole too; enabling what is there succeeds, and nothing else can be
