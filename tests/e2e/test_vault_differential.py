@@ -12,6 +12,7 @@ from tests.e2e.openbao import running
 from tests.vault import differential_import
 from tests.vault.differential import INTENDED, Asked, Difference, Generator, Side, compare, prepare
 from tests.vault.differential_import import Imports
+from tests.vault.differential_roles import ROLES
 
 SEEDS = (1, 2, 3)
 REQUESTS = 500
@@ -42,6 +43,12 @@ def test_generated_requests(sides: tuple[Side, Side], seed: int, requests: type[
             failures.append(str(difference))
     assert not failures, f"{len(failures)} differences that nobody means:\n" + "\n".join(failures[:40])
     assert found[None] > REQUESTS * (0.8 if requests is Generator else 0.5)
+
+
+@pytest.mark.parametrize("asked", ROLES, ids=str)
+def test_roles_and_logins(sides: tuple[Side, Side], asked: Asked) -> None:
+    theirs, ours = sides
+    compare(asked, theirs.ask(asked), ours.ask(asked))
 
 
 @pytest.mark.parametrize("meant", INTENDED, ids=lambda one: one.name)

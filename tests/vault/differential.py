@@ -406,6 +406,9 @@ class Generator:
         self._context(body, key)
         self._maybe(body, "associated_data", b64("a"), "", "!", odds=0.15)
         self._maybe(body, "key_version", 0, 1, 2, 3, -1, "1", "x", odds=0.3)
+        self._maybe(body, "type", "zz", "rsa-2048", "ml-dsa", 5, odds=0.1)
+        self._maybe(body, "convergent_encryption", True, False, "true", odds=0.1)
+        self._maybe(body, "batch_input", None, odds=0.1)
         if key == "absent":
             key = "aes"
         return Asked("POST", f"MOUNT/encrypt/{key}", body)
@@ -451,6 +454,7 @@ class Generator:
         self._context(body, key)
         self._scheme(body)
         self._maybe(body, "key_version", 0, 1, 2, 3, odds=0.2)
+        self._maybe(body, "batch_input", None, odds=0.1)
         return Asked("POST", f"MOUNT/sign/{key}{self._one('', '', '', '/sha2-384', '/zz')}", body)
 
     def verify(self) -> Asked:
@@ -505,7 +509,7 @@ class Generator:
         self._maybe(body, "min_decryption_version", 0, 1, 9, -1, odds=0.4)
         self._maybe(body, "min_encryption_version", 0, 1, 2, 9, -1, odds=0.4)
         self._maybe(body, "deletion_allowed", False, "false", "perhaps", odds=0.3)
-        self._maybe(body, "auto_rotate_period", 0, "30m", "48h", odds=0.2)
+        self._maybe(body, "auto_rotate_period", 0, "30m", "48h", "1.5h", "3600000ms", "2d", "1d12h", "1.5d", odds=0.3)
         return Asked("POST", f"MOUNT/keys/{self._key()}/config", body)
 
     def read(self) -> Asked:
@@ -513,7 +517,9 @@ class Generator:
         asked: Asked = self._one(
             Asked("GET", f"MOUNT/keys/{key}"),
             Asked("GET", f"MOUNT/export/public-key/{key}"),
-            Asked("GET", f"MOUNT/export/public-key/{key}/{self._one(1, 2, 9, 'latest')}"),
+            Asked("GET", f"MOUNT/export/public-key/{key}/{self._one(0, 1, 2, 9, 'latest', 'v1')}"),
+            Asked("GET", f"MOUNT/export/certificate-chain/{key}{self._one('', '/0', '/1', '/9')}"),
+            Asked("GET", f"MOUNT/keys/{key}?{self._one('foo', 'foo=1&foo=2', 'a&b=2&a', 'list=false')}"),
             Asked("GET", f"MOUNT/export/public-key/{key}?format={self._one('', 'der', 'pem', 'raw', 'zz')}"),
             Asked("GET", f"MOUNT/export/{self._one('encryption-key', 'signing-key', 'hmac-key', 'zz')}/{key}"),
             Asked("DELETE", f"MOUNT/keys/{key}"),
