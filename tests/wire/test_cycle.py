@@ -65,7 +65,7 @@ def whole(
 
 
 LENGTH = [(b"content-length", b"4")]
-ANSWER = b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-length: 4\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\nDate: today\r\nContent-Length: 4\r\n"
 
 
 def test_a_whole_answer_is_one_write_and_the_end_of_its_request() -> None:
@@ -86,7 +86,7 @@ def test_a_whole_answer_comes_after_what_was_kept() -> None:
 def test_a_connection_that_is_not_kept_is_closed_and_told_so() -> None:
     written, _, recorder, _ = whole(LENGTH, keep_alive=False)
     assert written
-    assert recorder.writes == [ANSWER + b"connection: close\r\n\r\nbody"]
+    assert recorder.writes == [ANSWER + b"Connection: close\r\n\r\nbody"]
     assert recorder.closed
 
 

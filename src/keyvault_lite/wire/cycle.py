@@ -10,10 +10,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from uvicorn._types import HTTPScope
+from uvicorn._types import ASGISendEvent, HTTPScope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from keyvault_lite.wire.spelling import BEGINNINGS, Speller
 from keyvault_lite.wire.writing import OneWrite
 
 WHOLE: Final = "keyvault.whole"
@@ -93,6 +94,17 @@ class Cycle(RequestResponseCycle):
         self.more_body = False
         self._wake()
 
+    async def send(self, message: ASGISendEvent) -> None:
+        """As in uvicorn; but names of headers are spelled."""
+        if message["type"] != "http.response.start":
+            await super().send(message)
+            return
+        transport, self.transport = self.transport, Speller(self.transport)  # type: ignore[assignment]
+        try:
+            await super().send(message)
+        finally:
+            self.transport = transport
+
     def _wake(self) -> None:
         if self._event is not None:
             self._event.set()
@@ -114,7 +126,7 @@ class Cycle(RequestResponseCycle):
         fields = [*self.default_headers, *headers]
         if not self.keep_alive:
             fields.append((b"connection", b"close"))
-        head = STATUS_LINE[status] + b"\r\n".join(map(b": ".join, fields))
+        head = STATUS_LINE[status] + b"\r\n".join([BEGINNINGS[name] + value for name, value in fields])
         if head.count(b"\n") + head.count(b"\r") != 2 * len(fields):
             raise ValueError("a header of two lines")
         self.response_started = self.response_complete = True

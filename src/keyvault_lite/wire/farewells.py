@@ -3,10 +3,10 @@
 from typing import Final
 
 FULL: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 22\r\n"
-    b"retry-after: 1\r\ncache-control: no-store\r\nconnection: close\r\n\r\nToo many connections.\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 22\r\n"
+    b"Retry-After: 1\r\nCache-Control: no-store\r\nConnection: close\r\n\r\nToo many connections.\n"
 )
 SLOW: Final = (
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 27\r\n"
-    b"cache-control: no-store\r\nconnection: close\r\n\r\nThe request took too long.\n"
+    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 27\r\n"
+    b"Cache-Control: no-store\r\nConnection: close\r\n\r\nThe request took too long.\n"
 )

@@ -28,6 +28,7 @@ from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire.cycle import Cycle
 from keyvault_lite.wire.farewells import FULL, SLOW
 from keyvault_lite.wire.methods import LIST, STAND_IN, without_offer
+from keyvault_lite.wire.spelling import Speller
 from keyvault_lite.wire.writing import OneWrite
 
 MAX_HEAD: Final = 64 * 1024
@@ -178,6 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if now is not None and (self._is_answering() or (self._awaited == _NOTHING and not now.response_complete)):
             self.transport.abort()
         else:
+            self.transport = Speller(self.transport)  # type: ignore[assignment]  # for the last that is sent here
             super().send_400_response(msg)
 
     def _make_cycle(self) -> Cycle:
