@@ -27,7 +27,7 @@ from tests.house import AES, grant
 HERE = Place("000000000000", "eu-central-1")
 ARN = HERE.arn("key/k")
 ME, YOU = HERE.principal_arn("me"), HERE.principal_arn("you")
-ENCRYPT = Use("Encrypt", {"Purpose": "test"}, {"kms:ViaService": "s3"})
+ENCRYPT = Use("Encrypt", {"Purpose": "test"}, {"kms:ViaService": ("s3",)})
 
 
 def caller(role: Role = Role.SERVICE, *grants: Grant, name: str = "me") -> Principal:
@@ -37,6 +37,11 @@ def caller(role: Role = Role.SERVICE, *grants: Grant, name: str = "me") -> Princ
 def policy(effect: str = "Allow", principal: str = ME, action: str = "kms:*", **condition: Any) -> str:  # noqa: ANN401
     one = {"Effect": effect, "Principal": {"AWS": principal}, "Action": action, "Resource": "*"}
     return json.dumps({"Statement": [one | ({"Condition": condition} if condition else {})]})
+
+
+def _with_denial(**condition: Any) -> str:  # noqa: ANN401
+    statements = [json.loads(policy())["Statement"][0], json.loads(policy("Deny", **condition))["Statement"][0]]
+    return json.dumps({"Statement": statements})
 
 
 def given(grantee: str = ME, *operations: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -133,6 +138,14 @@ class TestPolicies:
         assert not refused(facet, use=Use("Encrypt", {}))
         assert refused(facet)
 
+    def test_names_of_a_context_that_differ_in_case_are_one(self) -> None:
+        twins = Use("Encrypt", {"Who": "good", "who": "bad"})
+        good = {"kms:EncryptionContext:Who": "good"}
+        assert refused({"policy": policy(StringEquals=good)}, use=twins)
+        assert refused({"policy": _with_denial(StringEquals=good)}, use=twins)
+        assert refused({"policy": _with_denial(StringEquals={"kms:EncryptionContext:who": "bad"})}, use=twins)
+        assert not refused({"policy": policy(StringEquals=good)}, use=Use("Encrypt", {"who": "good"}))
+
     def test_a_context_is_used_and_not_shown(self) -> None:
         assert not refused({"policy": policy(StringEquals={"kms:EncryptionContext:Purpose": "test"})})
         assert "Purpose" not in repr(ENCRYPT)
@@ -169,6 +182,14 @@ class TestGrants:
             ({"EncryptionContextSubset": {"a": "1"}}, {"a": "1", "b": "2"}, True),
             ({"EncryptionContextSubset": {"a": "1", "b": "2"}}, {"a": "1"}, False),
             ({"EncryptionContextSubset": {"a": "1"}}, {"a": "2"}, False),
+            ({"EncryptionContextSubset": {"Team": "a"}}, {"team": "a"}, True),
+            ({"EncryptionContextSubset": {"Team": "a"}}, {"team": "A"}, False),
+            ({"EncryptionContextSubset": {"Team": "a"}}, {"team": "a", "TEAM": "a"}, True),
+            ({"EncryptionContextSubset": {"Team": "a"}}, {"Team": "a", "TEAM": "b"}, False),
+            ({"EncryptionContextSubset": {"Team": "a", "TEAM": "b"}}, {"team": "a"}, False),
+            ({"EncryptionContextEquals": {"Team": "a"}}, {"TEAM": "a"}, True),
+            ({"EncryptionContextEquals": {"Team": "a"}}, {"Team": "a", "TEAM": "b"}, False),
+            ({"EncryptionContextEquals": {"Team": "a"}}, {"TEAM": "a", "x": "a"}, False),
             ({"SourceArn": "arn:aws:s3:::here"}, {}, False),
         ],
     )
@@ -205,6 +226,12 @@ class TestGrants:
         (policy("Deny"), True),
         (policy(action="kms:Encrypt"), True),
         (policy(action="kms:PutKeyPolicy"), False),
+        (policy(StringEquals={"kms:CallerAccount": HERE.account}), False),
+        (policy(StringEquals={"kms:CallerAccount": "1"}), True),
+        (policy(principal="*", ArnEquals={"aws:PrincipalArn": ME}), False),
+        (policy(principal="*", ArnEquals={"aws:PrincipalArn": YOU}), True),
+        (policy(principal="*", StringEquals={"aws:PrincipalAccount": HERE.account}), False),
+        (_with_denial(StringNotEquals={"aws:PrincipalAccount": HERE.account}), False),
     ],
 )
 def test_a_policy_that_its_author_could_not_change_again(text: str, *, out: bool) -> None:

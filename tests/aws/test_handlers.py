@@ -1,8 +1,10 @@
 """Corners of the operations of the AWS dialect, on a vault in this process; and what only time brings."""
 
+import json
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -32,6 +34,7 @@ from keyvault_lite.model.requests import (
     RotateKey,
     UpdateKey,
 )
+from keyvault_lite.wire.aws.render import metadata
 from tests.house import DAY, House, grant
 
 HERE = Place("000000000000", "eu-central-1")
@@ -230,6 +233,156 @@ def test_a_token_of_a_grant_that_never_was(house: House) -> None:
     note = house.vault.keyring.seal_note("GRANT", b'["0f8fad5b-d9cb-469f-a165-70867728950e","eu-central-1","x"]')
     token = b64encode(note).decode()
     refused(house, words.RetireGrant(HERE, grant_token=token), errors.InvalidGrantToken)
+
+
+# Conditions of policies
+
+
+def denying(**condition: object) -> str:
+    """A policy that denies what is done with the key where a condition holds."""
+    statements = (
+        {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"},
+        {"Effect": "Deny", "Principal": "*", "Action": "kms:*", "Resource": "*", "Condition": condition},
+    )
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
+def bound(house: House, key: str, **condition: object) -> None:
+    bypass = {"bypass_policy_lockout_safety_check": True}
+    house.ask(words.PutKeyPolicy(KeyRef(key), HERE, policy=denying(**condition), **bypass))  # type: ignore[arg-type]
+
+
+def test_conditions_on_tags_and_aliases(house: House) -> None:
+    key = made(house, tags=(("Stage", "prod"), ("stage", "test")))
+    asked = words.Encrypt(KeyRef(key.id), HERE, plaintext=b"x")
+    for stage in ("prod", "test"):
+        bound(house, key.id, StringEquals={"aws:ResourceTag/Stage": stage})
+        refused(house, asked, Forbidden)
+    bound(house, key.id, StringEquals={"aws:ResourceTag/Stage": "other"})
+    house.ask(asked)
+    condition = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": "alias/b"}}
+    bound(house, key.id, **condition)
+    house.ask(asked)
+    for name in ("alias/a", "alias/b"):
+        house.ask(words.CreateAlias(KeyRef(key.id), HERE, alias_name=name))
+    refused(house, asked, Forbidden)
+
+
+def test_conditions_on_time_and_address(house: House, later: Callable[[int], None]) -> None:
+    key = made(house)
+    asked = words.Encrypt(KeyRef(key.id), HERE, plaintext=b"x")
+    bound(house, key.id, NotIpAddress={"aws:SourceIp": "10.0.0.0/8"})
+    for inside in ("10.1.2.3", "::ffff:10.1.2.3"):
+        house.ask(asked, source=inside)
+    for outside in ("11.1.2.3", "::1", None, "/run/socket"):
+        with pytest.raises(Forbidden):
+            house.ask(asked, source=outside)
+    for name, write in (("CurrentTime", lambda at: at.isoformat()), ("EpochTime", lambda at: str(at.timestamp()))):
+        bound(house, key.id, DateGreaterThan={f"aws:{name}": write(datetime.now(UTC) + timedelta(days=1))})
+        house.ask(asked)
+    later(2)
+    refused(house, asked, Forbidden)
+
+
+def test_a_condition_that_the_vault_cannot_evaluate_denies(house: House) -> None:
+    key = made(house)
+    bound(house, key.id, Bool={"aws:SecureTransport": "false"})
+    refused(house, words.Encrypt(KeyRef(key.id), HERE, plaintext=b"x"), Forbidden)
+
+
+def test_conditions_on_grants(house: House) -> None:
+    key, app = made(house), HERE.principal_arn("app")
+    asked = words.CreateGrant(
+        KeyRef(key.id), HERE, grantee_principal=app, retiring_principal=app, operations=("Encrypt", "Decrypt")
+    )
+    for condition in (
+        {"StringEquals": {"kms:GranteePrincipal": app}},
+        {"StringEquals": {"kms:RetiringPrincipal": app}},
+        {"ForAnyValue:StringEquals": {"kms:GrantOperations": "Decrypt"}},
+    ):
+        bound(house, key.id, **condition)
+        refused(house, asked, Forbidden)
+        house.ask(words.ListGrants(KeyRef(key.id), HERE, grantee_principal=app))
+    bound(house, key.id, **{"ForAnyValue:StringEquals": {"kms:GrantOperations": "Sign"}})
+    house.ask(asked)
+
+
+def moved(house: House, source: str, to: str, **more: object) -> words.ReEncrypt:
+    blob_of_source = sealed(house, source)
+    return words.ReEncrypt(KeyRef(source), HERE, destination_key_id=to, ciphertext_blob=blob_of_source, **more)  # type: ignore[arg-type]
+
+
+def test_each_key_of_a_re_encryption_is_judged_by_what_is_said_of_it(house: House) -> None:
+    key, other = made(house), made(house, "RSA_2048")
+    house.ask(words.CreateAlias(KeyRef(key.id), HERE, alias_name="alias/from"))
+    house.ask(words.CreateAlias(KeyRef(other.id), HERE, alias_name="alias/to"))
+    oaep = {"destination_encryption_algorithm": "RSAES_OAEP_SHA_256"}
+    asked = moved(house, "alias/from", "alias/to", **oaep)
+    for target, condition in (
+        (key, {"kms:RequestAlias": "alias/from"}),
+        (key, {"kms:EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}),
+        (other, {"kms:RequestAlias": "alias/to"}),
+        (other, {"kms:EncryptionAlgorithm": "RSAES_OAEP_SHA_256"}),
+    ):
+        bound(house, target.id, StringNotEquals=condition)
+        house.ask(asked)
+        bound(house, target.id, StringEquals=condition)
+        refused(house, asked, Forbidden)
+        bound(house, target.id, Null={"kms:KeySpec": "true"})
+
+
+def test_whether_a_re_encryption_stays_with_its_key(house: House) -> None:
+    key, other = made(house), made(house)
+    house.ask(words.CreateAlias(KeyRef(key.id), HERE, alias_name="alias/same"))
+    stays = [moved(house, key.id, name) for name in (key.id, "alias/same")]
+    leaves = moved(house, key.id, other.id)
+    bound(house, key.id, Bool={"kms:ReEncryptOnSameKey": False})
+    for asked in stays:
+        house.ask(asked)
+    refused(house, leaves, Forbidden)
+    bound(house, key.id, Bool={"kms:ReEncryptOnSameKey": True})
+    house.ask(leaves)
+    for asked in stays:
+        refused(house, asked, Forbidden)
+    bound(house, key.id, Null={"kms:KeySpec": "true"})
+    bound(house, other.id, Bool={"kms:ReEncryptOnSameKey": False})
+    refused(house, leaves, Forbidden)
+    refused(house, structs.replace(leaves, destination_key_id="alias/none"), errors.DestinationNotFound)
+
+
+# Partitions
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"), [("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn"), ("us-west-2", "aws")]
+)
+def test_arns_are_of_their_regions_partition(house: House, region: str, partition: str) -> None:
+    place = Place("000000000000", region)
+    root = f"arn:{partition}:iam::000000000000:root"
+    statement = {"Effect": "Allow", "Principal": {"AWS": root}, "Action": "kms:*", "Resource": "*"}
+    policy = json.dumps({"Statement": statement})
+    key = house.ask(words.CreateKey(place, multi_region=True, policy=policy))
+    assert key.arn == f"arn:{partition}:kms:{region}:000000000000:key/{key.id}"
+    house.ask(words.DescribeKey(KeyRef(key.arn), place))
+    other = key.arn.replace(f"arn:{partition}:", "arn:aws-iso:")
+    refused(house, words.DescribeKey(KeyRef(other), place), errors.InvalidArn)
+    foreign = policy.replace(f"arn:{partition}:", "arn:aws-iso:")
+    refused(house, words.PutKeyPolicy(KeyRef(key.id), place, policy=foreign), errors.MalformedPolicy)
+    assert root in house.ask(words.GetKeyPolicy(KeyRef(house.key().id), place)).policy
+    _, token = house.service("app", grant("*"))
+    grantee = f"arn:{partition}:iam::000000000000:user/app"
+    house.ask(words.CreateGrant(KeyRef(key.id), place, grantee_principal=grantee, operations=("Decrypt",)))
+    refused(house, words.Encrypt(KeyRef(key.id), place, plaintext=b"x"), Forbidden, token)
+
+
+def test_a_key_stays_in_its_partition(house: House) -> None:
+    key = made(house, multi_region=True)
+    asked = words.ReplicateKey(KeyRef(key.id), HERE, replica_region="cn-north-1")
+    refused(house, asked, errors.UnsupportedOperation)
+    house.ask(structs.replace(asked, replica_region="us-east-1"))
+    regions = metadata(house.ask(words.DescribeKey(KeyRef(key.id), THERE)))["MultiRegionConfiguration"]
+    assert regions["PrimaryKey"] == {"Arn": HERE.arn(f"key/{key.id}"), "Region": HERE.region}
+    assert regions["ReplicaKeys"] == [{"Arn": THERE.arn(f"key/{key.id}"), "Region": THERE.region}]
 
 
 # Imported material

@@ -1,13 +1,16 @@
 """Key policies: what they say, what they cannot be, and that what is not understood counts against the caller."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from keyvault_lite.access.aws_policy import Judgement, Question, _like, read_policy
+from keyvault_lite.access.aws_conditions import KEYS, PAIRS, like
+from keyvault_lite.access.aws_policy import Judgement, Question, check_policy, read_policy
 from keyvault_lite.model.aws_errors import MalformedPolicy
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -133,12 +136,178 @@ def test_conditions(condition: dict[str, Any], *, met: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "operator", ["NumericLessThan", "DateGreaterThan", "ForSome:StringEquals", "IpAddress", "Made:Up"]
+    "operator",
+    ["BinaryEquals", "ForSome:StringEquals", ":StringEquals", "ForAllValues:Null", "NullIfExists", "Made:Up", ""],
 )
 def test_what_is_not_understood_counts_against_the_caller(operator: str) -> None:
     condition = {operator: {"kms:EncryptionContext:a": "1"}}
     assert judge(statement(Condition=condition), kms__encryptioncontext__a=["1"]) == ""
     assert judge(statement(), statement("Deny", "*", Condition=condition)) == "denied"
+
+
+@pytest.mark.parametrize("operator", ["StringEquals", "StringNotEquals", "StringLikeIfExists", "Bool", "Null"])
+@pytest.mark.parametrize("key", ["aws:SecureTransport", "aws:MultiFactorAuthPresent", "aws:ResourceTag", "x:Made-Up"])
+def test_a_key_that_is_not_evaluated_counts_against_the_caller(operator: str, key: str) -> None:
+    for value in ("true", "false"):
+        condition = {operator: {key: value}}
+        for context in ({}, {key.lower(): ["true"]}):
+            assert judge(statement(Condition=condition), **context) == ""
+            assert judge(statement(), statement("Deny", "*", Condition=condition), **context) == "denied"
+
+
+@pytest.mark.parametrize(
+    ("operator", "key", "wanted"),
+    [
+        ("NumericEquals", "aws:EpochTime", "soon"),
+        ("NumericNotEquals", "aws:EpochTime", "1e3"),
+        ("NumericLessThan", "kms:EncryptionContext:word", "1"),
+        ("DateLessThan", "aws:CurrentTime", "tomorrow"),
+        ("DateNotEquals", "aws:CurrentTime", "2026"),
+        ("DateGreaterThan", "kms:EncryptionContext:word", "2026-01-01"),
+        ("IpAddress", "aws:SourceIp", "10.0.0.0/33"),
+        ("IpAddress", "aws:SourceIp", ["10.0.0.0/8", "10.0.0"]),
+        ("NotIpAddress", "aws:SourceIp", ["10.0.0.0/8", "here"]),
+        ("IpAddress", "kms:EncryptionContext:word", "10.0.0.0/8"),
+        ("StringEquals", "kms:EncryptionContext:word", []),
+        ("Null", "kms:EncryptionContext:word", "maybe"),
+    ],
+)
+def test_what_cannot_be_read_counts_against_the_caller(operator: str, key: str, wanted: object) -> None:
+    context = {
+        "aws__epochtime": ["1795924800"],
+        "aws__currenttime": ["2026-11-29T04:00:00+00:00"],
+        "aws__sourceip": ["10.1.2.3"],
+        "kms__encryptioncontext__word": ["word"],
+    }
+    condition = {operator: {key: wanted}}
+    assert judge(statement(Condition=condition), **context) == ""
+    assert judge(statement(), statement("Deny", "*", Condition=condition), **context) == "denied"
+
+
+@pytest.mark.parametrize(
+    ("condition", "met"),
+    [
+        ({"NumericEquals": {"aws:EpochTime": 1795924800}}, True),
+        ({"NumericNotEquals": {"aws:EpochTime": "1795924800.0"}}, False),
+        ({"NumericLessThan": {"kms:ScheduleKeyDeletionPendingWindowInDays": "8"}}, True),
+        ({"NumericLessThan": {"kms:ScheduleKeyDeletionPendingWindowInDays": "7"}}, False),
+        ({"NumericLessThanEquals": {"kms:ScheduleKeyDeletionPendingWindowInDays": "7"}}, True),
+        ({"NumericGreaterThan": {"kms:ScheduleKeyDeletionPendingWindowInDays": "10"}}, False),
+        ({"NumericGreaterThanEquals": {"kms:ScheduleKeyDeletionPendingWindowInDays": 7}}, True),
+        ({"DateLessThan": {"aws:CurrentTime": "2026-11-29T04:00:01Z"}}, True),
+        ({"DateLessThan": {"aws:CurrentTime": "2026-11-29T04:00:00Z"}}, False),
+        ({"DateLessThan": {"aws:CurrentTime": "2026-11-29"}}, False),
+        ({"DateGreaterThan": {"aws:CurrentTime": "20261129"}}, True),
+        ({"DateEquals": {"aws:CurrentTime": "2026-11-29T06:00:00+02:00"}}, True),
+        ({"DateLessThanEquals": {"aws:EpochTime": "2026-11-29T04:00:00Z"}}, True),
+        ({"DateGreaterThan": {"aws:CurrentTime": "1795924799"}}, True),
+        ({"IpAddress": {"aws:SourceIp": ["192.168.0.0/16", "10.0.0.0/8"]}}, True),
+        ({"IpAddress": {"aws:SourceIp": "10.1.2.3"}}, True),
+        ({"IpAddress": {"aws:SourceIp": "10.1.2.4"}}, False),
+        ({"IpAddress": {"aws:SourceIp": "10.1.2.4/24"}}, True),
+        ({"IpAddress": {"aws:SourceIp": "fe80::/10"}}, False),
+        ({"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, False),
+        ({"NotIpAddress": {"aws:SourceIp": "fe80::/10"}}, True),
+    ],
+)
+def test_numbers_dates_and_addresses(condition: dict[str, Any], *, met: bool) -> None:
+    context = {
+        "aws__epochtime": ["1795924800"],
+        "aws__currenttime": ["2026-11-29T04:00:00+00:00"],
+        "aws__sourceip": ["10.1.2.3"],
+        "kms__schedulekeydeletionpendingwindowindays": ["7"],
+    }
+    assert judge(statement(Condition=condition), **context) == ("delegated" if met else "")
+    assert judge(statement("Deny", "*", Condition=condition), **context) == ("denied" if met else "")
+
+
+@pytest.mark.parametrize("operator", ["StringEquals", "StringNotEquals", "StringNotLikeIfExists", "StringLikeIfExists"])
+def test_no_value_is_any_value(operator: str) -> None:
+    condition = {f"ForAnyValue:{operator}": {"kms:ResourceAliases": "alias/a"}}
+    assert judge(statement(Condition=condition)) == ""
+    assert judge(statement(), statement("Deny", "*", Condition=condition)) == "delegated"
+
+
+@pytest.mark.parametrize("scope", ["", "ForAnyValue:", "ForAllValues:"])
+@pytest.mark.parametrize("key", ["kms:EncryptionContext:Who", "aws:ResourceTag/Who"])
+def test_of_names_that_differ_in_case_one_denies_and_all_allow(scope: str, key: str) -> None:
+    values = {key.lower(): ["good", "bad"]}
+    for operator, wanted in (("StringEquals", "good"), ("StringNotEquals", "bad"), ("StringLike", "b*")):
+        condition = {scope + operator: {key: wanted}}
+        assert judge(statement(Condition=condition), **values) == ""
+        assert judge(statement("Deny", "*", Condition=condition), **values) == "denied"
+    both = {scope + "StringEquals": {key: ["good", "bad"]}}
+    assert judge(statement(Condition=both), **values) == "delegated"
+
+
+def test_of_many_values_without_a_word_on_them_one_denies_and_all_allow() -> None:
+    condition = {"StringEquals": {"kms:ResourceAliases": "alias/a"}}
+    assert judge(statement(Condition=condition), kms__resourcealiases=["alias/a", "alias/b"]) == ""
+    deny = statement("Deny", "*", Condition=condition)
+    assert judge(statement(), deny, kms__resourcealiases=["alias/a", "alias/b"]) == "denied"
+
+
+def test_who_is_no_caller_here() -> None:
+    for kind in ("Service", "Federated", "CanonicalUser"):
+        for name in ("*", ME, ROOT):
+            assert judge(statement(principal={kind: name})) == ""
+            assert judge(statement(), statement("Deny", {kind: name})) == "delegated"
+    but = {name: value for name, value in statement("Deny").items() if name != "Principal"}
+    assert judge(statement(), {**but, "NotPrincipal": {"Service": "*"}}) == "denied"
+
+
+def test_who_allows_nothing_in_particular_allows_nothing() -> None:
+    for member in ("Action", "Resource"):
+        lacking = {name: value for name, value in statement().items() if name != member}
+        assert judge(lacking) == ""
+        assert judge(lacking, statement()) == "delegated"
+        with pytest.raises(MalformedPolicy):
+            judge({**lacking, "Effect": "Deny"})
+
+
+GOOD = statement(principal={"AWS": [ME, ROOT, "*", "111122223333", "arn:aws:sts::000000000000:assumed-role/a/b"]})
+
+
+def test_what_may_be_kept() -> None:
+    for more in ({}, {"Version": "2012-10-17"}, {"Version": "2008-10-17", "Id": "x"}):
+        check_policy(json.dumps({"Statement": [{**GOOD, "Sid": "a"}, {**GOOD, "Sid": "b"}, GOOD], **more}), "aws")
+    chinese = statement(principal={"AWS": "arn:aws-cn:iam::000000000000:root"})
+    check_policy(json.dumps({"Statement": chinese}), "aws-cn")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"Version": "2012-10-18", "Statement": GOOD},
+        {"Version": 1, "Statement": GOOD},
+        {"Version": None, "Statement": GOOD},
+        {"Version": ["2012-10-17"], "Statement": GOOD},
+        {"Statement": [{**GOOD, "Sid": "a"}, {**GOOD, "Sid": "a"}]},
+        {"Statement": {**GOOD, "Sid": 1}},
+        {"Statement": ["x"]},
+        *(
+            {"Statement": statement(effect, {"AWS": name})}
+            for effect in ("Allow", "Deny")
+            for name in (
+                "",
+                "me",
+                "user/me",
+                "1111",
+                "AIDACKCEVSQ6C2EXAMPLE",
+                "arn:aws:iam::000000000000:user/*",
+                "arn:aws:iam::1:user/me",
+                "arn:aws:s3:::bucket",
+                "arn:aws-cn:iam::000000000000:root",
+                "arn:aws:iam::000000000000:",
+                "\u0661" * 12,
+            )
+        ),
+        {"Statement": {"NotPrincipal": {"AWS": "me"}, "Effect": "Deny", "Action": "*", "Resource": "*"}},
+    ],
+)
+def test_what_is_not_kept(document: dict[str, Any]) -> None:
+    with pytest.raises(MalformedPolicy):
+        check_policy(json.dumps(document), "aws")
 
 
 @pytest.mark.parametrize(
@@ -153,6 +322,7 @@ def test_what_is_not_understood_counts_against_the_caller(operator: str) -> None
         *(
             json.dumps({"Statement": bad})
             for bad in (
+                {"Effect": ["Allow"], "Principal": "*", "Action": "*", "Resource": "*"},
                 {"Effect": "Maybe", "Principal": "*", "Action": "*", "Resource": "*"},
                 {"Effect": "Allow", "Action": "*", "Resource": "*"},
                 {"Effect": "Allow", "Principal": "*", "NotPrincipal": "*", "Action": "*", "Resource": "*"},
@@ -202,8 +372,14 @@ def test_patterns(pattern: str, text: str) -> None:
             return simple(pattern[1:], text) or (bool(text) and simple(pattern, text[1:]))
         return bool(text) and pattern[0] in {"?", text[0]} and simple(pattern[1:], text[1:])
 
-    assert _like(pattern, text) is simple(pattern, text)
+    assert like(pattern, text) is simple(pattern, text)
 
 
 def test_no_pattern_takes_for_ever() -> None:
-    assert not _like("a*?" * 200 + "c", "ab" * 2000)
+    assert not like("a*?" * 200 + "c", "ab" * 2000)
+
+
+def test_the_keys_that_are_evaluated_are_in_the_documentation() -> None:
+    table = (Path(__file__).parents[2] / "docs" / "aws.md").read_text().partition("| condition keys |")[2]
+    written = set(re.findall(r"`((?:aws|kms):[\w/:…]+)`", table.partition("\n\n")[0]))
+    assert {one.removesuffix("…").lower() for one in written} == KEYS | set(PAIRS)

@@ -10,7 +10,7 @@ grant was revoked is nothing: as with the service, where the grant was all the g
 what the vault does not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -63,8 +63,8 @@ class Use:
     operation: str
     context: Context | None = field(default=None, repr=False)
     """The encryption context."""
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Other condition keys, with the request's value."""
+    facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Other condition keys, with the request's values."""
 
 
 def check_use(principal: Principal, place: Place, arn: str, facet: Mapping[str, Any], use: Use) -> None:
@@ -87,8 +87,31 @@ def check_use(principal: Principal, place: Place, arn: str, facet: Mapping[str, 
 def _judge(principal: Principal, place: Place, arn: str, policy: str | None, use: Use) -> Judgement:
     if policy is None:
         return Judgement(delegated=True)
+    pairs = use.context or {}
+    context = {
+        **_by_key(use.facts.items()),
+        **_by_key((f"kms:EncryptionContext:{name}", (value,)) for name, value in pairs.items()),
+        **_by_key([("kms:EncryptionContextKeys", tuple(pairs))]),
+    }
+    return read_policy(policy).judge(_question(principal, place, arn, use.operation, context))
+
+
+def _by_key(facts: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
+    """Values by key in lower case: all of them, where names differ in nothing else. A key of no values is absent."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, values in facts:
+        key = name.lower()
+        if values:
+            found[key] = (*found.get(key, ()), *values)
+    return found
+
+
+def _question(
+    principal: Principal, place: Place, arn: str, operation: str, context: Mapping[str, tuple[str, ...]]
+) -> Question:
+    """What the principal asks of a key's policy: the context, and what is known of the principal."""
     caller = place.principal_arn(principal.name)
-    context: dict[str, tuple[str, ...]] = {
+    known = {
         "aws:principalarn": (caller,),
         "aws:principalaccount": (place.account,),
         "aws:principaltype": ("User",),
@@ -96,13 +119,8 @@ def _judge(principal: Principal, place: Place, arn: str, policy: str | None, use
         "aws:userid": (principal.service_id,),
         "aws:requestedregion": (place.region,),
         "kms:calleraccount": (place.account,),
-        **{name.lower(): (value,) for name, value in use.facts.items()},
     }
-    if use.context:
-        context["kms:encryptioncontextkeys"] = tuple(use.context)
-        context |= {f"kms:encryptioncontext:{name}".lower(): (value,) for name, value in use.context.items()}
-    asked = Question(caller, place.root_arn, f"kms:{use.operation}", arn, context)
-    return read_policy(policy).judge(asked)
+    return Question(caller, place.root_arn, f"kms:{operation}", arn, {**context, **known})
 
 
 def allows(grant: Mapping[str, Any], caller: str, use: Use) -> bool:
@@ -117,10 +135,19 @@ def allows(grant: Mapping[str, Any], caller: str, use: Use) -> bool:
 
 
 def _within(constraints: Mapping[str, Any], context: Context) -> bool:
+    """Whether the pairs are as the constraints have them: the names in any case, all values of a name the same."""
     equals, subset = constraints.get("EncryptionContextEquals"), constraints.get("EncryptionContextSubset")
-    if equals is not None and dict(equals) != dict(context):
+    given = _by_name(context)
+    if equals is not None and _by_name(equals) != given:
         return False
-    return subset is None or all(context.get(name) == value for name, value in subset.items())
+    return subset is None or all(given.get(name) == values for name, values in _by_name(subset).items())
+
+
+def _by_name(pairs: Context) -> Mapping[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for name, value in pairs.items():
+        found.setdefault(name.lower(), set()).add(value)
+    return found
 
 
 def may_retire(principal: Principal, place: Place, grant: Mapping[str, Any]) -> bool:
@@ -138,6 +165,5 @@ def may_list_retirable(principal: Principal, place: Place, retiring: str | None)
 
 def locks_out(policy: str, principal: Principal, place: Place, arn: str) -> bool:
     """Whether a policy would leave its author unable to change it again. Raises MalformedPolicy."""
-    asked = Question(place.principal_arn(principal.name), place.root_arn, "kms:PutKeyPolicy", arn, {})
-    told = read_policy(policy).judge(asked)
+    told = read_policy(policy).judge(_question(principal, place, arn, "PutKeyPolicy", {}))
     return told.denied or not (told.named or told.delegated)

@@ -1,25 +1,26 @@
 """Key policies of the AWS dialect: read once, then judged by table. They only narrow what the vault itself allows.
 
 A statement that allows says who may do what within the vault's own authorisation; one that denies always wins. What is
-not understood here counts against the caller: an unknown condition holds in a statement that denies, and does not hold
-in one that allows.
+not understood counts against the caller: of conditions see access/aws_conditions.py.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
+from keyvault_lite.access.aws_conditions import Context, holds, like
 from keyvault_lite.model.aws_errors import MalformedPolicy
-from keyvault_lite.model.names import matches
 
-Context = Mapping[str, Sequence[str]]
-"""Condition keys in lower case, with the values that the request has for them."""
 ANYONE: Final = "*"
 _MEMBERS: Final = frozenset(
     {"Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"}
 )
+_VERSIONS: Final = frozenset({"2008-10-17", "2012-10-17"})
+_ACCOUNT: Final = re.compile(r"\d{12}", re.ASCII)
+_PRINCIPAL: Final = re.compile(r"arn:([a-z-]+):(?:iam|sts)::\d{12}:[\w+=,.@:/-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ class Question:
     """`kms:` and the operation."""
     resource: str
     context: Context
+
+    @property
+    def account(self) -> str:
+        """The account's id, which is another name of `root`."""
+        return self.root.split(":")[4]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +70,11 @@ class Statement:
     def applies(self, asked: Question) -> bool:
         """Whether it speaks of this action, resource and context; of whom is another matter."""
         action, resource = asked.action.lower(), asked.resource
-        if any(_like(one.lower(), action) for one in self.actions) is self.inverted_actions:
+        if any(like(one.lower(), action) for one in self.actions) is self.inverted_actions:
             return False
-        if any(_like(one, resource) for one in self.resources) is self.inverted_resources:
+        if any(like(one, resource) for one in self.resources) is self.inverted_resources:
             return False
-        return all(_holds(*condition, asked.context, unknown=not self.allows) for condition in self.conditions)
+        return all(holds(*condition, asked.context, denies=not self.allows) for condition in self.conditions)
 
     def names(self, principal: str) -> bool:
         """Whether it speaks of exactly this principal."""
@@ -76,7 +82,7 @@ class Statement:
 
     def covers(self, asked: Question) -> bool:
         """Whether the caller is among those it speaks of."""
-        everyone = {ANYONE, asked.root, asked.principal}
+        everyone = {ANYONE, asked.root, asked.account, asked.principal}
         return self.principals.isdisjoint(everyone) is self.inverted_principals
 
 
@@ -102,40 +108,80 @@ class Policy:
 @lru_cache(maxsize=1024)
 def read_policy(text: str) -> Policy:
     """Read a policy document. Raises MalformedPolicy."""
+    return Policy(tuple(_statement(one) for one in _statements(_document(text))))
+
+
+def check_policy(text: str, partition: str) -> None:
+    """Raise MalformedPolicy for a document that is not to be kept: it would be read, and not say what it seems to.
+
+    A principal that can be nobody, above all: a statement that denies it something would deny nothing.
+    """
+    read_policy(text)
+    document = _document(text)
+    if str(document.get("Version", "2012-10-17")) not in _VERSIONS:
+        raise MalformedPolicy("the policy is of an unknown version")
+    statements = _statements(document)
+    sids = [one["Sid"] for one in statements if "Sid" in one]
+    if not all(isinstance(one, str) for one in sids) or len(set(sids)) != len(sids):
+        raise MalformedPolicy("the Sid of a statement is not text, or stands twice")
+    for one in statements:
+        for name in _aws_principals(one.get("Principal", one.get("NotPrincipal"))):
+            if name != ANYONE and _ACCOUNT.fullmatch(name) is None and not is_principal(name, partition):
+                raise MalformedPolicy("a principal is neither `*`, an account, nor an ARN of IAM or STS here")
+
+
+def is_principal(name: str, partition: str) -> bool:
+    """Whether a name is the ARN of an account, user, role or session in this partition."""
+    found = _PRINCIPAL.fullmatch(name)
+    return found is not None and found.group(1) == partition
+
+
+def _document(text: str) -> Mapping[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
         raise MalformedPolicy("the policy is not JSON") from None
-    statements = document.get("Statement") if isinstance(document, dict) else None
+    if not isinstance(document, dict):
+        raise MalformedPolicy("the policy is not an object")
+    return document
+
+
+def _statements(document: Mapping[str, Any]) -> list[Any]:
+    statements = document.get("Statement")
     if isinstance(statements, dict):
         statements = [statements]
     if not isinstance(statements, list) or not statements:
         raise MalformedPolicy("the policy has no statement")
-    return Policy(tuple(_statement(one) for one in statements))
+    return statements
 
 
 def _statement(raw: object) -> Statement:
-    if not isinstance(raw, dict) or not raw.keys() <= _MEMBERS or raw.get("Effect") not in {"Allow", "Deny"}:
+    if not isinstance(raw, dict) or not raw.keys() <= _MEMBERS or raw.get("Effect") not in ("Allow", "Deny"):
         raise MalformedPolicy("a statement has unknown members or no effect")
+    allows = raw["Effect"] == "Allow"
     who, who_not = _either(raw, "Principal")
-    what, what_not = _either(raw, "Action")
-    where, where_not = _either(raw, "Resource")
+    # Who allows nothing in particular allows nothing. Who denies so was to deny something: that is refused.
+    what, what_not = _either(raw, "Action", optional=allows)
+    where, where_not = _either(raw, "Resource", optional=allows)
     return Statement(
-        allows=raw["Effect"] == "Allow",
-        principals=_principals(who),
+        allows=allows,
+        principals=frozenset(_aws_principals(who)),
         inverted_principals=who_not,
-        actions=_texts(what),
+        actions=() if what == () else _texts(what),
         inverted_actions=what_not,
-        resources=_texts(where),
+        resources=() if where == () else _texts(where),
         inverted_resources=where_not,
         conditions=tuple(_conditions(raw.get("Condition", {}))),
     )
 
 
-def _either(raw: Mapping[str, Any], name: str) -> tuple[Any, bool]:
-    if (name in raw) is (f"Not{name}" in raw):
+def _either(raw: Mapping[str, Any], name: str, *, optional: bool = False) -> tuple[Any, bool]:
+    given = [one for one in (name, f"Not{name}") if one in raw]
+    if optional and not given:
+        return (), False
+    if len(given) != 1:
         raise MalformedPolicy(f"a statement has either {name} or Not{name}")
-    return (raw[name], False) if name in raw else (raw[f"Not{name}"], True)
+    return raw[given[0]], given[0] != name
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -145,19 +191,19 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _principals(value: object) -> frozenset[str]:
+def _aws_principals(value: object) -> Iterator[str]:
+    """The principals that callers of the vault can be; services and identities of others are none of them."""
     if value == ANYONE:
-        return frozenset({ANYONE})
+        yield ANYONE
+        return
     if not isinstance(value, dict) or not value:
         raise MalformedPolicy("a principal is `*` or an object")
-    found: set[str] = set()
     for kind, names in value.items():
         if kind not in {"AWS", "Service", "Federated", "CanonicalUser"}:
             raise MalformedPolicy("a principal is of an unknown kind")
-        for name in _texts(names):
-            digits = kind == "AWS" and name.isdigit()
-            found.add(f"arn:aws:iam::{name}:root" if digits else name)
-    return frozenset(found)
+        found = _texts(names)
+        if kind == "AWS":
+            yield from found
 
 
 def _conditions(raw: object) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -179,60 +225,3 @@ def _scalar(value: object) -> str:
     if isinstance(value, (str, int, float)):
         return str(value)
     raise MalformedPolicy("a condition's value is neither text, number nor truth value")
-
-
-# Conditions
-
-
-def _like(pattern: str, text: str) -> bool:
-    """Whether a pattern with `*` and `?` covers the text."""
-    if "?" not in pattern:
-        return matches(pattern, text)
-    # At most one of the two ways forward is tried again for each position: no pattern takes exponential time.
-    place = mark = 0
-    star = -1
-    index = 0
-    while place < len(text):
-        if index < len(pattern) and pattern[index] != "*" and pattern[index] in {"?", text[place]}:
-            place, index = place + 1, index + 1
-        elif index < len(pattern) and pattern[index] == "*":
-            star, mark, index = index, place, index + 1
-        elif star >= 0:
-            mark += 1
-            place, index = mark, star + 1
-        else:
-            return False
-    return set(pattern[index:]) <= {"*"}
-
-
-_Compare = Callable[[str, str], bool]
-_OPERATORS: Final[Mapping[str, tuple[_Compare, bool]]] = {
-    # How a pattern and a value are compared, and whether no match is what is asked for.
-    "StringEquals": (lambda pattern, value: pattern == value, False),
-    "StringNotEquals": (lambda pattern, value: pattern == value, True),
-    "StringEqualsIgnoreCase": (lambda pattern, value: pattern.lower() == value.lower(), False),
-    "StringNotEqualsIgnoreCase": (lambda pattern, value: pattern.lower() == value.lower(), True),
-    "StringLike": (_like, False),
-    "StringNotLike": (_like, True),
-    "ArnEquals": (_like, False),
-    "ArnLike": (_like, False),
-    "ArnNotEquals": (_like, True),
-    "ArnNotLike": (_like, True),
-    "Bool": (lambda pattern, value: pattern.lower() == value.lower(), False),
-}
-
-
-def _holds(operator: str, key: str, wanted: tuple[str, ...], context: Context, *, unknown: bool) -> bool:
-    values = context.get(key)
-    if operator == "Null":
-        return (values is None) is ("true" in wanted)
-    scope, colon, name = operator.rpartition(":")
-    optional = name.endswith("IfExists")
-    known = _OPERATORS.get(name.removesuffix("IfExists"))
-    if known is None or (colon and scope not in {"ForAllValues", "ForAnyValue"}):
-        return unknown
-    compare, negated = known
-    if values is None:
-        return optional or negated or scope == "ForAllValues"
-    met = [any(compare(pattern, value) for pattern in wanted) is not negated for value in values]
-    return all(met) if scope == "ForAllValues" else any(met)

@@ -150,7 +150,8 @@ class Attempt:
                     check_may_know(principal, request.key, state)
                     raise
                 key = check_key(principal, key, self._action)
-            return Scene(principal, state, self._keyring, self._ledger, now, self._memo, named_key=key)
+            source = self._origin.source
+            return Scene(principal, state, self._keyring, self._ledger, now, self._memo, named_key=key, source=source)
         except Exception as error:  # noqa: BLE001  (a defect is recorded like a refusal)
             return self._failed(principal, key, error)
 

@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Any, Final
 
 from keyvault_lite.access.aws import Use, check_named_key, check_use
 from keyvault_lite.engine.aws_view import View, find, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import ALIAS, USAGE_OF, Place, parse_name
 from keyvault_lite.model.aws_errors import (
     DestinationNotFound,
@@ -16,18 +20,18 @@ from keyvault_lite.model.aws_errors import (
     UnsupportedOperation,
 )
 from keyvault_lite.model.encoding import Context, decode_base64, encode_base64
-from keyvault_lite.model.errors import InvalidCiphertext, InvalidRequest
+from keyvault_lite.model.errors import InvalidCiphertext, InvalidRequest, KeyVaultError
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import Key
 
 Act = Callable[[Any, View, Scene], Done]
 """One operation on a key in its Region."""
+MICROSECONDS: Final = 1_000_000
 _NOTE: Final = "GRANT"
 _OPERATIONS: Final[Mapping[str, str]] = {"ReEncrypt": "ReEncryptFrom"}
 """The permission of an operation, where it is not its name."""
 _FACTS: Final[Mapping[str, str]] = {
     "encryption_algorithm": "kms:EncryptionAlgorithm",
-    "source_encryption_algorithm": "kms:EncryptionAlgorithm",
     "signing_algorithm": "kms:SigningAlgorithm",
     "mac_algorithm": "kms:MacAlgorithm",
     "message_type": "kms:MessageType",
@@ -60,25 +64,68 @@ def guarded(act: Act) -> Handler:
 
 def check(seen: View, operation: str, request: object, context: Context | None, scene: Scene) -> None:
     """Raise Forbidden unless policy and grants allow it."""
-    use = Use(operation, context, {} if seen.facet.get("policy") is None else _facts(seen, request))
+    use = Use(operation, context, {} if seen.facet.get("policy") is None else _facts(seen, operation, request, scene))
     check_use(scene.principal, seen.place, seen.arn, seen.facet, use)
 
 
-def _facts(seen: View, request: object) -> Mapping[str, str]:
-    found = {
-        "kms:KeySpec": seen.spec,
-        "kms:KeyUsage": USAGE_OF[seen.key.spec.purpose],
-        "kms:KeyOrigin": seen.origin,
-        "kms:MultiRegion": "true" if seen.facts.get("multi_region") else "false",
+def _facts(seen: View, operation: str, request: object, scene: Scene) -> Mapping[str, tuple[str, ...]]:
+    """What a policy's conditions can ask of the key and of the request."""
+    key = seen.key
+    found: dict[str, tuple[str, ...]] = {
+        "kms:KeySpec": (seen.spec,),
+        "kms:KeyUsage": (USAGE_OF[key.spec.purpose],),
+        "kms:KeyOrigin": (seen.origin,),
+        "kms:MultiRegion": (_truth(bool(seen.facts.get("multi_region"))),),
+        "kms:ResourceAliases": tuple(one.name for one in key.names if one.namespace == seen.place.namespace),
+        "aws:CurrentTime": (datetime.fromtimestamp(scene.now // MICROSECONDS, UTC).isoformat(),),
+        "aws:EpochTime": (str(scene.now // MICROSECONDS),),
+        "aws:SourceIp": _address(scene.source),
+        **{f"aws:ResourceTag/{name}": (value,) for name, value in seen.tags.items()},
     }
     named: str = getattr(request, "key", "")
+    if isinstance(request, words.ReEncrypt):
+        named, algorithm = _side(request, operation)
+        found["kms:EncryptionAlgorithm"] = (algorithm,)
+        found["kms:ReEncryptOnSameKey"] = (_truth(_is_same(request, scene)),)
+    if isinstance(request, words.CreateGrant):
+        found["kms:GrantOperations"] = request.operations
+        found["kms:GranteePrincipal"] = _given(request.grantee_principal)
+        found["kms:RetiringPrincipal"] = _given(request.retiring_principal)
     if ALIAS in named:
-        found["kms:RequestAlias"] = named[named.index(ALIAS) :]
-    for name, fact in _FACTS.items():
-        value = getattr(request, name, None)
-        if value is not None:
-            found[fact] = str(value)
-    return found
+        found["kms:RequestAlias"] = (named[named.index(ALIAS) :],)
+    return {fact: _given(getattr(request, name, None)) for name, fact in _FACTS.items()} | found
+
+
+def _truth(value: bool) -> str:  # noqa: FBT001
+    return "true" if value else "false"
+
+
+def _given(value: object) -> tuple[str, ...]:
+    return () if value is None else (str(value),)
+
+
+def _address(source: str | None) -> tuple[str, ...]:
+    """The peer's address in its plain form; nothing, for a peer without one, as behind a Unix socket."""
+    try:
+        address = ip_address(source or "")
+    except ValueError:
+        return ()
+    return (str(getattr(address, "ipv4_mapped", None) or address),)
+
+
+def _side(request: words.ReEncrypt, operation: str) -> tuple[str, str]:
+    """Name and algorithm of the key that a re-encryption is judged on."""
+    if operation == "ReEncryptTo":
+        return request.destination_key_id, request.destination_encryption_algorithm
+    return request.key, request.source_encryption_algorithm
+
+
+def _is_same(request: words.ReEncrypt, scene: Scene) -> bool:
+    """Whether both keys of a re-encryption are one. Of a key that is not found its own check will say so."""
+    with suppress(KeyVaultError):
+        key = find(parse_name(request.destination_key_id, request.place), request.place, scene.state, scene.now)
+        return key is not None and key.id == scene.key.id
+    return False
 
 
 def other_key(name: str, place: Place, action: Action, scene: Scene) -> Key:

@@ -7,6 +7,7 @@ from msgspec import structs
 
 from keyvault_lite.access.authorize import may_know
 from keyvault_lite.access.aws import locks_out
+from keyvault_lite.access.aws_policy import check_policy
 from keyvault_lite.engine.aws_guard import guarded
 from keyvault_lite.engine.aws_pages import KEYS, read_marker, write_marker
 from keyvault_lite.engine.aws_view import KeyState, View, exists, view
@@ -54,6 +55,7 @@ def read_policy(policy: str | None, arn: str, place: Place, scene: Scene, *, byp
     """A policy that is one and does not lock its author out, unless that is what the author asks for."""
     if policy is None:
         return None
+    check_policy(policy, place.partition)
     if locks_out(policy, scene.principal, place, arn) and not bypass:
         raise MalformedPolicy("The new key policy will not allow you to update the key policy in the future.")
     return policy

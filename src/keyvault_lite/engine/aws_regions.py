@@ -30,6 +30,8 @@ def replicate(request: words.ReplicateKey, seen: View, scene: Scene) -> Done:
     _require_primary(seen)
     seen.require_usable()
     there = Place(request.place.account, request.replica_region)
+    if there.partition != request.place.partition:
+        raise UnsupportedOperation("a key is replicated within its partition")
     if exists(seen.key, there, scene.now):
         raise AlreadyExists(f"{there.key_arn(seen.key)} already exists.")
     policy = read_policy(

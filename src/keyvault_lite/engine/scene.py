@@ -48,6 +48,8 @@ class Scene(Struct, frozen=True):
     place: int = 0
     """Which item of a batch this is."""
     named_key: Key | None = None
+    source: str | None = None
+    """The peer's address, as the entry records it."""
 
     @property
     def key(self) -> Key:

@@ -22,7 +22,9 @@ EXTERNAL: Final = "EXTERNAL"
 """The origin of a key whose material is imported."""
 DEFAULT_ACCOUNT: Final = "000000000000"
 _MULTI_REGION_ID: Final = re.compile(r"mrk-[0-9a-f]{32}", re.ASCII)
-_ARN: Final = re.compile(r"arn:aws[a-z0-9-]*:([a-z0-9-]+):([a-z0-9-]*):([0-9]*):(.+)", re.ASCII)
+_PARTITIONS: Final[Mapping[str, str]] = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+"""Of Regions that begin so; all others are in `aws`."""
+_ARN: Final = re.compile(r"arn:(aws[a-z0-9-]*):([a-z0-9-]+):([a-z0-9-]*):([0-9]*):(.+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,18 @@ class Place:
     region: str
 
     @property
+    def partition(self) -> str:
+        """Of the ARNs here."""
+        return next((name for start, name in _PARTITIONS.items() if self.region.startswith(start)), "aws")
+
+    @property
     def namespace(self) -> str:
         """Of the aliases of this Region, with its separator."""
         return f"aws:{self.region}/"
 
     def arn(self, resource: str) -> str:
         """The ARN of a key or alias here."""
-        return f"arn:aws:kms:{self.region}:{self.account}:{resource}"
+        return f"arn:{self.partition}:kms:{self.region}:{self.account}:{resource}"
 
     def key_arn(self, key: Key) -> str:
         """The ARN of a key here."""
@@ -47,12 +54,12 @@ class Place:
 
     def principal_arn(self, service: str) -> str:
         """The ARN of one of the vault's services."""
-        return f"arn:aws:iam::{self.account}:user/{service}"
+        return f"arn:{self.partition}:iam::{self.account}:user/{service}"
 
     @property
     def root_arn(self) -> str:
         """The ARN of the account itself: in a policy it means that the vault's own authorisation decides."""
-        return f"arn:aws:iam::{self.account}:root"
+        return f"arn:{self.partition}:iam::{self.account}:root"
 
 
 def facts(key: Key) -> Mapping[str, Any]:
@@ -89,9 +96,9 @@ def parse_name(text: str, place: Place) -> Named:
     """Read a key id, key ARN, alias name or alias ARN. Raises KeyNotFound or InvalidArn for anything else."""
     found = _ARN.fullmatch(text)
     if found is not None:
-        service, region, account, text = found.groups()
-        if service != "kms":
-            raise InvalidArn("the ARN is not one of this service")
+        partition, service, region, account, text = found.groups()
+        if service != "kms" or partition != place.partition:
+            raise InvalidArn("the ARN is not one of this service and partition")
         if region != place.region or account != place.account:
             raise KeyNotFound("the ARN is one of another Region or account")
         if not text.startswith(ALIAS):

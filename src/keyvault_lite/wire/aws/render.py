@@ -9,6 +9,7 @@ from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import (
     EXTERNAL,
     USAGE_OF,
+    Place,
     encryption_algorithms,
     mac_algorithms,
     signing_algorithms,
@@ -76,8 +77,7 @@ def metadata(seen: View) -> Members:
 
 def _regions(seen: View) -> Members:
     def written(region: str) -> Members:
-        account = seen.place.account
-        return {"Arn": f"arn:aws:kms:{region}:{account}:key/{seen.id}", "Region": region}
+        return {"Arn": Place(seen.place.account, region).key_arn(seen.key), "Region": region}
 
     return {
         "MultiRegionKeyType": "REPLICA" if seen.is_replica else "PRIMARY",

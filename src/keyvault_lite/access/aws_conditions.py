@@ -1,0 +1,181 @@
+"""Conditions of key policies: which keys the vault evaluates, and how their values are compared.
+
+What is not understood counts against the caller: it holds in a statement that denies, and fails in one that allows.
+Not understood is a condition whose key or operator is not in the tables here, and one with a value that cannot be read.
+"""
+
+import ipaddress
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from keyvault_lite.model.names import matches
+
+Context = Mapping[str, Sequence[str]]
+"""Condition keys in lower case, with the values that the request has for them: at least one."""
+KEYS: Final = frozenset(
+    {
+        "aws:currenttime",
+        "aws:epochtime",
+        "aws:principalaccount",
+        "aws:principalarn",
+        "aws:principaltype",
+        "aws:requestedregion",
+        "aws:sourceip",
+        "aws:userid",
+        "aws:username",
+        "kms:calleraccount",
+        "kms:datakeypairspec",
+        "kms:encryptionalgorithm",
+        "kms:encryptioncontextkeys",
+        "kms:granteeprincipal",
+        "kms:grantoperations",
+        "kms:keyorigin",
+        "kms:keyspec",
+        "kms:keyusage",
+        "kms:macalgorithm",
+        "kms:messagetype",
+        "kms:multiregion",
+        "kms:primaryregion",
+        "kms:reencryptonsamekey",
+        "kms:replicaregion",
+        "kms:requestalias",
+        "kms:resourcealiases",
+        "kms:retiringprincipal",
+        "kms:schedulekeydeletionpendingwindowindays",
+        "kms:signingalgorithm",
+        "kms:viaservice",  # always absent: no request comes through a service of AWS
+        "kms:wrappingalgorithm",
+        "kms:wrappingkeyspec",
+    }
+)
+"""What the vault evaluates. It knows the value of each, or knows that the request has none."""
+PAIRS: Final = ("aws:resourcetag/", "kms:encryptioncontext:")
+"""How keys begin that are evaluated too, one for each name of a tag or pair.
+
+Names that differ in case only are one key with several values. Who asks may choose them, so that all have to fit in a
+statement that allows, and one is enough in a statement that denies.
+"""
+
+ALL_VALUES: Final = "ForAllValues:"
+ANY_VALUE: Final = "ForAnyValue:"
+
+
+def holds(name: str, key: str, wanted: Sequence[str], context: Context, *, denies: bool) -> bool:
+    """Whether a condition holds, in a statement that denies or in one that allows. `key` is in lower case."""
+    scope = next((one for one in (ALL_VALUES, ANY_VALUE) if name.startswith(one)), "")
+    compare, negated = _OPERATORS.get(name.removeprefix(scope).removesuffix("IfExists"), _NO_OPERATOR)
+    values = context.get(key)
+    if not wanted or not (key in KEYS or key.startswith(PAIRS)) or (compare is None and name != "Null"):
+        return denies
+    if compare is None:
+        return _is_absent(wanted, absent=values is None, denies=denies)
+    if values is None:
+        return scope != ANY_VALUE and (negated or name.endswith("IfExists") or scope == ALL_VALUES)
+    try:
+        # Each value with each of the wanted, also after one that fits: what cannot be read must not go unnoticed.
+        met = [any([compare(one, value) for one in wanted]) is not negated for value in values]  # noqa: C419
+    except (ValueError, ArithmeticError):
+        return denies
+    if key.startswith(PAIRS) or not scope:
+        return any(met) if denies else all(met)
+    return all(met) if scope == ALL_VALUES else any(met)
+
+
+def _is_absent(wanted: Sequence[str], *, absent: bool, denies: bool) -> bool:
+    words = {one.lower() for one in wanted}
+    return denies if words - {"true", "false"} else ("true" if absent else "false") in words
+
+
+# Comparisons, of what a policy wants and the request's value. A ValueError or ArithmeticError: one of them is not one.
+
+
+def like(pattern: str, text: str) -> bool:
+    """Whether a pattern with `*` and `?` covers the text."""
+    if "?" not in pattern:
+        return matches(pattern, text)
+    # At most one of the two ways forward is tried again for each position: no pattern takes exponential time.
+    place = mark = 0
+    star = -1
+    index = 0
+    while place < len(text):
+        if index < len(pattern) and pattern[index] != "*" and pattern[index] in {"?", text[place]}:
+            place, index = place + 1, index + 1
+        elif index < len(pattern) and pattern[index] == "*":
+            star, mark, index = index, place, index + 1
+        elif star >= 0:
+            mark += 1
+            place, index = mark, star + 1
+        else:
+            return False
+    return set(pattern[index:]) <= {"*"}
+
+
+_NUMBER: Final = re.compile(r"[+-]?\d{1,18}(\.\d{1,9})?", re.ASCII)
+_EPOCH_SECONDS: Final = re.compile(r"\d{9,12}(\.\d{1,6})?", re.ASCII)
+"""Fewer digits are a year or a day."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _number(text: str) -> Decimal:
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError("no number")
+    return Decimal(text)
+
+
+def _moment(text: str) -> Decimal:
+    """Seconds since 1970, of such or of a date; one without an offset is in UTC."""
+    if _EPOCH_SECONDS.fullmatch(text) is not None:
+        return Decimal(text)
+    moment = datetime.fromisoformat(text)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return Decimal((moment - _EPOCH) // timedelta(microseconds=1)) / 1_000_000
+
+
+def _is_within(network: str, address: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+
+
+_Compare = Callable[[str, str], bool]
+
+
+def _ordered(read: Callable[[str], Any], compare: Callable[[Any, Any], bool]) -> _Compare:
+    return lambda wanted, value: compare(read(value), read(wanted))
+
+
+def _same(wanted: str, value: str) -> bool:
+    return wanted.lower() == value.lower()
+
+
+_NO_OPERATOR: Final = (None, False)
+_OPERATORS: Final[Mapping[str, tuple[_Compare, bool]]] = {
+    # How what is wanted and a value are compared, and whether no match is what is asked for.
+    "StringEquals": (operator.eq, False),
+    "StringNotEquals": (operator.eq, True),
+    "StringEqualsIgnoreCase": (_same, False),
+    "StringNotEqualsIgnoreCase": (_same, True),
+    "StringLike": (like, False),
+    "StringNotLike": (like, True),
+    "ArnEquals": (like, False),
+    "ArnLike": (like, False),
+    "ArnNotEquals": (like, True),
+    "ArnNotLike": (like, True),
+    "Bool": (_same, False),
+    "IpAddress": (_is_within, False),
+    "NotIpAddress": (_is_within, True),
+    **{
+        f"{kind}{name}": (_ordered(read, compare), name == "NotEquals")
+        for kind, read in (("Numeric", _number), ("Date", _moment))
+        for name, compare in (
+            ("Equals", operator.eq),
+            ("NotEquals", operator.eq),
+            ("LessThan", operator.lt),
+            ("LessThanEquals", operator.le),
+            ("GreaterThan", operator.gt),
+            ("GreaterThanEquals", operator.ge),
+        )
+    },
+}
