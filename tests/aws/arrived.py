@@ -7,10 +7,15 @@ from keyvault_lite.wire.http import Exchange
 
 
 def exchange(
-    headers: Iterable[tuple[bytes, bytes]], *, query: bytes = b"", method: str = "POST", path: bytes = b"/"
+    headers: Iterable[tuple[bytes, bytes]],
+    *,
+    query: bytes = b"",
+    method: str = "POST",
+    path: bytes = b"/",
+    body: bytes = b"",
 ) -> Exchange:
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     scope = {
         "type": "http",

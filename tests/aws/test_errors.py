@@ -1,6 +1,10 @@
 """Errors of the AWS dialect: every class has a row, every name is one that clients know."""
 
+import asyncio
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import botocore.loaders
 import pytest
@@ -8,7 +12,10 @@ import pytest
 from keyvault_lite.model import aws_errors
 from keyvault_lite.model.aws import Place
 from keyvault_lite.model.errors import Hidden, InternalError, KeyVaultError, NotFound
+from keyvault_lite.model.replies import Answer
+from keyvault_lite.wire.aws.application import Aws
 from keyvault_lite.wire.aws.errors import ERRORS, write_error
+from tests.aws.arrived import exchange
 
 PLACE = Place("000000000000", "eu-central-1")
 OF_EVERY_SERVICE = {
@@ -44,6 +51,32 @@ def test_every_name_is_known() -> None:
     assert {row.name for row in ERRORS.values()} <= known | OF_EVERY_SERVICE
 
 
+@dataclass
+class Refusing:
+    """An engine that refuses everything so."""
+
+    error: KeyVaultError
+
+    async def perform(self, *_: object) -> Answer:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (aws_errors.AliasNotFound(), "Alias arn:aws:kms::000000000000:alias/moves is not found."),
+        (aws_errors.KeyNotFound(), "Key 'arn:aws:kms::000000000000:key/mrk-0' does not exist"),
+    ],
+)
+def test_what_is_said_to_be_missing_is_what_is(error: KeyVaultError, named: str) -> None:
+    aws: Any = Aws()
+    aws.engine = Refusing(error)
+    body = b'{"AliasName":"alias/moves","TargetKeyId":"mrk-0"}'
+    headers = [(b"x-amz-target", b"TrentService.UpdateAlias"), (b"content-type", b"application/x-amz-json-1.1")]
+    reply = asyncio.run(aws.answer(exchange(headers, body=body)))
+    assert json.loads(reply.body) == {"__type": "NotFoundException", "message": named}
+
+
 def test_an_unknown_class_is_a_defect_of_ours() -> None:
     class Stranger(KeyVaultError):
         code = "stranger"
@@ -71,6 +104,17 @@ def test_what_is_not_found_is_named(named: str, message: str) -> None:
         400,
         {"__type": "NotFoundException", "message": message},
     )
+
+
+@pytest.mark.parametrize("named", ["alias/a", "arn:aws:kms:eu-central-1:000000000000:alias/a"])
+def test_an_alias_where_only_an_id_is_one(named: str) -> None:
+    _, body = write_error(aws_errors.InvalidKeyId(), "GetKeyRotationStatus", PLACE, named)
+    assert body == {"__type": "NotFoundException", "message": f"Invalid keyId '{named}'"}
+
+
+def test_a_replica_that_is_not_there_says_so_itself() -> None:
+    _, body = write_error(aws_errors.ReplicaNotFound("there is none"), "UpdatePrimaryRegion", PLACE, "mrk-0")
+    assert body == {"__type": "NotFoundException", "message": "there is none"}
 
 
 def test_only_a_genuine_signature_is_told_that_its_time_is_over() -> None:

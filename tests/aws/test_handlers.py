@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -34,7 +35,7 @@ from keyvault_lite.model.requests import (
     RotateKey,
     UpdateKey,
 )
-from keyvault_lite.wire.aws.render import metadata
+from keyvault_lite.wire.aws.render import metadata, write_result
 from tests.house import DAY, House, grant
 
 HERE = Place("000000000000", "eu-central-1")
@@ -70,12 +71,12 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return shift
 
 
-def bring(house: House, key: str, raw: bytes, **more: Any) -> Any:  # noqa: ANN401
+def bring(house: House, key: str, raw: bytes, place: Place = HERE, **more: Any) -> Any:  # noqa: ANN401
     asked = words.GetParametersForImport(
-        KeyRef(key), HERE, wrapping_algorithm="RSAES_OAEP_SHA_256", wrapping_key_spec="RSA_2048"
+        KeyRef(key), place, wrapping_algorithm="RSAES_OAEP_SHA_256", wrapping_key_spec="RSA_2048"
     )
     parameters = house.ask(asked)
-    return house.ask(imported(key, parameters, raw, **more))
+    return house.ask(structs.replace(imported(key, parameters, raw, **more), place=place))
 
 
 def imported(key: str, parameters: Any, raw: bytes, **more: Any) -> words.ImportKeyMaterial:  # noqa: ANN401
@@ -122,7 +123,9 @@ def test_modifiers_of_a_dry_run(house: House) -> None:
     refused(house, request, errors.Validation)
     nameless = words.Decrypt(KeyRef(""), HERE, dry_run=True, dry_run_modifiers=("IGNORE_CIPHERTEXT",))
     refused(house, nameless, errors.Validation)
-    refused(house, words.Decrypt(KeyRef(""), HERE), InvalidCiphertext)
+    refused(house, words.Decrypt(KeyRef(""), HERE), errors.Validation)
+    refused(house, words.ReEncrypt(KeyRef(""), HERE, destination_key_id=key.id), errors.Validation)
+    refused(house, words.Decrypt(KeyRef(""), HERE, ciphertext_blob=b"x"), InvalidCiphertext)
 
 
 def test_message_types_of_curves(house: House) -> None:
@@ -152,6 +155,50 @@ def test_an_alias_moves_to_where_it_is(house: House) -> None:
     assert house.ask(ReadKey(KeyRef("aws:eu-central-1/alias/a"))).aliases == ("aws:eu-central-1/alias/a",)
     refused(house, words.DeleteAlias(KeyRef(key.id), HERE), errors.InvalidAliasName)
     refused(house, words.UntagResource(KeyRef(key.id), HERE, tag_keys=("a", "a")), errors.InvalidTag)
+
+
+def test_names_of_aliases(house: House) -> None:
+    key = made(house)
+    asked = words.CreateAlias(KeyRef(key.id), HERE, alias_name="alias/a:b")
+    refused(house, asked, errors.InvalidAliasName)
+    refused(house, words.UpdateAlias(KeyRef(key.id), HERE, alias_name="alias/none"), errors.AliasNotFound)
+
+
+def test_an_alias_is_no_id(house: House) -> None:
+    key = made(house)
+    house.ask(words.CreateAlias(KeyRef(key.id), HERE, alias_name="alias/a"))
+    alias = KeyRef("alias/a")
+    refused(house, words.TagResource(alias, HERE, tags=(("a", "b"),)), errors.InvalidKeyId)
+    _, token = house.service("stranger")
+    for request in (
+        words.GetKeyRotationStatus(alias, HERE),
+        words.ListAliases(HERE, key="alias/a"),
+        words.RetireGrant(HERE, key="alias/a", grant_id="none"),
+    ):
+        refused(house, request, errors.InvalidKeyId)
+        refused(house, request, Hidden, token)
+
+
+def test_pages_of_aliases(house: House) -> None:
+    key = KeyRef(made(house).id)
+    for number in range(51):
+        house.ask(words.CreateAlias(key, HERE, alias_name=f"alias/{number:02}"))
+    assert [len(house.ask(words.ListAliases(HERE, limit=limit)).items) for limit in (None, 100, 1)] == [50, 51, 1]
+    refused(house, words.ListAliases(HERE, limit=101), errors.Validation)
+
+
+def test_there_are_no_key_stores(house: House) -> None:
+    assert house.ask(words.DescribeCustomKeyStores(HERE)).items == ()
+    for named in ({"custom_key_store_id": "cks-1"}, {"custom_key_store_name": "store"}):
+        refused(house, words.DescribeCustomKeyStores(HERE, **named), errors.CustomKeyStoreNotFound)  # type: ignore[arg-type]
+
+
+def test_the_request_of_the_last_use_is_written_as_answers_write_it(house: House) -> None:
+    key = made(house)
+    sealed(house, key.id)
+    request_id = house.last.draft.request_id
+    usage = house.ask(words.GetKeyLastUsage(KeyRef(key.id), HERE)).key_last_usage
+    assert usage.kms_request_id == str(UUID(bytes=request_id))
 
 
 def test_a_policy_about_an_alias(house: House) -> None:
@@ -212,6 +259,53 @@ def test_grants_that_cannot_be(house: House, monkeypatch: pytest.MonkeyPatch) ->
     refused(house, words.RetireGrant(HERE, key=key.id, grant_id=made_grant.grant_id), Forbidden, token)
     _, token = house.service("outsider")
     refused(house, words.RetireGrant(HERE, key=key.id, grant_id=made_grant.grant_id), Hidden, token)
+
+
+def test_grantees_are_principals(house: House) -> None:
+    key = made(house)
+    asked = words.CreateGrant(KeyRef(key.id), HERE, operations=("Encrypt",))
+    good = HERE.principal_arn("app")
+    for bad in (
+        "app",
+        "000000000000",
+        "arn:aws:s3:::bucket",
+        "arn:aws-cn:iam::000000000000:user/app",
+        "arn:aws:iam::1:x",
+    ):
+        refused(house, structs.replace(asked, grantee_principal=bad), errors.InvalidArn)
+        refused(house, structs.replace(asked, grantee_principal=good, retiring_principal=bad), errors.InvalidArn)
+    for one in (good, HERE.root_arn, "arn:aws:sts::000000000000:assumed-role/a/b"):
+        house.ask(structs.replace(asked, grantee_principal=one, retiring_principal=one))
+
+
+def test_grants_are_made_on_enabled_keys(house: House) -> None:
+    asked = words.CreateGrant(KeyRef(""), HERE, grantee_principal=HERE.principal_arn("app"), operations=("Encrypt",))
+    disabled, empty = KeyRef(made(house).id), KeyRef(made(house, origin="EXTERNAL").id)
+    house.ask(words.DisableKey(disabled, HERE))
+    refused(house, structs.replace(asked, key=disabled), errors.Disabled)
+    refused(house, structs.replace(asked, key=empty), errors.KeyUnavailable)
+
+
+def test_who_may_retire_a_grant_needs_no_other(house: House) -> None:
+    key = made(house)
+    _, retiring = house.service("retiring")
+    _, grantee = house.service("grantee")
+    _, stranger = house.service("stranger")
+    app = HERE.principal_arn("grantee")
+    asked = words.CreateGrant(KeyRef(key.id), HERE, grantee_principal=app, operations=("Encrypt",))
+    for wanted, by in (
+        (structs.replace(asked, retiring_principal=HERE.principal_arn("retiring")), retiring),
+        (structs.replace(asked, operations=("RetireGrant", "Encrypt")), grantee),
+    ):
+        retire = words.RetireGrant(HERE, key=key.id, grant_id=house.ask(wanted).grant_id)
+        refused(house, retire, Hidden, stranger)
+        refused(house, structs.replace(retire, grant_id="none"), Hidden, by)
+        other = grantee if by is retiring else retiring
+        refused(house, retire, Hidden, other)
+        refused(house, structs.replace(retire, dry_run=True), errors.DryRun, by)
+        house.ask(retire, by)
+        refused(house, retire, Hidden, by)
+    assert not house.ask(words.ListGrants(KeyRef(key.id), HERE)).items
 
 
 def test_a_grant_for_a_source_applies_to_nobody_here(house: House) -> None:
@@ -412,7 +506,7 @@ def test_parameters_are_good_for_a_day(house: House, later: Callable[[int], None
 
 def test_times_of_material(house: House, later: Callable[[int], None]) -> None:
     key = made(house, origin="EXTERNAL")
-    expiring = {"expiration_model": "KEY_MATERIAL_EXPIRES"}
+    expiring: dict[str, Any] = {"expiration_model": "KEY_MATERIAL_EXPIRES"}
     for valid_to in (1, house.ledger.now() + 366 * DAY):
         with pytest.raises(errors.Validation):
             bring(house, key.id, bytes(range(32)), valid_to=valid_to, **expiring)
@@ -476,7 +570,8 @@ def test_automatic_rotation(house: House, later: Callable[[int], None]) -> None:
 def test_regions(house: House, later: Callable[[int], None]) -> None:
     key = made(house, multi_region=True)
     policy = '{"Statement":{"Effect":"Allow","Principal":"*","Action":"kms:*","Resource":"*"}}'
-    refused(house, words.UpdatePrimaryRegion(KeyRef(key.id), HERE, primary_region="us-east-1"), errors.KeyNotFound)
+    asked = words.UpdatePrimaryRegion(KeyRef(key.id), HERE, primary_region="us-east-1")
+    assert "has no replica in that Region" in refused(house, asked, errors.ReplicaNotFound).detail
     replica = house.ask(words.ReplicateKey(KeyRef(key.id), HERE, replica_region="us-east-1", policy=policy))
     assert replica.facet["policy"] == policy
     house.ask(words.CreateAlias(KeyRef(key.id), THERE, alias_name="alias/there"))
@@ -492,6 +587,89 @@ def test_regions(house: House, later: Callable[[int], None]) -> None:
     later(16)
     house.system(EraseDueKey(KeyRef(key.key.id)))
     refused(house, words.DescribeKey(KeyRef(key.id), HERE), errors.KeyNotFound)
+
+
+def test_rotation_on_demand_leaves_the_schedule(house: House, later: Callable[[int], None]) -> None:
+    key = KeyRef(made(house).id)
+    house.ask(words.EnableKeyRotation(key, HERE, rotation_period_in_days=90))
+    planned = house.ask(words.GetKeyRotationStatus(key, HERE)).next_rotation_date
+    later(30)
+    house.ask(words.RotateKeyOnDemand(key, HERE))
+    assert house.ask(words.GetKeyRotationStatus(key, HERE)).next_rotation_date == planned
+
+
+def test_material_is_the_primarys(house: House, later: Callable[[int], None]) -> None:
+    key = made(house, origin="EXTERNAL", multi_region=True)
+    raw, other = bytes(range(32)), bytes(range(1, 33))
+    brought = bring(house, key.id, raw)
+    house.ask(words.ReplicateKey(KeyRef(key.id), HERE, replica_region="us-east-1"))
+    assert bring(house, key.id, raw, place=THERE).key_material_id == brought.key_material_id
+    until = house.ledger.now() + DAY
+    material: bytes
+    more: dict[str, Any]
+    for material, more in (
+        (other, {}),
+        (other, {"import_type": "NEW_KEY_MATERIAL"}),
+        (raw, {"import_type": "NEW_KEY_MATERIAL"}),
+        (raw, {"expiration_model": "KEY_MATERIAL_EXPIRES", "valid_to": until}),
+        (raw, {"key_material_description": "mine"}),
+    ):
+        with pytest.raises(errors.UnsupportedOperation):
+            bring(house, key.id, material, place=THERE, **more)
+    gone = words.DeleteImportedKeyMaterial(KeyRef(key.id), THERE)
+    refused(house, gone, errors.UnsupportedOperation)
+    sealed(house, key.id)
+    house.ask(structs.replace(gone, place=HERE))
+    with pytest.raises(errors.UnsupportedOperation):
+        bring(house, key.id, raw, place=THERE)
+    bring(house, key.id, raw, expiration_model="KEY_MATERIAL_EXPIRES", valid_to=until)
+    bring(house, key.id, raw, place=THERE, expiration_model="KEY_MATERIAL_EXPIRES", valid_to=until)
+    later(2)
+    with pytest.raises(KeyVaultError):
+        bring(house, key.id, raw, place=THERE, expiration_model="KEY_MATERIAL_EXPIRES", valid_to=until)
+
+
+def test_a_key_without_material_waits_for_it_disabled_or_not(house: House) -> None:
+    key = made(house, origin="EXTERNAL")
+
+    def state() -> str:
+        shown: str = house.ask(words.DescribeKey(KeyRef(key.id), HERE)).state
+        return shown
+
+    bring(house, key.id, bytes(range(32)))
+    house.ask(words.DisableKey(KeyRef(key.id), HERE))
+    assert state() == "Disabled"
+    house.ask(words.DeleteImportedKeyMaterial(KeyRef(key.id), HERE))
+    assert state() == "PendingImport"
+    refused(house, words.EnableKey(KeyRef(key.id), HERE), errors.KeyUnavailable)
+    house.ask(words.ScheduleKeyDeletion(KeyRef(key.id), HERE))
+    assert state() == "PendingDeletion"
+    house.ask(words.CancelKeyDeletion(KeyRef(key.id), HERE))
+    assert state() == "PendingImport"
+    bring(house, key.id, bytes(range(32)))
+    assert state() == "Disabled"
+    house.ask(RevokeKey(KeyRef(key.key.id)))
+    assert state() == "Unavailable"
+
+
+def test_the_primary_moves_if_both_policies_allow_it(house: House) -> None:
+    key = made(house, multi_region=True)
+    house.ask(words.ReplicateKey(KeyRef(key.id), HERE, replica_region="us-east-1"))
+    asked = words.UpdatePrimaryRegion(KeyRef(key.id), HERE, primary_region="us-east-1")
+    denial = denying(StringEquals={"kms:PrimaryRegion": "us-east-1"})
+    house.ask(words.PutKeyPolicy(KeyRef(key.id), THERE, policy=denial))
+    refused(house, asked, Forbidden)
+    house.ask(words.PutKeyPolicy(KeyRef(key.id), THERE, policy=denying(StringEquals={"kms:PrimaryRegion": "x"})))
+    house.ask(asked)
+    assert house.ask(words.DescribeKey(KeyRef(key.id), HERE)).is_replica
+
+
+def test_a_replica_is_answered_with_its_policy(house: House) -> None:
+    key = made(house, multi_region=True)
+    asked = words.ReplicateKey(KeyRef(key.id), HERE, replica_region="us-east-1")
+    answer = write_result(asked, house.ask(asked))
+    assert answer is not None
+    assert answer["ReplicaPolicy"] == house.ask(words.GetKeyPolicy(KeyRef(key.id), THERE)).policy
 
 
 # Access keys

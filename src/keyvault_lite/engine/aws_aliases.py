@@ -8,20 +8,19 @@ from typing import Final
 from msgspec import structs
 
 from keyvault_lite.access.authorize import may_know
-from keyvault_lite.access.aws import check_named_key
-from keyvault_lite.engine.aws_guard import check, guarded
+from keyvault_lite.engine.aws_guard import check, guarded, key_by_id
 from keyvault_lite.engine.aws_keys import changed, read_policy, read_tags, require_not_leaving
-from keyvault_lite.engine.aws_pages import KEYS, page
+from keyvault_lite.engine.aws_pages import page
 from keyvault_lite.engine.aws_view import View, exists, find, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import ALIAS, RESERVED_ALIAS, Named, Place, parse_name
 from keyvault_lite.model.aws_errors import (
+    AliasNotFound,
     AlreadyExists,
     InvalidAliasName,
     InvalidTag,
-    KeyNotFound,
     PolicyNotFound,
     ReservedAlias,
     Validation,
@@ -31,6 +30,8 @@ from keyvault_lite.model.keys import Key, KeyName
 from keyvault_lite.model.requests import Request
 
 POLICY: Final = "default"
+MAX_LISTED: Final = 100
+"""Aliases of one page."""
 
 
 def _check_alias(name: str) -> None:
@@ -43,6 +44,8 @@ def _check_alias(name: str) -> None:
 def create(request: words.CreateAlias, seen: View, scene: Scene) -> Done:
     """One more name for a key."""
     _check_alias(request.alias_name)
+    if ":" in request.alias_name:
+        raise InvalidAliasName("Alias contains invalid characters for alias creation")
     require_not_leaving(seen)
     place = request.place
     if find(Named(place.namespace + request.alias_name, alias=True), place, scene.state, scene.now) is not None:
@@ -66,7 +69,7 @@ def update(request: words.UpdateAlias, seen: View, scene: Scene) -> Done:
     text = request.place.namespace + request.alias_name
     before = find(Named(text, alias=True), request.place, scene.state, scene.now)
     if before is None:
-        raise KeyNotFound
+        raise AliasNotFound
     check(view(before, request.place, scene.now), "UpdateAlias", request, None, scene)
     if (before.spec.type is not seen.key.spec.type) or before.spec.purpose is not seen.key.spec.purpose:
         raise Validation("An alias moves only between keys of the same type and usage.")
@@ -90,10 +93,10 @@ def delete(request: words.DeleteAlias, seen: View, _: Scene) -> Done:
 def list_aliases(request: words.ListAliases, scene: Scene) -> Done:
     """The aliases of this Region, of one key or of all the caller may know of."""
     place = request.place
+    if (request.limit or 0) > MAX_LISTED:
+        raise Validation(f"Limit is 1 to {MAX_LISTED}.")
     if request.key is not None:
-        named = parse_name(request.key, place)
-        key = None if named.alias else find(named, place, scene.state, scene.now)
-        keys = [check_named_key(scene.principal, key, named.ref, request.action)]
+        keys = [key_by_id(request.key, place, request.action, scene)]
     else:
         keys = [
             key
@@ -106,7 +109,7 @@ def list_aliases(request: words.ListAliases, scene: Scene) -> Done:
         for name in key.names
         if name.namespace == place.namespace
     ]
-    return Done(page(found, request, default=KEYS))
+    return Done(page(found, request))
 
 
 # Tags

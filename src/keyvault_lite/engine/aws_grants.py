@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from secrets import token_hex
 from typing import Any, Final
 
-from keyvault_lite.access.aws import check_named_key, may_list_retirable, may_retire
-from keyvault_lite.engine.aws_guard import guarded, make_token, open_token
+from keyvault_lite.access.aws import may_list_retirable, may_retire
+from keyvault_lite.access.aws_policy import is_principal
+from keyvault_lite.engine.aws_guard import guarded, key_by_id, make_token, open_token
 from keyvault_lite.engine.aws_keys import require_not_leaving
 from keyvault_lite.engine.aws_pages import page
-from keyvault_lite.engine.aws_view import KeyState, View, exists, find, view
+from keyvault_lite.engine.aws_view import View, exists, find, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import parse_name
+from keyvault_lite.model.aws import Place, parse_name
 from keyvault_lite.model.aws_errors import DryRun, InvalidArn, InvalidGrantId, Validation
 from keyvault_lite.model.aws_replies import NewGrant
 from keyvault_lite.model.errors import Forbidden, LimitExceeded
@@ -26,11 +27,11 @@ _DRY: Final = "The request would have succeeded, but the DryRun option is set."
 Grant = Mapping[str, Any]
 
 
-def _principal(named: str | None, service: str | None, what: str) -> str | None:
+def _principal(named: str | None, service: str | None, what: str, place: Place) -> str | None:
     if named is not None and service is not None:
         raise Validation(f"{what}Principal and {what}ServicePrincipal exclude each other.")
-    if named is not None and not named.startswith("arn:"):
-        raise InvalidArn(f"{what}Principal is not an ARN")
+    if named is not None and not is_principal(named, place.partition):
+        raise InvalidArn(f"{what}Principal is not the ARN of a principal here")
     return named or service
 
 
@@ -43,11 +44,11 @@ def _constraints(request: words.CreateGrant, seen: View) -> Mapping[str, Any] | 
 
 def create(request: words.CreateGrant, seen: View, scene: Scene) -> Done:
     """A grant; the same named one again is the same, with another token."""
-    seen.require(*(state for state in KeyState if state in _GRANTING))
-    grantee = _principal(request.grantee_principal, request.grantee_service_principal, "Grantee")
+    seen.require_usable()
+    grantee = _principal(request.grantee_principal, request.grantee_service_principal, "Grantee", seen.place)
     if grantee is None:
         raise Validation("GranteePrincipal is required.")
-    retiring = _principal(request.retiring_principal, request.retiring_service_principal, "Retiring")
+    retiring = _principal(request.retiring_principal, request.retiring_service_principal, "Retiring", seen.place)
     facts = {
         "name": request.name,
         "grantee": grantee,
@@ -95,9 +96,6 @@ def _of_kind(seen: View) -> frozenset[str]:
     if seen.key.spec.type is KeyType.AES:
         return _DATA_KEYS
     return frozenset() if seen.key.spec.purpose is Purpose.MAC else frozenset({"GetPublicKey"})
-
-
-_GRANTING: Final = frozenset({KeyState.ENABLED, KeyState.DISABLED, KeyState.PENDING_IMPORT})
 
 
 def _is_same(grant: Grant, facts: Grant) -> bool:
@@ -161,18 +159,25 @@ def retire(request: words.RetireGrant, scene: Scene) -> Done:
     else:
         if request.key is None or request.grant_id is None:
             raise Validation("A grant is named by its token, or by key and id.")
-        named = parse_name(request.key, request.place)
-        found = None if named.alias else find(named, request.place, scene.state, scene.now)
-        seen = view(check_named_key(scene.principal, found, named.ref, Action.KEY_READ), request.place, scene.now)
-        held = [one for one in seen.facet.get("grants", ()) if one["id"] == request.grant_id]
-        if not held:
-            raise InvalidGrantId
-        grant = held[0]
+        seen, grant = _named(request.key, request.grant_id, request.place, scene)
     if not may_retire(scene.principal, request.place, grant):
         raise Forbidden("the grant does not let the caller retire it")
     if request.dry_run:
         raise DryRun(_DRY)
     return Done(None, _without(seen, grant["id"]), key_id=seen.key.id)
+
+
+def _named(name: str, grant_id: str, place: Place, scene: Scene) -> tuple[View, Grant]:
+    """A key and its grant. Who may retire it needs nothing else on the key; others learn what they may know."""
+    named = parse_name(name, place)
+    key = None if named.alias else find(named, place, scene.state, scene.now)
+    grants = () if key is None else view(key, place, scene.now).facet.get("grants", ())
+    grant = next((one for one in grants if one["id"] == grant_id), None)
+    if key is None or grant is None or not may_retire(scene.principal, place, grant):
+        key = key_by_id(name, place, Action.KEY_READ, scene)
+    if grant is None:
+        raise InvalidGrantId
+    return view(key, place, scene.now), grant
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

@@ -16,6 +16,7 @@ from keyvault_lite.model.aws_errors import (
     DestinationNotFound,
     DryRun,
     InvalidGrantToken,
+    InvalidKeyId,
     KeyNotFound,
     UnsupportedOperation,
 )
@@ -136,6 +137,18 @@ def other_key(name: str, place: Place, action: Action, scene: Scene) -> Key:
         return check_named_key(scene.principal, key, named.ref, action)
     except KeyNotFound as error:
         raise DestinationNotFound(error.detail) from None
+
+
+def key_by_id(name: str, place: Place, action: Action, scene: Scene) -> Key:
+    """A key by its id or ARN, if the vault lets the caller act so on it. An alias is neither."""
+    named = parse_name(name, place)
+    key = None if named.alias else find(named, place, scene.state, scene.now)
+    try:
+        return check_named_key(scene.principal, key, named.ref, action)
+    except KeyNotFound:
+        if named.alias:
+            raise InvalidKeyId from None
+        raise
 
 
 def refuse_recipient(recipient: object) -> None:

@@ -45,6 +45,7 @@ _WRAPPING: Final[Mapping[str, tuple[str, bool]]] = {
     "RSA_AES_KEY_WRAP_SHA_1": ("SHA1", True),
     "RSA_AES_KEY_WRAP_SHA_256": ("SHA256", True),
 }
+_OF_THE_PRIMARY: Final = "a replica shares its primary's material: it is imported and deleted there"
 _SIZES: Final[Mapping[str, int]] = {"RSA_2048": 2048, "RSA_3072": 3072, "RSA_4096": 4096}
 
 
@@ -114,6 +115,8 @@ def bring(request: words.ImportKeyMaterial, seen: View, scene: Scene) -> Done:
     facts["material_id"] = scene.keyring.material_digest(seen.key.id, raw).hex()
     if request.key_material_id not in {None, facts["material_id"]}:
         raise IncorrectKeyMaterial("the material is not the one of this id")
+    if seen.is_replica:
+        return _shared(request, seen, facts)
     number = _place(request, seen, facts["material_id"])
     attributes = {"origin": IMPORTED, ATTRIBUTE: {name: one for name, one in facts.items() if one is not None}}
     version = scene.keyring.versions.wrap(
@@ -121,6 +124,15 @@ def bring(request: words.ImportKeyMaterial, seen: View, scene: Scene) -> Done:
     )
     after = _with_pending(seen, version) if number > len(seen.key.versions) else _with_version(seen, version)
     return Done(ImportedMaterial(seen.arn, facts["material_id"]), Change(keys=(after,)), key_version=number)
+
+
+def _shared(request: words.ImportKeyMaterial, seen: View, facts: Mapping[str, Any]) -> Done:
+    """An import into a replica: what changes nothing is accepted. Material and its expiry are the primary's."""
+    for one in seen.key.versions:
+        held = {name: material(one).get(name) for name in facts}
+        if held == facts and is_present(one, seen.now) and request.import_type != NEW:
+            return Done(ImportedMaterial(seen.arn, facts["material_id"]), key_version=one.version)
+    raise UnsupportedOperation(_OF_THE_PRIMARY)
 
 
 def _place(request: words.ImportKeyMaterial, seen: View, material_id: str) -> int:
@@ -190,6 +202,8 @@ def pending_version(seen: View) -> KeyVersion | None:
 def remove(request: words.DeleteImportedKeyMaterial, seen: View, scene: Scene) -> Done:
     """Let material go; it can be brought back. The key is pending import until all it needs is there again."""
     _require_external(seen)
+    if seen.is_replica:
+        raise UnsupportedOperation(_OF_THE_PRIMARY)
     waiting = seen.facts.get("pending")
     if request.key_material_id is not None and waiting and waiting["facts"]["material_id"] == request.key_material_id:
         return Done(ImportedMaterial(seen.arn, request.key_material_id), Change(keys=(seen.with_facts(pending=None),)))

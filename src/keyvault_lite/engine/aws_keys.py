@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any, Final
+from uuid import UUID
 
 from msgspec import structs
 
@@ -257,7 +258,7 @@ def last_usage(_: words.GetKeyLastUsage, seen: View, scene: Scene) -> Done:
             operation=operation if operation.isalnum() else _WORDS.get(newest.draft.action, "Decrypt"),
             timestamp=newest.timestamp,
             cloud_trail_event_id=str(newest.id),
-            kms_request_id=newest.draft.request_id.hex(),
+            kms_request_id=str(UUID(bytes=newest.draft.request_id)),
         )
     return Done(LastUsage(seen.arn, data, seen.key.created_at, seen.key.created_at))
 

@@ -13,7 +13,7 @@ from keyvault_lite.model.requests import Request
 T = TypeVar("T")
 KEYS: Final = 100
 OTHERS: Final = 50
-"""How many items a page has if the caller does not say, of keys and aliases and of all else."""
+"""How many items a page has if the caller does not say, of keys and of all else."""
 
 
 def write_marker(request: Request, text: str) -> str:

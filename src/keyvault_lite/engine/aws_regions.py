@@ -5,14 +5,14 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from keyvault_lite.engine.aws_guard import guarded
+from keyvault_lite.engine.aws_guard import check, guarded
 from keyvault_lite.engine.aws_keys import read_policy, read_tags
 from keyvault_lite.engine.aws_view import View, exists, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import Place
-from keyvault_lite.model.aws_errors import AlreadyExists, KeyNotFound, UnsupportedOperation
+from keyvault_lite.model.aws_errors import AlreadyExists, CustomKeyStoreNotFound, ReplicaNotFound, UnsupportedOperation
 from keyvault_lite.model.replies import Page
 from keyvault_lite.model.requests import Request
 
@@ -54,14 +54,16 @@ def replicate(request: words.ReplicateKey, seen: View, scene: Scene) -> Done:
 
 
 def update_primary(request: words.UpdatePrimaryRegion, seen: View, scene: Scene) -> Done:
-    """Make a replica the primary, and the primary a replica."""
+    """Make a replica the primary, and the primary a replica, if the policies of both allow it."""
     _require_primary(seen)
     seen.require_usable()
     replicas = dict(seen.facts.get("replicas", {}))
     there = Place(request.place.account, request.primary_region)
     if request.primary_region not in replicas or not exists(seen.key, there, scene.now):
-        raise KeyNotFound
-    view(seen.key, there, scene.now).require_usable()
+        raise ReplicaNotFound(f"{seen.arn} has no replica in that Region.")
+    replica = view(seen.key, there, scene.now)
+    check(replica, "UpdatePrimaryRegion", request, None, scene)
+    replica.require_usable()
     risen = replicas.pop(request.primary_region)
     replicas[request.place.region] = {
         "created_at": seen.key.created_at,
@@ -76,8 +78,10 @@ def update_primary(request: words.UpdatePrimaryRegion, seen: View, scene: Scene)
     return Done(None, Change(keys=(after,)))
 
 
-def no_stores(_: words.DescribeCustomKeyStores, _scene: Scene) -> Done:
+def no_stores(request: words.DescribeCustomKeyStores, _: Scene) -> Done:
     """There are no key stores of others."""
+    if request.custom_key_store_id is not None or request.custom_key_store_name is not None:
+        raise CustomKeyStoreNotFound
     return Done(Page((), None))
 
 

@@ -69,7 +69,7 @@ def status(_: words.GetKeyRotationStatus, seen: View, _scene: Scene) -> Done:
 
 
 def on_demand(_: words.RotateKeyOnDemand, seen: View, scene: Scene) -> Done:
-    """Make new material the current one; with imported material the one that waits."""
+    """Make new material the current one; with imported material the one that waits. The automatic schedule stays."""
     _require_own(seen)
     seen.require_usable()
     done = sum(material(one).get("rotation") == ON_DEMAND for one in seen.key.versions)
@@ -88,8 +88,7 @@ def on_demand(_: words.RotateKeyOnDemand, seen: View, scene: Scene) -> Done:
             scene.keyring.versions.wrap(fresh, seen.key.spec, key_id=seen.key.id, version=number, created_at=scene.now)
         )
         after = seen.key
-    rotate_at = None if seen.key.rotation_days is None else scene.now + seen.key.rotation_days * DAY
-    rotated = structs.replace(after, versions=(*stepped_down(seen.key.versions), newest), rotate_at=rotate_at)
+    rotated = structs.replace(after, versions=(*stepped_down(seen.key.versions), newest))
     return Done(seen, Change(keys=(rotated,)), key_version=number)
 
 

@@ -28,7 +28,14 @@ from keyvault_lite.model.aws import (
     parse_name,
     spec_word,
 )
-from keyvault_lite.model.aws_errors import Disabled, KeyNotFound, KeyUnavailable, ReservedAlias, Validation
+from keyvault_lite.model.aws_errors import (
+    Disabled,
+    InvalidKeyId,
+    KeyNotFound,
+    KeyUnavailable,
+    ReservedAlias,
+    Validation,
+)
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext, KeyVaultError
 from keyvault_lite.model.evidence import Action
@@ -56,7 +63,6 @@ _SAYS: Final[Mapping[KeyState, str]] = {
     KeyState.UNAVAILABLE: "is unavailable.",
 }
 _OF_STATUS: Final[Mapping[KeyStatus, KeyState]] = {
-    KeyStatus.DISABLED: KeyState.DISABLED,
     KeyStatus.PENDING_DESTRUCTION: KeyState.PENDING_DELETION,
     KeyStatus.REVOKED: KeyState.UNAVAILABLE,
     KeyStatus.DESTROYED: KeyState.UNAVAILABLE,
@@ -135,12 +141,12 @@ class View:
         """In this Region."""
         if self._leaving is not None:
             return self._leaving
-        if self.key.status is not KeyStatus.ACTIVE:
+        if self.key.status not in {KeyStatus.ACTIVE, KeyStatus.DISABLED}:
             return _OF_STATUS[self.key.status]
-        if self.is_replica and not self.facet["enabled"]:
-            return KeyState.DISABLED
         if self.origin == EXTERNAL and not all(is_present(one, self.now) for one in self.key.versions):
             return KeyState.PENDING_IMPORT
+        if self.key.status is KeyStatus.DISABLED or (self.is_replica and not self.facet["enabled"]):
+            return KeyState.DISABLED
         return KeyState.UNAVAILABLE if self.active is None else KeyState.ENABLED
 
     @property
@@ -267,16 +273,21 @@ def locate(request: words.AwsKeyRequest, state: State, now: int) -> Located:
     if key_id is None and isinstance(request, (words.Decrypt, words.ReEncrypt)) and request.dry_run_modifiers:
         return Located(error=Validation("KeyId is required when the ciphertext is ignored."))
     if key_id is None:
-        return Located(error=InvalidCiphertext())
+        return Located(error=_no_ciphertext(request))
     key = state.find_key(key_id)
     here = key is not None and exists(key, request.place, now)
     return Located(key if here else None, key_id, None if here else InvalidCiphertext())
 
 
-def _no_target(request: words.AwsKeyRequest) -> KeyVaultError | None:
+def _no_ciphertext(request: words.AwsKeyRequest) -> KeyVaultError:
+    given = getattr(request, "ciphertext_blob", None) is not None
+    return InvalidCiphertext() if given else Validation("CiphertextBlob is required.")
+
+
+def _no_target(request: words.AwsKeyRequest) -> KeyVaultError:
     if isinstance(request, (words.CreateAlias, words.UpdateAlias)):
         return Validation("Aliases must refer to keys. Not aliases")
-    return None
+    return InvalidKeyId()
 
 
 def _reserved(request: words.AwsKeyRequest) -> KeyVaultError | None:

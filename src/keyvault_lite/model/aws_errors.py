@@ -106,6 +106,22 @@ class DestinationNotFound(KeyNotFound):
     """As KeyNotFound, of the key that a ciphertext is to move to."""
 
 
+class AliasNotFound(KeyNotFound):
+    """As KeyNotFound, of the alias that is to move."""
+
+
+class InvalidKeyId(KeyNotFound):
+    """As KeyNotFound, of an alias where only a key's id or ARN names it."""
+
+
+class ReplicaNotFound(KeyNotFound):
+    """As KeyNotFound, of a replica in another Region."""
+
+
+class CustomKeyStoreNotFound(NotFound):
+    """There are no custom key stores."""
+
+
 class PolicyNotFound(NotFound):
     """A key has one policy, `default`."""
 

@@ -1,5 +1,6 @@
 """The AWS dialect as an ASGI application: read, verify what is signed, build, perform, render."""
 
+from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
@@ -7,7 +8,7 @@ import msgspec
 from starlette.types import Scope
 
 from keyvault_lite.model.aws import DEFAULT_ACCOUNT, Place
-from keyvault_lite.model.aws_errors import DestinationNotFound, UnknownOperation, Unserializable
+from keyvault_lite.model.aws_errors import AliasNotFound, DestinationNotFound, UnknownOperation, Unserializable
 from keyvault_lite.model.errors import InternalError, KeyVaultError, MalformedRequest, TooLarge, Unauthenticated
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Rejected, Request
@@ -24,6 +25,11 @@ MAX_BODY: Final = 256 * 1024
 """A key policy, the largest there is, has 128 KiB at most; who signed is known with the whole body only."""
 _TARGET: Final = TABLE["target"].encode() + b"."
 _TYPES: Final = (b"application/x-amz-json-1.1", b"application/x-amz-json-1.0", b"application/json")
+_MISSING: Final[Mapping[type[KeyVaultError], str]] = {
+    # Which member named what is not there; for all others it is the key.
+    AliasNotFound: "alias_name",
+    DestinationNotFound: "destination_key_id",
+}
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -75,8 +81,7 @@ class Aws:
     def _refusal(self, exchange: Exchange, request: Request, error: KeyVaultError, name: str, place: Place) -> Reply:
         if isinstance(error, Unauthenticated) and isinstance(request, Rejected) and isinstance(request.error, TooLarge):
             error = request.error  # its signature could not be read: the body that it covers was not
-        member = "destination_key_id" if isinstance(error, DestinationNotFound) else "key"
-        named = getattr(request, member, None) or ""
+        named = getattr(request, _MISSING.get(type(error), "key"), None) or ""
         status, body = write_error(error, name, place, named)
         # Who is not authenticated learns nothing of the log, not even its length.
         audit_id = None if isinstance(error, Unauthenticated) else error.audit_id

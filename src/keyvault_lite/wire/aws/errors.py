@@ -3,7 +3,7 @@
 An empty message means that the service gives none: it says nothing of a ciphertext, signature or MAC that fails.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,24 @@ _EXPIRED: Final = "Signature expired: the time of the request is not within 5 mi
 _UNKNOWN: Final = "The security token included in the request is invalid."
 
 
+def _not_found(named: str, place: Place) -> str:
+    """In the words of the service, which name what was asked for."""
+    parts = named.split(":", 5)
+    if named.startswith("arn:") and len(parts) == 6:  # noqa: PLR2004  (the parts of an ARN)
+        if parts[3] != place.region or parts[4] != place.account:
+            return f"Invalid arn {parts[3]}"
+        return f"Alias {named} is not found." if parts[5].startswith(ALIAS) else f"Key '{named}' does not exist"
+    if named.startswith(ALIAS):
+        return f"Alias {place.arn(named)} is not found."
+    if named.count("-") in {1, 4}:  # a UUID, or mrk- and digits
+        return f"Key '{place.arn('key/' + named)}' does not exist"
+    return _no_id(named, place)
+
+
+def _no_id(named: str, _: Place) -> str:
+    return f"Invalid keyId '{named}'"
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """How a class of errors is written."""
@@ -29,6 +47,8 @@ class Written:
     status: int = BAD
     message: str | None = None
     """Instead of the error's own detail; None takes that."""
+    about: Callable[[str, Place], str] | None = None
+    """What is said instead of a name that the request has for something."""
 
 
 ERRORS: Final[Mapping[type[errors.KeyVaultError], Written]] = {
@@ -59,10 +79,14 @@ ERRORS: Final[Mapping[type[errors.KeyVaultError], Written]] = {
     aws.InvalidMarker: Written("InvalidMarkerException", message="Invalid marker"),
     aws.InvalidGrantToken: Written("InvalidGrantTokenException", message="Invalid grant token"),
     aws.InvalidGrantId: Written("InvalidGrantIdException", message="Invalid grant id"),
-    aws.KeyNotFound: Written("NotFoundException"),
-    aws.DestinationNotFound: Written("NotFoundException"),
+    aws.KeyNotFound: Written("NotFoundException", about=_not_found),
+    aws.AliasNotFound: Written("NotFoundException", about=_not_found),
+    aws.DestinationNotFound: Written("NotFoundException", about=_not_found),
+    aws.InvalidKeyId: Written("NotFoundException", about=_no_id),
+    aws.ReplicaNotFound: Written("NotFoundException"),
+    aws.CustomKeyStoreNotFound: Written("CustomKeyStoreNotFoundException"),
     aws.PolicyNotFound: Written("NotFoundException", message="No such policy exists"),
-    errors.NotFound: Written("NotFoundException"),
+    errors.NotFound: Written("NotFoundException", about=_not_found),
     errors.Hidden: Written("AccessDeniedException"),
     errors.Forbidden: Written("AccessDeniedException"),
     aws.AlreadyExists: Written("AlreadyExistsException"),
@@ -95,25 +119,11 @@ def write_error(error: errors.KeyVaultError, operation: str, place: Place, named
     kind = next((one for one in type(error).__mro__ if one in ERRORS), errors.InternalError)
     written = ERRORS[kind]
     message = error.detail if written.message is None else written.message
-    if written.name == "NotFoundException" and named and written.message is None:
-        message = _not_found(named, place)
+    if written.about is not None and named:
+        message = written.about(named, place)
     elif written.name == "AccessDeniedException":
         message = f"The caller is not authorized to perform: kms:{operation} on this resource"
     elif written.name == "AlreadyExistsException" and not message:
         message = "An alias with this name already exists"
     body = {"__type": written.name}
     return written.status, {**body, "message": message} if message else body
-
-
-def _not_found(named: str, place: Place) -> str:
-    """In the words of the service, which name what was asked for."""
-    parts = named.split(":", 5)
-    if named.startswith("arn:") and len(parts) == 6:  # noqa: PLR2004  (the parts of an ARN)
-        if parts[3] != place.region or parts[4] != place.account:
-            return f"Invalid arn {parts[3]}"
-        return f"Alias {named} is not found." if parts[5].startswith(ALIAS) else f"Key '{named}' does not exist"
-    if named.startswith(ALIAS):
-        return f"Alias {place.arn(named)} is not found."
-    if named.count("-") in {1, 4}:  # a UUID, or mrk- and digits
-        return f"Key '{place.arn('key/' + named)}' does not exist"
-    return f"Invalid keyId '{named}'"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
+from keyvault_lite.engine.aws_aliases import default_policy
 from keyvault_lite.engine.aws_view import KeyState, View, material, material_id
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import (
@@ -121,7 +122,8 @@ def _named(seen: View) -> Members:
 
 def _replicated(seen: View) -> Members:
     tags = [{"TagKey": name, "TagValue": value} for name, value in seen.tags.items()]
-    return {"ReplicaKeyMetadata": metadata(seen), "ReplicaPolicy": seen.facet.get("policy"), "ReplicaTags": tags}
+    policy = seen.facet.get("policy") or default_policy(seen.place)
+    return {"ReplicaKeyMetadata": metadata(seen), "ReplicaPolicy": policy, "ReplicaTags": tags}
 
 
 def _listed(name: str, item: Callable[[Any], object]) -> Callable[[Page[Any]], Members]:
