@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import itertools
 import os
 from typing import Any
 from urllib.parse import quote
@@ -129,8 +130,8 @@ def fault(headers: list[tuple[bytes, bytes]], *, query: bytes = b"", body: bytes
     return read_credential(exchange(headers, query=query), body).fault
 
 
-def without(name: bytes) -> list[tuple[bytes, bytes]]:
-    return [pair for pair in headers_of(signed()) if pair[0] != name]
+def without(name: bytes, headers: list[tuple[bytes, bytes]] | None = None) -> list[tuple[bytes, bytes]]:
+    return [pair for pair in headers or headers_of(signed()) if pair[0] != name]
 
 
 def test_what_must_be_there() -> None:
@@ -141,10 +142,99 @@ def test_what_must_be_there() -> None:
     for name in (b"x-amz-date", b"host", b"x-amz-target"):
         assert fault(without(name)) is SignatureFault.INCOMPLETE
     good = headers_of(signed())
-    assert fault([*good, (b"x-amz-more", b"unsigned")]) is SignatureFault.INCOMPLETE
+    payload = hashlib.sha256(b"{}").hexdigest().encode()
+    for name, value in (
+        (b"x-amz-target", b"TrentService.CreateKey"),
+        (b"x-amz-date", b"20260101T000000Z"),
+        (b"x-amz-content-sha256", payload),
+        (b"x-amz-security-token", b""),
+    ):
+        unsigned = [(one, text.replace(b";" + name, b"")) for one, text in [*without(name), (name, value)]]
+        assert fault(unsigned) is SignatureFault.INCOMPLETE, name
     assert fault([*good, (b"x-amz-target", b"TrentService.CreateKey")]) is SignatureFault.INCOMPLETE
     assert fault([*good, (b"host", b"other")]) is SignatureFault.INCOMPLETE
     assert fault([*good, (b"user-agent", b"unsigned and free")]) is None
+
+
+def test_what_a_proxy_adds_is_passed_over() -> None:
+    for name in (b"x-amz-cf-id", b"x-amzn-trace-id", b"x-amz-more"):
+        added = [*headers_of(signed()), (name, b"unsigned")]
+        assert holds(read_credential(exchange(added), b"{}"))
+        assert holds(read_credential(exchange([*added, (name, b"twice")]), b"{}"))
+
+
+def authorized(*parts: str, between: str = ", ", start: str = "AWS4-HMAC-SHA256 ") -> list[tuple[bytes, bytes]]:
+    """A signed request whose parts of the signature stand in another order, or not all."""
+    given = dict(headers_of(signed()))
+    named = {
+        one.partition(b"=")[0].decode(): one.decode() for one in given[b"authorization"].split(b" ", 1)[1].split(b", ")
+    }
+    text = start + between.join(named.get(part, part) for part in parts)
+    return [*without(b"authorization", list(given.items())), (b"authorization", text.encode())]
+
+
+def test_the_parts_of_a_signature_come_in_any_order() -> None:
+    for parts in itertools.permutations(("Credential", "SignedHeaders", "Signature")):
+        for between in (", ", ",", " , "):
+            assert holds(read_credential(exchange(authorized(*parts, between=between)), b"{}"))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("Credential", "SignedHeaders"),
+        ("Credential", "SignedHeaders", "Signature", "Signature"),
+        ("Credential", "SignedHeaders", "Signature", "More=1"),
+        ("Credential", "Credential", "Signature"),
+        ("Credential", "SignedHeaders", "signature=" + "0" * 64),
+        ("Credential", "SignedHeaders", "Signature=" + "0" * 63),
+        ("Credential", "SignedHeaders", "Signature=" + "A" * 64),
+        ("Credential", "SignedHeaders", "Signature", ""),
+    ],
+)
+def test_parts_that_are_not_each_there_once(parts: tuple[str, ...]) -> None:
+    assert fault(authorized(*parts)) is SignatureFault.INCOMPLETE
+
+
+def test_the_algorithm_is_a_word() -> None:
+    parts = ("Credential", "SignedHeaders", "Signature")
+    assert fault(authorized(*parts, start="AWS4-HMAC-SHA256")) is SignatureFault.INCOMPLETE
+    assert fault(authorized(*parts, start="AWS4-HMAC-SHA256-PAYLOAD ")) is SignatureFault.INCOMPLETE
+
+
+def by_date(date: str, time: str, *, names: bytes = b"date;host;x-amz-target") -> list[tuple[bytes, bytes]]:
+    """A request signed at a time that only its Date header has."""
+    headers = [(b"date", date.encode()), (b"host", b"h"), (b"x-amz-target", b"TrentService.ListKeys")]
+    scope = f"{time[:8]}/eu-central-1/kms/aws4_request"
+    shown = b"".join(b"%b:%b\n" % pair for pair in headers if pair[0] in names.split(b";"))
+    payload = hashlib.sha256(b"{}").hexdigest().encode()
+    canonical = hashlib.sha256(b"\n".join((b"POST", b"/", b"", shown, names, payload))).hexdigest()
+    key = b"AWS4" + SECRET.encode()
+    for word in scope.split("/"):
+        key = hmac.digest(key, word.encode(), "sha256")
+    to_sign = f"AWS4-HMAC-SHA256\n{time}\n{scope}\n{canonical}".encode()
+    signature = hmac.digest(key, to_sign, "sha256").hex()
+    value = f"AWS4-HMAC-SHA256 Credential={KEY_ID}/{scope}, SignedHeaders={names.decode()}, Signature={signature}"
+    return [*headers, (b"authorization", value.encode())]
+
+
+def test_a_date_header_is_the_time_if_there_is_no_other() -> None:
+    time, http = "20260203T040506Z", "Tue, 03 Feb 2026 04:05:06 GMT"
+    for date in (http, time):
+        credential = read_credential(exchange(by_date(date, time)), b"{}")
+        assert holds(credential)
+        assert credential.signed_at == 1_770_091_506_000_000
+    assert fault(by_date(http, time, names=b"host;x-amz-target")) is SignatureFault.INCOMPLETE
+    assert fault([*by_date(http, time), (b"date", b"again")]) is SignatureFault.INCOMPLETE
+    assert fault([*by_date(http, time), (b"x-amz-date", time.encode())]) is SignatureFault.INCOMPLETE
+    assert fault(by_date(http, "20260204T040506Z")) is SignatureFault.INCOMPLETE
+    for wrong in (
+        "Tue, 3 Feb 2026 04:05:06 GMT",
+        "Tue, 03 Feb 2026 04:05:06 +0000",
+        "Tue, 33 Feb 2026 04:05:06 GMT",
+        "",
+    ):
+        assert fault(by_date(wrong, time)) is SignatureFault.INCOMPLETE
 
 
 def altered(find: bytes, other: bytes) -> list[tuple[bytes, bytes]]:

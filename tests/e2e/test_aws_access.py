@@ -116,7 +116,7 @@ def test_refusals_and_their_entries(served: Served) -> None:
         (good, {"body": b'{"Limit":1}'}, "InvalidSignatureException"),
         (good, {"headers": {"x-amz-target": "TrentService.CreateKey"}}, "InvalidSignatureException"),
         (good, {"headers": {"x-amz-date": "20300101T000000Z"}}, "IncompleteSignatureException"),
-        (good, {"headers": {"x-amz-extra": "unsigned"}}, "IncompleteSignatureException"),
+        (good, {"headers": {"x-amz-content-sha256": "unsigned"}}, "IncompleteSignatureException"),
         (signed(served, credentials, service="s3"), {}, "InvalidSignatureException"),
         (
             signed(served, credentials, headers={"x-amz-content-sha256": "UNSIGNED-PAYLOAD"}),

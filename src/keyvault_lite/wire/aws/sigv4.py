@@ -4,7 +4,8 @@ r"""AWS Signature Version 4 as it comes in: from headers or query to what a secr
     canonical request = method \n path \n query \n headers \n names of the headers \n hex SHA-256(body)
 
 Everything is made from the request as it came, never from what the caller says of it. What matters must be under the
-signature: the host, the operation, the time and every x-amz-* header; a body that is not (UNSIGNED-PAYLOAD) is refused.
+signature: the host, the time and every x-amz-* header that is read here, the operation above all; a body that is not
+(UNSIGNED-PAYLOAD) is refused. Other headers, which proxies add, say nothing here.
 A header that comes twice and is signed has no one value, so such a request is refused too.
 """
 
@@ -25,13 +26,17 @@ SERVICE: Final = "kms"
 MAX_LIFETIME: Final = 7 * 24 * 3600
 """Seconds that a presigned request may be good for."""
 _MAX_FIELD: Final = 4096
-_HEADER: Final = re.compile(
-    rb"AWS4-HMAC-SHA256 +Credential=([^, ]+) *, *SignedHeaders=([^, ]+) *, *Signature=([0-9a-f]{64})"
-)
+_PARTS: Final = frozenset({b"Credential", b"SignedHeaders", b"Signature"})
+_READ: Final = frozenset({b"x-amz-content-sha256", b"x-amz-date", b"x-amz-security-token", b"x-amz-target"})
+"""Headers of the service that mean something here: none of them counts unless it is signed."""
 _SCOPE: Final = re.compile(r"([A-Za-z0-9]{16,128})/(\d{8})/([a-z0-9-]{1,32})/([a-z0-9-]{1,32})/aws4_request", re.ASCII)
 _NAMES: Final = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+(?:;[a-z0-9!#$%&'*+.^_`|~-]+)*")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIME: Final = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z", re.ASCII)
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_HTTP_DATE: Final = re.compile(
+    rf"[A-Z][a-z]{{2}}, (\d\d) ({'|'.join(_MONTHS)}) (\d{{4}}) (\d\d):(\d\d):(\d\d) GMT", re.ASCII
+)
 _SPACES: Final = re.compile(rb" +")
 _SAFE: Final = "-_.~"
 
@@ -55,15 +60,39 @@ def read_credential(exchange: Exchange, body: bytes) -> AwsCredential:
 
 
 def _from_header(exchange: Exchange, header: bytes, body: bytes) -> AwsCredential:
-    found = _HEADER.fullmatch(header)
-    time = exchange.headers.get(b"x-amz-date")
-    if found is None or time is None:
+    given = _parts(header)
+    dated = b"x-amz-date" if b"x-amz-date" in exchange.headers else b"date"
+    if given is None:
         return INCOMPLETE
-    scope, names, signature = found.groups()
     query = _canonical_query(_pairs(exchange.query)) if exchange.query else b""
     return _credential(
-        exchange, body, scope=_text(scope), names=names, signature=_text(signature), time=_text(time), query=query
+        exchange,
+        body,
+        scope=_text(given[b"Credential"]),
+        names=given[b"SignedHeaders"],
+        signature=_text(given[b"Signature"]),
+        time=_basic(_text(exchange.headers.get(dated, b""))),
+        query=query,
+        dated=dated,
     )
+
+
+def _parts(header: bytes) -> dict[bytes, bytes] | None:
+    """The parts of an Authorization header, in whatever order; None unless each is there, once."""
+    rest = header.removeprefix(ALGORITHM)
+    pairs = [part.strip(b" ").partition(b"=") for part in rest.split(b",")]
+    given = {name: value for name, _, value in pairs}
+    sound = rest.startswith(b" ") and len(pairs) == len(_PARTS) and given.keys() == _PARTS
+    return given if sound and _SIGNATURE.fullmatch(_text(given[b"Signature"])) is not None else None
+
+
+def _basic(time: str) -> str:
+    """A time as X-Amz-Date has it, of such or of a Date header."""
+    found = _HTTP_DATE.fullmatch(time)
+    if found is None:
+        return time
+    day, month, year, *clock = found.groups()
+    return f"{year}{_MONTHS.index(month) + 1:02}{day}T{''.join(clock)}Z"
 
 
 def _from_query(exchange: Exchange, body: bytes) -> AwsCredential:
@@ -99,12 +128,13 @@ def _credential(
     signature: str,
     time: str,
     query: bytes,
+    dated: bytes | None = None,
     token: str | None = None,
     lifetime: int | None = None,
 ) -> AwsCredential:
     found = _SCOPE.fullmatch(scope)
     signed_at = _moment(time)
-    headers = _canonical_headers(exchange, names, in_header=lifetime is None)
+    headers = _canonical_headers(exchange, names, dated)
     if found is None or signed_at is None or headers is None:
         return INCOMPLETE
     access_key, day, region, service = found.groups()
@@ -127,8 +157,11 @@ def _path(exchange: Exchange) -> bytes:
     return path
 
 
-def _canonical_headers(exchange: Exchange, names: bytes, *, in_header: bool) -> bytes | None:
-    """The headers under the signature, each in one line; None if one is absent, repeated, or wrongly left out."""
+def _canonical_headers(exchange: Exchange, names: bytes, dated: bytes | None) -> bytes | None:
+    """The headers under the signature, each in one line; None if one is absent, repeated, or wrongly left out.
+
+    `dated` is the one that the time was taken from.
+    """
     if len(names) > _MAX_FIELD or _NAMES.fullmatch(names) is None:
         return None
     listed = names.split(b";")
@@ -136,9 +169,7 @@ def _canonical_headers(exchange: Exchange, names: bytes, *, in_header: bool) -> 
     if len(signed) != len(listed) or b"host" not in signed or listed != sorted(listed):
         return None
     present = [name for name, _ in exchange.scope["headers"]]
-    if any(name.startswith(b"x-amz-") and name not in signed for name in present):
-        return None
-    if in_header and b"x-amz-date" not in signed:
+    if not signed.issuperset(_READ.intersection(present)) or (dated is not None and dated not in signed):
         return None
     values: Mapping[bytes, bytes] = exchange.headers
     times = Counter(present)
