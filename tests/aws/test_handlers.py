@@ -17,29 +17,44 @@ from msgspec import structs
 from keyvault_lite.crypto import blob
 from keyvault_lite.engine import access_keys, aws_grants
 from keyvault_lite.engine.aws_view import View
+from keyvault_lite.engine.jobs import _rotation_due
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.model import aws_errors as errors
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import Place
-from keyvault_lite.model.errors import Forbidden, Hidden, InvalidCiphertext, KeyVaultError, LimitExceeded, NotFound
+from keyvault_lite.model.errors import (
+    Forbidden,
+    Hidden,
+    InvalidCiphertext,
+    InvalidState,
+    KeyVaultError,
+    LimitExceeded,
+    NotFound,
+)
 from keyvault_lite.model.evidence import Result
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import (
     CreateAccessKey,
+    DestroyKey,
+    DisableKey,
+    EnableKey,
     EraseDueKey,
     ListAccessKeys,
     ReadKey,
+    RestoreKey,
     RevokeAccessKey,
     RevokeKey,
     RotateDueKey,
     RotateKey,
     UpdateKey,
 )
+from keyvault_lite.model.requests import Encrypt as EncryptNatively
 from keyvault_lite.wire.aws.render import metadata, write_result
 from tests.house import DAY, House, grant
 
 HERE = Place("000000000000", "eu-central-1")
 THERE = Place("000000000000", "us-east-1")
+ELSEWHERE = Place("000000000000", "us-west-2")
 DOES_NOT_EXPIRE = "KEY_MATERIAL_DOES_NOT_EXPIRE"
 
 
@@ -670,6 +685,94 @@ def test_a_replica_is_answered_with_its_policy(house: House) -> None:
     answer = write_result(asked, house.ask(asked))
     assert answer is not None
     assert answer["ReplicaPolicy"] == house.ask(words.GetKeyPolicy(KeyRef(key.id), THERE)).policy
+
+
+@pytest.fixture
+def replicated(house: House) -> View:
+    """A multi-Region key with a replica in each of two other Regions."""
+    key = made(house, multi_region=True)
+    for place in (THERE, ELSEWHERE):
+        house.ask(words.ReplicateKey(KeyRef(key.id), HERE, replica_region=place.region))
+    return key
+
+
+def shown(house: House, key: View, place: Place) -> str:
+    state: str = house.ask(words.DescribeKey(KeyRef(key.id), place)).state
+    return state
+
+
+def used(house: House, key: View, place: Place) -> None:
+    house.ask(words.Encrypt(KeyRef(key.id), place, plaintext=b"x"))
+
+
+def test_replicas_outlive_the_wait_of_their_primary(house: House, replicated: View) -> None:
+    key = KeyRef(replicated.id)
+    old = sealed(house, replicated.id)
+    house.ask(words.EnableKeyRotation(key, HERE, rotation_period_in_days=90))
+    house.ask(words.ScheduleKeyDeletion(key, HERE, pending_window_in_days=7))
+    assert shown(house, replicated, HERE) == "PendingReplicaDeletion"
+    refused(house, words.Encrypt(key, HERE, plaintext=b"x"), errors.KeyUnavailable)
+    used(house, replicated, THERE)
+    assert house.ask(words.Decrypt(KeyRef(""), THERE, ciphertext_blob=old)).plaintext == b"x"
+    # The vault's own interface goes by the record, which is the primary's.
+    native = KeyRef(replicated.key.id)
+    house.ask(UpdateKey(native, rotation_days=1))
+    record = house.ledger.snapshot().find_key(native)
+    assert record is not None
+    assert record.rotate_at is not None
+    assert not _rotation_due(record, record.rotate_at), "it would be refused, with an entry, again and again"
+    for request in (EncryptNatively(native, plaintext=b"x"), RotateKey(native)):
+        assert "replicas" in house.refusal(request, InvalidState).detail
+    house.ask(words.CancelKeyDeletion(key, HERE))
+    assert shown(house, replicated, HERE) == "Disabled"
+    house.ask(words.EnableKey(key, HERE))
+    used(house, replicated, HERE)
+    assert house.ask(words.GetKeyRotationStatus(key, HERE)).next_rotation_date is not None
+
+
+def test_what_stops_the_record_stops_the_replicas_of_a_primary_that_waits(house: House, replicated: View) -> None:
+    key, native = KeyRef(replicated.id), KeyRef(replicated.key.id)
+    house.ask(words.ScheduleKeyDeletion(key, HERE, pending_window_in_days=7))
+    asked = words.Encrypt(key, THERE, plaintext=b"x")
+    house.ask(DisableKey(native))
+    refused(house, asked, errors.Disabled)
+    house.ask(EnableKey(native))
+    house.ask(asked)
+    house.refusal(EncryptNatively(native, plaintext=b"x"), InvalidState)
+    house.ask(DestroyKey(native, days=7))
+    refused(house, asked, errors.KeyUnavailable)
+    house.ask(RestoreKey(native))
+    refused(house, asked, errors.Disabled)
+    house.ask(RevokeKey(native))
+    refused(house, asked, errors.KeyUnavailable)
+    house.ask(words.CancelKeyDeletion(key, HERE))
+    assert house.ask(ReadKey(native)).status == "REVOKED"
+
+
+@pytest.mark.parametrize("status", ["ACTIVE", "DISABLED", "REVOKED"])
+def test_a_primary_waits_again_as_it_did(house: House, replicated: View, status: str) -> None:
+    key, native = KeyRef(replicated.id), KeyRef(replicated.key.id)
+    if status != "ACTIVE":
+        house.ask(DisableKey(native) if status == "DISABLED" else RevokeKey(native))
+    for place in (HERE, THERE, ELSEWHERE):
+        house.ask(words.ScheduleKeyDeletion(key, place, pending_window_in_days=7))
+    assert shown(house, replicated, HERE) == "PendingDeletion"
+    house.ask(words.CancelKeyDeletion(key, THERE))
+    assert shown(house, replicated, HERE) == "PendingReplicaDeletion"
+    assert house.ask(ReadKey(native)).status == status
+    assert shown(house, replicated, THERE) == ("Unavailable" if status == "REVOKED" else "Disabled")
+    if status == "ACTIVE":
+        house.ask(words.EnableKey(key, THERE))
+        used(house, replicated, THERE)
+
+
+def test_a_replica_calls_no_other_destruction_off(house: House, replicated: View) -> None:
+    key, native = KeyRef(replicated.id), KeyRef(replicated.key.id)
+    for place in (HERE, THERE):
+        house.ask(words.ScheduleKeyDeletion(key, place, pending_window_in_days=7))
+    house.ask(DestroyKey(native, days=30))
+    house.ask(words.CancelKeyDeletion(key, THERE))
+    assert house.ask(ReadKey(native)).status == "PENDING_DESTRUCTION"
 
 
 # Access keys

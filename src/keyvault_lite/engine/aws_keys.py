@@ -174,8 +174,8 @@ def schedule_deletion(request: words.ScheduleKeyDeletion, seen: View, scene: Sce
         after = seen.with_facet(deletion_at=scene.now + days * DAY, window=days)
         return _left(seen, _promoted(after, seen, scene), scene)
     if _replicas(seen.facts, scene.now):
-        # No status of the vault waits for replicas; nothing may use the key meanwhile.
-        after = structs.replace(seen.with_facts(waits_days=days), status=KeyStatus.DISABLED, rotate_at=None)
+        # The status stays, because it is the replicas' too; what else could use the key asks whether it waits.
+        after = structs.replace(seen.with_facts(waits_days=days), rotate_at=None)
         return _left(seen, _promoted(after, seen, scene), scene)
     after = structs.replace(
         seen.with_facts(window=days),
@@ -197,8 +197,31 @@ def _promoted(key: Key, seen: View, scene: Scene) -> Key:
     dates = [one.get("deletion_at") for one in _replicas(facts, scene.now)]
     if days is None or None in dates or not dates:
         return key
+    destroy_at = max(date for date in dates if date) + days * DAY
     return structs.replace(
-        key, status=KeyStatus.PENDING_DESTRUCTION, destroy_at=max(date for date in dates if date) + days * DAY
+        key,
+        status=KeyStatus.PENDING_DESTRUCTION,
+        was_revoked=key.revoked,
+        destroy_at=destroy_at,
+        attributes={**key.attributes, ATTRIBUTE: {**facts, "promoted": [key.status.value, destroy_at]}},
+    )
+
+
+def _waiting(key: Key) -> Key:
+    """A primary that waits again as it did, because the deletion of a replica was called off.
+
+    Its date is that which `_promoted` gave: a destruction that was scheduled by other means is not called off here.
+    """
+    facts = dict(key.attributes[ATTRIBUTE])
+    status, destroy_at = facts.pop("promoted", (None, None))
+    if key.status is not KeyStatus.PENDING_DESTRUCTION or key.destroy_at != destroy_at:
+        return key
+    return structs.replace(
+        key,
+        status=KeyStatus(status),
+        was_revoked=False,
+        destroy_at=None,
+        attributes={**key.attributes, ATTRIBUTE: facts},
     )
 
 
@@ -211,13 +234,15 @@ def cancel_deletion(_: words.CancelKeyDeletion, seen: View, scene: Scene) -> Don
     if seen.state not in {KeyState.PENDING_DELETION, KeyState.PENDING_REPLICA_DELETION}:
         raise KeyUnavailable(f"{seen.arn} is not pending deletion.")
     if seen.is_replica:
-        after = seen.with_facet(deletion_at=None, window=None, enabled=False)
-        if seen.facts.get("waits_days") is not None:
-            after = structs.replace(after, status=KeyStatus.DISABLED, destroy_at=None)
-        return _left(seen, after, scene)
-    status = KeyStatus.REVOKED if seen.key.was_revoked else KeyStatus.DISABLED
+        return _left(seen, _waiting(seen.with_facet(deletion_at=None, window=None, enabled=False)), scene)
+    key = seen.key
+    days = None if key.revoked else key.rotation_days
     after = structs.replace(
-        seen.with_facts(waits_days=None, window=None), status=status, was_revoked=False, destroy_at=None
+        seen.with_facts(waits_days=None, window=None, promoted=None),
+        status=KeyStatus.REVOKED if key.revoked else KeyStatus.DISABLED,
+        was_revoked=False,
+        destroy_at=None,
+        rotate_at=key.rotate_at or (None if days is None else scene.now + days * DAY),
     )
     return _left(seen, after, scene)
 

@@ -25,6 +25,7 @@ from keyvault_lite.model.aws import (
     aws_id,
     facts,
     is_here,
+    is_waiting,
     parse_name,
     spec_word,
 )
@@ -154,7 +155,7 @@ class View:
         """What of the way out only this Region's facts tell."""
         if self.is_replica:
             return None if self.deletion_at is None else KeyState.PENDING_DELETION
-        waits = self.facts.get("waits_days") is not None and self.key.status is not KeyStatus.PENDING_DESTRUCTION
+        waits = is_waiting(self.key) and self.key.status is not KeyStatus.PENDING_DESTRUCTION
         return KeyState.PENDING_REPLICA_DELETION if waits else None
 
     def require(self, *states: KeyState) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from keyvault_lite.access.leases import removable_until
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.ledger.ledger import Ledger
+from keyvault_lite.model.aws import is_waiting
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.keys import Key, KeyStatus, Purpose
@@ -131,7 +132,8 @@ def _rotation(key: Key) -> Request:
 
 
 def _rotation_due(key: Key, now: int) -> bool:
-    return key.status is KeyStatus.ACTIVE and key.rotate_at is not None and key.rotate_at <= now
+    due = key.rotate_at is not None and key.rotate_at <= now
+    return due and key.status is KeyStatus.ACTIVE and not is_waiting(key)
 
 
 def _erasure_due(key: Key, now: int) -> bool:

@@ -9,7 +9,7 @@ from keyvault_lite.access.authorize import may_know
 from keyvault_lite.crypto.public import public_key
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.model.aws import EXTERNAL, facts
+from keyvault_lite.model.aws import EXTERNAL, facts, is_waiting
 from keyvault_lite.model.errors import Conflict, InvalidRequest, InvalidState, NotFound
 from keyvault_lite.model.keys import MAY_DESTROY, MAY_PUBLISH, Key, KeyStatus, KeyVersion, Purpose, VersionStatus
 from keyvault_lite.model.names import KeyId, new_id
@@ -40,6 +40,8 @@ def require_active(key: Key) -> None:
     """Raise InvalidState unless the key may be used at all."""
     if key.status is not KeyStatus.ACTIVE:
         raise InvalidState(f"the key is {key.status}")
+    if is_waiting(key):
+        raise InvalidState("the key is to be destroyed once its replicas in other Regions are")
 
 
 def refuse_transit(key: Key) -> None:

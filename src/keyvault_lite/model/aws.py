@@ -68,6 +68,11 @@ def facts(key: Key) -> Mapping[str, Any]:
     return found
 
 
+def is_waiting(key: Key) -> bool:
+    """Whether the key is to go once its replicas are gone: it is used there, and nowhere else."""
+    return facts(key).get("waits_days") is not None
+
+
 def aws_id(key: Key) -> str:
     """The id of a key as this dialect writes it."""
     return MULTI_REGION + key.id.replace("-", "") if facts(key).get("multi_region") else key.id
