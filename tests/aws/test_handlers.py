@@ -338,6 +338,18 @@ def test_a_grant_for_a_source_applies_to_nobody_here(house: House) -> None:
     refused(house, words.Encrypt(KeyRef(key.id), HERE, plaintext=b"x"), Forbidden, token)
 
 
+def test_a_token_is_good_from_every_region(house: House) -> None:
+    place = Place("000000000000", "cn-north-1")
+    key = house.ask(words.CreateKey(place))
+    _, token = house.service("app", grant(key.id))
+    app = place.principal_arn("app")
+    asked = words.CreateGrant(
+        KeyRef(key.id), place, grantee_principal=app, retiring_principal=app, operations=("Decrypt",)
+    )
+    house.ask(words.RetireGrant(HERE, grant_token=house.ask(asked).grant_token), token)
+    assert not house.ask(words.ListGrants(KeyRef(key.id), place)).items
+
+
 def test_a_token_of_a_grant_that_never_was(house: House) -> None:
     note = house.vault.keyring.seal_note("GRANT", b'["0f8fad5b-d9cb-469f-a165-70867728950e","eu-central-1","x"]')
     token = b64encode(note).decode()

@@ -160,7 +160,7 @@ def retire(request: words.RetireGrant, scene: Scene) -> Done:
         if request.key is None or request.grant_id is None:
             raise Validation("A grant is named by its token, or by key and id.")
         seen, grant = _named(request.key, request.grant_id, request.place, scene)
-    if not may_retire(scene.principal, request.place, grant):
+    if not may_retire(scene.principal, seen.place, grant):
         raise Forbidden("the grant does not let the caller retire it")
     if request.dry_run:
         raise DryRun(_DRY)
