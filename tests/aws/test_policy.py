@@ -140,9 +140,11 @@ def test_conditions(condition: dict[str, Any], *, met: bool) -> None:
     ["BinaryEquals", "ForSome:StringEquals", ":StringEquals", "ForAllValues:Null", "NullIfExists", "Made:Up", ""],
 )
 def test_what_is_not_understood_counts_against_the_caller(operator: str) -> None:
-    condition = {operator: {"kms:EncryptionContext:a": "1"}}
-    assert judge(statement(Condition=condition), kms__encryptioncontext__a=["1"]) == ""
-    assert judge(statement(), statement("Deny", "*", Condition=condition)) == "denied"
+    for wanted in ("1", "true", "false"):
+        condition = {operator: {"kms:EncryptionContext:a": wanted}}
+        for context in ({}, {"kms__encryptioncontext__a": ["1"]}):
+            assert judge(statement(Condition=condition), **context) == ""
+            assert judge(statement(), statement("Deny", "*", Condition=condition), **context) == "denied"
 
 
 @pytest.mark.parametrize("operator", ["StringEquals", "StringNotEquals", "StringLikeIfExists", "Bool", "Null"])
