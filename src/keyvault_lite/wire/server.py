@@ -187,7 +187,6 @@ class BoundedProtocol(HttpToolsProtocol):
         parser = self.parser
         version = parser.get_http_version()
         url = parse_url(self.url)
-        path = url.path.decode("ascii")
         scope: HTTPScope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -197,7 +196,7 @@ class BoundedProtocol(HttpToolsProtocol):
             "scheme": self.scheme,  # type: ignore[typeddict-item]  # known once connected
             "method": "LIST" if self._lists else parser.get_method().decode("ascii"),
             "root_path": "",
-            "path": unquote(path) if "%" in path else path,
+            "path": unquote(url.path.decode("ascii")),
             "raw_path": url.path,
             "query_string": url.query or b"",
             "headers": self.headers,
