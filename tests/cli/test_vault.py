@@ -93,6 +93,13 @@ def test_serve_hands_over_what_was_said(kvl: Kvl, calls: Calls) -> None:
     ]
 
 
+@pytest.mark.parametrize("workers", ["0", "-1", "65", "1000"])
+def test_the_number_of_workers_has_an_end(kvl: Kvl, calls: Calls, workers: str) -> None:
+    ran = kvl("serve", "--workers", workers)
+    assert (ran.code, "--workers" in ran.err) == (2, True)
+    assert calls == []
+
+
 def test_verify_of_a_clean_vault(kvl: Kvl, calls: Calls) -> None:
     assert kvl("verify").out == "clean: 7 entries\n"
     assert json.loads(kvl("verify", "--public", "-o", "json").out) == {"ok": True, "entries": 7, "findings": []}

@@ -13,6 +13,7 @@ import pytest
 from keyvault_lite import app
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.model.evidence import Action
+from keyvault_lite.wire.workers import Supervisor
 from tests.overload.server import Client, Load, Vault, answers, gone, wait_until
 
 WORKERS = 2
@@ -253,3 +254,15 @@ def test_one_log_of_all_that_they_did(served: Vault) -> None:
     assert [entry.id for entry in page.items] == list(range(entries, max(0, entries - 1000), -1))
     told = {entry.id for entry in page.items if entry.draft.action is Action.ENCRYPT}
     assert {one for one in load.recorded if one > entries - 1000} <= told
+
+
+def test_who_is_told_to_end_starts_no_more_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def start(_self: Supervisor, number: int) -> None:
+        started.append(number)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Supervisor, "_start", start)
+    assert Supervisor(lambda _: None, [[]] * 64).run() == 0  # type: ignore[arg-type,return-value]  # nothing is made
+    assert started == [0]

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -17,6 +17,8 @@ from keyvault_lite.cli.progress import counting
 from keyvault_lite.model.replies import Verification
 
 app = typer.Typer()
+MAX_WORKERS: Final = 64
+"""Of a server: more than any host of one SQLite file has use for."""
 ArchiveOption = Annotated[
     Path | None,
     typer.Option("--archive", metavar="FOLDER", help="The files of `kvl audit archive`: read as part of the log."),
@@ -75,7 +77,7 @@ def serve(
     *,
     host: Annotated[str | None, typer.Option("--host", help="Instead of KEYVAULT_HOST.")] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Instead of KEYVAULT_PORT.")] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=MAX_WORKERS, help="Processes.")] = 1,
     quarantine: Annotated[
         bool,
         typer.Option("--quarantine", help="Start without the objects that do not verify; see `kvl repair`."),

@@ -116,7 +116,8 @@ class Supervisor:
         before = {number: signal.signal(number, self._take) for number in STOPPING}
         try:
             for number in range(len(self._shares)):
-                self._start(number)
+                if not self._stopping:
+                    self._start(number)
             code = self._watch()
             self._end_all()
             return code
