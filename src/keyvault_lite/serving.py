@@ -20,7 +20,7 @@ from keyvault_lite.crypto.root import read_text, warned_of
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.settings import InvalidSettings, Settings, check_address
 from keyvault_lite.wire.dispatcher import Dispatcher
-from keyvault_lite.wire.listening import listen
+from keyvault_lite.wire.listening import CannotListen, address, listen
 from keyvault_lite.wire.server import GRACE_SECONDS, Server
 from keyvault_lite.wire.server import serve as server_config
 from keyvault_lite.wire.workers import CANNOT_START as NO_WORKER
@@ -28,6 +28,7 @@ from keyvault_lite.wire.workers import Supervisor
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
     import uvicorn
 
@@ -47,7 +48,7 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
 
     Without `begin` an empty database is refused and not made a vault.
     """
-    check_address(chosen)
+    tls = check_address(chosen)
     observe.configure_logs(chosen.log_level)
     if quarantine and workers > 1:
         raise InvalidSettings("A vault in quarantine is served by one process.")
@@ -62,14 +63,13 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
             one.close()
         raise
     # Connections are counted once their handshake is done: those before it need room too.
-    _allow_files(chosen.max_connections * (1 if chosen.tls_cert is None else 8) + SPARE_FILES)
-    scheme = "http" if chosen.tls_cert is None else "https"
-    port = shares[0][0].getsockname()[1]
-    print(f"KeyVault Lite listens on {scheme}://{chosen.host}:{port}", file=sys.stderr, flush=True)
+    _allow_files(chosen.max_connections * (1 if tls is None else 8) + SPARE_FILES)
+    reached = address("http" if tls is None else "https", chosen.host, shares[0][0].getsockname()[1])
+    print(f"KeyVault Lite listens on {reached}", file=sys.stderr, flush=True)
     if workers == 1:
         late = threading.Timer(END_SECONDS, _give_up)
         late.daemon = True
-        server = Server(_config(build(chosen, vault=vault), chosen), on_stop=late.start)
+        server = Server(_config(build(chosen, vault=vault), chosen, tls), on_stop=late.start)
         try:
             server.run(sockets=shares[0])
         finally:
@@ -99,20 +99,20 @@ def _worker(chosen: Settings, folder: str, number: int) -> "uvicorn.Config":
     if chosen.master_key_file is not None:
         warned_of(chosen.master_key_file)  # by the supervisor, which has read it first
     try:
+        tls = check_address(chosen)
         vault = open_vault(chosen)
     except CANNOT_START as error:
         _log.error("the vault cannot be opened: %s", error, extra={"worker": number})
         sys.exit(NO_WORKER)
-    return _config(build(chosen, vault=vault), chosen)
+    return _config(build(chosen, vault=vault), chosen, tls)
 
 
-def _config(app: Dispatcher, chosen: Settings) -> "uvicorn.Config":
+def _config(app: Dispatcher, chosen: Settings, tls: "ssl.SSLContext | None") -> "uvicorn.Config":
     return server_config(
         app,
         host=chosen.host,
         port=chosen.port,
-        tls_cert=None if chosen.tls_cert is None else str(chosen.tls_cert),
-        tls_key=None if chosen.tls_key is None else str(chosen.tls_key),
+        tls=tls,
         max_connections=chosen.max_connections,
     )
 
@@ -128,9 +128,8 @@ def _listen(chosen: Settings, workers: int) -> "list[list[socket.socket]]":
             first = listen(chosen.host, chosen.port, shared=True)
         port = first[0].getsockname()[1]  # where the settings leave it open
         return [first, *(listen(chosen.host, port, shared=True) for _ in range(1, workers))]
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise InvalidSettings(f"Cannot listen on {chosen.host}, port {chosen.port}: {reason}.") from None
+    except CannotListen as error:
+        raise InvalidSettings(str(error)) from None
 
 
 def _with_key_at_hand(chosen: Settings) -> Settings:

@@ -2,20 +2,28 @@
 
 import ipaddress
 import os
+import ssl
+import sys
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
+
+from keyvault_lite.wire.tls import UnusablePair, load_pair
 
 PREFIX = "KEYVAULT_"
 FILE = "keyvault.toml"
+CLIENT: Final = frozenset(f"{PREFIX}{name}" for name in ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT"))
+"""What `kvl` reads besides when it calls a vault."""
 
 
 class InvalidSettings(Exception):
@@ -74,12 +82,17 @@ class Settings(BaseSettings):
         return (
             init_settings,
             EnvSettingsSource(settings_cls, env_ignore_empty=True),
-            TomlConfigSettingsSource(settings_cls, FILE),
+            InitSettingsSource(settings_cls, _read_file()),
         )
 
 
 def load(**given: Any) -> Settings:  # noqa: ANN401  (judged by the fields they are for)
-    """The settings, with what the command line gives instead. Raises InvalidSettings in one sentence."""
+    """The settings, with what the command line gives instead. Raises InvalidSettings in one sentence.
+
+    Warns on standard error of KEYVAULT_… variables that are no setting: a misspelt one is easily missed.
+    """
+    for name in unknown_variables(os.environ):
+        print(f"KeyVault Lite: {name} is no setting and is ignored", file=sys.stderr, flush=True)
     try:
         return Settings(**given)
     except ValidationError as error:
@@ -87,19 +100,58 @@ def load(**given: Any) -> Settings:  # noqa: ANN401  (judged by the fields they 
             f"{PREFIX}{str(one['loc'][0]).upper()}" for one in error.errors(include_input=False, include_url=False)
         )
         raise InvalidSettings(f"These settings are not valid: {names}.") from None
-    except (ValueError, OSError):
+
+
+def unknown_variables(environment: Iterable[str]) -> list[str]:
+    """Names that look like settings and are none."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | CLIENT
+    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+
+
+def _read_file() -> dict[str, Any]:
+    """What the file sets, nothing if there is none. Raises InvalidSettings for whatever in it is no setting."""
+    try:
+        with Path(FILE).open("rb") as stream:
+            found = tomllib.load(stream)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InvalidSettings(f"{FILE} cannot be read: {error.strerror}.") from None
+    except ValueError:  # also what is no UTF-8
         raise InvalidSettings(f"{FILE} is not a TOML file of settings.") from None
+    for name, value in found.items():
+        if name not in Settings.model_fields:
+            raise InvalidSettings(f"{FILE}: {_what_it_is(name, value)}.")
+    return found
 
 
-def check_address(chosen: Settings) -> None:
-    """Raise InvalidSettings for plain HTTP on an address that others can reach, and for TLS by halves."""
+def _what_it_is(name: str, value: object) -> str:
+    meant = name.lower().removeprefix(PREFIX.lower())
+    if isinstance(value, dict):
+        return f"[{name}] is a table, and settings stand outside of tables"
+    if meant in Settings.model_fields:
+        return f"{name} is written {meant} in this file"
+    return f"{name} is no setting"
+
+
+def check_address(chosen: Settings) -> ssl.SSLContext | None:
+    """With what to serve TLS; None: plain HTTP.
+
+    Raises InvalidSettings for plain HTTP on an address that others can reach, for TLS by halves, and for files that it
+    cannot be served with.
+    """
     if (chosen.tls_cert is None) != (chosen.tls_key is None):
         raise InvalidSettings("KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY go together.")
     for name, path in (("KEYVAULT_TLS_CERT", chosen.tls_cert), ("KEYVAULT_TLS_KEY", chosen.tls_key)):
         if path is not None and not os.access(path, os.R_OK):
             raise InvalidSettings(f"{name} does not name a readable file.")
-    if chosen.tls_cert is not None or chosen.allow_plain_http:
-        return
+    if chosen.tls_cert is not None and chosen.tls_key is not None:
+        try:
+            return load_pair(chosen.tls_cert, chosen.tls_key, names=("KEYVAULT_TLS_CERT", "KEYVAULT_TLS_KEY"))
+        except UnusablePair as error:
+            raise InvalidSettings(f"{error}.") from None
+    if chosen.allow_plain_http:
+        return None
     try:
         loopback = ipaddress.ip_address(chosen.host).is_loopback
     except ValueError:
@@ -109,3 +161,4 @@ def check_address(chosen: Settings) -> None:
             "Plain HTTP is served on loopback addresses only: set KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY, "
             "or KEYVAULT_ALLOW_PLAIN_HTTP=1 behind something that ends TLS."
         )
+    return None

@@ -1,34 +1,39 @@
 """`kvl witness`: the witness of others' logs, a process of its own on another machine."""
 
-import os
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 from keyvault_lite import observe
 from keyvault_lite.audit.checkpoint import COSIGNATURE, verifier_key
+from keyvault_lite.crypto.keyfile import write_new
 from keyvault_lite.crypto.witness import WitnessKey, verify_ed25519
 from keyvault_lite.model.errors import Conflict, NotFound
-from keyvault_lite.settings import Settings, check_address
+from keyvault_lite.settings import InvalidSettings, Settings, check_address
+from keyvault_lite.wire.listening import CannotListen, address, listen
 from keyvault_lite.wire.server import Server
 from keyvault_lite.wire.server import serve as server_config
 from keyvault_lite.wire.witness import WitnessApplication
 from keyvault_lite.witness.register import FolderLock, Register
 
+DEFAULT_NAME: Final = "witness.local/1"
+"""Under which a witness signs that was given no name."""
+
 
 def make_witness(folder: Path, name: str) -> str:
-    """Make a witness's folder and key. Returns its verifier key; raises Conflict if it has a key already."""
+    """Make a witness's folder and key. Returns its verifier key.
+
+    Raises Conflict if it has a key already, InvalidRequest for a name that cannot be signed under: nothing is made.
+    """
+    key = WitnessKey.create(name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        descriptor = os.open(folder / "key", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        write_new(folder / "key", key.write())
     except FileExistsError:
         raise Conflict(f"{folder} has a key already") from None
-    key = WitnessKey.create(name)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(key.write())
-        stream.flush()
-        os.fsync(stream.fileno())
     return witness_verifier_key(folder)
 
 
@@ -46,18 +51,27 @@ def witness_verifier_key(folder: Path) -> str:
 
 
 def serve_witness(chosen: Settings, folder: Path, logs: Sequence[str]) -> None:
-    """Be the witness of a folder until stopped. Raises InvalidSettings, Conflict or NotFound."""
-    check_address(chosen)
+    """Be the witness of a folder until stopped; a folder without a key is given one. Raises one of CANNOT_START."""
+    tls = check_address(chosen)
     observe.configure_logs(chosen.log_level)
+    sockets = _listen(chosen)
+    if not (folder / "key").exists():
+        print(f"new witness: KEYVAULT_WITNESS_KEY={make_witness(folder, DEFAULT_NAME)}", file=sys.stderr, flush=True)
     key = _read_witness_key(folder)
     with FolderLock(folder), closing(Register(folder, key, logs, verify=verify_ed25519)) as register:
         config = server_config(
             WitnessApplication(register),
             host=chosen.host,
             port=chosen.port,
-            tls_cert=None if chosen.tls_cert is None else str(chosen.tls_cert),
-            tls_key=None if chosen.tls_key is None else str(chosen.tls_key),
+            tls=tls,
         )
-        scheme = "http" if chosen.tls_cert is None else "https"
-        print(f"The witness listens on {scheme}://{chosen.host}:{chosen.port}", file=sys.stderr, flush=True)
-        Server(config).run()
+        reached = address("http" if tls is None else "https", chosen.host, sockets[0].getsockname()[1])
+        print(f"The witness listens on {reached}", file=sys.stderr, flush=True)
+        Server(config).run(sockets=sockets)
+
+
+def _listen(chosen: Settings) -> "list[socket.socket]":
+    try:
+        return listen(chosen.host, chosen.port)
+    except CannotListen as error:
+        raise InvalidSettings(str(error)) from None

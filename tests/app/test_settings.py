@@ -55,11 +55,48 @@ def test_a_file_that_is_no_settings(text: str) -> None:
         settings.load()
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('anchr = "a"', "anchr is no setting"),
+        ('KEYVAULT_ANCHOR = "a"', "KEYVAULT_ANCHOR is written anchor"),
+        ('Anchor = "a"', "Anchor is written anchor"),
+        ('[vault]\nanchor = "a"', "[vault] is a table"),
+        ('port = 1\n[anchor]\nx = "a"', "KEYVAULT_ANCHOR"),
+        ('master_key_fil = "c2VjcmV0"', "master_key_fil is no setting"),
+    ],
+)
+def test_what_is_no_setting_in_the_file_is_named(text: str, sentence: str) -> None:
+    Path("keyvault.toml").write_text(text)
+    with pytest.raises(InvalidSettings) as refused:
+        settings.load()
+    assert sentence in str(refused.value)
+    assert "c2VjcmV0" not in str(refused.value)
+
+
+def test_a_folder_in_place_of_the_file() -> None:
+    Path("keyvault.toml").mkdir()
+    with pytest.raises(InvalidSettings, match=r"keyvault\.toml cannot be read: Is a directory"):
+        settings.load()
+
+
+def test_a_variable_that_is_no_setting_is_warned_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PORT", "TOKEN", "ADDR", "TOKEN_FILE", "CACERT", "DATABSE_URL", "ANCHR"):
+        monkeypatch.setenv(f"KEYVAULT_{name}", "1")
+    assert settings.load().port == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "KeyVault Lite: KEYVAULT_ANCHR is no setting and is ignored",
+        "KeyVault Lite: KEYVAULT_DATABSE_URL is no setting and is ignored",
+    ]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_file_that_cannot_be_read() -> None:  # pragma: no cover
     Path("keyvault.toml").write_text("port = 1")
     Path("keyvault.toml").chmod(0)
-    with pytest.raises(InvalidSettings):
+    with pytest.raises(InvalidSettings, match="Permission denied"):
         settings.load()
 
 

@@ -13,7 +13,7 @@ import uvicorn
 
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire import server as wire
-from keyvault_lite.wire.listening import listen
+from keyvault_lite.wire.listening import CannotListen, listen
 from keyvault_lite.wire.native import build
 from keyvault_lite.wire.server import Server, serve
 from tests.overload.server import Client, everything, raw, wait_until
@@ -158,7 +158,7 @@ def test_an_address_in_use() -> None:
     [taken] = listen("127.0.0.1", 0)
     with taken:
         taken.listen()
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(CannotListen, match="in use"):
             listen("127.0.0.1", taken.getsockname()[1])
     for one in listen("localhost", 0):
         assert one.family in {socket.AF_INET, socket.AF_INET6}

@@ -13,6 +13,7 @@ from typing import Annotated, BinaryIO, Final
 import typer
 
 from keyvault_lite.cli.failure import CannotRun
+from keyvault_lite.crypto.keyfile import write_new
 
 PRIVATE: Final = 0o600
 """Mode of files that hold plaintexts, tokens or keys."""
@@ -121,12 +122,10 @@ def check_new(path: Path | None) -> None:
 
 
 def write_new_secret(path: Path, content: str) -> None:
-    """Create a private file that must not exist yet. Raises CannotRun if it does."""
+    """Create a private file, whole or not at all. Raises CannotRun if it exists or cannot be written."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
+        write_new(path, content)
     except FileExistsError:
         raise CannotRun(f"{path} exists already and is left as it is") from None
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+    except OSError as error:
+        raise CannotRun(f"{path} cannot be written: {error.strerror}") from None

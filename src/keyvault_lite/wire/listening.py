@@ -1,13 +1,31 @@
 """Addresses to listen on."""
 
+import os
 import socket
 
 
+class CannotListen(Exception):
+    """An address cannot be taken; the message is one sentence for the operator."""
+
+
 def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
-    """Take an address, on which nothing is answered before the server starts. Raises OSError.
+    """Take an address, on which nothing is answered before the server starts. Raises CannotListen.
 
     One that is shared can be taken several times by processes of one user: connections are spread over them evenly.
     """
+    try:
+        return _listen(host, port, shared=shared)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise CannotListen(f"Cannot listen on {host}, port {port}: {reason}.") from None
+
+
+def address(scheme: str, host: str, port: int) -> str:
+    """An address as a client writes it."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _listen(host: str, port: int, *, shared: bool) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     for family, kind, protocol, _, address in dict.fromkeys(found):

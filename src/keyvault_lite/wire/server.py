@@ -7,6 +7,7 @@ what is awaited of the server at its end is that it answers who has asked.
 import math
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -376,8 +377,7 @@ def serve(
     *,
     host: str,
     port: int,
-    tls_cert: str | None = None,
-    tls_key: str | None = None,
+    tls: ssl.SSLContext | None = None,
     max_connections: int = MAX_CONNECTIONS,
 ) -> uvicorn.Config:
     """How to run `app` on an address, in one process."""
@@ -391,8 +391,7 @@ def serve(
         lifespan="on",
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS,
-        ssl_certfile=tls_cert,
-        ssl_keyfile=tls_key,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
         proxy_headers=False,  # X-Forwarded-For would let a caller write another's address into the audit log
         server_header=False,
         access_log=False,  # the audit log is the record; request lines may hold what should not be kept
