@@ -1,12 +1,14 @@
 """`kvl witness …`: be the witness of other machines' logs."""
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from keyvault_lite.audit.checkpoint import InvalidNote, parse_verifier_key
+from keyvault_lite.cli.failure import CannotRun
 from keyvault_lite.cli.output import note
 from keyvault_lite.cli.vault import starting
 
@@ -72,14 +74,31 @@ def serve(
     """
     from keyvault_lite import settings, witnessing
 
-    trusted = [*(log or ()), *(_read_keys(logs.read_text(encoding="utf-8").splitlines()) if logs else ())]
+    trusted = _trusted(log or (), logs)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with starting():
         chosen = settings.load(port=port, **({} if host is None else {"host": host}))
-        if not (folder / "key").exists():
-            note(f"new witness: KEYVAULT_WITNESS_KEY={witnessing.make_witness(folder, 'witness.local/1')}")
         witnessing.serve_witness(chosen, folder, trusted)
 
 
-def _read_keys(lines: Iterable[str]) -> list[str]:
-    return [text for line in lines if (text := line.partition("#")[0].strip())]
+def _trusted(given: Sequence[str], file: Path | None) -> list[str]:
+    """The verifier keys of both sources. Raises CannotRun for one that is none, saying where it stands."""
+    found = [("--log", text) for text in given]
+    if file is not None:
+        listed = _read_keys(file)
+        if not listed:
+            raise CannotRun(f"{file} names no log: a witness would trust none")
+        found += listed
+    for place, text in found:
+        try:
+            parse_verifier_key(text)
+        except InvalidNote as error:
+            raise CannotRun(f"{place}: {error.detail}") from None
+    return [text for _, text in found]
+
+
+def _read_keys(file: Path) -> list[tuple[str, str]]:
+    """The keys in a file, each with its place."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    keys = [(f"{file}:{number}", line.partition("#")[0].strip()) for number, line in enumerate(lines, 1)]
+    return [(place, text) for place, text in keys if text]
