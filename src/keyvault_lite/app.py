@@ -266,7 +266,10 @@ def _new_vault(vault: Vault, made: NewService) -> NewVault:
 
 
 def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False) -> None:
-    """Let another master key (base64) open the vault, and unless `keep_old` no other. No key row changes."""
+    """Let another master key (base64) open the vault, and unless `keep_old` no other. No key row changes.
+
+    Raises Conflict if nothing would change by it.
+    """
     new_master = MasterKey.parse(new_key)
 
     async def run() -> None:
@@ -274,6 +277,9 @@ def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False)
         try:
             slots = vault.ledger.snapshot().slots()
             keep = [slot.id for slot in slots if vault.keyring.opens(slot, new_master)]
+            if keep and (keep_old or len(keep) == len(slots)):
+                vault.ledger.empty_write_ahead_log()  # a change may have been cut off right before it
+                raise Conflict("that is the key the vault has")
             if not keep:
                 slot = vault.keyring.seal(new_master, slot_id=new_id(), created_at=vault.ledger.now())
                 await perform(vault, AddSlot(slot))

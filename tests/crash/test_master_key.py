@@ -1,5 +1,6 @@
 """A process that dies while it replaces the master key: the vault opens, by the old key, the new one, or either."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from keyvault_lite import app, custody
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.ledger import driver
+from keyvault_lite.model.errors import Conflict
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Decrypt, Encrypt
@@ -53,7 +55,8 @@ def test_one_of_both_opens_it(left: House, nursery: Nursery, step: Step, way: st
         left.vault.close()
 
     # Asked again it goes on where it ended, with whichever key still opens the vault.
-    app.rotate_master_key(chosen(folder, older if step.old else newer), new_key=newer)
+    with suppress(Conflict):  # where it had come to its end
+        app.rotate_master_key(chosen(folder, older if step.old else newer), new_key=newer)
     left.chosen = chosen(folder, newer)
     assert custody.verify(left.chosen).findings == ()
     left.open()
