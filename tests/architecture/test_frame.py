@@ -154,17 +154,36 @@ def test_the_first_run_makes_what_the_second_reuses(checkout: Path) -> None:
     second = run(checkout)
 
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
-    assert files.keys() == {"master.key", "keyvault.db", "admin.token"}
+    assert files.keys() == {"master.key", "keyvault.db", "admin.token", "admin.http"}
     assert files == {file.name: file.read_text() for file in (checkout / ".kvl").iterdir()}
     assert files["admin.token"] == "kvl_a_b\n"
+    assert files["admin.http"].splitlines() == ["Authorization: Bearer kvl_a_b", "Content-Type: application/json"]
     assert "kvl_a_b" in first.stdout
     assert "kvl_a_b" not in second.stdout
     assert "in .kvl/admin.token" in second.stdout
     for result in (first, second):
         assert "http://127.0.0.1:8000" in result.stdout
-        assert "curl" in result.stdout
+        assert "/keys -H @.kvl/admin.http" in result.stdout
+        assert "Bearer" not in result.stdout
         assert "KEYVAULT_MASTER_KEY_FILE=.kvl/master.key\n" in result.stdout
         assert "KEYVAULT_DATABASE_URL=sqlite:///.kvl/keyvault.db\n" in result.stdout
+
+
+def test_a_run_prints_what_makes_kvl_work_from_anywhere(checkout: Path) -> None:
+    exports = [line[line.index("export ") :] for line in run(checkout).stdout.splitlines() if "export " in line]
+    shown = subprocess.run(
+        ["sh", "-c", "\n".join([*exports, "command -v kvl", "env | grep ^KEYVAULT_ | sort"])],
+        cwd="/",
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.stdout.splitlines() == [
+        f"{checkout}/.venv/bin/kvl",
+        f"KEYVAULT_DATABASE_URL=sqlite:///{checkout}/.kvl/keyvault.db",
+        f"KEYVAULT_MASTER_KEY_FILE={checkout}/.kvl/master.key",
+    ]
 
 
 def test_what_a_run_makes_is_for_its_owner_alone(checkout: Path) -> None:
@@ -179,6 +198,7 @@ def test_a_lost_master_key_is_not_replaced(checkout: Path) -> None:
     result = run(checkout)
     assert result.returncode == 1
     assert "put the key back" in result.stderr
+    assert "remove the database and its anchor, .kvl/keyvault.db.anchor" in result.stderr
     assert not (checkout / ".kvl" / "master.key").exists()
 
 
@@ -219,6 +239,7 @@ def test_git_never_takes_secrets_or_data(tmp_path: Path) -> None:
     ignored = [
         ".env",
         ".kvl/admin.token",
+        "admin.http",
         ".kvl/keyvault.db",
         ".kvl/master.key",
         ".venv/bin/python",

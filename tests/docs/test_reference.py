@@ -1,6 +1,8 @@
 """What the documentation lists is what there is: endpoints, settings, errors, links; and nothing else is in it."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from keyvault_lite.settings import PREFIX, Settings
 from keyvault_lite.wire.native import openapi
 from keyvault_lite.wire.native.routes import ROUTES
 from keyvault_lite.wire.problems import STATUS
-from tests.docs.pages import ROOT, pages, prose, text
+from tests.docs.pages import ROOT, pages, prose, sessions, text
 
 PAGES = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages()]
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -140,3 +142,21 @@ def test_decisions_are_numbered_once() -> None:
     assert len(set(numbers)) == len(numbers)
     for path in decisions:
         assert path.read_text(encoding="utf-8").startswith(f"# {int(path.name[:4])}. "), path.name
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="asks git itself")
+def test_git_takes_nothing_that_the_readme_writes(tmp_path: Path) -> None:
+    commands = "\n".join(step.commands for step in sessions(text("README.md"))[""])
+    written = set(re.findall(r"(?:\btee |(?<![->])>|--out |--token-out )([\w.-]+)", commands))
+    assert {"admin.http", "shop.json", "master.key", "admin.token"} <= written
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    asked = ["git", "check-ignore", *sorted(written)]
+    ignored = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=False).stdout.split()
+    assert set(ignored) == written
+
+
+def test_what_holds_a_token_is_made_with_a_umask() -> None:
+    block = re.search(r"```sh\n([^`]*admin\.http\n)```", text("README.md"))
+    assert block is not None
+    assert block[1].startswith("umask 077\n")

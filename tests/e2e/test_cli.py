@@ -341,5 +341,6 @@ def test_the_tour(tmp_path: Path) -> None:
     done = vault.kvl("quickstart", settings={"TMPDIR": str(tmp_path)})
     assert b"All shown" in done.stdout
     assert b"   export KEYVAULT_MASTER_KEY_FILE=master.key\n" in done.stdout
+    assert (b"   export PATH=" in done.stdout) is (shutil.which("kvl") is None)
     assert b"Verified OK" in done.stdout or shutil.which("openssl") is None
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import shutil
+import sysconfig
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -108,7 +110,7 @@ def quickstart() -> None:
         f"[bold green]All shown[/bold green] in {time.monotonic() - started:.1f} s; the demo vault is removed."
     )
     screen.print("Your own vault, in an empty folder:")
-    for command in OWN_VAULT:
+    for command in (*_path(), *OWN_VAULT):
         screen.print(f"   {command}", highlight=False)
 
 
@@ -291,6 +293,12 @@ def _plain(text: str) -> str:
     from rich.markup import escape
 
     return escape(printable(text))
+
+
+def _path() -> list[str]:
+    """What it takes that the shell finds `kvl`: nothing, if it does."""
+    scripts = sysconfig.get_path("scripts")
+    return [] if shutil.which("kvl") else [f'export PATH="{scripts}:$PATH"']
 
 
 OWN_VAULT: Final = (
