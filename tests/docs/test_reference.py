@@ -160,3 +160,10 @@ def test_what_holds_a_token_is_made_with_a_umask() -> None:
     block = re.search(r"```sh\n([^`]*admin\.http\n)```", text("README.md"))
     assert block is not None
     assert block[1].startswith("umask 077\n")
+
+
+def test_what_is_only_warned_of_is_not_among_the_refusals() -> None:
+    table = text("docs/operations.md").partition("## It does not start")[2].partition("`kvl verify -o json`")[0]
+    rows_of_it = [line for line in table.splitlines() if line.startswith("|")]
+    assert not [row for row in rows_of_it if "open to other users" in row]
+    assert "open to other users` is a warning" in table
