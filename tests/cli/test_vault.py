@@ -1,6 +1,7 @@
 """The offline commands: what they hand to the composition root, and what they make of its answers."""
 
 import base64
+import errno
 import json
 import sys
 from pathlib import Path
@@ -82,6 +83,19 @@ def test_init_can_keep_the_token_off_the_screen(kvl: Kvl, calls: Calls, tmp_path
     ran = kvl("init", "--token-out", str(tmp_path / "absent" / "token"))
     assert (ran.code, "cannot be created: No such file" in ran.err) == (2, True)
     assert len(calls) == 1, "no vault is made whose token could not be kept"
+
+
+def test_init_says_if_its_token_could_not_be_written_out(
+    kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("keyvault_lite.cli.vault.show_record", full)
+    ran = kvl("init")
+    assert (ran.code, ISSUED in ran.err) == (2, False)
+    assert "the new token is in force, but it could not be written out" in ran.err
+    assert "`kvl init --recover-admin` gives another" in ran.err
 
 
 def test_serve_hands_over_what_was_said(kvl: Kvl, calls: Calls) -> None:

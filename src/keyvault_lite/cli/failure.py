@@ -4,7 +4,7 @@
 | --- | --- |
 | 0 | done; a check found everything in order |
 | 1 | the vault refused, or something does not verify |
-| 2 | could not run: usage, settings, files, or no answer from the vault |
+| 2 | could not run: usage, settings, files, no answer from the vault, or an output that takes nothing |
 | 130 | interrupted |
 """
 

@@ -13,6 +13,7 @@ from typing import Annotated, BinaryIO, Final
 import typer
 
 from keyvault_lite.cli.failure import CannotRun
+from keyvault_lite.cli.streams import check_output, explain
 from keyvault_lite.crypto.keyfile import write_new
 
 PRIVATE: Final = 0o600
@@ -119,6 +120,24 @@ def check_new(path: Path | None) -> None:
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise CannotRun(f"{path} cannot be created: {error.strerror}") from None
+
+
+def check_token_out(path: Path | None) -> None:
+    """Raise CannotRun if what is shown this once could not be: there is no such new file, or no standard output."""
+    if path is None:
+        check_output()
+    check_new(path)
+
+
+@contextmanager
+def not_lost(remedy: str) -> Iterator[None]:
+    """Show a token within: if that fails, CannotRun says that there is one, and the remedy."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (CannotRun, OSError) as error:
+        said = explain(error) if isinstance(error, OSError) else str(error)
+        raise CannotRun(f"the new token is in force, but it could not be written out ({said}): {remedy}") from None
 
 
 def write_new_secret(path: Path, content: str) -> None:

@@ -2,8 +2,10 @@
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -20,6 +22,7 @@ from keyvault_lite.cli import (
     service,
     signature,
     status,
+    streams,
     vault,
     witness,
 )
@@ -53,21 +56,37 @@ SETTINGS = """
 class Commands(TyperGroup):
     """A group whose commands end with a sentence instead of a traceback when something expected goes wrong."""
 
+    def make_context(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401  (as typer has it)
+        """Read the arguments; the help is printed here."""
+        with explained():
+            return super().make_context(*arguments, **named)
+
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # typer's context is the only one made
         """Run the command. Raises typer.Exit with the code that cli/failure.py documents."""
-        try:
+        with explained():
             return super().invoke(ctx)
-        except Failure as failure:
-            note(f"kvl: {failure}")
-            raise typer.Exit(failure.exit_code) from None
-        except KeyVaultError as error:
-            note(f"kvl: {error.detail or error.code}")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say in a sentence what is expected to go wrong. Raises typer.Exit with the code that cli/failure.py documents."""
+    try:
+        yield
+    except Failure as failure:
+        note(f"kvl: {failure}")
+        raise typer.Exit(failure.exit_code) from None
+    except KeyVaultError as error:
+        note(f"kvl: {error.detail or error.code}")
+        raise typer.Exit(2) from None
+    except BrokenPipeError:  # whoever read has seen enough
+        raise typer.Exit(2) from None
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # what rich makes of it
             raise typer.Exit(2) from None
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            note(f"kvl: {error.filename or 'input or output'}: {error.strerror or error}")
-            raise typer.Exit(2) from None
+        raise
+    except OSError as error:
+        note(f"kvl: {streams.explain(error)}")
+        raise typer.Exit(2) from None
 
 
 app = typer.Typer(
@@ -112,7 +131,17 @@ app.add_typer(witness.app, name="witness")
 def main() -> None:
     """Run `kvl` on the process's arguments; exits."""
     signal.signal(signal.SIGTERM, _terminate)
-    app(prog_name="kvl")
+    streams.prepare()
+    try:
+        app(prog_name="kvl")
+    except SystemExit as ended:
+        unwritten = streams.finish()
+        if unwritten is not None and not ended.code:
+            note(f"kvl: {unwritten}")
+            sys.exit(2)
+        raise
+    except OSError:  # of standard error, where a wrong usage is told: there is nobody to tell of it
+        sys.exit(2)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:

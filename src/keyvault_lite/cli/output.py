@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -107,7 +108,8 @@ def console(*, stderr: bool = False) -> "Console":
 
 def note(message: str) -> None:
     """Tell the person something that is not the result."""
-    typer.echo(printable(message), err=True)
+    with suppress(OSError):  # who does not listen is not told
+        typer.echo(printable(message), err=True)
 
 
 def interactive() -> bool:

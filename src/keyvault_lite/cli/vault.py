@@ -11,7 +11,7 @@ import typer
 
 from keyvault_lite.cli.arguments import YesOption
 from keyvault_lite.cli.failure import CannotRun, Refused
-from keyvault_lite.cli.files import check_new, write_new_secret
+from keyvault_lite.cli.files import check_token_out, not_lost, write_new_secret
 from keyvault_lite.cli.output import Format, OutputOption, confirm, note, printable, show_record
 from keyvault_lite.cli.progress import counting
 from keyvault_lite.model.replies import Verification
@@ -53,23 +53,29 @@ def init(
     from keyvault_lite import app as composition
     from keyvault_lite import settings
 
-    check_new(token_out)
+    check_token_out(token_out)
     with starting():
         chosen = settings.load()
         made = composition.recover_admin(chosen) if recover_admin else composition.initialise(chosen)
-    token: str | None = made.token
-    if token_out is not None:
-        write_new_secret(token_out, f"{made.token}\n")
-        token = None
+    token = made.token if token_out is None else None
     shown = {"service_id": made.service_id, "token": token, "database": made.database, "anchor": made.anchor}
+    with not_lost("`kvl init --recover-admin` gives another"):
+        if token_out is None:
+            _show_vault(shown, output)
+        else:
+            write_new_secret(token_out, f"{made.token}\n")
+    if token_out is not None:
+        _show_vault(shown, output)
+        note(f"the token is in {token_out}")
+    elif output is Format.TABLE:
+        note("the token is shown this once: export KEYVAULT_TOKEN=… or keep it in a private file")
+
+
+def _show_vault(shown: dict[str, str | None], output: Format) -> None:
     if output is Format.JSON:
         typer.echo(json.dumps(shown, ensure_ascii=False))
     else:
         show_record([(name.replace("_", " "), value) for name, value in shown.items()])
-    if token_out is not None:
-        note(f"the token is in {token_out}")
-    elif output is Format.TABLE:
-        note("the token is shown this once: export KEYVAULT_TOKEN=… or keep it in a private file")
 
 
 @app.command("serve")
