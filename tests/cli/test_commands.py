@@ -14,6 +14,8 @@ from keyvault_lite.cli.output import printable
 from keyvault_lite.model.keys import ALGORITHMS, SIZES
 from tests.cli.conftest import Kvl
 from tests.cli.fake_vault import ISSUED, KEY_ID, SERVICE_ID, FakeVault, Json, Seen, entry, key
+from tests.cli.test_client import drop, fail
+from tests.cli.test_streams import sh
 
 
 def body(vault: FakeVault) -> object:
@@ -168,6 +170,34 @@ def test_a_token_can_go_to_a_private_file_instead(kvl: Kvl, vault: FakeVault, tm
     for place in (file, tmp_path / "absent" / "token"):
         assert kvl("service", "token", "web", "--token-out", str(place)).code == 2
     assert len(vault.seen) == before, "the old token must not die for a file that cannot be written"
+
+
+def test_a_renewal_whose_answer_was_lost_is_explained(kvl: Kvl, vault: FakeVault) -> None:
+    vault.faults = [drop, fail(401, "unauthenticated")]
+    ran = kvl("service", "token", "app")
+    assert ran.code == 1
+    assert "probably renewed and the answer with the new one lost" in ran.err
+    assert "`kvl service token app`" in ran.err
+    assert "--recover-admin" in ran.err
+    vault.faults = [fail(401, "unauthenticated")]
+    ran = kvl("service", "token", "app")
+    assert (ran.code, "renewed" in ran.err) == (1, False)
+
+
+def test_no_token_is_made_for_an_output_that_is_closed(vault: FakeVault) -> None:
+    for command in ("service token app", "service create web"):
+        ran = sh(f"kvl {command} >&-")
+        assert (ran.returncode, "standard output is closed" in ran.stderr) == (2, True)
+    assert vault.seen == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_token_that_could_not_be_written_out_is_not_forgotten(vault: FakeVault) -> None:
+    for command in ("service token app", "service create app"):
+        ran = sh(f"kvl {command} >/dev/full")
+        assert ran.returncode == 2
+        assert "the new token is in force, but it could not be written out (input or output: No space" in ran.stderr
+        assert "`kvl service token app` by an ADMIN gives another" in ran.stderr
 
 
 def test_service_token(kvl: Kvl, vault: FakeVault) -> None:

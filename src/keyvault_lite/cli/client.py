@@ -77,6 +77,8 @@ class Client:
         if connection.token is None and not anonymous:
             raise CannotRun("no token: set KEYVAULT_TOKEN, or KEYVAULT_TOKEN_FILE to a file that holds it")
         self.connection = connection
+        self.sent = 0
+        """How many requests went out, repetitions included."""
         try:
             self._http = httpx2.Client(
                 base_url=connection.address,
@@ -85,6 +87,7 @@ class Client:
                 trust_env=False,
                 follow_redirects=False,
                 timeout=httpx2.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT),
+                event_hooks={"request": [self._count]},
             )
         except httpx2.InvalidURL:
             raise CannotRun("KEYVAULT_ADDR is not an address like https://vault.example:8000") from None
@@ -96,6 +99,9 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._http.close()
+
+    def _count(self, _request: "httpx2.Request") -> None:
+        self.sent += 1
 
     def get(self, path: str, parameters: Parameters | None = None, *, timeout: float = TIMEOUT) -> Reply:
         """GET; parameters that are None are left out."""

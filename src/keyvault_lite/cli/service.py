@@ -9,7 +9,7 @@ import typer
 from keyvault_lite.cli.arguments import ServiceArgument, grant, moment
 from keyvault_lite.cli.client import Client, Json, Reply, connect, segment
 from keyvault_lite.cli.failure import CannotRun, Refused
-from keyvault_lite.cli.files import check_new, write_new_secret
+from keyvault_lite.cli.files import check_token_out, not_lost, write_new_secret
 from keyvault_lite.cli.output import Format, LimitOption, OutputOption, Record, note, show, show_list, when
 from keyvault_lite.model.identity import Role
 
@@ -68,7 +68,7 @@ def create(
         body["grants"] = [grant(text) for text in grants]
     if expires:
         body["expires_at"] = moment(expires, "--expires")
-    check_new(token_out)
+    check_token_out(token_out)
     with connect() as client:
         _show_token(client.change("POST", "/services", body), output, token_out, name)
 
@@ -76,9 +76,9 @@ def create(
 @app.command("token")
 def token(service: ServiceArgument, *, token_out: TokenOutOption = None, output: OutputOption = Format.TABLE) -> None:
     """Give a service a new token; the old one dies at once."""
-    check_new(token_out)
+    check_token_out(token_out)
     with connect() as client:
-        _show_token(client.change("POST", _path(service, "token")), output, token_out, service)
+        _show_token(_renew(client, service), output, token_out, service)
 
 
 @app.command("ls")
@@ -240,6 +240,22 @@ def _as_grants(held: Held) -> list[Json]:
     return [{"key": key, "actions": sorted(set(actions))} for key, actions in held.items() if actions]
 
 
+def _renew(client: Client, service: str) -> Reply:
+    """Ask for a new token. The one that asks may be the one that dies: then a repetition cannot be answered."""
+    before = client.sent
+    try:
+        return client.change("POST", _path(service, "token"))
+    except Refused as refused:
+        if refused.code != "unauthenticated" or client.sent == before + 1:
+            raise
+        raise Refused(
+            "the token was probably renewed and the answer with the new one lost: the token that asked does not hold "
+            f"any more. An ADMIN gives a new one: `kvl service token {service}`, or on the vault's host "
+            "`kvl init --recover-admin`",
+            code=refused.code,
+        ) from None
+
+
 def _show_token(reply: Reply, output: Format, token_out: Path | None, service: str) -> None:
     import json
 
@@ -248,11 +264,14 @@ def _show_token(reply: Reply, output: Format, token_out: Path | None, service: s
     if not isinstance(issued, str):
         # A repeated call gets the first answer again, and the vault keeps no token to repeat.
         raise Refused(f"done, but the answer with the token was lost: `kvl service token {service}` gives a new one")
+    with not_lost(f"`kvl service token {service}` by an ADMIN gives another"):
+        if token_out is not None:
+            write_new_secret(token_out, issued + "\n")
+            reply = Reply(json.dumps({**answer, "token": None}, ensure_ascii=False), reply.audit_id)
+        else:
+            show(reply, output, _record)
     if token_out is not None:
-        write_new_secret(token_out, issued + "\n")
-        reply = Reply(json.dumps({**answer, "token": None}, ensure_ascii=False), reply.audit_id)
-    show(reply, output, _record)
-    if token_out is not None:
+        show(reply, output, _record)
         note(f"the token is in {token_out}")
     elif output is Format.TABLE:
         note("the token is shown this once: keep it where only this service reads it")
