@@ -19,10 +19,10 @@ from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.anchor import SAME_DIRECTORY, FileAnchor, where_it_stands
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.memory import give_back
-from keyvault_lite.ledger.opening import open_database, prepare
+from keyvault_lite.ledger.opening import check_place, open_database, prepare
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.store import Database
-from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, NotFound
+from keyvault_lite.model.errors import Conflict, IntegrityViolation, InvalidRequest, KeyVaultError, NotFound
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.names import new_id
 from keyvault_lite.model.replies import Finding, NewService
@@ -35,7 +35,7 @@ from keyvault_lite.model.requests import (
     Repair,
     Request,
 )
-from keyvault_lite.settings import InvalidSettings, Settings
+from keyvault_lite.settings import InvalidSettings, Settings, check_witness
 from keyvault_lite.wire import native
 from keyvault_lite.wire.aws import Aws
 from keyvault_lite.wire.aws import belongs as aws_belongs
@@ -105,8 +105,10 @@ def open_vault(
     archived, which may be needed to name it. Without `anchored`, the anchor is
     neither compared nor written: for `trust_anchor` alone.
     """
+    check_witness(chosen)
     master = master_key(chosen)
     database = open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
+    check_place(database)
     # Looking at a vault that is not there must not make one.
     slots = prepare(database) if database.exists() else ()
     if not slots:
@@ -131,16 +133,18 @@ def open_anchor(chosen: Settings, database: Database, keyring: Keyring) -> AnyAn
 
 def shared_anchor(chosen: Settings, instance_id: bytes, public_key: bytes) -> SharedAnchor:
     """The shared anchor that KEYVAULT_ANCHOR names, of the log with that key."""
-    client = _witness_client(chosen, str(chosen.anchor))
+    client = _witness_client(chosen, str(chosen.anchor), "KEYVAULT_ANCHOR")
     return SharedAnchor(client, instance_id=instance_id, public_key=public_key, verify=verify_ed25519)
 
 
-def _witness_client(chosen: Settings, url: str) -> WitnessClient:
+def _witness_client(chosen: Settings, url: str, setting: str) -> WitnessClient:
     if not chosen.witness_key:
         raise InvalidSettings("KEYVAULT_WITNESS_KEY has to name the key that `kvl witness key` prints.")
     ca_file = None if chosen.witness_cacert is None else str(chosen.witness_cacert)
     try:
         return WitnessClient(url, chosen.witness_key.split(), verify=verify_ed25519, ca_file=ca_file)
+    except InvalidRequest as error:
+        raise InvalidSettings(f"{setting}: {error.detail}.") from None
     except OSError as error:
         raise InvalidSettings("KEYVAULT_WITNESS_CACERT is not a readable file of certificates.") from error
 
@@ -156,7 +160,8 @@ def file_anchor(chosen: Settings, database: Database, *, to_write: bool = True) 
     folder = path.absolute().parent
     if to_write and not os.access(folder, os.W_OK | os.X_OK):
         # Found out before anything is committed: what is committed and cannot be anchored is not answered.
-        raise InvalidSettings(f"The folder of the anchor, {folder}, does not exist or cannot be written.")
+        why = "does not exist" if not folder.exists() else "cannot be written" if folder.is_dir() else "is not a folder"
+        raise InvalidSettings(f"The folder of the anchor, {folder}, {why}.")
     return FileAnchor(path.absolute(), always_flush=chosen.anchor_sync == "always")
 
 
@@ -186,7 +191,9 @@ def _compose(
     anchored: bool = True,
     shelf: Shelf | None = None,
 ) -> Vault:
-    client = None if chosen.witness is None or not anchored else _witness_client(chosen, chosen.witness)
+    client = (
+        None if chosen.witness is None or not anchored else _witness_client(chosen, chosen.witness, "KEYVAULT_WITNESS")
+    )
     anchor = open_anchor(chosen, database, keyring) if anchored else None
     ledger = Ledger.open(database, keyring, anchor, quarantine=quarantine, shelf=shelf)
     watch = None if client is None else Watch(ledger.evidence, client, max_age=chosen.witness_max_age)
@@ -210,8 +217,10 @@ async def _initialise(
     chosen: Settings, name: str = "admin", *, quarantine: bool = False
 ) -> tuple[Vault, NewService | None]:
     """Open the vault; if it is empty, begin it and return its first ADMIN. Exactly one process does."""
+    check_witness(chosen)
     master = master_key(chosen)
     database = open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
+    check_place(database)
     with database.beginning():
         if database.exists() and prepare(database):
             return open_vault(chosen, quarantine=quarantine), None

@@ -18,6 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from keyvault_lite.audit.checkpoint import COSIGNATURE, InvalidNote, parse_verifier_key
 from keyvault_lite.wire.tls import UnusablePair, load_pair
 
 PREFIX = "KEYVAULT_"
@@ -132,6 +133,25 @@ def _what_it_is(name: str, value: object) -> str:
     if meant in Settings.model_fields:
         return f"{name} is written {meant} in this file"
     return f"{name} is no setting"
+
+
+def check_witness(chosen: Settings) -> None:
+    """Raise InvalidSettings for settings of a witness where none is named, and for keys that are no witness's."""
+    shared = chosen.anchor is not None and chosen.anchor.startswith(("https://", "http://"))
+    if chosen.witness is None and not shared:
+        for name in ("witness_key", "witness_cacert", "witness_max_age"):
+            if name in chosen.model_fields_set and getattr(chosen, name) is not None:
+                raise InvalidSettings(
+                    f"{PREFIX}{name.upper()} is set, but no witness is named: it goes with KEYVAULT_WITNESS or with a "
+                    "KEYVAULT_ANCHOR that is shared."
+                )
+    for text in (chosen.witness_key or "").split():
+        try:
+            key = parse_verifier_key(text)
+        except InvalidNote as error:
+            raise InvalidSettings(f"KEYVAULT_WITNESS_KEY: {error.detail}.") from None
+        if key.algorithm != COSIGNATURE:
+            raise InvalidSettings("KEYVAULT_WITNESS_KEY: this is the key of a log, and not that of a witness.")
 
 
 def check_address(chosen: Settings) -> ssl.SSLContext | None:

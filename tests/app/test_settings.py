@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import settings
+from keyvault_lite import app, settings, witnessing
+from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.observe import configure_logs, logger
 from keyvault_lite.settings import InvalidSettings, Settings
+from tests.witness.support import VKEY
 
 
 @pytest.fixture(autouse=True)
@@ -131,3 +133,28 @@ def test_logs_are_lines_of_json_without_messages_of_exceptions(capsys: pytest.Ca
     assert "a secret" not in json.dumps(first)
     assert first["at"][-1].startswith(__file__)
     assert (second["level"], second["message"]) == ("debug", "a line\nbreak 1")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"witness_key": "w"}, "KEYVAULT_WITNESS_KEY is set, but no witness is named"),
+        ({"witness_cacert": "w"}, "KEYVAULT_WITNESS_CACERT is set"),
+        ({"witness_max_age": 5}, "KEYVAULT_WITNESS_MAX_AGE is set"),
+        ({"witness_key": "w", "witness": "https://w"}, "KEYVAULT_WITNESS_KEY: not a verifier key"),
+        ({"witness_key": VKEY, "anchor": "https://w"}, "KEYVAULT_WITNESS_KEY: this is the key of a log"),
+    ],
+)
+def test_settings_of_a_witness_go_together(given: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InvalidSettings, match=sentence):
+        settings.check_witness(settings.load(**given))
+
+
+def test_an_address_that_is_none_is_named_by_its_setting(tmp_path: Path) -> None:
+    key = witnessing.make_witness(tmp_path / "w", "w.example/1")
+    master = MasterKey.generate()[1]
+    app.initialise(settings.load(master_key=master))
+    for name in ("witness", "anchor"):
+        chosen = settings.load(master_key=master, witness_key=key, **{name: "http://w.example"})
+        with pytest.raises(InvalidSettings, match=f"KEYVAULT_{name.upper()}: a witness on another machine"):
+            app.open_vault(chosen)

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from keyvault_lite.ledger import driver, statements
@@ -12,6 +13,8 @@ from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.upgrade import OLDER, REVISION, VERSION_TABLE, revision_of
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidRequest
 from keyvault_lite.model.keyring import Slot
+
+_MAGIC: Final = b"SQLite format 3\x00"
 
 
 def open_database(url: str, *, allow_plain: bool = False) -> Database:
@@ -37,7 +40,37 @@ def open_database(url: str, *, allow_plain: bool = False) -> Database:
         raise InvalidRequest(
             "the database URL is sqlite:///relative/path, sqlite:////absolute/path or postgresql://user@host/database"
         )
-    return SqliteDatabase(Path(unquote(parts.path.removeprefix("/"))).absolute())
+    if "?" in url or "#" in url:
+        raise InvalidRequest("the database URL of a file takes no query and no fragment: write ? as %3F and # as %23")
+    path = Path(unquote(parts.path.removeprefix("/")))
+    if path.name == ":memory:":
+        raise InvalidRequest("the database is a file, and :memory: is none: nothing would be left of the vault")
+    return SqliteDatabase(path.absolute())
+
+
+def check_place(database: Database) -> None:
+    """Before anything is made beside a database: raise AuditUnavailable where there can be none, or something else is.
+
+    What could be a damaged database is left to whoever reads it.
+    """
+    if not isinstance(database, SqliteDatabase):
+        return
+    path = database.path
+    if not path.parent.is_dir():
+        kind = "is not a folder" if path.parent.exists() else "does not exist"
+        raise AuditUnavailable(f"the folder of the database, {path.parent}, {kind}")
+    if path.exists() and not path.is_file():
+        raise AuditUnavailable(f"the database {path} is a folder or device, and not a file")
+    if _is_foreign(path):
+        raise AuditUnavailable(f"{path} is no SQLite database: it is another file, or damaged at its beginning")
+
+
+def _is_foreign(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(_MAGIC)) not in {b"", _MAGIC}
+    except OSError:  # whoever opens it in earnest says why not
+        return False
 
 
 def prepare(database: Database) -> tuple[Slot, ...]:

@@ -347,7 +347,8 @@ class _FileLock:
             syscalls.lock(self._opened())
         except OSError as error:
             self._threads.release()
-            raise AuditUnavailable("the lock file beside the database cannot be used") from error
+            place = error.filename or "beside the database"
+            raise AuditUnavailable(f"the lock file {place} cannot be used: {error.strerror}") from error
 
     def try_acquire(self) -> bool:
         """Take it, if nobody has it."""
