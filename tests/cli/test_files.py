@@ -82,7 +82,8 @@ def test_an_input_that_cannot_be_read(kvl: Kvl, vault: FakeVault, folder: Path, 
 
 
 def test_an_output_that_cannot_be_written(kvl: Kvl, vault: FakeVault, folder: Path) -> None:
-    assert kvl("encrypt", KEY_ID, "plain", "-O", "no/such/folder").code == 2
+    ran = kvl("encrypt", KEY_ID, "plain", "-O", "no/such/folder")
+    assert (ran.code, ran.err) == (2, "kvl: no/such/folder: No such file or directory\n")
     assert kvl("encrypt", KEY_ID, "plain", "-O", ".").code == 2
 
 
@@ -164,6 +165,33 @@ def test_rewrap_in_place(kvl: Kvl, vault: FakeVault, folder: Path) -> None:
     assert mode(folder / "sealed") == 0o640
     assert all(item.keys() == {"encrypted_dek", "context"} for item in (vault.seen[-1].body or {})["items"])
     assert kvl("decrypt", KEY_ID, "sealed").raw == PLAIN
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_rewrap_in_place_keeps_owner_and_group(kvl: Kvl, vault: FakeVault, folder: Path) -> None:
+    kvl("encrypt", KEY_ID, "plain", "-O", "sealed")
+    os.chown(folder / "sealed", 65534, 65533)
+    (folder / "sealed").chmod(0o640)
+    assert kvl("rewrap", KEY_ID, "sealed").code == 0
+    found = (folder / "sealed").stat()
+    assert (found.st_uid, found.st_gid, mode(folder / "sealed")) == (65534, 65533, 0o640)
+
+
+def test_rewrap_refuses_to_take_a_file_over(
+    kvl: Kvl, vault: FakeVault, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kvl("encrypt", KEY_ID, "plain", "-O", "sealed")
+    before = (folder / "sealed").read_bytes()
+
+    def refuse(*_arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    owned = os.stat_result((0o100640, 1, 1, 1, os.getuid() + 1, os.getgid(), 0, 0, 0, 0))
+    monkeypatch.setattr(os, "fchown", refuse)
+    with pytest.raises(CannotRun, match="belongs to another user"), writing("sealed", like=owned) as stream:
+        stream.write(b"x")
+    assert (folder / "sealed").read_bytes() == before
+    assert sorted(os.listdir(folder)) == ["plain", "sealed"]  # noqa: PTH208
 
 
 def test_rewrap_elsewhere(kvl: Kvl, vault: FakeVault, folder: Path) -> None:

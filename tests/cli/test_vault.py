@@ -23,6 +23,7 @@ Calls = list[tuple[Any, ...]]
 MADE = SimpleNamespace(service_id="id", token=ISSUED, database="sqlite:///keyvault.db", anchor="keyvault.db.anchor")
 
 ROOT = base64.b64encode(bytes(32)).decode()
+CHECKPOINT = f"log/1\n7\n{ROOT}\n\n— log/1 {base64.b64encode(bytes(68)).decode()}\n"
 MARK = Mark(1, 7, 5, bytes(32), bytes(32), "log/1\n7\nroot\n\n— log/1 signature\n", "log/1+vkey", 7)
 TRUSTED = Trusted(size=7, root=bytes(32), epoch=1, entry=8, lost="entries 8 to 9", kept="a.lost-9")
 
@@ -188,12 +189,34 @@ def test_audit_archive_wants_to_know_what_may_go(kvl: Kvl, calls: Calls, tmp_pat
 
 
 def test_verify_takes_a_key_and_a_kept_checkpoint(kvl: Kvl, calls: Calls, tmp_path: Path) -> None:
-    (tmp_path / "old.txt").write_text("a checkpoint")
+    (tmp_path / "old.txt").write_text(CHECKPOINT)
     assert kvl("verify", "--public", "--key", "vkey", "--against", str(tmp_path / "old.txt")).code == 0
-    given = {"public": True, "key": "vkey", "against": "a checkpoint", "archive": None, "progress": None}
+    given = {"public": True, "key": "vkey", "against": CHECKPOINT, "archive": None, "progress": None}
     assert calls[0][2] == given
     assert kvl("verify", "--key", "vkey").code == 2
     assert kvl("verify", "--against", str(tmp_path / "absent")).code == 2
+
+
+@pytest.mark.parametrize("content", ["", "hello\n", "log/1\n7\nroot\n\n— log/1 AAAAAAA=\n", "\x00\ud800"])
+def test_a_file_that_is_no_checkpoint_is_not_compared(kvl: Kvl, calls: Calls, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "old.txt"
+    file.write_bytes(content.encode("utf-8", "surrogatepass"))
+    ran = kvl("verify", "--against", str(file))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"kvl: {file} is no checkpoint: ")
+    assert calls == []
+
+
+def test_a_checkpoint_that_is_not_extended_is_named_by_its_file(
+    kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    findings = (Finding("keys", "3", "row does not verify"), Finding("checkpoint", "", "is of 9 entries"))
+    found = Verification(valid=False, entries=7, head=b"", findings=findings)
+    monkeypatch.setattr(keyvault_lite.custody, "verify", lambda *_arguments, **_named: found)
+    file = tmp_path / "old.txt"
+    file.write_text(CHECKPOINT)
+    ran = kvl("verify", "--against", str(file))
+    assert (ran.code, ran.out) == (1, f"keys 3: row does not verify\ncheckpoint {file}: is of 9 entries\n")
 
 
 def test_verify_counts_what_it_does_not_list(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:

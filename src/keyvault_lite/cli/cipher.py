@@ -1,6 +1,5 @@
 """`kvl encrypt`, `decrypt` and `rewrap`: files of any size, in the format of sealed_file.py."""
 
-import stat
 from pathlib import Path
 from typing import Annotated
 
@@ -62,15 +61,15 @@ def rewrap(
 ) -> None:
     """Bring an encrypted file under the key's ACTIVE version, in place unless -O says otherwise.
 
-    Only the wrapped keys in it change; its content is neither decrypted nor sent.
+    Owner, group and mode stay. Only the wrapped keys in it change; its content is neither decrypted nor sent.
     """
     values = mapping(context, "--context")
     in_place = out is None and file != "-"
-    mode = stat.S_IMODE(Path(file).stat().st_mode) if in_place else ORDINARY
+    like = Path(file).stat() if in_place else None
     with (
         connect() as client,
         reading(file) as (source, size),
-        writing(file if in_place else out, mode=mode) as target,
+        writing(file if in_place else out, mode=PRIVATE if in_place else ORDINARY, like=like) as target,
         progress("rewrapping", size) as advance,
     ):
         version = sealed_file.rewrap(client, key, source, target, context=values, advance=advance)

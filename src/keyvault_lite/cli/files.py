@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -41,11 +42,14 @@ def reading(path: str) -> Iterator[tuple[BinaryIO, int | None]]:
 
 
 @contextmanager
-def writing(path: str | None, *, mode: int = ORDINARY, binary: bool = True) -> Iterator[BinaryIO]:
+def writing(
+    path: str | None, *, mode: int = ORDINARY, binary: bool = True, like: os.stat_result | None = None
+) -> Iterator[BinaryIO]:
     """An output that is there when the block has ended without an error, and otherwise is as it was.
 
-    A regular file is written beside its place, synced and renamed. Standard output, pipes and devices get nothing
-    before the block has ended. `binary` refuses a terminal unless it was named as `-`.
+    A regular file is written beside its place, synced and renamed; its owner and group are those of `like`, or
+    CannotRun. Standard output, pipes and devices get nothing before the block has ended. `binary` refuses a terminal
+    unless it was named as `-`.
     """
     if path is None and binary and sys.stdout.isatty():
         raise CannotRun("the result is binary: name a file with -O, or say -O - to have it on the terminal")
@@ -61,18 +65,48 @@ def writing(path: str | None, *, mode: int = ORDINARY, binary: bool = True) -> I
             with target.open("wb") as device:
                 _pour(stream, device)
     else:
-        with _replacing(target, mode) as stream:
+        with _called(path, target), _replacing(target, mode, like) as stream:
             yield stream
 
 
 @contextmanager
-def _replacing(target: Path, mode: int) -> Iterator[BinaryIO]:
+def _called(path: str, target: Path) -> Iterator[None]:
+    """Have an error name the file as it was given, and not the one beside it that nobody was to see."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str | Path) and Path(error.filename).name.startswith(_beside(target)):
+            raise OSError(error.errno, error.strerror, path) from None
+        raise
+
+
+@contextmanager
+def _replacing(target: Path, mode: int, like: os.stat_result | None) -> Iterator[BinaryIO]:
     with appearing(target) as part:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as stream:
+            if like is not None:
+                _give(descriptor, like, target)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+
+
+def _beside(target: Path) -> str:
+    return f".{target.name[:200]}."
+
+
+def _give(descriptor: int, like: os.stat_result, target: Path) -> None:
+    """Give a file the owner, group and mode of another. Raises CannotRun where that is not allowed."""
+    made = os.fstat(descriptor)
+    if (made.st_uid, made.st_gid) != (like.st_uid, like.st_gid):
+        try:
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+        except OSError:
+            raise CannotRun(
+                f"{target} belongs to another user or group and would not any more: do it as its owner, or say -O"
+            ) from None
+    os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
 
 
 @contextmanager
@@ -81,7 +115,7 @@ def appearing(target: Path) -> Iterator[Path]:
 
     It is made within the block, so that a signal that comes right after its making does not leave it either.
     """
-    part = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.part")
+    part = target.with_name(f"{_beside(target)}{secrets.token_hex(8)}.part")
     try:
         yield part
         part.replace(target)

@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,7 +15,7 @@ from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import check_token_out, not_lost, write_new_secret
 from keyvault_lite.cli.output import Format, OutputOption, confirm, note, printable, show_record
 from keyvault_lite.cli.progress import counting
-from keyvault_lite.model.replies import Verification
+from keyvault_lite.model.replies import Finding, Verification
 
 app = typer.Typer()
 MAX_WORKERS: Final = 64
@@ -149,11 +150,13 @@ def verify(
 
     if key is not None and not public:
         raise CannotRun("--key goes with --public: with the master key the vault knows its own")
-    kept = None if against is None else against.read_bytes().decode("utf-8", "replace")
+    kept = None if against is None else _read_checkpoint(against)
     with starting(), counting("entries") as progress:
         found = custody.verify(
             settings.load(), public=public, key=key, against=kept, archive=_folder(archive), progress=progress
         )
+    if against is not None:
+        found = replace(found, findings=tuple(_with_file(one, against) for one in found.findings))
     if output is Format.JSON:
         typer.echo(json.dumps(_as_json(found), ensure_ascii=False))
     else:
@@ -169,6 +172,23 @@ def verify(
             )
     if not found.valid:
         raise Refused("the vault was tampered with")
+
+
+def _read_checkpoint(file: Path) -> str:
+    """A checkpoint that somebody has kept; its signature is not looked at. Raises CannotRun for any other file."""
+    from keyvault_lite.audit.checkpoint import InvalidNote, parse_checkpoint, parse_note
+
+    text = file.read_bytes().decode("utf-8", "replace")
+    try:
+        parse_checkpoint(parse_note(text).body)
+    except InvalidNote as error:
+        raise CannotRun(f"{file} is no checkpoint: {error.detail}") from None
+    return text
+
+
+def _with_file(finding: Finding, kept: Path) -> Finding:
+    """A finding about the checkpoint that was kept says which file it is in."""
+    return replace(finding, row=str(kept)) if finding.table == "checkpoint" else finding
 
 
 def _folder(archive: Path | None) -> Path | None:
