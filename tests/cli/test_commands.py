@@ -172,6 +172,13 @@ def test_a_token_can_go_to_a_private_file_instead(kvl: Kvl, vault: FakeVault, tm
     assert len(vault.seen) == before, "the old token must not die for a file that cannot be written"
 
 
+def test_an_expiry_can_be_taken_back(kvl: Kvl, vault: FakeVault) -> None:
+    assert kvl("service", "update", "app", "--expires", "never").code == 0
+    assert vault.last("PATCH").body == {"expires_at": "never"}
+    assert kvl("service", "create", "web", "--expires", "never").code == 0
+    assert "expires_at" not in (vault.last("POST").body or {})
+
+
 def test_a_renewal_whose_answer_was_lost_is_explained(kvl: Kvl, vault: FakeVault) -> None:
     vault.faults = [drop, fail(401, "unauthenticated")]
     ran = kvl("service", "token", "app")

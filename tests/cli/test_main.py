@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 import keyvault_lite
 from keyvault_lite.cli import client
@@ -41,14 +42,52 @@ SETTINGS = (
     "LOG_LEVEL",
 )
 VERBS = {
-    "": "quickstart init serve verify status encrypt decrypt rewrap sign verify-signature",
+    "": "quickstart init serve verify repair migrate status encrypt decrypt rewrap sign verify-signature",
     "key": "create ls show versions public-key update rotate revoke disable enable destroy restore",
-    "service": "create ls show update grant revoke token activate deactivate",
-    "audit": "ls tail verify receipt public-key",
+    "service": "create ls show update grant revoke token activate deactivate aws-credentials",
+    "audit": "ls tail verify receipt public-key export archive read",
+    "anchor": "show trust",
     "master-key": "generate rotate",
     "witness": "init key serve",
 }
 COMMANDS = [f"{noun} {verb}".strip() for noun, verbs in VERBS.items() for verb in verbs.split()]
+
+
+PAGES = "".join(
+    page.read_text() for page in [SOURCE.parent / "README.md", *sorted((SOURCE.parent / "docs").glob("*.md"))]
+)
+
+
+def tree() -> dict[str, list[str]]:
+    """Every command there is, and its long options."""
+    found: dict[str, list[str]] = {}
+    waiting = [("", typer.main.get_command(app))]
+    while waiting:
+        name, command = waiting.pop()
+        below = getattr(command, "commands", None)
+        if below is None:
+            found[name] = [one for given in command.params for one in given.opts if one.startswith("--")]
+        else:
+            waiting += [(f"{name} {verb}".strip(), one) for verb, one in below.items()]
+    return found
+
+
+def test_every_command_and_option_is_on_a_page() -> None:
+    there = tree()
+    assert there.keys() == set(COMMANDS)
+    for command, options in there.items():
+        noun, _, verb = command.rpartition(" ")
+        assert re.search(
+            rf"`kvl {noun}[^`]*\b{verb}\b".replace(" [", "[") if noun else rf"`kvl [^`]*\b{verb}\b", API
+        ), command
+        assert [one for one in options if one not in PAGES] == [], command
+
+
+def test_help_names_what_works_on_the_vault_itself(kvl: Kvl) -> None:
+    [said] = re.findall(
+        r"((?:[a-z-]+,? )+and audit read) work on the vault itself", " ".join(kvl("--help").out.split())
+    )
+    assert {"init", "serve", "verify", "repair", "migrate", "anchor", "master-key"} <= set(re.findall("[a-z-]+", said))
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,9 @@ import pytest
 import keyvault_lite
 from keyvault_lite.access.authorize import ROLES
 from keyvault_lite.model import errors
+from keyvault_lite.model.evidence import Action
 from keyvault_lite.settings import PREFIX, Settings
+from keyvault_lite.wire.http import MAX_CLIENT_ID
 from keyvault_lite.wire.native import openapi
 from keyvault_lite.wire.native.routes import ROUTES
 from keyvault_lite.wire.problems import STATUS
@@ -79,6 +81,17 @@ def test_defaults_are_the_code_s() -> None:
         if said is not None:
             default = int(field.default) if isinstance(field.default, bool) else field.default
             assert said == str(default), name
+
+
+def test_every_action_of_the_log_is_listed_and_no_other() -> None:
+    table = text("docs/api.md").partition("## Actions of the log")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
+    listed = [found for cell in cells for found in re.findall(r"`([^`]+)`", cell)]
+    assert sorted(listed) == sorted(Action)
+
+
+def test_limits_are_said_as_they_are() -> None:
+    assert f"at most {MAX_CLIENT_ID} printable ASCII" in " ".join(text("docs/api.md").split())
 
 
 def every_error() -> set[type[errors.KeyVaultError]]:

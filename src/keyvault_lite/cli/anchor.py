@@ -22,7 +22,7 @@ ROOT_BYTES = 32
 
 @app.command("show")
 def show(*, output: OutputOption = Format.TABLE) -> None:
-    """Tell where the anchor is and what it remembers. Exit code 1 if there is none, or none that can be read."""
+    """Tell where the anchor is and what it remembers. Exit code 1 if there is none, 2 if it cannot be read."""
     from keyvault_lite import custody, settings
 
     with starting():

@@ -38,7 +38,8 @@ SETTINGS = """
 - `KEYVAULT_CACERT`: certificates (PEM) to trust instead of the system's
 - `KEYVAULT_ALLOW_PLAIN_HTTP`: `1` allows plain http on an address that is not loopback
 
-**init, serve, verify, anchor and master-key** work on the vault itself and read, also from `keyvault.toml`,
+**init, serve, verify, repair, migrate, anchor, master-key, audit archive** and **audit read** work on the vault itself
+and read, also from `keyvault.toml`,
 
 - `KEYVAULT_MASTER_KEY_FILE` (preferred) or `KEYVAULT_MASTER_KEY` (base64, 32 bytes)
 - `KEYVAULT_DATABASE_URL` (default `sqlite:///keyvault.db`; `postgresql://…`), `KEYVAULT_ALLOW_PLAIN_DATABASE`

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -15,6 +15,8 @@ from keyvault_lite.model.identity import Role
 
 app = typer.Typer(help="Make and change the services that may call the vault.", no_args_is_help=True)
 
+NEVER: Final = "never"
+"""The expiry of a service that has none, as the API writes it."""
 Held = dict[str, list[str]]
 ATTEMPTS = 8
 """How often grants are read and changed anew, because others have changed them in between."""
@@ -25,7 +27,8 @@ GrantOption = Annotated[
 ]
 GrantArgument = Annotated[list[str], typer.Argument(metavar="KEY=ACTION,…", help="'orders-*=encrypt,decrypt'")]
 ExpiresOption = Annotated[
-    str | None, typer.Option("--expires", metavar="TIME", help="2027-01-31T12:00:00Z, or a span like 90d or 12h.")
+    str | None,
+    typer.Option("--expires", metavar="TIME", help="2027-01-31T12:00:00Z, a span like 90d or 12h, or never."),
 ]
 TokenOutOption = Annotated[
     Path | None,
@@ -66,7 +69,7 @@ def create(
     body: Json = {"name": name, "role": role}
     if grants:
         body["grants"] = [grant(text) for text in grants]
-    if expires:
+    if expires and expires != NEVER:
         body["expires_at"] = moment(expires, "--expires")
     check_token_out(token_out)
     with connect() as client:
@@ -154,7 +157,7 @@ def update(
     """Change a service's role or expiry."""
     body: Json = {} if role is None else {"role": role}
     if expires:
-        body["expires_at"] = moment(expires, "--expires")
+        body["expires_at"] = expires if expires == NEVER else moment(expires, "--expires")
     if not body:
         raise CannotRun("nothing to change: say --role or --expires")
     with connect() as client:
