@@ -6,11 +6,14 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from keyvault_lite.cli.failure import CannotRun
 from keyvault_lite.cli.files import appearing, check_new, writing
+from keyvault_lite.cli.signature import Signing
+from keyvault_lite.model.keys import ALGORITHMS, Purpose
 from tests.cli.conftest import Kvl
 from tests.cli.fake_vault import KEY_ID, FakeVault, key
 
@@ -231,6 +234,15 @@ def test_a_large_file_that_no_digest_stands_for_is_refused(kvl: Kvl, vault: Fake
     assert "ED25519" in ran.err
     vault.keys = [key("signer", type="SECP256K1", size=None, purpose="SIGN")]
     assert kvl("sign", "signer", "plain").code == 2
+
+
+def test_only_what_signs_is_offered(kvl: Kvl, vault: FakeVault, folder: Path) -> None:
+    signing = {one for kind, all_ in ALGORITHMS.items() for one in all_ if kind[2] is not Purpose.ENCRYPT}
+    assert set(get_args(Signing)) == signing
+    ran = kvl("sign", KEY_ID, "plain", "--algorithm", "aes_256_gcm")
+    assert (ran.code, vault.seen) == (2, [])
+    ran = kvl("sign", "orders", "plain")
+    assert (ran.code, ran.err) == (2, "kvl: this kind of key does not sign in the native API\n")
 
 
 @pytest.mark.parametrize("raw", [(), ("--raw",)])

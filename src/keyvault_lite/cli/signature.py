@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, BinaryIO, Final, Literal
 
 import typer
 
@@ -13,15 +13,34 @@ from keyvault_lite.cli.client import Client, Json, connect, segment
 from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import InputArgument, OutOption, reading, writing
 from keyvault_lite.cli.output import Format, OutputOption
-from keyvault_lite.model.keys import ALGORITHMS, DIGEST_SIZES, MAX_PLAINTEXT, Algorithm
+from keyvault_lite.model.keys import ALGORITHMS, DIGEST_SIZES, MAX_PLAINTEXT, Algorithm, Purpose
 
 app = typer.Typer()
 
 MAX_SIGNATURE: Final = 64 * 1024
 BLOCK: Final = 1024 * 1024
 
+# What signs in the native API. A test holds it to model/keys.py.
+Signing = Literal[
+    "RSA_PSS_SHA256",
+    "RSA_PSS_SHA384",
+    "RSA_PSS_SHA512",
+    "RSA_PKCS1_SHA256",
+    "RSA_PKCS1_SHA384",
+    "RSA_PKCS1_SHA512",
+    "ECDSA_SHA256",
+    "ECDSA_SHA384",
+    "ECDSA_SHA512",
+    "ED25519",
+    "ML_DSA_44",
+    "ML_DSA_65",
+    "ML_DSA_87",
+    "HMAC_SHA256",
+    "HMAC_SHA384",
+    "HMAC_SHA512",
+]
 AlgorithmOption = Annotated[
-    Algorithm | None,
+    Signing | None,
     typer.Option("--algorithm", "-a", case_sensitive=False, show_choices=False, help="Without it the key's usual one."),
 ]
 RawOption = Annotated[bool, typer.Option("--raw", help="The signature is bytes instead of base64.")]
@@ -83,14 +102,13 @@ def verify_signature(
         raise Refused("the signature does not hold: another file, another key, or changed")
 
 
-def _message(client: Client, key: str, source: BinaryIO, algorithm: Algorithm | None) -> Json:
+def _message(client: Client, key: str, source: BinaryIO, wanted: Signing | None) -> Json:
     """The body's fields for a file: the file itself, or its digest if it is too large to send."""
-    body: Json = {} if algorithm is None else {"algorithm": algorithm}
+    body: Json = {} if wanted is None else {"algorithm": wanted}
     head = source.read(MAX_PLAINTEXT + 1)
     if len(head) <= MAX_PLAINTEXT:
         return {**body, "message": _text(head), "encoding": "base64"}
-    if algorithm is None:
-        algorithm = _usual_algorithm(client, key)
+    algorithm = _usual_algorithm(client, key) if wanted is None else Algorithm(wanted)
     size = DIGEST_SIZES.get(algorithm)
     if size is None:
         raise CannotRun(f"{algorithm} signs the file itself and not its digest, and a file over 64 KiB cannot be sent")
@@ -103,7 +121,7 @@ def _message(client: Client, key: str, source: BinaryIO, algorithm: Algorithm | 
 def _usual_algorithm(client: Client, key: str) -> Algorithm:
     found = client.get(f"/keys/{segment(key)}").json()
     kind = found["type"], found["size"], found["purpose"]
-    if kind not in ALGORITHMS:
+    if kind not in ALGORITHMS or found["purpose"] == Purpose.ENCRYPT:
         raise CannotRun("this kind of key does not sign in the native API")
     return ALGORITHMS[kind][0]
 
