@@ -56,6 +56,7 @@ from tests.wire import fake
 from tests.wire.fake import KEY, KEY_ID, SERVICE, SERVICE_ID, TOKEN, FakeEngine, ask
 
 K = KeyRef("orders")
+NEW = {"type": "AES", "purpose": "ENCRYPT"}
 AES = KeySpec(type=KeyType.AES, size=256, purpose=Purpose.ENCRYPT)
 GRANTS = [{"key": "orders-*", "actions": ["encrypt", "encrypt", "decrypt"]}]
 AUDIT_QUERY = (
@@ -321,7 +322,7 @@ def test_actions_of_refusals(app: Dispatcher, engine: FakeEngine) -> None:
         ({"plaintext": 5}, "plaintext takes text"),
         ({"plaintext": "", "context": []}, "context takes an object"),
         ({"plaintext": "", "context": {"plaintext": 5}}, "context[...] takes text"),
-        ({"plaintext": "", "encoding": "canary"}, "encoding does not take this value"),
+        ({"plaintext": "", "encoding": "canary"}, "encoding is one of utf-8, base64"),
         ({"plaintext": "", "canary": 1}, "an unknown field; the documentation lists the fields there are"),
         ([], "the body takes an object"),
         ("canary", "the body takes an object"),
@@ -361,7 +362,53 @@ def test_a_word_that_is_none_is_told_the_words_that_are(app: Dispatcher) -> None
     assert detail == "role is one of ADMIN, SERVICE, AUDITOR"
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "detail"),
+    [
+        ("/keys/a/decrypt", {"ciphertext": "", "encrypted_dek": "", "key_version": 0}, "key_version is at least 1"),
+        (
+            "/keys/a/decrypt",
+            {"ciphertext": "", "encrypted_dek": "", "key_version": 2**31},
+            "key_version is at most 2147483647",
+        ),
+        ("/keys/a/destroy", {"days": 6}, "days is at least 7"),
+        ("/keys/a/destroy", {"days": 31}, "days is at most 30"),
+        ("/random", {"bytes": 1025}, "bytes is at most 1024"),
+        ("/keys", NEW | {"description": "canary" * 9999}, "description has a length of at most 8192"),
+        ("/keys", NEW | {"description": "\x00"}, "description takes no NUL character"),
+        ("/keys", NEW | {"tags": {str(n): "" for n in range(51)}}, "tags has a length of at most 50"),
+        ("/keys", NEW | {"tags": {"canary" * 99: ""}}, "a name in tags has a length of at most 128"),
+        ("/keys", NEW | {"tags": {"": ""}}, "a name in tags has a length of at least 1"),
+        ("/keys", NEW | {"tags": {"canary": "x" * 9999}}, "a value in tags has a length of at most 256"),
+        (
+            "/services",
+            {"name": "s", "role": "SERVICE", "grants": [{"key": "a", "actions": ["canary"]}]},
+            "grants[0] is one of encrypt, decrypt, sign, verify",
+        ),
+        (
+            "/services",
+            {"name": "s", "role": "SERVICE", "grants": [{"key": "a", "actions": []}]},
+            "grants[0] has a length of at least 1",
+        ),
+    ],
+)
+def test_limits_and_choices_are_said_with_their_own_numbers(
+    app: Dispatcher, path: str, body: object, detail: str
+) -> None:
+    assert ask(app, "POST", path, body).json["detail"] == detail
+
+
+def test_a_compressed_body_is_refused_as_such(app: Dispatcher) -> None:
+    for encoding, status in ((b"gzip", 415), (b"br", 415), (b"identity", 200), (b"Identity", 200)):
+        reply = ask(app, "POST", "/random", {"bytes": 1}, headers=[(b"content-encoding", encoding)])
+        assert reply.status == status
+        assert status == 200 or "no Content-Encoding but identity" in reply.json["detail"]
+
+
 def test_details_of_queries(app: Dispatcher) -> None:
+    assert ask(app, "GET", "/audit/consistency", query=b"from=0&to=1").json["detail"] == "from is at least 1"
+    assert ask(app, "GET", "/audit", query=b"order=canary").json["detail"] == "order is one of asc, desc"
+    assert ask(app, "GET", "/audit", query=b"limit=1001").json["detail"] == "limit is at most 1000"
     assert ask(app, "GET", "/audit/consistency", query=b"from=x&to=1").json["detail"] == "from takes an integer"
     assert ask(app, "GET", "/audit/consistency", query=b"to=1").json["detail"] == "the field from is missing"
 

@@ -1,15 +1,16 @@
 """From parsed JSON to typed fields, by msgspec or pydantic.
 
 What these libraries say is translated, never shown: their messages quote what was submitted. Ours name the place, and
-of the place only names we know ourselves.
+of the place only names we know ourselves; and what the field takes, its limits and choices.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Final, TypeVar
 
 import msgspec
+from msgspec import inspect
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from keyvault_lite.model.encoding import decode_base64
@@ -29,6 +30,8 @@ Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """Text that is stored: any, but for NUL, which PostgreSQL cannot hold."""
 
 _STRUCT_PLACE: Final = re.compile(r" - at `\$((?:\.[a-z_]+|\[\.\.\.\]|\[\d+\])*)`$", re.ASCII)
+_STRUCT_LIMIT: Final = re.compile(r"Expected `int` (>=|<=) ([0-9]+)")
+_STRUCT_CHOICE: Final = "Invalid enum value"
 _STRUCT_EXPECTED: Final = re.compile(r"Expected `([a-z]+)")
 _STRUCT_MISSING: Final = re.compile(r"Object missing required field `([a-z_]+)`")
 _KINDS: Final[Mapping[str, str]] = {
@@ -46,6 +49,16 @@ _MODEL_KINDS: Final[Mapping[str, str]] = {
     "model_type": "an object",
     "list_type": "a list",
 }
+_LIMITS: Final[Mapping[str, tuple[str, str]]] = {
+    "greater_than_equal": ("ge", "is at least {}"),
+    "less_than_equal": ("le", "is at most {}"),
+    "string_too_short": ("min_length", "has a length of at least {}"),
+    "string_too_long": ("max_length", "has a length of at most {}"),
+    "too_short": ("min_length", "has a length of at least {}"),
+    "too_long": ("max_length", "has a length of at most {}"),
+    "string_pattern_mismatch": ("pattern", "takes no NUL character"),
+}
+"""Of each kind of limit: what the library calls its number, and how it is said. The one pattern is that of Text."""
 
 
 def _refusal(place: str, kind: str | None) -> InvalidRequest:
@@ -58,10 +71,10 @@ def convert(value: object, shape: type[B]) -> B:
     try:
         return msgspec.convert(value, shape, strict=True)
     except msgspec.ValidationError as error:
-        raise _explain_struct(str(error), frozenset(shape.__struct_fields__)) from None
+        raise _explain_struct(str(error), shape) from None
 
 
-def _explain_struct(message: str, known: frozenset[str]) -> InvalidRequest:
+def _explain_struct(message: str, shape: type[msgspec.Struct]) -> InvalidRequest:
     if message.startswith("Object contains unknown field"):
         return InvalidRequest("an unknown field; the documentation lists the fields there are")
     missing = _STRUCT_MISSING.match(message)
@@ -69,10 +82,36 @@ def _explain_struct(message: str, known: frozenset[str]) -> InvalidRequest:
         return InvalidRequest(f"the field {missing[1]} is missing")
     found = _STRUCT_PLACE.search(message)
     place = found[1].removeprefix(".") if found is not None else ""
-    if re.split(r"[.\[]", place)[0] not in known:
+    if re.split(r"[.\[]", place)[0] not in shape.__struct_fields__:
         place = ""
+    if message.startswith(_STRUCT_CHOICE) and (words := _struct_choices(shape, place)):
+        return _one_of(place, words)
+    limit = _STRUCT_LIMIT.match(message)
+    if limit is not None and place:
+        return InvalidRequest(f"{place} is at {'least' if limit[1] == '>=' else 'most'} {limit[2]}")
     expected = _STRUCT_EXPECTED.match(message)
     return _refusal(place, _KINDS.get(expected[1]) if expected is not None else None)
+
+
+def _one_of(place: str, words: Iterable[str]) -> InvalidRequest:
+    return InvalidRequest(f"{place} is one of {', '.join(words)}")
+
+
+@lru_cache
+def _struct_choices(shape: type[msgspec.Struct], name: str) -> tuple[str, ...]:
+    """The words that a field takes, if it takes one of a few."""
+    about = inspect.type_info(shape)
+    if not isinstance(about, inspect.StructType):
+        return ()
+    return next((_words(one.type) for one in about.fields if one.name == name), ())
+
+
+def _words(kind: inspect.Type) -> tuple[str, ...]:
+    if isinstance(kind, inspect.Metadata):
+        return _words(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return next(filter(None, map(_words, kind.types)), ())
+    return tuple(str(one.value) for one in kind.cls) if isinstance(kind, inspect.EnumType) else ()
 
 
 def validate(value: object, shape: type[M]) -> M:
@@ -82,10 +121,10 @@ def validate(value: object, shape: type[M]) -> M:
     try:
         return shape.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "enum" and len(first["loc"]) == 1 and (values := _choices(shape, first["loc"])):
-            raise InvalidRequest(f"{first['loc'][0]} is one of {', '.join(values)}") from None
-        raise _explain_model(first["type"], first["loc"], _names(shape)) from None
+            raise _one_of(str(first["loc"][0]), values) from None
+        raise _explain_model(first["type"], first["loc"], _names(shape), first.get("ctx", {})) from None
 
 
 def _names(shape: type[BaseModel]) -> frozenset[str]:
@@ -104,7 +143,9 @@ def _choices(shape: type[BaseModel], location: tuple[int | str, ...]) -> tuple[s
     return ()
 
 
-def _explain_model(kind: str, location: Sequence[int | str], known: frozenset[str]) -> InvalidRequest:
+def _explain_model(
+    kind: str, location: Sequence[int | str], known: frozenset[str], context: Mapping[str, object]
+) -> InvalidRequest:
     if kind == "extra_forbidden":
         return InvalidRequest("an unknown field; the documentation lists the fields there are")
     # Past the first name a part may be the caller's own (the name of a tag): only a position is safe to show.
@@ -112,7 +153,19 @@ def _explain_model(kind: str, location: Sequence[int | str], known: frozenset[st
     place = "".join(names + [f"[{part}]" for part in location[1:2] if isinstance(part, int)])
     if kind == "missing":
         return InvalidRequest(f"the field {place} is missing" if len(location) == 1 else f"{place} lacks a field")
+    if kind in {"enum", "literal_error"}:  # what is expected is written down by the library from our own words
+        return _one_of(place, re.findall(r"'([^']*)'", str(context["expected"])))
+    if kind in _LIMITS:
+        name, said = _LIMITS[kind]
+        return InvalidRequest(f"{_part(location, place)} {said.format(context[name])}")
     return _refusal(place, _MODEL_KINDS.get(kind))
+
+
+def _part(location: Sequence[int | str], place: str) -> str:
+    """What of an object with the caller's names a limit is about; else the place."""
+    if location[1:] and isinstance(location[1], str):
+        return f"a name in {place}" if location[-1] == "[key]" else f"a value in {place}"
+    return place
 
 
 def field_bytes(name: str, text: str) -> bytes:

@@ -52,6 +52,7 @@ Header = tuple[bytes, bytes]
 _COMMON: Final[list[Header]] = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _SINGLE: Final = (
     b"authorization",
+    b"content-encoding",
     b"content-length",
     b"content-type",
     b"idempotency-key",
@@ -247,6 +248,8 @@ class Exchange:
 
     def json(self, body: bytes) -> object:
         """Parse the body. Raises UnsupportedMediaType, then MalformedRequest."""
+        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise UnsupportedMediaType("a body is sent as it is: no Content-Encoding but identity is taken")
         declared = self.headers.get(b"content-type")
         if declared != JSON and (declared is None or _JSON_TYPE.fullmatch(declared) is None):
             raise UnsupportedMediaType("a body is application/json in UTF-8")

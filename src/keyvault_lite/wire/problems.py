@@ -36,7 +36,7 @@ STATUS: Final[Mapping[type[KeyVaultError], tuple[int, str]]] = {
     Conflict: (409, "The request contradicts what is there"),
     InvalidState: (409, "The state of the key forbids this"),
     TooLarge: (413, "A size limit is exceeded"),
-    UnsupportedMediaType: (415, "The body is not application/json"),
+    UnsupportedMediaType: (415, "The body is not plain application/json"),
     InvalidRequest: (422, "The request has a field that makes no sense"),
     LimitExceeded: (429, "Too many requests"),
     InternalError: (500, "The server failed"),

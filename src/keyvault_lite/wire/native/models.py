@@ -1,6 +1,6 @@
 """The shapes of the other road: bodies and queries as pydantic models, and how each becomes a request."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, Strict, WithJsonSchema
 
@@ -316,7 +316,7 @@ class AuditQuery(PageQuery):
     result: Annotated[Result, _BY_VALUE] | None = None
     since: Time | None = Field(None, description="Inclusive.")
     until: Time | None = Field(None, description="Exclusive.")
-    order: Annotated[str, Field(pattern="^(asc|desc)$")] = "desc"
+    order: Literal["asc", "desc"] = "desc"
 
 
 def _named(field: str, text: str | None) -> str | None:
@@ -342,10 +342,10 @@ def list_audit(_: str, query: AuditQuery) -> ListAudit:
 
 
 class ConsistencyQuery(Body):
-    """Two sizes of the log."""
+    """Two sizes of the log, from 1 to the number of its entries."""
 
-    old: Annotated[int, Field(alias="from", ge=0, le=MAX_INT), BeforeValidator(_number)]
-    new: Annotated[int, Field(alias="to", ge=0, le=MAX_INT), BeforeValidator(_number)]
+    old: Annotated[int, Field(alias="from", ge=1, le=MAX_INT), BeforeValidator(_number)]
+    new: Annotated[int, Field(alias="to", ge=1, le=MAX_INT), BeforeValidator(_number)]
 
 
 def read_consistency(_: str, query: ConsistencyQuery) -> ReadConsistency:

@@ -43,7 +43,7 @@ _REFUSALS: Final = {
     404: "No such object, or none that the caller may know of.",
     409: "The request contradicts what is there, or the key's state forbids it.",
     413: "A size limit is exceeded.",
-    415: "The body is not `application/json`.",
+    415: "The body is not `application/json`, or it is compressed.",
     422: "A field, query parameter or combination that makes no sense.",
     429: "Too many requests.",
     500: "A defect of the server.",
