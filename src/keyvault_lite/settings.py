@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=1000, ge=1, le=100_000)
     """Open connections a process; beyond it the longest idle are closed, then new ones are refused (503)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, host: str) -> str:
+        """An IPv6 address may be written as in an address of the web."""
+        return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
     @classmethod
     def settings_customise_sources(

@@ -218,7 +218,7 @@ def test_an_emptied_database_beside_an_anchor_does_not_begin_anew(house: House) 
 # Addresses
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
 def test_plain_http_on_loopback(host: str) -> None:
     settings.check_address(settings.load(host=host))
 

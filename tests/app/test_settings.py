@@ -158,3 +158,9 @@ def test_an_address_that_is_none_is_named_by_its_setting(tmp_path: Path) -> None
         chosen = settings.load(master_key=master, witness_key=key, **{name: "http://w.example"})
         with pytest.raises(InvalidSettings, match=f"KEYVAULT_{name.upper()}: a witness on another machine"):
             app.open_vault(chosen)
+
+
+def test_an_ipv6_address_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.load(host="[::1]").host == "::1"
+    monkeypatch.setenv("KEYVAULT_HOST", "[::]")
+    assert settings.load().host == "::"

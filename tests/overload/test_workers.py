@@ -147,13 +147,18 @@ def test_they_are_renewed_one_by_one_without_a_gap_in_service(vault: Vault) -> N
 
 
 @pytest.mark.slow
-def test_they_end_when_nobody_watches_over_them(vault: Vault) -> None:
+def test_they_end_when_nobody_watches_over_them(vault: Vault, tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    vault.settings["TMPDIR"] = str(tmp_path / "temporary")
     vault.start("--workers", str(WORKERS))
+    wait_until(lambda: vault.log.count("requests are answered") == WORKERS, 20)
+    assert list((tmp_path / "temporary").iterdir())
     workers = vault.workers()
     assert vault.process is not None
     vault.process.kill()
     vault.process.wait()
     wait_until(lambda: all(map(gone, workers)), 20)
+    assert list((tmp_path / "temporary").iterdir()) == []
     assert vault.entries()
 
 

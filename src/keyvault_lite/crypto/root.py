@@ -18,6 +18,7 @@ SIZE: Final = 32
 DOCUMENTATION_SAMPLE: Final = encode_base64(bytes(range(SIZE)))
 """The one value that documentation may print as a master key. It is public, hence refused."""
 _MAX_FILE: Final = 1024
+_DESCRIPTORS: Final = ("/dev/fd/", "/dev/stdin", "/proc/")
 _log: Final = logger("master-key")
 _warned: Final[set[str]] = set()
 """Master key files that the operator was warned of: once is enough, however often they are read."""
@@ -103,6 +104,9 @@ def read_master_key(*, text: str | None, path: str | None) -> MasterKey:
 def read_text(path: str) -> str:
     """What a master key file holds, not yet judged. Raises InvalidMasterKey if it cannot be read."""
     try:
+        if stat.S_ISFIFO(Path(path).stat().st_mode) and not path.startswith(_DESCRIPTORS):
+            # Whoever opens it waits until somebody writes, and each worker would want what was read by another.
+            raise InvalidMasterKey(f"The master key file {path} is a named pipe; hand over a descriptor (/dev/fd/3).")
         with Path(path).open("rb") as file:
             _check_mode(path, file.fileno())
             raw = file.read(_MAX_FILE + 1)

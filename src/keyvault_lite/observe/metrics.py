@@ -7,6 +7,7 @@ anew, as Prometheus expects it.
 """
 
 import json
+import shutil
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
@@ -110,6 +111,11 @@ class Metrics:
         draft = self._folder / f".{self.worker}"
         draft.write_text(json.dumps(written), encoding="ascii")
         draft.replace(self._folder / self.worker)
+
+    def abandon(self) -> None:
+        """Remove the folder: whoever made it for us has gone."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def page(self) -> str:
         """Everything, as text."""

@@ -24,6 +24,7 @@ from typing import Final
 import uvicorn
 
 from keyvault_lite.observe import logger
+from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire.server import GRACE_SECONDS, STOPPING, Server
 
 START_SECONDS: Final = 120.0
@@ -49,6 +50,7 @@ def _work(make: MakeConfig, number: int, sockets: list[socket.socket], line: Con
     def outlive_nobody() -> None:
         with suppress(OSError, EOFError):
             line.recv_bytes()  # nothing ever comes
+        METRICS.abandon()
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=outlive_nobody, name="supervisor", daemon=True).start()
