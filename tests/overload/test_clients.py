@@ -13,7 +13,7 @@ import uvicorn
 
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire import server as wire
-from keyvault_lite.wire.listening import CannotListen, listen
+from keyvault_lite.wire.listening import CannotListen, address, listen
 from keyvault_lite.wire.native import build
 from keyvault_lite.wire.server import Server, serve
 from tests.overload.server import Client, everything, raw, wait_until
@@ -207,3 +207,10 @@ def test_a_request_that_begins_during_an_answer_is_no_idle_one(port: int, monkey
         connection.sendall(WHOLE[20:])
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert idle == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("host", "written"), [("127.0.0.1", "http://127.0.0.1:8"), ("::1", "http://[::1]:8"), ("vault", "http://vault:8")]
+)
+def test_an_address_is_written_as_a_client_takes_it(host: str, written: str) -> None:
+    assert address("http", host, 8) == written

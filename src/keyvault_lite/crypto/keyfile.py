@@ -2,8 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Final
 
-MODE = 0o600
+MODE: Final = 0o600
 
 
 def write_new(path: Path, content: str) -> None:
