@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import get_args
 
@@ -196,6 +198,17 @@ def test_no_token_is_made_for_an_output_that_is_closed(vault: FakeVault) -> None
         ran = sh(f"kvl {command} >&-")
         assert (ran.returncode, "standard output is closed" in ran.stderr) == (2, True)
     assert vault.seen == []
+
+
+def test_a_reader_that_goes_away_before_the_token_comes_is_told_of(vault: FakeVault) -> None:
+    def late(_handler: BaseHTTPRequestHandler) -> bool:
+        time.sleep(1.5)
+        return False
+
+    vault.faults = [late]
+    ran = sh("kvl service token app | sleep 1")
+    assert ran.returncode == 2
+    assert re.search(r"could not be written out \(input or output: Broken pipe|standard output is closed", ran.stderr)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")

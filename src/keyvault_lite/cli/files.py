@@ -14,7 +14,7 @@ from typing import Annotated, BinaryIO, Final
 import typer
 
 from keyvault_lite.cli.failure import CannotRun
-from keyvault_lite.cli.streams import check_output, explain
+from keyvault_lite.cli.streams import broken_pipes, check_output, explain
 from keyvault_lite.crypto.keyfile import write_new
 
 PRIVATE: Final = 0o600
@@ -167,8 +167,9 @@ def check_token_out(path: Path | None) -> None:
 def not_lost(remedy: str) -> Iterator[None]:
     """Show a token within: if that fails, CannotRun says that there is one, and the remedy."""
     try:
-        yield
-        sys.stdout.flush()
+        with broken_pipes():
+            yield
+            sys.stdout.flush()
     except (CannotRun, OSError) as error:
         said = explain(error) if isinstance(error, OSError) else str(error)
         raise CannotRun(f"the new token is in force, but it could not be written out ({said}): {remedy}") from None

@@ -72,7 +72,8 @@ class Commands(TyperGroup):
 def explained() -> Iterator[None]:
     """Say in a sentence what is expected to go wrong. Raises typer.Exit with the code that cli/failure.py documents."""
     try:
-        yield
+        with streams.broken_pipes():
+            yield
     except Failure as failure:
         note(f"kvl: {failure}")
         raise typer.Exit(failure.exit_code) from None
@@ -81,10 +82,6 @@ def explained() -> Iterator[None]:
         raise typer.Exit(2) from None
     except BrokenPipeError:  # whoever read has seen enough
         raise typer.Exit(2) from None
-    except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError):  # what rich makes of it
-            raise typer.Exit(2) from None
-        raise
     except OSError as error:
         note(f"kvl: {streams.explain(error)}")
         raise typer.Exit(2) from None

@@ -8,7 +8,8 @@ import json
 import os
 import select
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, Literal, TextIO
 
 from keyvault_lite.cli.failure import CannotRun
@@ -39,6 +40,17 @@ def check_output() -> None:
         broken = any(event & (select.POLLERR | select.POLLNVAL) for _, event in asked.poll(0))
         if broken or fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             raise CannotRun("standard output is closed, and what is made could be shown to nobody")
+
+
+@contextmanager
+def broken_pipes() -> Iterator[None]:
+    """Raise BrokenPipeError also where rich makes a silent exit of it."""
+    try:
+        yield
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None
+        raise
 
 
 def explain(error: OSError) -> str:
