@@ -35,7 +35,7 @@ from keyvault_lite.model.requests import (
     Repair,
     Request,
 )
-from keyvault_lite.settings import InvalidSettings, Settings, check_witness
+from keyvault_lite.settings import InvalidSettings, Settings, check_witness, is_shared
 from keyvault_lite.wire import native
 from keyvault_lite.wire.aws import Aws
 from keyvault_lite.wire.aws import belongs as aws_belongs
@@ -117,11 +117,6 @@ def open_vault(
     keyring = Keyring.open(slots, master)
     shelf = None if archive is None else Shelf(archive, keyring, verify_ed25519)
     return _compose(chosen, database, master, keyring, quarantine=quarantine, anchored=anchored, shelf=shelf)
-
-
-def is_shared(anchor: str | None) -> bool:
-    """Whether KEYVAULT_ANCHOR names a shared anchor."""
-    return anchor is not None and anchor.startswith(("https://", "http://"))
 
 
 def open_anchor(chosen: Settings, database: Database, keyring: Keyring) -> AnyAnchor | None:

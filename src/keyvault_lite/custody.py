@@ -11,7 +11,6 @@ from keyvault_lite.app import (
     AnyAnchor,
     Vault,
     file_anchor,
-    is_shared,
     master_key,
     open_anchor,
     open_vault,
@@ -40,7 +39,7 @@ from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.replies import Finding, Verification
 from keyvault_lite.model.requests import ArchiveEntries, RecordMove, TrustAnchor
-from keyvault_lite.settings import Settings
+from keyvault_lite.settings import Settings, is_shared
 from keyvault_lite.witness.anchor import SharedAnchor
 
 

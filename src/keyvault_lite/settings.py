@@ -141,10 +141,14 @@ def _what_it_is(name: str, value: object) -> str:
     return f"{name} is no setting"
 
 
+def is_shared(anchor: str | None) -> bool:
+    """Whether KEYVAULT_ANCHOR names a shared anchor."""
+    return anchor is not None and anchor.startswith(("https://", "http://"))
+
+
 def check_witness(chosen: Settings) -> None:
     """Raise InvalidSettings for settings of a witness where none is named, and for keys that are no witness's."""
-    shared = chosen.anchor is not None and chosen.anchor.startswith(("https://", "http://"))
-    if chosen.witness is None and not shared:
+    if chosen.witness is None and not is_shared(chosen.anchor):
         for name in ("witness_key", "witness_cacert", "witness_max_age"):
             if name in chosen.model_fields_set and getattr(chosen, name) is not None:
                 raise InvalidSettings(
