@@ -1,7 +1,7 @@
 """What an operator does with a vault that need not be served: have it checked, and see to its anchor."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,6 @@ from keyvault_lite.app import (
     perform,
     shared_anchor,
 )
-from keyvault_lite.audit.checkpoint import MAX_SIZE
 from keyvault_lite.audit.entry import row_entry
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import WrongMasterKey
@@ -161,18 +160,24 @@ async def _archive(
 
 
 def read_archive(
-    chosen: Settings, folder: Path, *, key: str | None = None, first: int = 1, last: int = MAX_SIZE
+    chosen: Settings,
+    folder: Path,
+    *,
+    key: str | None = None,
+    first: int = 1,
+    last: int | None = None,
+    note: Callable[[str], None],
 ) -> Iterator[Entry]:
     """The entries in files of archived segments, which prove themselves with the log's verifier key.
 
-    Needs neither database nor master key. The key is `key`, or the one that the anchor remembers.
+    Needs neither database nor master key. The key is `key`, or the one that the anchor remembers. See Shelf.read.
     """
     if key is None:
         mark = show_anchor(chosen).mark
         if mark is None:
             raise NotFound("there is no anchor that knows the log's verifier key: name it (--key)")
         key = mark.verifier_key
-    for row in Shelf(folder, identity_of(key), verify_ed25519).read(first=first, last=last):
+    for row in Shelf(folder, identity_of(key), verify_ed25519).read(first=first, last=last, note=note):
         yield row_entry(row)
 
 

@@ -1,19 +1,32 @@
 """Files of segments one by one, on a small log: how they come onto the disk, which are taken, and which are refused."""
 
+import lzma
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from keyvault_lite.audit.chain import Position, genesis
 from keyvault_lite.audit.checkpoint import checkpoint_body, origin, sign_note
-from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row, encode_draft, entry_hash, entry_row
+from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row, encode_draft, entry_hash, entry_row, row_hash
 from keyvault_lite.audit.merkle import TILE_WIDTH, Edge, Tiles
-from keyvault_lite.audit.segment import MAX_BYTES, MAX_ENTRIES, End, InvalidSegment, Start
+from keyvault_lite.audit.segment import (
+    MAX_BYTES,
+    MAX_ENTRIES,
+    End,
+    InvalidSegment,
+    SegmentReader,
+    Start,
+    write_end,
+    write_entries,
+    write_start,
+)
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger import driver, shelf, statements
@@ -22,7 +35,7 @@ from keyvault_lite.ledger.archiver import SEGMENT, make_segment
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.retention import end_of
-from keyvault_lite.ledger.shelf import Shelf
+from keyvault_lite.ledger.shelf import NotInFiles, Shelf
 from keyvault_lite.model.archive import PREFIX, Segment
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Draft, Result
@@ -244,3 +257,172 @@ def test_a_segment_that_is_on_no_record_is_told_where_files_are_read(
     problem = Finding("settings", PREFIX, f"entries 1 to {TILE_WIDTH} are archived in a file on no record")
     assert archived.read(START, lambda _, leaves: fed.extend(leaves)) == ([problem] if at_hand else [])
     assert (fed[-1], len(fed), archived.unread) == (end_of(second).head, 2 * TILE_WIDTH, 2 * TILE_WIDTH)
+
+
+# What is no file of ours, and what becomes another while it is read
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [fifo, endless, Path.mkdir, lambda path: path.symlink_to(path.name)])
+def test_what_is_no_regular_file_is_refused_at_once(log: Log, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    segment = log.archive(tmp_path)
+    path = tmp_path / segment.file
+    whole = path.rename(tmp_path / "whole")
+    make(path)
+    opened = set(Path("/proc/self/fd").iterdir())
+    with pytest.raises((InvalidSegment, OSError)):
+        list(on(tmp_path).entries(segment, START))
+    with pytest.raises(InvalidSegment, match=segment.file):
+        list(read(tmp_path))
+    assert on(tmp_path).find(1, TILE_WIDTH, START) is None
+    assert set(Path("/proc/self/fd").iterdir()) == opened, "nothing is left open"
+    # A link to a file is as good as the file.
+    path.rmdir() if path.is_dir() else path.unlink()
+    path.symlink_to(whole)
+    assert on(tmp_path).find(1, TILE_WIDTH, START) == segment
+    assert ids(read(tmp_path)) == list(range(1, TILE_WIDTH + 1))
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_read_for_ever(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = log.archive(tmp_path)
+    size = (tmp_path / segment.file).stat().st_size
+    monkeypatch.setattr(shelf, "MAX_FILE", size)
+    real = os.fstat
+
+    def late(descriptor: int) -> os.stat_result:
+        found = real(descriptor)
+        with (tmp_path / segment.file).open("ab") as file:
+            file.write(bytes(10))
+        return found
+
+    monkeypatch.setattr(os, "fstat", late)
+    with pytest.raises(InvalidSegment, match="is larger than any segment"):
+        list(on(tmp_path).entries(segment, START))
+
+
+def read(folder: Path, first: int = 1, last: int | None = None, notes: list[str] | None = None) -> Iterator[Row]:
+    return on(folder).read(first=first, last=last, note=pytest.fail if notes is None else notes.append)
+
+
+def ids(rows: Iterable[Row]) -> list[int]:
+    return [row[0] for row in rows]
+
+
+def numbers(first: int, last: int) -> list[int]:
+    return list(range(first, last + 1))
+
+
+@pytest.mark.parametrize("in_place", [True, False], ids=["in place", "by another file"])
+@pytest.mark.parametrize("times", range(1, 4))
+def test_only_the_bytes_that_were_proven_are_handed_over(
+    log: Log, another: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, *, in_place: bool
+) -> None:
+    """The file is exchanged after it was opened for the first, second and third time: the last is proven no more."""
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    path = ours / log.archive(ours).file
+    forged = forgery(path.read_bytes())
+    regular, opened = shelf._regular, [0]
+
+    @contextmanager
+    def exchanged(name: Path) -> Iterator[IO[bytes]]:
+        opened[0] += 1
+        with regular(name) as stream:
+            if opened[0] == times:
+                if not in_place:
+                    path.unlink()
+                path.write_bytes(forged)
+            yield stream
+
+    monkeypatch.setattr(shelf, "_regular", exchanged)
+    found: list[Row] = []
+    try:
+        found.extend(read(ours))
+    except InvalidSegment as error:
+        assert path.name in error.detail  # noqa: PT017
+    assert all(row[SOURCE] != "elsewhere" for row in found)
+    assert len(found) in {0, TILE_WIDTH}
+
+
+SOURCE = ENTRY_COLUMNS.index("source")
+
+
+def forgery(whole: bytes) -> bytes:
+    """Another history from the first entry on, consistent in itself, that keeps checkpoint and proof."""
+    reader = SegmentReader(shelf._Decompressed(BytesIO(whole)).read)
+    rows: list[Row] = []
+    before = reader.start.position.head
+    for one in chain.from_iterable(rows for rows, _ in reader.entries()):
+        values = dict(zip(ENTRY_COLUMNS, one, strict=True)) | {"prev_hash": before, "source": "elsewhere"}
+        values["hash"] = before = row_hash(tuple(values.values()))
+        rows.append(tuple(values.values()))
+    assert reader.end is not None
+    end = replace(reader.end, position=replace(reader.end.position, head=before))
+    return lzma.compress(write_start(reader.start) + write_entries(rows) + write_end(end))
+
+
+# Reading several files
+
+
+def test_files_are_read_in_the_order_of_their_entries(log: Log, tmp_path: Path) -> None:
+    first = log.archive(tmp_path)
+    second = log.archive(tmp_path, first, 2 * TILE_WIDTH)
+    (tmp_path / first.file).rename(tmp_path / "audit-z.kvlseg")
+    (tmp_path / second.file).rename(tmp_path / "audit-a.kvlseg")
+    assert ids(read(tmp_path)) == numbers(1, 2 * TILE_WIDTH)
+    assert ids(read(tmp_path, 200, 300)) == numbers(200, 300)
+
+
+def test_entries_that_several_files_have_are_handed_over_once(log: Log, tmp_path: Path) -> None:
+    first = log.archive(tmp_path)
+    log.archive(tmp_path, first, 2 * TILE_WIDTH)
+    (tmp_path / "audit-copy.kvlseg").write_bytes((tmp_path / first.file).read_bytes())
+    notes: list[str] = []
+    assert ids(read(tmp_path, notes=notes)) == numbers(1, 2 * TILE_WIDTH)
+    assert len(notes) == 1
+    # A run that was cut off may have left other boundaries: the same history, in other parts.
+    log.archive(tmp_path, None, 2 * TILE_WIDTH)
+    assert ids(read(tmp_path, notes=notes)) == numbers(1, 2 * TILE_WIDTH)
+    assert ids(read(tmp_path, TILE_WIDTH, TILE_WIDTH + 1, notes)) == [TILE_WIDTH, TILE_WIDTH + 1]
+
+
+def test_entries_in_no_file_are_named_at_the_end(log: Log, tmp_path: Path) -> None:
+    def missing(first: int, last: int | None = None) -> tuple[list[int], str]:
+        found: list[int] = []
+        with pytest.raises(NotInFiles) as raised:
+            found += (row[0] for row in read(tmp_path, first, last))
+        return found, raised.value.detail
+
+    first = log.archive(tmp_path)
+    second = log.archive(tmp_path, first, 2 * TILE_WIDTH)
+    assert missing(500, 600)[1] == "entries 513 to 600 are in no file"
+    assert missing(600, 700)[1] == "entries 600 to 700 are in no file"
+    assert missing(600)[1] == "entries from 600 on are in no file"
+    (tmp_path / first.file).unlink()
+    assert missing(1) == (numbers(257, 512), "entries 1 to 256 are in no file")
+    assert missing(250, 513)[1] == "entries 250 to 256, entries 513 to 513 are in no file"
+    assert ids(read(tmp_path, 257, 512)) == numbers(257, 512)
+    (tmp_path / second.file).unlink()
+    assert missing(1) == ([], "entries from 1 on are in no file")
+
+
+def test_two_histories_are_not_one(log: Log, another: Log, tmp_path: Path) -> None:
+    """Each file is proven; that they do not belong together is said before the first entry."""
+    ours, theirs = log.archive(tmp_path), another.archive(tmp_path)
+    with pytest.raises(InvalidSegment, match="two histories"):
+        next(read(tmp_path))
+    # One after the other, as in folders that were thrown together.
+    after = another.archive(tmp_path, theirs, 2 * TILE_WIDTH)
+    (tmp_path / theirs.file).unlink()
+    with pytest.raises(InvalidSegment, match=f"{after.file} and {ours.file}"):
+        next(read(tmp_path))
+    assert ids(read(tmp_path, last=5)) == numbers(1, 5), "of what is not asked for nothing is said"

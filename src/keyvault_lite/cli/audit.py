@@ -246,14 +246,15 @@ def read(
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Print archived entries, oldest first; as JSON one object a line. Each file is checked whole before.
+    """Print archived entries, oldest first; as JSON one object a line. All files they are in are checked whole before.
 
-    Needs no vault and no master key. Exit code 1 if a file does not verify.
+    Needs no vault and no master key. Exit code 1 if a file does not verify, if files hold two histories of the log, or
+    if entries that were asked for are in no file.
     """
     import msgspec
 
     from keyvault_lite import custody, settings
-    from keyvault_lite.audit.checkpoint import MAX_SIZE
+    from keyvault_lite.ledger.shelf import NotInFiles
     from keyvault_lite.model.errors import IntegrityViolation
     from keyvault_lite.wire.native import render
 
@@ -262,10 +263,12 @@ def read(
     with starting():
         chosen = settings.load()
     try:
-        for entry in custody.read_archive(chosen, folder, key=key, first=first, last=last or MAX_SIZE):
+        for entry in custody.read_archive(chosen, folder, key=key, first=first, last=last, note=note):
             _print_line(msgspec.to_builtins(render.entry(entry, None)), output)
     except IntegrityViolation as error:
         raise Refused(f"the archive does not verify: {error.detail}") from None
+    except NotInFiles as error:
+        raise Refused(error.detail) from None
 
 
 @app.command("public-key")
