@@ -26,7 +26,7 @@ from keyvault_lite.ledger.archiver import SEGMENT
 from keyvault_lite.ledger.check import Identity, Means, check, identity_of, verification_of
 from keyvault_lite.ledger.inspection import Progress
 from keyvault_lite.ledger.mark import DamagedAnchor, Mark, NotAnAnchor
-from keyvault_lite.ledger.moving import Copied, copy
+from keyvault_lite.ledger.moving import Anchors, move
 from keyvault_lite.ledger.opening import open_database, stored_slots
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.shelf import Shelf
@@ -37,7 +37,7 @@ from keyvault_lite.model.errors import Conflict, NotFound
 from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.replies import Finding, Verification
-from keyvault_lite.model.requests import ArchiveEntries, RecordMove, TrustAnchor
+from keyvault_lite.model.requests import ArchiveEntries, TrustAnchor
 from keyvault_lite.settings import Settings, is_shared
 from keyvault_lite.witness.anchor import SharedAnchor
 
@@ -232,8 +232,8 @@ def migrate(chosen: Settings, url: str, *, progress: Progress | None = None) -> 
     """Move the vault into the empty database at `url`, whole and verified. The source's rows are not changed.
 
     The anchor goes along: a shared one and one that the settings name go on as they are, else the new database gets its
-    own. The old one is told of the first entry after the move, so that the old database is not served by mistake.
-    Raises one of CANNOT_START; then nothing is in the target, unless it is OutcomeUnknown.
+    own. The old one is told of the entry that records the move, which only the copy has, before the copy can be opened:
+    never are both served. A run that was cut off, whenever, is finished by the same call. Raises one of CANNOT_START.
     """
     master = master_key(chosen)
     there = chosen.model_copy(update={"database_url": url})
@@ -243,45 +243,27 @@ def migrate(chosen: Settings, url: str, *, progress: Progress | None = None) -> 
     if not source.is_there():
         raise NotFound(f"there is no database {source.place}")
     old, new = _own_anchor(chosen, source), _own_anchor(there, target)
-    apart = new is not None and (old is None or new.path.resolve() != old.path.resolve())
-    if apart and new is not None and new.exists():
-        raise Conflict(f"the anchor {new.place} remembers a vault already: move it away")
+    if new is not None and old is not None and new.path.resolve() == old.path.resolve():
+        new = None
 
-    def anchor(authority: Authority) -> AnyAnchor | None:
+    def anchors(authority: Authority) -> Anchors:
         if not is_shared(chosen.anchor):
-            return old
+            return Anchors(old, new)
         made = shared_anchor(chosen, authority.instance_id, authority.log_public_key)
         opened.callback(made.close)
-        return made
-
-    recorded: list[int] = []
-
-    def finish(copied: Copied) -> None:
-        if apart and new is not None:
-            with closing(open_vault(there, anchored=False)) as vault:
-                new.replace(vault.ledger.mark())
-            new.close()
-        with closing(open_vault(there)) as vault:
-            asyncio.run(perform(vault, RecordMove(copied.entries, source.place, target.place)))
-            mark = vault.ledger.mark()
-        recorded.append(mark.size)
-        if apart and old is not None:
-            # From here on the old anchor knows an entry that the old database does not have.
-            old.replace(mark)
+        return Anchors(made, None)
 
     with ExitStack() as opened:
-        if old is not None:
-            opened.callback(old.close)
-        copied = copy(
-            source,
-            target,
-            unlock=lambda slots: Keyring.open(slots, master),
-            anchor=anchor,
-            finish=finish,
-            progress=progress,
+        for one in (old, new):
+            if one is not None:
+                opened.callback(one.close)
+        copied = move(
+            source, target, unlock=lambda slots: Keyring.open(slots, master), anchors=anchors, progress=progress
         )
-    place = new.place if new is not None else chosen.anchor if is_shared(chosen.anchor) else None
-    return Moved(target.place, place, copied.entries, recorded[0])
+    place = chosen.anchor if is_shared(chosen.anchor) else None
+    for one in (old, new):
+        place = place if one is None else one.place
+    return Moved(target.place, place, copied.entries, copied.known.head.size)
 
 
 def _database(chosen: Settings) -> Database:

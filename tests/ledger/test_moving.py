@@ -17,7 +17,8 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger import driver, moving
 from keyvault_lite.ledger.anchor import Anchor, FileAnchor
 from keyvault_lite.ledger.inspection import inspect
-from keyvault_lite.ledger.moving import Copied
+from keyvault_lite.ledger.moving import Anchors, Copied
+from keyvault_lite.ledger.opening import prepare
 from keyvault_lite.ledger.schema import Row
 from keyvault_lite.ledger.sqlite import Count, SqliteDatabase
 from keyvault_lite.ledger.start import DamagedVault
@@ -41,29 +42,21 @@ class Move:
         self.source = SqliteDatabase(vault / "vault.db")
         self.target = SqliteDatabase(vault / "new.db")
         self.anchor: Callable[[Any], Anchor | None] = lambda _: None
-        self.finished: list[Copied] = []
         self.told: list[tuple[int, int]] = []
 
     def make(self) -> Copied:
-        return moving.copy(
+        return moving.move(
             self.source,
             self.target,
             unlock=lambda slots: self.keyring if slots else pytest.fail("no slots"),
-            anchor=self.anchor,
-            finish=self.finish,
+            anchors=lambda authority: Anchors(self.anchor(authority), None),
             progress=lambda done, total: self.told.append((done, total)),
         )
 
-    def finish(self, copied: Copied) -> None:
-        self.finished.append(copied)
-        assert not SqliteDatabase(self.source.path).leads(), "nobody serves the source yet"
-        assert rows_of(self.target.path)["audit_logs"], "it is committed"
-
     def refused(self, kind: type[E] | tuple[type[E], ...], says: str | None = None) -> E:
-        """It fails, is not said to be done, and the source is nobody's any more."""
+        """It fails, and the source is nobody's any more."""
         with pytest.raises(kind, match=says) as raised:
             self.make()
-        assert not self.finished
         again = SqliteDatabase(self.source.path)
         assert again.leads()
         again.stop_leading()
@@ -78,6 +71,15 @@ def rows_of(path: Path) -> dict[str, list[Row]]:
             str(table): sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
             for table in metadata.sorted_tables
         }
+
+
+def check_same(source: dict[str, list[Row]], target: dict[str, list[Row]]) -> None:
+    """All rows are the same, but for the entry of the move, and the head over it."""
+    new = [row for row in target["audit_logs"] if row not in source["audit_logs"]]
+    assert [(row[0], "migrate" in row) for row in new] == [(len(source["audit_logs"]) + 1, True)]
+    for name, rows in source.items():
+        if name not in {"ledger_head", "audit_index"}:
+            assert [row for row in target[name] if row not in new] == rows, name
 
 
 def tables_of(path: Path) -> int:
@@ -116,12 +118,12 @@ def test_every_row_goes_along(move: Move) -> None:
     copied = move.make()
 
     assert copied.entries == move.entries
-    assert move.finished == [copied]
-    assert rows_of(move.target.path) == before == rows_of(move.source.path)
+    assert before == rows_of(move.source.path)
+    check_same(before, rows_of(move.target.path))
     assert move.told == [(done, move.entries) for done in (100, 200, 300, move.entries)]
     with closing(move.target.reader()) as reader:
         seen = inspect(reader, move.keyring, move.target, log_from=0, pages=True)
-    assert (seen.findings, seen.root) == ([], copied.root)
+    assert (seen.findings, seen.root) == ([], copied.known.tiles.edge.root())
     assert move.source.leads(), "whoever moved it has let go of it"
 
 
@@ -205,6 +207,21 @@ def test_a_place_that_is_not_empty_is_left_alone(move: Move) -> None:
         other.execute("CREATE TABLE notes (a)")
     move.refused(Conflict, "is not empty")
     assert tables_of(move.target.path) == 1
+    with closing(sqlite3.connect(move.target.path)) as other:
+        other.execute("DROP TABLE notes")
+    move.target.path.write_bytes(b"no database" * 100)
+    move.refused(Conflict, "is not empty")
+
+
+@pytest.mark.parametrize("row", [False, True], ids=["without a row", "with a row"])
+def test_a_schema_without_a_row_is_as_good_as_none(move: Move, *, row: bool) -> None:
+    prepare(move.target)
+    if row:
+        with closing(move.target.writer()) as writer:
+            writer.execute("INSERT INTO settings VALUES ('a', 'b', 1, x'00')")
+        move.refused(Conflict, "is not empty")
+    else:
+        assert move.make().entries == move.entries
 
 
 class Failing(SqliteDatabase):
@@ -248,7 +265,6 @@ def test_a_copy_that_fails_leaves_nothing(
     assert tables_of(place) == 0
     assert rows_of(move.source.path) == before
     # Nothing stands in the way of a second attempt, into the very same place.
-    place.unlink()
     move.target = SqliteDatabase(place)
     assert move.make().entries == move.entries
 
@@ -269,12 +285,17 @@ def test_a_copy_that_lacks_a_table_is_not_kept(move: Move, table: str, monkeypat
 def test_a_copy_of_something_else_is_none(move: Move, other: dict[str, Any]) -> None:
     with closing(move.source.reader()) as reader:
         seen = inspect(reader, move.keyring, move.source, log_from=0)
+        known = moving._known(reader, seen)
     with closing(move.source.writer()) as writer:
         writer.execute("BEGIN")
-        moving._check_copy(move.source, writer, move.keyring, seen)
+        moving._check_copy(move.source, writer, move.keyring, seen.entries, known)
         assert writer.in_transaction, "the check has not ended it"
+        entries, mac = other.get("entries", seen.entries), other.get("mac", known.mac)
         with pytest.raises(IntegrityViolation, match="is not the vault that was read"):
-            moving._check_copy(move.source, writer, move.keyring, replace(seen, **other))
+            moving._check_copy(move.source, writer, move.keyring, entries, replace(known, mac=mac))
+        if "mac" in other:
+            with pytest.raises(IntegrityViolation, match="is not the vault that was read"):
+                moving._record(move.source, writer, move.keyring, replace(seen, mac=mac), "")
         writer.execute("ROLLBACK")
 
 
@@ -303,5 +324,9 @@ def test_a_copy_that_may_be_there_is_left_there(move: Move, monkeypatch: pytest.
 
     monkeypatch.setattr(SqliteDatabase, "writer", writer)
     before = rows_of(move.source.path)
-    move.refused(OutcomeUnknown, "is not known")
-    assert rows_of(move.target.path) == before
+    move.refused(OutcomeUnknown, "run `kvl migrate` again")
+    check_same(before, rows_of(move.target.path))
+    # The next attempt meets the same once more, with the last COMMIT; and then it is told that the vault is there.
+    move.refused(OutcomeUnknown, "run `kvl migrate` again")
+    monkeypatch.undo()
+    move.refused(Conflict, "the vault was moved already")

@@ -16,6 +16,8 @@ from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import CreateKey, Decrypt, Encrypt, ReadKey, VerifyAudit
 from keyvault_lite.settings import Settings
 from tests.house import AES, House, grant, idempotent
+from tests.ledger.dying_move import NEITHER_OPENS
+from tests.ledger.test_dying_move import Moving
 from tests.ledger.test_schema import edit
 from tests.postgres import Databases, run
 
@@ -178,3 +180,16 @@ def test_a_copy_that_is_not_the_vault_is_not_committed(
     with pytest.raises(KeyVaultError):
         custody.migrate(lived_in.chosen, target)
     assert run(target, TABLES) == [(0,)]
+
+
+@pytest.mark.parametrize("place", ["before a row", "before the copy's COMMIT", *NEITHER_OPENS[::2]])
+def test_a_move_that_is_killed_leaves_one_to_serve_and_is_finished(
+    lived_in: House, target: str, tmp_path: Path, place: str
+) -> None:
+    own = f"{tmp_path}/own.anchor"
+    Path(f"{lived_in.path}.anchor").rename(own)
+    move = Moving(lived_in, lived_in.chosen.model_copy(update={"anchor": own}), target)
+    move.die(place)
+    assert move.opening() == (place not in NEITHER_OPENS, False)
+    move.again()
+    move.check_moved()

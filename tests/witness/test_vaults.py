@@ -443,3 +443,32 @@ def test_a_note_of_another_vault_is_no_anchor(site: Site, monkeypatch: pytest.Mo
         monkeypatch.setattr("keyvault_lite.witness.client.WitnessClient.newest", lambda *_, note=changed: note)
         with pytest.raises(IntegrityViolation, match="not one of this vault"):
             site.open(**shared)
+
+
+def test_a_vault_that_moves_under_a_shared_anchor_is_never_served_twice(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = site.share()
+    (site.folder / "b").mkdir()
+    here, there = site.settings("a", **shared), site.settings("b", **shared)
+
+    def opens(chosen: Settings) -> bool:
+        try:
+            app.open_vault(chosen).close()
+        except KeyVaultError:
+            return False
+        return True
+
+    def lost(*_: object, **__: object) -> None:
+        raise OutcomeUnknown("the connection is gone")
+
+    for method, expected in (("write", (True, False)), ("flush", (False, False))):
+        with monkeypatch.context() as patched:
+            patched.setattr(SharedAnchor, method, lost)
+            with pytest.raises(OutcomeUnknown):
+                custody.migrate(here, there.database_url)
+        assert (opens(here), opens(there)) == expected
+    assert custody.migrate(here, there.database_url).anchor == site.url
+    assert (opens(here), opens(there)) == (False, True)
+    with pytest.raises(Conflict, match="moved already"):
+        custody.migrate(here, there.database_url)

@@ -17,8 +17,9 @@ app = typer.Typer()
 def migrate(*, yes: YesOption = False, output: OutputOption = Format.TABLE) -> None:
     """Move the vault from KEYVAULT_DATABASE_URL into the empty database that KEYVAULT_MIGRATE_TO names.
 
-    Stop the server first. Source and copy are checked whole; on failure the target stays empty. Afterwards let
-    KEYVAULT_DATABASE_URL name the new database: the old one is not changed, but its anchor no longer confirms it.
+    Stop the server first. Source and copy are checked whole; on failure the target stays empty. If it is interrupted,
+    run it again: never are both served. Afterwards let KEYVAULT_DATABASE_URL name the new database: the old one is not
+    changed, but its anchor no longer confirms it.
     """
     from keyvault_lite import custody, settings
 
@@ -35,3 +36,5 @@ def migrate(*, yes: YesOption = False, output: OutputOption = Format.TABLE) -> N
     else:
         show_record(list(facts.items()))
     note("let KEYVAULT_DATABASE_URL name the new database, and put the old one away as you would a backup")
+    if moved.anchor is None:
+        note("there is no anchor: nothing but you keeps the old one from being served")

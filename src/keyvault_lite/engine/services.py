@@ -21,7 +21,6 @@ from keyvault_lite.model.requests import (
     Initialise,
     ListServices,
     ReadService,
-    RecordMove,
     RecoverAdmin,
     RemoveSlots,
     RenewToken,
@@ -179,12 +178,6 @@ def trust_anchor(request: TrustAnchor, _: Scene) -> Done:
     return Done(None, Change(new_epoch=True), comment=f"rollback to {request.size} entries; lost: {request.lost}")
 
 
-def record_move(request: RecordMove, _: Scene) -> Done:
-    """Where the vault was, and where it is now."""
-    text = f"moved at {request.size} entries from {request.came_from} to {request.went_to}"
-    return Done(None, Change(), comment=text)
-
-
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     AddSlot: add_slot,
     CreateService: create,
@@ -194,7 +187,6 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     RecoverAdmin: recover_admin,
     RemoveSlots: remove_slots,
     RenewToken: renew_token,
-    RecordMove: record_move,
     TrustAnchor: trust_anchor,
     UpdateService: update,
 }

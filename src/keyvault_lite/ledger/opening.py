@@ -10,7 +10,7 @@ from keyvault_lite.ledger.records import read_slot
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.store import Database
-from keyvault_lite.ledger.upgrade import OLDER, REVISION, VERSION_TABLE, revision_of
+from keyvault_lite.ledger.upgrade import MOVING, OLDER, REVISION, UNFINISHED, VERSION_TABLE, revision_of
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidRequest
 from keyvault_lite.model.keyring import Slot
 
@@ -105,6 +105,8 @@ def _bring_up_to_date(database: Database, connection: driver.Connection) -> None
     revision = revision_of(connection, tables)
     if revision is None and tables:
         raise Conflict("the database holds something else: KEYVAULT_DATABASE_URL has to name one of its own")
+    if revision == MOVING:
+        raise Conflict(f"the database {UNFINISHED}")
     if revision not in {None, *OLDER, REVISION}:
         raise Conflict("the database was written by another version of KeyVault Lite, newer than this one")
     if revision != REVISION:

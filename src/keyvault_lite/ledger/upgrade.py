@@ -12,6 +12,9 @@ REVISION: Final = "0003"
 VERSION_TABLE: Final = "alembic_version"
 OLDER: Final = frozenset({"0001", "0002"})
 """The revisions it can bring up to date."""
+MOVING: Final = "moving"
+"""What a copy names instead while a vault is moved: no version opens it, not even one that knows nothing of this."""
+UNFINISHED: Final = "holds a copy of a move that was not finished: run the same `kvl migrate` again"
 
 
 def revision_of(connection: driver.Connection, tables: frozenset[str]) -> str | None:
@@ -32,6 +35,8 @@ def check_revision(connection: driver.Connection, findings: list[Finding]) -> No
         problem = f"does not name {REVISION}, the revision of this version, alone"
         if revisions in [[(revision,)] for revision in OLDER]:
             problem += ": if this vault was never served by this version, do that first, which brings it up to date"
+        if revisions == [(MOVING,)]:
+            problem = UNFINISHED
         findings.append(Finding("alembic_version", "", problem))
 
 

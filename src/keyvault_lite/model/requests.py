@@ -539,16 +539,6 @@ class TrustAnchor(Request, frozen=True):
     """What an acknowledged rollback loses, in words; None if the anchor was only missing."""
 
 
-class RecordMove(Request, frozen=True):
-    """Put on record that the vault, of `size` entries by then, was moved into another database. Answers None."""
-
-    action = Action.MIGRATE
-    size: int
-    came_from: str
-    """Where it was, without any secret."""
-    went_to: str
-
-
 class Repair(Request, frozen=True):
     """Give up, on record, an object that a quarantine has set aside. Answers None."""
 
