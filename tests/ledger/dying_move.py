@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from keyvault_lite import custody
-from keyvault_lite.ledger import moving
+from keyvault_lite.ledger import copying, moving
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.settings import Settings, load
 
@@ -43,7 +43,7 @@ def _dying(*given: Any) -> Iterator[None]:  # noqa: ANN401
         die()
 
 
-_written, _hand_over = moving._written, moving._hand_over
+_written, _hand_over = copying.written, moving._hand_over
 
 
 def hand_over(change: Callable[[], object]) -> object:
@@ -60,14 +60,14 @@ def hand_over(change: Callable[[], object]) -> object:
 def die_at(place: str) -> None:
     """Let the process end there."""
     changes: dict[str, Callable[[], object]] = {
-        "before the schema": patch.object(moving, "prepare", die).start,
-        "before a row": patch.object(moving, "_fill", die).start,
-        "before the copy's COMMIT": patch.object(moving, "_written", _dying).start,
+        "before the schema": patch.object(copying, "prepare", die).start,
+        "before a row": patch.object(copying, "_fill", die).start,
+        "before the copy's COMMIT": patch.object(copying, "written", _dying).start,
         "after the copy's COMMIT": patch.object(moving, "_hand_over", die).start,
         "before the old anchor": lambda: hand_over(patch.object(FileAnchor, "write", die).start),
         "after the old anchor": lambda: hand_over(patch.object(FileAnchor, "flush", die).start),
         "before the new anchor": lambda: hand_over(patch.object(FileAnchor, "replace", die).start),
-        "before the last COMMIT": lambda: hand_over(patch.object(moving, "_written", _dying).start),
+        "before the last COMMIT": lambda: hand_over(patch.object(moving, "written", _dying).start),
         "after the last COMMIT": lambda: hand_over(lambda: None),
     }
     changes[place]()

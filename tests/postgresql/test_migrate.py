@@ -1,11 +1,13 @@
 """`kvl migrate`: everything goes along or nothing does, and the old database is not served by mistake."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from keyvault_lite import app, custody
+from keyvault_lite.ledger.postgresql import database
 from keyvault_lite.ledger.postgresql.database import PostgresDatabase
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.start import DamagedVault
@@ -151,7 +153,7 @@ def test_a_move_that_fails_leaves_nothing(
         return real(database, connection, entries)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PostgresDatabase, "append", append)
-    monkeypatch.setattr("keyvault_lite.ledger.moving.CHUNK", 100)
+    monkeypatch.setattr("keyvault_lite.ledger.copying.CHUNK", 100)
     with pytest.raises(AuditUnavailable):
         custody.migrate(lived_in.chosen, target)
     monkeypatch.setattr(PostgresDatabase, "append", real)
@@ -167,16 +169,16 @@ def test_a_move_that_fails_leaves_nothing(
 def test_a_copy_that_is_not_the_vault_is_not_committed(
     lived_in: House, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from keyvault_lite.ledger import moving
+    from keyvault_lite.ledger import copying
 
-    real = moving._copy_rows
+    real = copying._copy_rows
 
     def leave_out(table: object, reader: object, writer: object) -> None:
         if getattr(table, "name", None) != "services":
             return
         real(table, reader, writer)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(moving, "_copy_rows", leave_out)
+    monkeypatch.setattr(copying, "_copy_rows", leave_out)
     with pytest.raises(KeyVaultError):
         custody.migrate(lived_in.chosen, target)
     assert run(target, TABLES) == [(0,)]
@@ -193,3 +195,24 @@ def test_a_move_that_is_killed_leaves_one_to_serve_and_is_finished(
     assert move.opening() == (place not in NEITHER_OPENS, False)
     move.again()
     move.check_moved()
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["is kept", "is lost"])
+def test_nobody_writes_a_source_that_takes_long(
+    lived_in: House, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, keeps: bool
+) -> None:
+    """A session that stands still loses the lock: it does not, and a move that has lost it hands nothing over."""
+    custody.migrate(lived_in.chosen, target)
+    impatient = "SET idle_in_transaction_session_timeout = '300ms'"
+    monkeypatch.setattr("keyvault_lite.ledger.postgresql.database._WRITER", (*database._WRITER, impatient))
+    monkeypatch.setattr("keyvault_lite.ledger.copying.CHUNK", 100)
+    back = f"sqlite:///{tmp_path}/back.db"
+    if keeps:
+        custody.migrate(there(lived_in, target), back, progress=lambda *_: time.sleep(0.1))
+        assert House(there(lived_in, back), lived_in.admin).ask(VerifyAudit()).valid
+    else:
+        with pytest.raises(AuditUnavailable, match="the source's lock was lost"):
+            custody.migrate(there(lived_in, target), back, progress=lambda *_: time.sleep(0.5))
+        House(there(lived_in, target), lived_in.admin).close()
+        with pytest.raises(KeyVaultError):
+            app.open_vault(there(lived_in, back))
