@@ -24,10 +24,11 @@ from typing import Final
 
 from keyvault_lite.audit.merkle import consistency_proof
 from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.anchor import Anchor, FileAnchor, Mark
+from keyvault_lite.ledger.anchor import Anchor, FileAnchor
 from keyvault_lite.ledger.announcer import Announcer
 from keyvault_lite.ledger.copying import NAME_REVISION, Copied, Resting, Within, copy, known_of, written
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect
+from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.opening import stored_slots
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.pending import Known
