@@ -216,6 +216,9 @@ async def _initialise(
     master = master_key(chosen)
     database = open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
     check_place(database)
+    if database.exists() and prepare(database):
+        # Begun already, which is never undone: nobody else has to be waited for.
+        return open_vault(chosen, quarantine=quarantine), None
     with database.beginning():
         if database.exists() and prepare(database):
             return open_vault(chosen, quarantine=quarantine), None

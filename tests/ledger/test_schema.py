@@ -374,11 +374,18 @@ def test_a_database_that_names_no_revision_is_at_none() -> None:
 def test_a_schema_that_cannot_be_made_whole_is_not_made(tmp_path: Path) -> None:
     with closing(SqliteDatabase(tmp_path / "v.db").writer()) as connection:
         before = connection.execute("SELECT name FROM sqlite_master").fetchall()
-        with pytest.raises(sa.exc.OperationalError, match="no such table"):
+        with pytest.raises(driver.Error, match="no such table"):
             run_migrations(
                 "sqlite://", connection, begin="BEGIN IMMEDIATE", after=["DROP TABLE absent"], module=driver.dbapi
             )
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == before
+
+
+def test_a_revision_that_is_not_that_of_the_tables_is_damage(house: House) -> None:
+    house.vault.close()
+    edit(house.path, "UPDATE alembic_version SET version_num = '0002'", "DROP TABLE tokens")
+    with pytest.raises(DamagedVault, match="alembic_version"):
+        house.open()
 
 
 def test_what_is_no_database_is_told_in_a_sentence(tmp_path: Path) -> None:

@@ -77,6 +77,11 @@ def is_busy(error: Exception) -> bool:
     return "locked" in str(error)
 
 
+def is_unfit(error: Exception) -> bool:
+    """Whether a statement does not fit the tables there are (SQLITE_ERROR)."""
+    return getattr(error, "sqlite_errorcode", None) == 1
+
+
 Damaged = (Error, UnicodeDecodeError)
 """What reading a damaged database raises: SQLite's own message may name something that is no text."""
 

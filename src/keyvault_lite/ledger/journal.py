@@ -281,7 +281,7 @@ class Journal:
         try:
             self._abort()
             row = self._connection.execute(statements.READ_HEAD).fetchone()
-        except driver.Error:
+        except (driver.Error, AuditUnavailable):
             return False
         return (row[-1] if row else b"") == self.known.mac
 
@@ -328,6 +328,9 @@ class Journal:
                 self._abort()
                 kind = StoreFull if driver.is_full(error) else AuditUnavailable
                 raise kind("the database cannot be written") from error
+            except AuditUnavailable:
+                self._abort()
+                raise
 
     def _begin(self, *, patience: float = BUSY_SECONDS) -> None:
         try:
@@ -422,7 +425,8 @@ class Journal:
         """The consistency proof from an older size to the newest, for an anchor that judges."""
         try:
             return consistency_proof(tile_reader(self._connection, self.known).node, old, self.head.size)
-        except driver.Error as error:
+        except (driver.Error, AuditUnavailable) as error:
+            # After COMMIT: nobody may be told that nothing was done.
             raise OutcomeUnknown("the tree of the log cannot be read") from error
 
     def find_reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:

@@ -22,7 +22,7 @@ from keyvault_lite.ledger.log_index import block_of, rows_for
 from keyvault_lite.ledger.offline import read_offline
 from keyvault_lite.ledger.schema import TABLES, TRIGGERS, Row
 from keyvault_lite.ledger.store import BUSY_SECONDS
-from keyvault_lite.ledger.upgrade import run_migrations
+from keyvault_lite.ledger.upgrade import other_tables, run_migrations
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
 from keyvault_lite.model.replies import Finding
 
@@ -268,7 +268,12 @@ class SqliteDatabase:
 
     def upgrade(self, connection: driver.Connection) -> None:
         """See Database."""
-        run_migrations("sqlite://", connection, begin="BEGIN IMMEDIATE", after=_TRIGGERS_ANEW, module=driver.dbapi)
+        try:
+            run_migrations("sqlite://", connection, begin="BEGIN IMMEDIATE", after=_TRIGGERS_ANEW, module=driver.dbapi)
+        except driver.Error as error:
+            if driver.is_unfit(error):
+                raise other_tables() from error
+            raise
 
     def drop_tables(self, connection: driver.Connection) -> None:
         """See Database. Triggers and indexes go with their tables."""

@@ -5,6 +5,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.model.replies import Finding
 
 REVISION: Final = "0003"
@@ -40,6 +41,11 @@ def check_revision(connection: driver.Connection, findings: list[Finding]) -> No
         findings.append(Finding("alembic_version", "", problem))
 
 
+def other_tables() -> DamagedVault:
+    """The refusal of a database whose tables are not those of the revision that it names."""
+    return DamagedVault([Finding(VERSION_TABLE, "", "names a revision whose tables are others than those there are")])
+
+
 def run_migrations(
     url: str,
     connection: Any,  # noqa: ANN401  (a connection of either driver)
@@ -48,7 +54,7 @@ def run_migrations(
     after: Sequence[str],
     **how: Any,  # noqa: ANN401  (options of SQLAlchemy)
 ) -> None:
-    """Run what is missing, then the statements `after`. A failure leaves the database as it was.
+    """Run what is missing, then the statements `after`. A failure leaves the database as it was: the driver's error.
 
     `begin` is the statement that opens the transaction on a connection in autocommit mode, so that it covers the
     statements of the schema too; None for a driver that opens transactions by itself.
@@ -65,8 +71,13 @@ def run_migrations(
         sa.event.listen(engine, "begin", lambda handed: handed.exec_driver_sql(begin))
     config = Config()
     config.set_main_option("script_location", str(files("keyvault_lite.ledger").joinpath("migrations")))
-    with engine.begin() as handed:
-        config.attributes["connection"] = handed
-        command.upgrade(config, "head")
-        for statement in after:
-            handed.exec_driver_sql(statement)
+    try:
+        with engine.begin() as handed:
+            config.attributes["connection"] = handed
+            command.upgrade(config, "head")
+            for statement in after:
+                handed.exec_driver_sql(statement)
+    except sa.exc.DBAPIError as error:
+        if error.orig is None:
+            raise
+        raise error.orig from error

@@ -15,7 +15,10 @@ import psycopg
 from psycopg import pq
 
 from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.postgresql import session
 from keyvault_lite.ledger.postgresql.others import SIGN, Snapshots
+from keyvault_lite.ledger.store import BUSY_SECONDS
+from keyvault_lite.model.errors import AuditUnavailable
 
 IN_FORCE: Final = {"INTRANS", "ACTIVE", "INERROR"}
 _AHEAD: Final = (
@@ -29,15 +32,44 @@ _OTHER_WORDS: Final = {
 }
 # Who stands still between COMMIT and the release of the lock is no longer in a transaction: its session ends all the
 # same, and the lock with it. It is refused by the anchor, which others have moved by then.
-_LOCK: Final = b"SELECT set_config('idle_session_timeout', '60s', false), pg_advisory_lock(%s::int4, %s::int4)"
+# What COMMIT relies on can be taken away by a reload at any time: it is looked at where it costs no round trip.
+_LOCK: Final = (
+    f"SELECT set_config('idle_session_timeout', '60s', false), pg_advisory_lock(%s::int4, %s::int4), {session.FACTS}"
+).encode()
 _UNLOCK: Final = b"SELECT pg_advisory_unlock_all(), set_config('idle_session_timeout', '0', false)"
 _SNAPSHOT: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _DISK_FULL: Final = "53100"
 _REFUSED_BY_TRIGGER: Final = "P0001"
+_NO_LOCK: Final = "55P03"
+_AWAY: Final = ("08", "53", "57", "25P03", "25P04", "40001", "40P01", _NO_LOCK)
+"""Beginnings of SQLSTATE that tell nothing of what is stored: the way there, the server's means or end, time, locks."""
+_ENDS: Final = frozenset({"BEGIN", "COMMIT", "ROLLBACK"})
 
 
 class PostgresError(driver.Error):
     """What the server or the way to it refused."""
+
+
+def is_away(error: psycopg.Error) -> bool:
+    """Whether the server did not get to answer, whatever the database holds."""
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return error.sqlstate.startswith(_AWAY)
+
+
+def away(error: psycopg.Error) -> AuditUnavailable:
+    """The refusal for an error that `is_away`."""
+    if error.sqlstate == _NO_LOCK:
+        return AuditUnavailable(
+            "somebody else has locked the database or a table of it: the server's pg_locks tells who"
+        )
+    return AuditUnavailable(f"the database server did not answer: {reason(error)}")
+
+
+def reason(error: psycopg.Error) -> str:
+    """Why, in the server's or the library's words: neither repeats a password, nor a value without its details."""
+    text = (error.diag.message_primary or str(error)).strip()
+    return text.splitlines()[-1].strip()[:300] if text else "no reason given"
 
 
 class PostgresIntegrityError(driver.IntegrityError):
@@ -95,7 +127,7 @@ class PostgresConnection:
         """Told before it takes the lock between processes, so that it is the one that is made to let it go."""
         self.others = Snapshots()
         """What tells of other writers."""
-        self._patience = 0.0
+        self._patience = BUSY_SECONDS
         self._ahead: tuple[driver.Rows, ...] = ()
 
     @property
@@ -123,7 +155,7 @@ class PostgresConnection:
                 return self.raw.execute(_OTHER_WORDS.get(sql, sql).encode(), binary=True)
             return self.raw.execute(_translated(sql), values, binary=True)
         except psycopg.Error as error:
-            raise self._told(error) from error
+            raise self._told(error, sql) from error
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> driver.Rows:
         """See driver.Connection."""
@@ -176,8 +208,12 @@ class PostgresConnection:
             self._hold(self)
         with self.raw.pipeline():
             begun = self.raw.execute(b"BEGIN")
-            self.raw.execute(_LOCK, self._key)
+            locked = self.raw.execute(_LOCK, self._key)
             self._ahead = tuple(self.raw.execute(sql.encode(), binary=True) for sql in _AHEAD)
+        if (problem := session.missing((locked.fetchone() or ())[2:])) is not None:
+            self._ahead = ()
+            self.raw.execute(b"ROLLBACK")
+            raise AuditUnavailable(problem)
         return begun
 
     def _catch_up(self) -> "One":
@@ -196,9 +232,18 @@ class PostgresConnection:
             raise PostgresError("the transaction was rolled back")
         return done
 
-    def _told(self, error: psycopg.Error) -> Exception:
-        if not self._writes and self.raw.info.transaction_status is pq.TransactionStatus.INERROR:
-            self.raw.execute(b"ROLLBACK TO SAVEPOINT whole")
+    def _told(self, error: psycopg.Error, sql: str = "") -> Exception:
+        """The error of `driver` for the server's, or AuditUnavailable if it tells nothing of what is stored.
+
+        Where a transaction of a writer begins and ends it is one of `driver` all the same: only there it decides what
+        has happened.
+        """
+        if is_away(error) and error.sqlstate != _DISK_FULL and not (self._writes and sql in _ENDS):
+            self._restore_snapshot()
+            return away(error)
+        lost = self._restore_snapshot()
+        if lost is not None:
+            return away(lost)
         state = error.sqlstate or ""
         if isinstance(error, psycopg.IntegrityError) or state == _REFUSED_BY_TRIGGER:
             return PostgresIntegrityError(f"{state}: refused by a constraint or trigger")
@@ -211,6 +256,16 @@ class PostgresConnection:
         return PostgresError(
             f"{state or type(error).__name__}: {error.diag.message_primary or 'the connection failed'}"
         )
+
+    def _restore_snapshot(self) -> psycopg.Error | None:
+        """After a reader's statement that failed: let the next one be asked; what kept it from that."""
+        if self._writes or self.raw.info.transaction_status is not pq.TransactionStatus.INERROR:
+            return None
+        try:
+            self.raw.execute(b"ROLLBACK TO SAVEPOINT whole")
+        except psycopg.Error as error:
+            return error
+        return None
 
 
 def _has_something_to_read(descriptor: int) -> bool:

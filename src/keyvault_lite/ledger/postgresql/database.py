@@ -2,7 +2,7 @@
 
 The writers' lock is an advisory lock of the session, taken with BEGIN and let go after the head is published: so heads
 reach the anchor in the order in which they were committed, from whichever host. It goes with the session: a process
-that dies, or whose host does, holds nobody up for longer than it takes the server to notice (seconds; see `_SESSION`).
+that dies, or whose host does, holds nobody up for longer than it takes the server to notice (seconds; see `session`).
 """
 
 import threading
@@ -17,47 +17,23 @@ from psycopg.types.numeric import Int8Dumper
 
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.log_index import block_of, rows_for
-from keyvault_lite.ledger.postgresql import arrays
+from keyvault_lite.ledger.postgresql import arrays, session
 from keyvault_lite.ledger.postgresql.address import Address
 from keyvault_lite.ledger.postgresql.catalogue import GUARD_OF_LOG, TRIGGERS, check_kinds, check_schema
-from keyvault_lite.ledger.postgresql.connection import One, PostgresConnection
+from keyvault_lite.ledger.postgresql.connection import One, PostgresConnection, away, is_away, reason
 from keyvault_lite.ledger.schema import TABLES, Row
 from keyvault_lite.ledger.store import BUSY_SECONDS, Taken
-from keyvault_lite.ledger.upgrade import run_migrations
+from keyvault_lite.ledger.upgrade import other_tables, run_migrations
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest
 from keyvault_lite.model.replies import Finding
 
 T = TypeVar("T")
 OLDEST: Final = 140000
 """server_version_num of the oldest version this was made for."""
-WRITING, BEGINNING, LEADING = 0x6B766C00, 0x6B766C01, 0x6B766C02
+WRITING, BEGINNING, LEADING, UPGRADING = 0x6B766C00, 0x6B766C01, 0x6B766C02, 0x6B766C03
 """The first half of the locks' numbers; the second names the schema, so that vaults of one database do not meet."""
-_SESSION: Final = (
-    "SET client_encoding = 'UTF8'",
-    "SET row_security = off",  # a policy is an error, never a silent omission
-    "SET standard_conforming_strings = on",
-    "SET jit = off",
-    # A process that stands still, or whose host is gone, must not keep the writers' lock.
-    "SET tcp_keepalives_idle = 5",
-    "SET tcp_keepalives_interval = 2",
-    "SET tcp_keepalives_count = 3",
-)
-_WRITER: Final = (
-    "SET default_transaction_isolation = 'read committed'",
-    "SET default_transaction_read_only = off",
-    "SET idle_in_transaction_session_timeout = '60s'",
-)
-_READER: Final = ("SET default_transaction_read_only = on",)
-_NEEDED: Final = {
-    # Without these, what was acknowledged can be lost.
-    "fsync": frozenset({"on"}),
-    "full_page_writes": frozenset({"on"}),
-    "synchronous_commit": frozenset({"on", "remote_apply"}),
-    "server_encoding": frozenset({"UTF8"}),
-    # With `replica`, triggers and foreign keys do nothing.
-    "session_replication_role": frozenset({"origin"}),
-}
-_FACTS: Final = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name = ANY(%s)"
+BEGINNING_SECONDS: Final = 60.0
+"""How long another process may take to begin a vault or to bring its schema up to date."""
 
 
 class PostgresDatabase:
@@ -93,13 +69,16 @@ class PostgresDatabase:
     def exists(self) -> bool:
         """See Database."""
         with closing(self.reader()) as connection:
-            return bool(self.tables(connection))
+            try:
+                return bool(self.tables(connection))
+            except driver.Error as error:
+                raise AuditUnavailable(f"the database {self.place} cannot be read: {error}") from error
 
     # Connections
 
     def writer(self, *, patient: bool = True) -> driver.Connection:
         """See Database."""
-        raw, schema = self._connect(_WRITER)
+        raw, schema = self._connect(session.WRITER)
         try:
             self._check_durability(raw)
         except BaseException:
@@ -111,18 +90,18 @@ class PostgresDatabase:
 
     def reader(self) -> driver.Connection:
         """See Database."""
-        raw, schema = self._connect(_READER)
+        raw, schema = self._connect(session.READER)
         return PostgresConnection(raw, schema=schema, writes=False, key=(WRITING, _half(schema)))
 
-    def _connect(self, session: Sequence[str]) -> tuple[psycopg.Connection[Any], str]:
+    def _connect(self, more: tuple[str, ...]) -> tuple[psycopg.Connection[Any], str]:
         try:
             raw = psycopg.connect(self._conninfo, autocommit=True)
         except psycopg.Error as error:
-            raise AuditUnavailable(f"the database {self.place} cannot be reached: {_reason(error)}") from None
+            raise AuditUnavailable(f"the database {self.place} cannot be reached: {reason(error)}") from None
         try:
             # One integer type in all statements, so that each is prepared once.
             raw.adapters.register_dumper(int, Int8Dumper)
-            raw.execute("; ".join((*_SESSION, *session)).encode())
+            session.prepare(raw, more)
             # Nothing of another schema, and no temporary table, is taken for one of ours.
             found = raw.execute(
                 b"SELECT current_schema(), "
@@ -130,7 +109,7 @@ class PostgresDatabase:
             ).fetchone()
         except psycopg.Error as error:
             raw.close()
-            raise AuditUnavailable(f"the database {self.place} cannot be used: {_reason(error)}") from None
+            raise AuditUnavailable(f"the database {self.place} cannot be used: {reason(error)}") from None
         problem = None
         if raw.info.server_version < OLDEST:
             problem = f"is PostgreSQL {raw.info.server_version // 10000}, and 14 is needed"
@@ -144,18 +123,14 @@ class PostgresDatabase:
     def _check_durability(self, raw: psycopg.Connection[Any]) -> None:
         """Raise AuditUnavailable unless COMMIT, on this session, returns only once all of it is durable."""
         try:
-            if dict(raw.execute(_FACTS, [["synchronous_commit"]])).get("synchronous_commit") != "remote_apply":
-                raw.execute(b"SET synchronous_commit = on")
-            found = dict(raw.execute(_FACTS, [list(_NEEDED)]))
+            session.make_durable(raw)
+            facts = raw.execute(f"SELECT {session.FACTS}".encode()).fetchone()
             if raw.execute(b"SELECT pg_is_in_recovery()").fetchone() != (False,):
                 raise AuditUnavailable(f"the database {self.place} is a standby, which cannot be written")
         except psycopg.Error as error:
-            raise AuditUnavailable(f"the database {self.place} cannot be used: {_reason(error)}") from None
-        for name, allowed in _NEEDED.items():
-            if found.get(name) not in allowed:
-                raise AuditUnavailable(
-                    f"the database server has {name} = {found.get(name)}: a vault needs {' or '.join(sorted(allowed))}"
-                )
+            raise AuditUnavailable(f"the database {self.place} cannot be used: {reason(error)}") from None
+        if (problem := session.missing(facts or ())) is not None:
+            raise AuditUnavailable(problem)
 
     def is_alive(self, connection: driver.Connection) -> bool:
         """See Database."""
@@ -265,7 +240,7 @@ class PostgresDatabase:
     def forget_overwritten(self) -> bool:
         """See Database. Needs the owner's role; without it autovacuum does it later, and so it is not tried again."""
         connection = self.writer()
-        with closing(connection), suppress(driver.Error):
+        with closing(connection), suppress(driver.Error, AuditUnavailable):
             connection.execute("VACUUM key_versions, keyring_slots")
         return True
 
@@ -284,14 +259,17 @@ class PostgresDatabase:
         """See Database."""
         if not isinstance(connection, PostgresConnection):
             raise TypeError("a connection of this database is needed")
-        try:
-            run_migrations("postgresql+psycopg://", connection.raw, begin="BEGIN", after=TRIGGERS)
-        except Exception as error:
-            if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
+        with self._alone(UPGRADING):
+            try:
+                run_migrations("postgresql+psycopg://", connection.raw, begin="BEGIN", after=TRIGGERS)
+            except psycopg.errors.InsufficientPrivilege as error:
                 raise AuditUnavailable(
                     "this role may not make the schema: run it once with the owner's role (docs/postgresql.md)"
                 ) from error
-            raise
+            except psycopg.Error as error:
+                if is_away(error):
+                    raise away(error) from error
+                raise other_tables() from error
 
     def drop_tables(self, connection: driver.Connection) -> None:
         """See Database."""
@@ -317,11 +295,18 @@ class PostgresDatabase:
     @contextmanager
     def beginning(self) -> Iterator[None]:
         """See Database."""
+        with self._alone(BEGINNING):
+            yield
+
+    @contextmanager
+    def _alone(self, lock: int) -> Iterator[None]:
+        """Hold a lock of the schema, on a session of its own. Raises AuditUnavailable if somebody keeps it."""
         with closing(self._session()) as connection:
-            connection.raw.execute(b"SET lock_timeout = 0")
-            connection.raw.execute(
-                b"SELECT pg_advisory_lock(%s::int4, %s::int4)", [BEGINNING, _half(connection.schema)]
-            )
+            try:
+                connection.set_patience(BEGINNING_SECONDS)
+                connection.raw.execute(b"SELECT pg_advisory_lock(%s::int4, %s::int4)", [lock, _half(connection.schema)])
+            except psycopg.Error as error:
+                raise away(error) if is_away(error) else AuditUnavailable(reason(error)) from error
             yield
 
     def leads(self) -> bool:
@@ -334,9 +319,12 @@ class PostgresDatabase:
             connection = self._session()
         except AuditUnavailable:
             return False
-        got = connection.raw.execute(
-            b"SELECT pg_try_advisory_lock(%s::int4, %s::int4)", [LEADING, _half(connection.schema)]
-        ).fetchone()
+        try:
+            got = connection.raw.execute(
+                b"SELECT pg_try_advisory_lock(%s::int4, %s::int4)", [LEADING, _half(connection.schema)]
+            ).fetchone()
+        except psycopg.Error:
+            got = None
         if got != (True,):
             connection.close()
             return False
@@ -361,8 +349,3 @@ class PostgresDatabase:
 def _half(schema: str) -> int:
     """A number for a schema that fits half of an advisory lock's."""
     return zlib.crc32(schema.encode()) - (1 << 31)
-
-
-def _reason(error: psycopg.Error) -> str:
-    """Why, in the server's or the library's words: neither repeats a password."""
-    return (error.diag.message_primary or str(error)).strip().splitlines()[-1].strip()[:300] or "no reason given"

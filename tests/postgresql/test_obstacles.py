@@ -1,0 +1,205 @@
+"""Who holds a lock, hangs up or sets timeouts keeps nothing waiting for ever, and is not taken for damage."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from keyvault_lite import app, custody
+from keyvault_lite.ledger.postgresql import database as database_module
+from keyvault_lite.ledger.postgresql import session
+from keyvault_lite.ledger.start import DamagedVault
+from keyvault_lite.model.errors import AuditUnavailable
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import Encrypt, VerifyAudit
+from tests.house import House, chosen, furnish
+from tests.postgres import Databases, Server, run
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(database_module, "BEGINNING_SECONDS", 0.2)
+
+
+@contextmanager
+def held(url: str, statement: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """A lock that somebody takes and does not let go."""
+    with psycopg.connect(url) as somebody:
+        somebody.execute(statement.encode())
+        yield somebody
+
+
+def lock(*tables: str) -> str:
+    return f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE"
+
+
+def set_for_all(house: House, *settings: str) -> None:
+    name = run(house.chosen.database_url, "SELECT current_database()")[0][0]
+    for one in settings:
+        run(house.chosen.database_url, f'ALTER DATABASE "{name}" SET {one}')
+
+
+@pytest.mark.parametrize("table", ["idempotency_replies", "settings", "audit_logs", "tiles", "keys"])
+def test_a_table_that_somebody_locks_ends_a_check_with_a_sentence(postgres: House, table: str) -> None:
+    key = KeyRef(postgres.key().id)
+    with held(postgres.chosen.database_url, lock(table)):
+        for check in (postgres.ledger.scrub, postgres.ledger.verify, lambda: custody.verify(postgres.chosen)):
+            with pytest.raises(AuditUnavailable, match="has locked"):
+                check()
+    postgres.ask(Encrypt(key, plaintext=b"x"))
+    assert not postgres.ledger.degraded
+    assert postgres.ask(VerifyAudit()).findings == ()
+
+
+def test_a_table_that_somebody_locks_ends_a_start_and_what_is_due(postgres: House) -> None:
+    with held(postgres.chosen.database_url, lock("idempotency_replies", "settings")):
+        with pytest.raises(AuditUnavailable):
+            postgres.ledger.forget_replies()
+        postgres.vault.close()
+        with pytest.raises(AuditUnavailable, match="has locked"):
+            postgres.open()
+    with held(postgres.chosen.database_url, lock("alembic_version")), pytest.raises(AuditUnavailable):
+        postgres.open()
+    postgres.open()
+
+
+def test_an_edit_that_cannot_be_looked_at_for_a_lock_is_found_behind_it(postgres: House) -> None:
+    key = KeyRef(postgres.key().id)
+    postgres.ask(Encrypt(key, plaintext=b"x"))
+    run(postgres.chosen.database_url, "SET session_replication_role = replica", "UPDATE services SET name = 'evil'")
+    with held(postgres.chosen.database_url, lock("settings")):
+        postgres.refusal(Encrypt(key, plaintext=b"x"), AuditUnavailable)
+    assert not postgres.ledger.degraded, "a row that could not be read is not one that was edited"
+    postgres.ledger.scrub()
+    deadline = time.monotonic() + 10
+    while not postgres.ledger.degraded:
+        assert time.monotonic() < deadline
+        postgres.together(postgres.perform(Encrypt(key, plaintext=b"x")))
+
+
+def test_a_vault_that_somebody_keeps_from_beginning_says_so(
+    postgres: House, databases: Databases, tmp_path: Path
+) -> None:
+    url = databases.make()
+    master = postgres.chosen.master_key
+    assert master is not None
+    other = chosen(tmp_path, master.get_secret_value(), url)
+    half = database_module._half("public")
+    with (
+        held(url, f"SELECT pg_advisory_lock({database_module.BEGINNING}, {half})"),
+        pytest.raises(AuditUnavailable, match="pg_locks"),
+    ):
+        app.initialise(other)
+    # One that has begun does not ask who else begins.
+    ours = postgres.chosen.database_url
+    postgres.vault.close()
+    with held(ours, f"SELECT pg_advisory_lock({database_module.BEGINNING}, {half})"):
+        vault, made = postgres.run(app._initialise(postgres.chosen))
+        vault.close()
+        assert made is None
+    postgres.open()
+    databases.drop(url)
+
+
+def test_who_is_cut_off_while_reading_has_found_no_damage(postgres: House) -> None:
+    url = postgres.chosen.database_url
+    refused: list[AuditUnavailable] = []
+
+    def check() -> None:
+        with pytest.raises(AuditUnavailable) as refusal:
+            custody.verify(postgres.chosen)
+        refused.append(refusal.value)
+
+    for end in ("pg_terminate_backend", "pg_cancel_backend"):
+        session.LOCK_SECONDS = 20.0  # type: ignore[misc]  # given back by the fixture
+        with held(url, lock("tokens")):
+            checking = threading.Thread(target=check)
+            checking.start()
+            waiting = f"SELECT {end}(pid) FROM pg_stat_activity WHERE datname = current_database() AND "
+            deadline = time.monotonic() + 10
+            while not run(url, waiting + "wait_event_type = 'Lock'"):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            checking.join()
+    assert len(refused) == 2
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "idle_session_timeout = '100ms'",
+        "idle_in_transaction_session_timeout = '5ms'",
+        "transaction_timeout = '20ms'",
+        "statement_timeout = '2ms'",
+        "lock_timeout = '1ms'",
+        "quote_all_identifiers = on",
+        "exit_on_error = on",
+        "default_transaction_deferrable = on",
+    ],
+)
+def test_what_the_database_is_set_to_is_set_otherwise_for_each_session(postgres: House, setting: str) -> None:
+    key = KeyRef(postgres.key().id)
+    postgres.vault.close()
+    set_for_all(postgres, setting)
+    postgres.open()
+    postgres.ask(Encrypt(key, plaintext=b"x"))
+    assert custody.verify(postgres.chosen).valid
+
+
+def test_a_revision_that_is_not_that_of_the_tables_is_damage(postgres: House) -> None:
+    postgres.vault.close()
+    run(postgres.chosen.database_url, "UPDATE alembic_version SET version_num = '0001'")
+    with pytest.raises(DamagedVault, match="alembic_version"):
+        postgres.open()
+    run(postgres.chosen.database_url, "UPDATE alembic_version SET version_num = '0003'")
+    postgres.open()
+
+
+# Durability
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[tuple[House, Databases]]:
+    """A vault on a server whose settings may be changed: nobody else's."""
+    server = Server()
+    try:
+        server.start()
+        databases = Databases(server.url)
+        url = databases.make()
+        master, token = furnish(tmp_path, url)
+        house = House(chosen(tmp_path, master, url), token)
+        yield house, databases
+        house.close()
+    finally:
+        server.remove()
+
+
+def test_settings_that_lose_commits_are_seen_by_the_next_transaction(own: tuple[House, Databases]) -> None:
+    house, databases = own
+
+    def configure(*settings: str) -> None:
+        databases.run(*(f"ALTER SYSTEM {one}" for one in settings), "SELECT pg_reload_conf()")
+        time.sleep(0.2)
+
+    def shown() -> object:
+        return house.ledger._journal._connection.execute("SHOW synchronous_commit").fetchone()
+
+    key = KeyRef(house.key().id)
+    configure("SET synchronous_commit = 'remote_apply'")
+    house.reopen()
+    configure("SET synchronous_commit = 'off'")
+    house.ask(Encrypt(key, plaintext=b"x"))
+    assert shown() == ("remote_apply",), "as it was when the session began"
+    for name in ("fsync", "full_page_writes"):
+        configure(f"SET {name} = off")
+        size = house.size
+        assert f"{name} = off" in str(house.refusal(Encrypt(key, plaintext=b"x"), AuditUnavailable))
+        configure(f"RESET {name}")
+        house.ask(Encrypt(key, plaintext=b"x"))
+        assert house.size == size + 1
+    assert house.ask(VerifyAudit()).findings == ()
