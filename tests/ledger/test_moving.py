@@ -21,8 +21,9 @@ from keyvault_lite.ledger.inspection import inspect
 from keyvault_lite.ledger.moving import Anchors
 from keyvault_lite.ledger.opening import prepare
 from keyvault_lite.ledger.schema import Row
-from keyvault_lite.ledger.sqlite import Count, SqliteDatabase
+from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.start import DamagedVault
+from keyvault_lite.ledger.store import Count
 from keyvault_lite.ledger.tables import metadata
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, NotFound, OutcomeUnknown
 from keyvault_lite.model.names import KeyRef

@@ -10,12 +10,14 @@ import psycopg
 import pytest
 
 from keyvault_lite import app, custody
+from keyvault_lite.engine import jobs as jobs_module
+from keyvault_lite.ledger import upkeep
 from keyvault_lite.ledger.postgresql import database as database_module
 from keyvault_lite.ledger.postgresql import session
 from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.names import KeyRef
-from keyvault_lite.model.requests import Encrypt, VerifyAudit
+from keyvault_lite.model.requests import Encrypt, UpdateKey, VerifyAudit
 from tests.house import House, chosen, furnish
 from tests.postgres import Databases, Server, run
 
@@ -203,3 +205,78 @@ def test_settings_that_lose_commits_are_seen_by_the_next_transaction(own: tuple[
         house.ask(Encrypt(key, plaintext=b"x"))
         assert house.size == size + 1
     assert house.ask(VerifyAudit()).findings == ()
+
+
+# Who leads
+
+
+LEADING = f"SELECT pg_advisory_lock({database_module.LEADING}, {database_module._half('public')})"
+
+
+@contextmanager
+def leading(house: House, databases: Databases, role: str) -> Iterator[None]:
+    """Somebody who holds the place of the node that leads."""
+    name = run(house.chosen.database_url, "SELECT current_database()")[0][0]
+    with psycopg.connect(databases.of(name, user=role), autocommit=True) as somebody:
+        somebody.execute(LEADING.encode())
+        yield
+
+
+def test_who_may_only_connect_does_not_keep_the_nodes_from_their_work(
+    postgres: House, databases: Databases, caplog: pytest.LogCaptureFixture
+) -> None:
+    databases.run("DROP ROLE IF EXISTS kvl_nobody", "CREATE ROLE kvl_nobody LOGIN")
+    key = postgres.key()
+    postgres.ask(UpdateKey(KeyRef(key.id), rotation_days=1))
+    with leading(postgres, databases, "kvl_nobody"):
+        assert not postgres.vault.database.leads(), "nobody may take it for free"
+        assert [postgres.ledger.leads, postgres.ledger.leads] == [True, True]
+        postgres.run(postgres.jobs.round())
+    assert sum("cannot do its work" in record.message for record in caplog.records) == 1, "said once"
+    assert postgres.vault.database.leads()
+    databases.run("DROP ROLE kvl_nobody")
+
+
+def test_rows_are_checked_although_the_node_that_leads_stands_still(
+    postgres: House, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str] = []
+    monkeypatch.setattr(postgres.ledger, "scrub", lambda: checked.append("rows"))
+    monkeypatch.setattr(postgres.ledger, "scrub_log", lambda: checked.append("log"))
+    jobs = postgres.jobs
+    with leading(postgres, databases, "postgres"):
+        assert not postgres.ledger.leads
+        postgres.run(jobs.round())
+        assert checked == [], "that is its work"
+        monkeypatch.setattr(jobs_module, "ROWS_SECONDS", 0.0)
+        monkeypatch.setattr(jobs_module, "LOG_SECONDS", 0.0)
+        postgres.run(jobs.round())
+    assert checked == ["rows", "log"]
+
+
+def test_what_fails_keeps_nothing_else_from_being_done(postgres: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "ROWS_SECONDS", 0.0)
+    checked: list[float] = []
+    monkeypatch.setattr(postgres.ledger, "scrub", lambda: checked.append(time.monotonic()))
+    with held(postgres.chosen.database_url, lock("idempotency_replies")), pytest.raises(AuditUnavailable):
+        postgres.run(postgres.jobs.round())
+    with (
+        held(postgres.chosen.database_url, LEADING.replace(str(database_module.LEADING), str(database_module.WRITING))),
+        pytest.raises(AuditUnavailable),
+    ):
+        postgres.run(postgres.jobs.round())
+    assert len(checked) == 2
+
+
+def test_a_vault_whose_rows_were_not_checked_for_long_says_so(postgres: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert postgres.engine.health().status == "ok"
+    monkeypatch.setattr(upkeep, "UNCHECKED_SECONDS", 0.05)
+    time.sleep(0.06)
+    health = postgres.engine.health()
+    assert (health.status, health.serving) == ("unchecked", True)
+    with held(postgres.chosen.database_url, lock("settings")), pytest.raises(AuditUnavailable):
+        postgres.ledger.scrub()
+    assert postgres.engine.health().details["rows_checked_seconds_ago"]
+    monkeypatch.setattr(upkeep, "UNCHECKED_SECONDS", 5.0)
+    postgres.ledger.scrub()
+    assert postgres.engine.health().status == "ok"

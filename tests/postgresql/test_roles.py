@@ -50,7 +50,7 @@ def test_the_roles_of_the_documentation_are_enough_and_no_more(tmp_path: Path) -
         house.ask(CreateKey(AES, "once"), idempotency=idempotent("once"))
         house.ask(RevokeKey(KeyRef("once")))
         house.ledger.forget_replies()
-        house.run(house.jobs._lead())
+        house.run(house.jobs.round())
         assert house.ledger.empty_write_ahead_log()
         assert house.ask(VerifyAudit()).findings == ()
         house.reopen()

@@ -158,7 +158,9 @@ class Engine:
     def _status(self, fault: KeyVaultError | None) -> str:
         if fault is not None:
             return fault.code
-        return "degraded" if self._ledger.degraded else "low_space" if self._ledger.space_is_low else "ok"
+        if self._ledger.degraded:
+            return "degraded"
+        return "low_space" if self._ledger.space_is_low else "unchecked" if self._ledger.upkeep.is_late else "ok"
 
     def forget(self, key_id: KeyId) -> None:
         """Drop a key's unwrapped material from memory."""

@@ -25,6 +25,9 @@ from keyvault_lite.observe import logger
 PERIOD_SECONDS: Final = 30.0
 ROWS_SECONDS: Final = 60.0
 LOG_SECONDS: Final = 24 * 3600.0
+OTHERS: Final = 3
+"""How many times as long who does not lead waits before it checks: should the one that does stand still, all is checked
+nevertheless."""
 TOKENS_AT_ONCE: Final = 128
 """How many tokens one entry removes: whoever writes meanwhile waits for it."""
 MAX_TOKENS: Final = 32 * TOKENS_AT_ONCE
@@ -43,7 +46,7 @@ class Jobs:
         self._ledger = ledger
         self._forgotten: set[KeyId] = set()
         self._warned = False
-        self._rows_read = time.monotonic()
+        self._made = self._rows_read = time.monotonic()
         self._log_read = float("-inf")
         self._clocks_apart = time.time() - time.monotonic()
 
@@ -59,30 +62,40 @@ class Jobs:
                 log.exception("background work failed")
             await asyncio.sleep(PERIOD_SECONDS)
 
-    async def _scrub(self) -> None:
+    async def round(self) -> None:
+        """Do what is due now. What fails keeps nothing else from being done; the first failure is raised at the end."""
+        leads = await self._engine.in_background(lambda: self._ledger.leads)
+        failures: list[KeyVaultError] = []
+        for step in (self._scrub, self._keep_terms, self._forget_replies, self._forget_erased):
+            try:
+                await step(leads)
+            except KeyVaultError as error:
+                failures.append(error)
+        for failure in failures[1:]:
+            log.warning("background work failed: %s", failure.detail, extra={"operation": failure.code})
+        if failures:
+            raise failures[0]
+
+    async def _scrub(self, leads: bool) -> None:  # noqa: FBT001  (what each step is told)
         """Read rows again each minute, the log at start and each day; what is found is acted on by the ledger."""
-        now = time.monotonic()
-        if now - self._rows_read >= ROWS_SECONDS:
+        now, patience = time.monotonic(), 1 if leads else OTHERS
+        log_read = self._log_read if leads else max(self._log_read, self._made)
+        if now - self._rows_read >= ROWS_SECONDS * patience:
             self._rows_read = now
             await self._engine.in_background(self._ledger.scrub)
-        if now - self._log_read >= LOG_SECONDS:
+        if now - log_read >= LOG_SECONDS * patience:
             self._log_read = now
             await self._engine.in_background(self._ledger.scrub_log)
 
-    async def round(self) -> None:
-        """Do what is due now."""
+    async def _keep_terms(self, leads: bool) -> None:  # noqa: FBT001
         # What another process has done is not due here any more.
         await self._engine.in_background(self._ledger.refresh)
-        if self._ledger.leads:
-            await self._lead()
-        await self._forget_erased()
-
-    async def _lead(self) -> None:
-        """What one process does for all."""
-        await self._scrub()
-        if not self._ledger.frozen:  # else every change would be refused, with an entry for each
+        if leads and not self._ledger.frozen:  # else every change would be refused, with an entry for each
             await self._change()
-        await self._engine.in_background(self._ledger.forget_replies)
+
+    async def _forget_replies(self, leads: bool) -> None:  # noqa: FBT001
+        if leads:
+            await self._engine.in_background(self._ledger.forget_replies)
 
     async def _change(self) -> None:
         """The rotations, destructions and removals that are due."""
@@ -102,7 +115,7 @@ class Jobs:
             self._warned, due = True, []
         return [RemoveTokens(tuple(due[at : at + TOKENS_AT_ONCE])) for at in range(0, len(due), TOKENS_AT_ONCE)]
 
-    async def _forget_erased(self) -> None:
+    async def _forget_erased(self, _leads: bool) -> None:  # noqa: FBT001
         """What was erased, by whichever process, goes from this one's memory and from the write-ahead log."""
         erased = {key.id for key in self._ledger.snapshot().keys_after(None) if key.status is KeyStatus.DESTROYED}
         for key_id in erased - self._forgotten:

@@ -34,13 +34,9 @@ from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.start import DamagedVault, read_mark, resumed_tiles, unproven
 from keyvault_lite.ledger.state import Moment, State
 from keyvault_lite.ledger.store import Database
+from keyvault_lite.ledger.upkeep import Upkeep
 from keyvault_lite.model.archive import Segment
-from keyvault_lite.model.errors import (
-    AuditUnavailable,
-    Conflict,
-    IntegrityViolation,
-    KeyVaultError,
-)
+from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError
 from keyvault_lite.model.keys import KeyName
 from keyvault_lite.model.names import KeyId, ServiceId
 from keyvault_lite.model.replies import Finding, Verification
@@ -68,6 +64,7 @@ class Ledger:
         self.evidence = Evidence(self._readers, self._journal, authority, self._committer.halt)
         self.lost: tuple[Finding, ...] = ()
         """What was set aside at start."""
+        self.upkeep = Upkeep(database)
         self._closing = threading.Event()
         self._flushed = time.monotonic()
         """When the anchor was last on disk."""
@@ -225,7 +222,7 @@ class Ledger:
     def facts(self) -> dict[str, object]:
         """What anyone may know of how the log is kept, for `/health`: no path, no secret, not how long the log is."""
         anchor = self._anchor
-        found: dict[str, object] = {"epoch": self._journal.head.epoch, "anchor": self._anchor_stands}
+        found = {"epoch": self._journal.head.epoch, "anchor": self._anchor_stands, **self.upkeep.facts()}
         if isinstance(anchor, FileAnchor) and anchor.flushed_at is not None:
             found["anchor_flushed_seconds_ago"] = round(time.monotonic() - anchor.flushed_at, 1)
         return found | {name: fact for witness in self.evidence.witnesses for name, fact in witness.facts().items()}
@@ -265,8 +262,8 @@ class Ledger:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one of all processes on this database that does the timed work."""
-        return self._database.leads()
+        """Whether this process does the timed work: one of all on this database, if that one can. Blocks."""
+        return self.upkeep.leads()
 
     def may_forget_tokens(self) -> bool:
         """Whether the database lets this process delete the rows of tokens past their end."""
@@ -349,6 +346,7 @@ class Ledger:
             seen = inspect(connection, self._authority, self._database, memory=self._journal.tree)
         if seen.findings and not self.frozen:
             self._journal.suspect = True
+        self.upkeep.rows_were_checked()
         del seen
         give_back()
         self._database.make_reserve()

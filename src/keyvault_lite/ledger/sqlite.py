@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,7 +20,7 @@ from keyvault_lite.ledger.catalogue import check_kinds, check_schema
 from keyvault_lite.ledger.log_index import block_of, rows_for
 from keyvault_lite.ledger.offline import read_offline
 from keyvault_lite.ledger.schema import TABLES, TRIGGERS, Row
-from keyvault_lite.ledger.store import BUSY_SECONDS
+from keyvault_lite.ledger.store import BUSY_SECONDS, Count
 from keyvault_lite.ledger.upgrade import other_tables, run_migrations
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
 from keyvault_lite.model.replies import Finding
@@ -166,7 +165,7 @@ class SqliteDatabase:
         """See Store: each is done at once."""
         yield
 
-    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> "Count":
+    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> Count:
         """See Store."""
         taken = 0
         for place in range(0, len(entries), statements.MOST_AT_ONCE):
@@ -304,6 +303,10 @@ class SqliteDatabase:
         self._leads = self._leads or self._leading.try_acquire()
         return self._leads
 
+    def is_usurped(self) -> bool:
+        """See Database. Who may open the file beside the database may write the database."""
+        return False
+
     def stop_leading(self) -> None:
         """Let another process do it."""
         if self._leads:
@@ -329,13 +332,6 @@ class SqliteDatabase:
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """See store.Taken."""
-
-    rowcount: int
 
 
 class _FileLock:

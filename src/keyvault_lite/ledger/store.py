@@ -6,6 +6,7 @@ committed is also published in that order. MUST: `writer` gives a connection on 
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -24,6 +25,13 @@ class Taken(Protocol):
     @property
     def rowcount(self) -> int:
         """How many it has taken; known once `together` is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """See Taken: known already."""
+
+    rowcount: int
 
 
 class Store(Protocol):
@@ -160,6 +168,9 @@ class Database(Store, Protocol):
 
     def leads(self) -> bool:
         """Whether this process is the one that does the timed work: the first that asks, until it ends."""
+
+    def is_usurped(self) -> bool:
+        """Whether somebody holds the place of the one that `leads` who has no right to do its work."""
 
     def stop_leading(self) -> None:
         """Let another process do it."""

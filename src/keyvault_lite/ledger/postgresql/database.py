@@ -32,6 +32,12 @@ OLDEST: Final = 140000
 """server_version_num of the oldest version this was made for."""
 WRITING, BEGINNING, LEADING, UPGRADING = 0x6B766C00, 0x6B766C01, 0x6B766C02, 0x6B766C03
 """The first half of the locks' numbers; the second names the schema, so that vaults of one database do not meet."""
+_IS_USURPED: Final = (
+    b"SELECT bool_and(NOT has_table_privilege(a.usesysid, 'ledger_head', 'UPDATE')) FROM pg_catalog.pg_locks l "
+    b"JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.granted AND "
+    b"l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AND "
+    b"l.classid = %s::int4::oid AND l.objid = %s::int4::oid AND l.objsubid = 2"
+)
 BEGINNING_SECONDS: Final = 60.0
 """How long another process may take to begin a vault or to bring its schema up to date."""
 
@@ -330,6 +336,15 @@ class PostgresDatabase:
             return False
         self._leading = connection
         return True
+
+    def is_usurped(self) -> bool:
+        """See Database. An advisory lock asks for no right but to connect: its holder is known by the role."""
+        try:
+            with closing(self._session()) as connection:
+                found = connection.raw.execute(_IS_USURPED, [LEADING, _half(connection.schema)]).fetchone()
+        except (psycopg.Error, AuditUnavailable):
+            return False
+        return found == (True,)
 
     def _session(self) -> PostgresConnection:
         """A session that only holds a lock."""

@@ -267,6 +267,8 @@ class HealthReply(msgspec.Struct):
     anchor: str | None = None
     """`apart`, `same directory` as the database (a snapshot of the volume takes it back too), `shared` or `off`."""
     anchor_flushed_seconds_ago: float | None = None
+    rows_checked_seconds_ago: float | None = None
+    """When all stored rows were last read again and verified; after 15 minutes the status is `unchecked`."""
 
 
 def _schemas() -> Schema:
