@@ -354,12 +354,12 @@ def test_kept_replies(stored: driver.Connection) -> None:
     reply = StoredReply(ServiceId("s"), b"\x01", b"\x02", 3, b"sealed")
     table, values = "idempotency_replies", records.reply_values(reply)
     put(stored, table, values, 7)
+    stored.execute("CREATE TABLE audit_logs (id, hash)")
     assert check_replies(stored, RING) == [], "one of the first schema"
     assert find_reply(stored, RING, reply.service_id, reply.key_digest) is None, "which vouches for no entry"
     stored.execute("DELETE FROM idempotency_replies")
     row = reply_row(RING, replace(reply, entry_id=7), b"h" * 32)
     stored.execute(f"INSERT INTO idempotency_replies VALUES ({', '.join('?' * len(row))})", row)
-    stored.execute("CREATE TABLE IF NOT EXISTS audit_logs (id, hash)")
     for hash, problem in ((None, NO_ENTRY), (b"g" * 32, "row does not verify"), (b"h" * 32, None)):
         stored.execute("DELETE FROM audit_logs")
         if hash is not None:

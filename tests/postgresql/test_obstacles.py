@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -11,10 +11,12 @@ import pytest
 
 from keyvault_lite import app, custody
 from keyvault_lite.engine import jobs as jobs_module
-from keyvault_lite.ledger import upkeep
+from keyvault_lite.ledger import driver, statements, upkeep
 from keyvault_lite.ledger.postgresql import database as database_module
-from keyvault_lite.ledger.postgresql import session
+from keyvault_lite.ledger.postgresql import limits, session
+from keyvault_lite.ledger.schema import FORMATS
 from keyvault_lite.ledger.start import DamagedVault
+from keyvault_lite.ledger.tables import metadata
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, UpdateKey, VerifyAudit
@@ -280,3 +282,43 @@ def test_a_vault_whose_rows_were_not_checked_for_long_says_so(postgres: House, m
     monkeypatch.setattr(upkeep, "UNCHECKED_SECONDS", 5.0)
     postgres.ledger.scrub()
     assert postgres.engine.health().status == "ok"
+
+
+# What is too long to be ours
+
+
+PLANTED = {
+    "settings": "INSERT INTO settings SELECT 'x' || i, repeat('y', 20000000), 1, '' FROM generate_series(1, 5) i",
+    "idempotency_replies": (
+        "INSERT INTO idempotency_replies SELECT 'x', '\\x00', '\\x00', 1, decode(repeat('00', 70000000), 'hex'), 1, ''"
+    ),
+    "keys": "UPDATE keys SET row_mac = decode(repeat('00', 20000000), 'hex'), description = repeat('y', 20000000)",
+    "audit_logs": "UPDATE audit_logs SET comment = repeat('y', 20000000), hash = decode(repeat('00', 9000000), 'hex')",
+}
+
+
+@pytest.mark.parametrize("table", PLANTED)
+def test_what_is_longer_than_any_genuine_value_is_named_and_never_fetched_whole(postgres: House, table: str) -> None:
+    postgres.key("orders")
+    assert postgres.ledger.verify().valid
+    longest = {"settings": limits.LONG, "idempotency_replies": limits.REPLY, "keys": limits.LONG}
+    run(postgres.chosen.database_url, "SET session_replication_role = replica", PLANTED[table])
+    with closing(postgres.vault.database.reader()) as reader:
+        sql = statements.ENTRIES if table == "audit_logs" else statements.SELECT[table]
+        values = [one for row in driver.stream(reader, sql) for one in row if isinstance(one, str | bytes)]
+        assert max(map(len, values)) == longest.get(table, limits.MEDIUM) + 1
+        assert all(len(row[-1]) <= limits.SHORT + 1 for row in reader.execute(sql))
+    found = postgres.ledger.verify().findings
+    assert {one.table for one in found} & {table}
+    assert postgres.ledger._journal._connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_only_columns_of_the_tables_are_cut() -> None:
+    cut = "SELECT id, pg_catalog.substr(hash, 1, 16385) FROM audit_logs ORDER BY id DESC LIMIT 1"
+    assert limits.bounded(statements.LAST_ENTRY) == cut
+    for other in ("SELECT 1", "SELECT count(*) FROM keys", "SELECT oid FROM pg_class", "SELECT one FROM keys"):
+        assert limits.bounded(other) == other
+    for table, form in FORMATS.items():
+        assert "substr" in limits.bounded(statements.SELECT[table]), form
+    assert {name.partition(".")[0] for name in limits._OTHERS} <= set(metadata.tables)
+    assert all(name.partition(".")[2] in metadata.tables[name.partition(".")[0]].columns for name in limits._OTHERS)

@@ -98,10 +98,13 @@ def fetch(connection: Connection, sql: str, values: tuple[object, ...] = ()) -> 
 
 
 def stream(connection: Connection, sql: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """As `fetch`, row by row, in a snapshot: of a large table hardly more than one row is in memory."""
+    """As `fetch`, row by row, in a snapshot: of a large table hardly more than one row is in memory.
+
+    MUST NOT ask anything else of the connection before the last row was taken.
+    """
     taken = 0
     try:
-        for row in connection.execute(sql, values):
+        for row in _one_by_one(connection, sql, values):
             taken += 1
             yield row
     except Damaged as error:
@@ -111,6 +114,13 @@ def stream(connection: Connection, sql: str, values: tuple[object, ...] = ()) ->
         return
     with any_text(connection):
         yield from islice(connection.execute(sql, values), taken, None)
+
+
+def _one_by_one(connection: Connection, sql: str, values: tuple[object, ...]) -> Iterable[tuple[Any, ...]]:
+    """The rows by a connection's own way to take few at a time, if `execute` would take all."""
+    own: Any = connection
+    rows: Iterable[tuple[Any, ...]] = (own.stream if hasattr(own, "stream") else own.execute)(sql, values)
+    return rows
 
 
 def is_text_error(error: Exception) -> bool:

@@ -4,6 +4,7 @@ To its hash, and not to its number alone: a transaction whose COMMIT was refused
 entry of that number too, and a reply that told of a success.
 """
 
+from keyvault_lite.audit.merkle import HASH_BYTES
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.outcome import Authority, StoredReply
 from keyvault_lite.ledger.records import read_reply, reply_values
@@ -17,6 +18,10 @@ from keyvault_lite.model.replies import Finding
 BOUND = 2
 """The schema of rows whose MAC is over the entry's hash too. The first, of which none is older than a day, had none."""
 _FORM = FORMATS["idempotency_replies"]
+_NAMED = (
+    f"SELECT DISTINCT r.row_seq, e.hash FROM {_FORM.name} r "  # noqa: S608
+    f"LEFT JOIN audit_logs e ON e.id = r.row_seq AND length(e.hash) = {HASH_BYTES}"
+)
 _NO_ENTRY = "names an entry that the log does not have"
 
 
@@ -28,9 +33,8 @@ def reply_row(authority: Authority, reply: StoredReply, entry_hash: bytes) -> Ro
     return (*values, reply.entry_id, mac)
 
 
-def _problem(connection: driver.Connection, authority: Authority, row: Row) -> str | None:
-    """What is wrong with a stored reply."""
-    entry_hash = hash_of_entry(connection, authority, row[-2]) if type(row[-2]) is int else None
+def _problem(authority: Authority, row: Row, entry_hash: bytes | None) -> str | None:
+    """What is wrong with a stored reply, if the log has an entry of that hash."""
     if entry_hash is None:
         return _NO_ENTRY
     bound = (*row[:-2], entry_hash)
@@ -44,23 +48,35 @@ def find_reply(
     row = connection.execute(statements.FIND_REPLY, (service_id, key_digest)).fetchone()
     if row is None or row_is_genuine(authority, _FORM, row):
         return None  # one of the first schema vouches for no entry
-    problem = _problem(connection, authority, row)
+    problem = _problem(authority, row, _hash_of(connection, authority, row[-2]))
     if problem is not None:
         raise IntegrityViolation(f"the kept reply: {problem}")
     return read_reply(row[:-2], row[-2])
+
+
+def _hash_of(connection: driver.Connection, authority: Authority, number: object) -> bytes | None:
+    return hash_of_entry(connection, authority, number) if type(number) is int else None
+
+
+def _hashes(connection: driver.Connection, authority: Authority) -> dict[object, bytes | None]:
+    """The hashes of the entries that kept replies name, where there are such entries: asked before the replies are."""
+    found = dict(driver.fetch(connection, _NAMED))
+    for number in [number for number, entry_hash in found.items() if entry_hash is None]:
+        found[number] = _hash_of(connection, authority, number)
+    return found
 
 
 def check_replies(connection: driver.Connection, authority: Authority) -> list[Finding]:
     """The kept replies that do not verify, or name an entry that the log does not have."""
     found: list[Finding] = []
     try:
-        rows = driver.fetch(connection, statements.SELECT[_FORM.name])
+        hashes = _hashes(connection, authority)
+        for row in driver.stream(connection, statements.SELECT[_FORM.name]):
+            service_id, digest = row[0], row[1]
+            raw = digest if isinstance(digest, bytes) else str(digest).encode(errors="surrogateescape")
+            problem = None if row_is_genuine(authority, _FORM, row) else _problem(authority, row, hashes.get(row[-2]))
+            if problem is not None:
+                found.append(Finding(_FORM.name, printable(f"{service_id}/{raw.hex()}"), problem))
     except driver.Damaged as error:
-        return [Finding(_FORM.name, "", f"cannot be read: {error}")]
-    for row in rows:
-        service_id, digest = row[0], row[1]
-        raw = digest if isinstance(digest, bytes) else str(digest).encode(errors="surrogateescape")
-        problem = None if row_is_genuine(authority, _FORM, row) else _problem(connection, authority, row)
-        if problem is not None:
-            found.append(Finding(_FORM.name, printable(f"{service_id}/{raw.hex()}"), problem))
+        found.append(Finding(_FORM.name, "", f"cannot be read: {error}"))
     return found

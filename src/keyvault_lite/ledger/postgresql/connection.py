@@ -16,6 +16,7 @@ from psycopg import pq
 
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.postgresql import session
+from keyvault_lite.ledger.postgresql.limits import bounded, rows_at_once
 from keyvault_lite.ledger.postgresql.others import SIGN, Snapshots
 from keyvault_lite.ledger.store import BUSY_SECONDS
 from keyvault_lite.model.errors import AuditUnavailable
@@ -28,6 +29,10 @@ _AHEAD: Final = (
     SIGN,
 )
 _OTHER_WORDS: Final = {
+    # Read before the schema is checked, when the column may be of any type and the rows any number.
+    "SELECT version_num FROM alembic_version": (
+        "SELECT pg_catalog.substr(version_num, 1, 33) FROM alembic_version LIMIT 2"
+    ),
     statements.LOSE_REPLY: ("DELETE FROM idempotency_replies WHERE service_id || '/' || encode(key_digest, 'hex') = ?"),
 }
 # Who stands still between COMMIT and the release of the lock is no longer in a transaction: its session ends all the
@@ -38,6 +43,8 @@ _LOCK: Final = (
 ).encode()
 _UNLOCK: Final = b"SELECT pg_advisory_unlock_all(), set_config('idle_session_timeout', '0', false)"
 _SNAPSHOT: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_GIVES_SOME: Final = 170000
+"""The version of libpq from which on it gives several rows at a time; an older one gives each by itself."""
 _DISK_FULL: Final = "53100"
 _REFUSED_BY_TRIGGER: Final = "P0001"
 _NO_LOCK: Final = "55P03"
@@ -79,7 +86,13 @@ class PostgresIntegrityError(driver.IntegrityError):
 @cache
 def _translated(sql: str) -> bytes:
     """The statement as psycopg wants it: once for each that there is, as they are all written in the code."""
-    return _OTHER_WORDS.get(sql, sql).replace("%", "%%").replace("?", "%s").encode()
+    return _plain(sql).replace(b"%", b"%%").replace(b"?", b"%s")
+
+
+@cache
+def _plain(sql: str) -> bytes:
+    """As `_translated`, for a statement without values."""
+    return (_OTHER_WORDS.get(sql) or bounded(sql)).encode()
 
 
 class One:
@@ -152,8 +165,17 @@ class PostgresConnection:
             if sql == "COMMIT":
                 return self._commit()
             if not values:
-                return self.raw.execute(_OTHER_WORDS.get(sql, sql).encode(), binary=True)
+                return self.raw.execute(_plain(sql), binary=True)
             return self.raw.execute(_translated(sql), values, binary=True)
+        except psycopg.Error as error:
+            raise self._told(error, sql) from error
+
+    def stream(self, sql: str, values: Sequence[Any] = (), /) -> Iterator[Any]:
+        """As `execute`, with few rows in memory. Until the last is taken, nothing else can be asked."""
+        size = rows_at_once(sql) if pq.version() >= _GIVES_SOME else 1
+        try:
+            words, given = (_translated(sql), values) if values else (_plain(sql), None)
+            yield from self.raw.cursor().stream(words, given, binary=True, size=size)
         except psycopg.Error as error:
             raise self._told(error, sql) from error
 
@@ -209,7 +231,7 @@ class PostgresConnection:
         with self.raw.pipeline():
             begun = self.raw.execute(b"BEGIN")
             locked = self.raw.execute(_LOCK, self._key)
-            self._ahead = tuple(self.raw.execute(sql.encode(), binary=True) for sql in _AHEAD)
+            self._ahead = tuple(self.raw.execute(_plain(sql), binary=True) for sql in _AHEAD)
         if (problem := session.missing((locked.fetchone() or ())[2:])) is not None:
             self._ahead = ()
             self.raw.execute(b"ROLLBACK")
@@ -220,7 +242,7 @@ class PostgresConnection:
         """What CATCH_UP asks for, as it came along with BEGIN; what else came along tells of other writers."""
         ahead, self._ahead = self._ahead, ()
         if not ahead:
-            ahead = tuple(self.raw.execute(sql.encode(), binary=True) for sql in _AHEAD)
+            ahead = tuple(self.raw.execute(_plain(sql), binary=True) for sql in _AHEAD)
         head, last, sign = (rows.fetchone() for rows in ahead)
         self.others.look(self, sign or (None, None))
         return One(None if head is None else (*head, *(last or (None, None))))
