@@ -51,6 +51,14 @@ PLANTED = [
     "ALTER TABLE key_versions DROP CONSTRAINT fk_key_versions_key_id",
     "ALTER TABLE ledger_head DROP CONSTRAINT ck_ledger_head_single",
     "ALTER TABLE tiles SET UNLOGGED",
+    "CREATE DOMAIN evil AS text",
+    "CREATE TYPE evil AS ENUM ('a')",
+    "CREATE TYPE evil AS (a int)",
+    'CREATE COLLATION evil FROM "C"',
+    "CREATE DEFAULT CONVERSION evil FOR 'LATIN1' TO 'UTF8' FROM iso8859_1_to_utf8",
+    "CREATE OPERATOR FAMILY evil USING btree",
+    "CREATE OPERATOR CLASS evil FOR TYPE text USING btree AS FUNCTION 1 bttextcmp(text, text)",
+    "CREATE CAST (bytea AS varchar) WITH INOUT AS IMPLICIT",
 ]
 
 
@@ -61,6 +69,21 @@ def test_what_was_planted_or_taken_away_is_found(postgres: House, statement: str
     with pytest.raises(DamagedVault):
         postgres.open()
     assert not custody.verify(postgres.chosen).valid
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["CREATE DOMAIN public.bytea AS pg_catalog.bytea", "ALTER TABLE keys ALTER COLUMN row_mac TYPE public.bytea"],
+        ["CREATE DOMAIN public.int8 AS pg_catalog.int8", "ALTER TABLE keys ALTER COLUMN row_seq TYPE public.int8"],
+    ],
+)
+def test_a_type_by_the_name_of_a_builtin_one_is_found(postgres: House, statements: list[str]) -> None:
+    postgres.vault.close()
+    run(postgres.chosen.database_url, *statements)
+    found = {(one.table, one.row) for one in custody.verify(postgres.chosen).findings}
+    assert {("keys", one) for one in ("column row_mac", "column row_seq")} & found
+    assert {("", "type bytea"), ("", "type int8")} & found
 
 
 SLEEPS = "(SELECT 'x' FROM pg_sleep(3600))"
@@ -97,7 +120,9 @@ def test_what_would_run_something_is_not_read(
 
 def test_what_belongs_to_an_extension_and_statistics_may_be_there(postgres: House) -> None:
     postgres.vault.close()
-    run(postgres.chosen.database_url, "CREATE EXTENSION IF NOT EXISTS pageinspect", "ANALYZE", "VACUUM FULL keys")
+    # With types and their arrays, casts, operator classes, views.
+    extensions = [f"CREATE EXTENSION IF NOT EXISTS {name}" for name in ("pageinspect", "hstore", "pg_buffercache")]
+    run(postgres.chosen.database_url, *extensions, "ANALYZE", "VACUUM FULL keys")
     postgres.open()
 
 

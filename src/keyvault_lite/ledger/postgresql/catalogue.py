@@ -1,8 +1,8 @@
 """The schema as PostgreSQL's catalogue describes it, compared with what the tables in `schema.py` come to.
 
 Whatever could change what is written or read is compared: columns, constraints, indexes, triggers, the function that
-they call, rules, row security, inheritance; and that nothing else stands in the schema, where a planted function or
-operator could be taken for one of PostgreSQL's own. What belongs to an extension is left out.
+they call, rules, row security, inheritance; and that nothing else stands in the schema, where a planted function, type
+or operator could be taken for one of PostgreSQL's own. What belongs to an extension is left out.
 """
 
 import re
@@ -58,6 +58,8 @@ _TYPES: Final[Mapping[type[Any], str]] = {
     sa.LargeBinary: "bytea",
 }
 _HERE: Final = "current_schema()::regnamespace"
+_FIRST_OF_OTHERS: Final = 16384
+"""The first object number that is not PostgreSQL's own (FirstNormalObjectId)."""
 _NOT_OF_EXTENSIONS: Final = (
     "NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.classid = '{0}'::regclass AND d.objid = o.oid "
     "AND d.deptype = 'e')"
@@ -75,7 +77,9 @@ _QUERIES: Final = (
         "SELECT 'column ' || a.attname, o.relname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), "
         "a.attnotnull, "
         "pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attidentity::text, a.attgenerated::text, "
-        "a.attcollation = t.typcollation FROM pg_catalog.pg_attribute a "
+        "a.attcollation = t.typcollation, "
+        # format_type tells a type of our own schema by no more than its name.
+        "t.typnamespace = 'pg_catalog'::regnamespace FROM pg_catalog.pg_attribute a "
         "JOIN pg_catalog.pg_class o ON o.oid = a.attrelid "
         "JOIN pg_catalog.pg_type t ON t.oid = a.atttypid "
         "LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum "
@@ -117,6 +121,32 @@ _QUERIES: Final = (
     (
         "SELECT 'operator ' || o.oprname, '' FROM pg_catalog.pg_operator o "
         f"WHERE o.oprnamespace = {_HERE} AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_operator')}"
+    ),
+    # But for those that come with another: the row type of a relation, an array, a multirange.
+    (
+        "SELECT 'type ' || o.typname, '' FROM pg_catalog.pg_type o "
+        f"WHERE o.typnamespace = {_HERE} AND o.typrelid = 0 AND o.typtype <> 'm' "
+        "AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_type e WHERE e.typarray = o.oid) "
+        f"AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_type')}"
+    ),
+    *(
+        f"SELECT '{kind} ' || o.{short}name, '' FROM pg_catalog.{table} o "
+        f"WHERE o.{short}namespace = {_HERE} AND {_NOT_OF_EXTENSIONS.format('pg_catalog.' + table)}"
+        for kind, table, short in (
+            ("collation", "pg_collation", "coll"),
+            ("conversion", "pg_conversion", "con"),
+            ("operator class", "pg_opclass", "opc"),
+            ("operator family", "pg_opfamily", "opf"),
+        )
+    ),
+    # A cast stands in no schema: one that is not PostgreSQL's own, from or to its types or ours.
+    (
+        "SELECT 'cast ' || pg_catalog.format_type(o.castsource, NULL) || ' as ' || "
+        "pg_catalog.format_type(o.casttarget, NULL), '' FROM pg_catalog.pg_cast o "
+        "JOIN pg_catalog.pg_type s ON s.oid = o.castsource JOIN pg_catalog.pg_type t ON t.oid = o.casttarget "
+        f"WHERE o.oid >= {_FIRST_OF_OTHERS} AND s.typnamespace IN ('pg_catalog'::regnamespace, {_HERE}) "
+        f"AND t.typnamespace IN ('pg_catalog'::regnamespace, {_HERE}) "
+        f"AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_cast')}"
     ),
     (
         "SELECT 'event trigger ' || o.evtname, '' FROM pg_catalog.pg_event_trigger o "
@@ -192,7 +222,7 @@ def _expected() -> Iterator[Fact]:
 
 
 def _column(table: str, name: str, kind: str, *, required: bool) -> Fact:
-    return f"column {name}", table, kind, required, None, "", "", True
+    return f"column {name}", table, kind, required, None, "", "", True, True
 
 
 def _constraints(table: sa.Table) -> Iterator[Fact]:
