@@ -153,6 +153,11 @@ def test_what_the_database_is_set_to_is_set_otherwise_for_each_session(postgres:
     postgres.open()
     postgres.ask(Encrypt(key, plaintext=b"x"))
     assert custody.verify(postgres.chosen).valid
+    name, _, value = setting.partition(" = ")
+    database = postgres.vault.database
+    for made in (database.reader(), database.writer()):
+        with closing(made) as connection:
+            assert connection.execute(f"SHOW {name}").fetchone() != (value.strip("'"),)
 
 
 def test_a_revision_that_is_not_that_of_the_tables_is_damage(postgres: House) -> None:
@@ -268,6 +273,15 @@ def test_what_fails_keeps_nothing_else_from_being_done(postgres: House, monkeypa
     ):
         postgres.run(postgres.jobs.round())
     assert len(checked) == 2
+
+    def locked() -> None:
+        raise AuditUnavailable("locked")
+
+    monkeypatch.setattr(postgres.ledger, "scrub", locked)
+    monkeypatch.setattr(postgres.ledger, "forget_replies", lambda: checked.append(time.monotonic()))
+    with pytest.raises(AuditUnavailable):
+        postgres.run(postgres.jobs.round())
+    assert len(checked) == 3
 
 
 def test_a_vault_whose_rows_were_not_checked_for_long_says_so(postgres: House, monkeypatch: pytest.MonkeyPatch) -> None:
