@@ -11,7 +11,7 @@ import pytest
 
 from keyvault_lite import app, custody
 from keyvault_lite.engine import jobs as jobs_module
-from keyvault_lite.ledger import driver, statements, upkeep
+from keyvault_lite.ledger import driver, journal, statements, upkeep
 from keyvault_lite.ledger.postgresql import database as database_module
 from keyvault_lite.ledger.postgresql import limits, session
 from keyvault_lite.ledger.schema import FORMATS
@@ -28,6 +28,8 @@ from tests.postgres import Databases, Server, run
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "LOCK_SECONDS", 0.2)
     monkeypatch.setattr(database_module, "BEGINNING_SECONDS", 0.2)
+    monkeypatch.setattr(journal, "REFRESH_SECONDS", 0.2)
+    monkeypatch.setattr(journal.Journal._begin, "__kwdefaults__", {"patience": 0.2})
 
 
 @contextmanager
