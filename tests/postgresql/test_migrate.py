@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_lite import app, custody
-from keyvault_lite.ledger.postgresql import database
+from keyvault_lite.ledger.postgresql import session
 from keyvault_lite.ledger.postgresql.database import PostgresDatabase
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.start import DamagedVault
@@ -204,7 +204,7 @@ def test_nobody_writes_a_source_that_takes_long(
     """A session that stands still loses the lock: it does not, and a move that has lost it hands nothing over."""
     custody.migrate(lived_in.chosen, target)
     impatient = "SET idle_in_transaction_session_timeout = '300ms'"
-    monkeypatch.setattr("keyvault_lite.ledger.postgresql.database._WRITER", (*database._WRITER, impatient))
+    monkeypatch.setattr(session, "WRITER", (*session.WRITER, impatient))
     monkeypatch.setattr("keyvault_lite.ledger.copying.CHUNK", 100)
     back = f"sqlite:///{tmp_path}/back.db"
     if keeps:
