@@ -97,6 +97,10 @@ def lose_anchor(_: Furnished, scene: Scene) -> None:
 
 
 def damage_anchor(_: Furnished, scene: Scene) -> None:
+    scene.anchor.write_bytes((b"KVLANCH1" + b"?" * 2 * BLOCK)[: 2 * BLOCK])
+
+
+def replace_anchor(_: Furnished, scene: Scene) -> None:
     scene.anchor.write_bytes(b"?" * 2 * BLOCK)
 
 
@@ -114,11 +118,12 @@ CASES: list[tuple[Tamper, str, str]] = [
     (halve, "database", ""),
     (empty, "database", "the database is empty"),
     (empty_tables, "anchor", "the database is empty"),
-    (no_database, "database", "cannot be opened"),
+    (no_database, "database", "is no SQLite database"),
     (something_else, "anchor", "holds something else"),
     (another_vault, "anchor", ""),
     (lose_anchor, "anchor", "is missing beside a vault of"),
     (damage_anchor, "anchor", "neither of its two records can be read"),
+    (replace_anchor, "anchor", "is another kind of file"),
     (foreign_anchor, "anchor", "belongs to another vault"),
 ]
 
@@ -207,6 +212,17 @@ def test_a_lost_anchor_is_made_again(vault: Furnished, scene: Scene, lose: Tampe
     assert (done.size, done.epoch, done.entry, done.lost) == (size, 0, size + 1, None)
     assert (done.kept is None) == (lose is lose_anchor)
     assert scene.verify().valid
+    assert scene.starts()
+
+
+def test_a_file_in_place_of_the_anchor_is_left_alone(vault: Furnished, scene: Scene) -> None:
+    replace_anchor(vault, scene)
+    before = listing(scene.folder)
+    with pytest.raises(IntegrityViolation, match="another kind of file"):
+        trust(scene)
+    assert listing(scene.folder).items() >= before.items()
+    scene.anchor.unlink()
+    assert trust(scene).lost is None
     assert scene.starts()
 
 

@@ -45,6 +45,7 @@ def test_requests_and_credentials_are_among_them() -> None:
         "requests",
         "aws_requests",
         "transit",
+        "transit_roles",
         "transit_system",
         "transit_tokens",
     }

@@ -55,7 +55,7 @@ class Resting:
         """
         try:
             self._holding.execute("SELECT 1")
-        except driver.Error as error:
+        except (driver.Error, AuditUnavailable) as error:
             raise AuditUnavailable("the source's lock was lost, and nothing was handed over: start again") from error
 
 
