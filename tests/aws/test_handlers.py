@@ -262,6 +262,15 @@ def test_grants_that_cannot_be(house: House, monkeypatch: pytest.MonkeyPatch) ->
             words.CreateGrant(KeyRef(key.id), HERE, grantee_principal=someone, operations=operations),
             errors.Validation,
         )
+    long = {"EncryptionContextSubset": {"a": "x" * 4000}}
+    kept = words.CreateGrant(KeyRef(key.id), HERE, grantee_principal=someone, operations=("Encrypt",), constraints=long)
+    with monkeypatch.context() as small:
+        small.setattr(aws_grants, "MAX_KEPT", 4000)
+        refused(house, kept, LimitExceeded)
+        small.setattr(aws_grants, "MAX_KEPT", 5000)
+        first = house.ask(kept)
+        refused(house, kept, LimitExceeded)
+        house.ask(words.RevokeGrant(KeyRef(key.id), HERE, grant_id=first.grant_id))
     monkeypatch.setattr(aws_grants, "MAX_GRANTS", 1)
     good = words.CreateGrant(KeyRef(key.id), HERE, grantee_principal=someone, operations=("Encrypt",))
     made_grant = house.ask(good)

@@ -157,6 +157,29 @@ def test_a_key_that_is_not_evaluated_counts_against_the_caller(operator: str, ke
             assert judge(statement(), statement("Deny", "*", Condition=condition), **context) == "denied"
 
 
+@pytest.mark.parametrize("operator", ["StringEquals", "StringNotEquals", "StringLikeIfExists", "ArnNotLike", "Null"])
+def test_a_variable_is_not_what_a_caller_says(operator: str) -> None:
+    condition = {operator: {"kms:EncryptionContext:user": ["x", "${aws:username}"]}}
+    for context in ({}, {"kms__encryptioncontext__user": ["${aws:username}"]}):
+        assert judge(statement(Condition=condition), **context) == ""
+        assert judge(statement(), statement("Deny", "*", Condition=condition), **context) == "denied"
+    where = {"Resource": "arn:aws:kms:*:*:key/${aws:username}"}
+    assert judge(statement(**where)) == ""
+    assert judge(statement(), statement("Deny", "*", **where)) == "denied"
+    never = {"StringEquals": {"kms:EncryptionContext:user": "y"}}
+    assert judge(statement(), statement("Deny", "*", **where, Condition=never)) == "delegated"
+
+
+@pytest.mark.parametrize(
+    "operator",
+    ["NotIpAddress", "NumericNotEquals", "DateLessThanIfExists", "ForAllValues:NumericEquals", "IpAddress"],
+)
+def test_what_cannot_be_read_counts_also_where_there_is_nothing_to_compare_it_with(operator: str) -> None:
+    condition = {operator: {"kms:EncryptionContext:word": "rubbish"}}
+    assert judge(statement(Condition=condition)) == ""
+    assert judge(statement(), statement("Deny", "*", Condition=condition)) == "denied"
+
+
 @pytest.mark.parametrize(
     ("operator", "key", "wanted"),
     [

@@ -265,6 +265,11 @@ class TestAnchor:
         assert start.read_mark(anchor, findings) is None
         anchor.path.write_bytes(b"KVLANCH1" + b"x" * 8000)
         assert start.read_mark(anchor, findings) is None
+        for torn in (b"KVL", bytes(4096) + b"KVLANCH1" + b"x" * 4000, bytes(100) + b"x" * 8000):
+            anchor.path.write_bytes(torn)
+            told: list[Finding] = []
+            assert start.read_mark(anchor, told) is None
+            assert told[0].problem.startswith("is damaged: neither"), torn[:10]
         foreign, found = findings
         assert foreign.problem == f"is another kind of file; {NotAnAnchor.way_out}"
         assert (found.table, found.row) == ("anchor", anchor.place)

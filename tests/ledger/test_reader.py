@@ -302,3 +302,15 @@ def test_what_was_removed_is_missed_on_every_page_that_passes_it(house: House) -
     with pytest.raises(IntegrityViolation, match="gap"):
         evidence.entry(denied)
     assert evidence.entry(house.ledger._journal.head.size + 1) is None
+
+
+def test_what_is_written_while_it_is_looked_for_is_no_gap(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence, real = house.ledger.evidence, reader.read_entry
+
+    def others_are_quicker(connection: driver.Connection, number: int) -> Entry | None:
+        found = real(connection, number)
+        house.ask(ListKeys())
+        return found
+
+    monkeypatch.setattr("keyvault_lite.ledger.evidence.read_entry", others_are_quicker)
+    assert evidence.entry(house.ledger._journal.head.size + 1) is None

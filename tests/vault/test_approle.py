@@ -20,6 +20,7 @@ POLICY = 'path "transit/encrypt/orders" { capabilities = ["update"] }'
     [
         ("policies", {"token_policies": "a,b"}, {"token_policies": ["a", "b"]}, []),
         ("policies", {"policies": ["a"]}, {"token_policies": ["a"]}, []),
+        ("policies", {"token_policies": None, "policies": ["a"]}, {"token_policies": ["a"]}, []),
         ("token-ttl", {"token_ttl": "20m"}, {"token_ttl": 1200}, 0),
         ("token-max-ttl", {"token_max_ttl": 3600}, {"token_max_ttl": 3600}, 0),
         ("secret-id-ttl", {"secret_id_ttl": "1.5h"}, {"secret_id_ttl": 5400}, 0),

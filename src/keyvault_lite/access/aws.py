@@ -98,12 +98,11 @@ def _judge(principal: Principal, place: Place, arn: str, policy: str | None, use
 
 def _by_key(facts: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
     """Values by key in lower case: all of them, where names differ in nothing else. A key of no values is absent."""
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, list[str]] = {}
     for name, values in facts:
-        key = name.lower()
         if values:
-            found[key] = (*found.get(key, ()), *values)
-    return found
+            found.setdefault(name.lower(), []).extend(values)
+    return {key: tuple(values) for key, values in found.items()}
 
 
 def _question(

@@ -60,6 +60,8 @@ Names that differ in case only are one key with several values. Who asks may cho
 statement that allows, and one is enough in a statement that denies.
 """
 
+VARIABLE: Final = "${"
+"""How a policy variable begins. None is filled in here, and taken for text it could be what the caller says."""
 ALL_VALUES: Final = "ForAllValues:"
 ANY_VALUE: Final = "ForAnyValue:"
 
@@ -67,22 +69,32 @@ ANY_VALUE: Final = "ForAnyValue:"
 def holds(name: str, key: str, wanted: Sequence[str], context: Context, *, denies: bool) -> bool:
     """Whether a condition holds, in a statement that denies or in one that allows. `key` is in lower case."""
     scope = next((one for one in (ALL_VALUES, ANY_VALUE) if name.startswith(one)), "")
-    compare, negated = _OPERATORS.get(name.removeprefix(scope).removesuffix("IfExists"), _NO_OPERATOR)
+    compare, negated, read = _OPERATORS.get(name.removeprefix(scope).removesuffix("IfExists"), _NO_OPERATOR)
     values = context.get(key)
-    if not wanted or not (key in KEYS or key.startswith(PAIRS)) or (compare is None and name != "Null"):
+    known = (key in KEYS or key.startswith(PAIRS)) and (compare is not None or name == "Null")
+    if not (known and _is_readable(wanted, read)):
         return denies
     if compare is None:
         return _is_absent(wanted, absent=values is None, denies=denies)
     if values is None:
         return scope != ANY_VALUE and (negated or name.endswith("IfExists") or scope == ALL_VALUES)
     try:
-        # Each value with each of the wanted, also after one that fits: what cannot be read must not go unnoticed.
-        met = [any([compare(one, value) for one in wanted]) is not negated for value in values]  # noqa: C419
+        met = [any(compare(one, value) for one in wanted) is not negated for value in values]
     except (ValueError, ArithmeticError):
         return denies
     if key.startswith(PAIRS) or not scope:
         return any(met) if denies else all(met)
     return all(met) if scope == ALL_VALUES else any(met)
+
+
+def _is_readable(wanted: Sequence[str], read: Callable[[str], object]) -> bool:
+    """Whether all that is wanted is what the operator compares, whatever the request has to say."""
+    try:
+        for one in wanted:
+            read(one)
+    except (ValueError, ArithmeticError):
+        return False
+    return bool(wanted) and not any(VARIABLE in one for one in wanted)
 
 
 def _is_absent(wanted: Sequence[str], *, absent: bool, denies: bool) -> bool:
@@ -135,8 +147,12 @@ def _moment(text: str) -> Decimal:
     return Decimal((moment - _EPOCH) // timedelta(microseconds=1)) / 1_000_000
 
 
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(text, strict=False)
+
+
 def _is_within(network: str, address: str) -> bool:
-    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+    return ipaddress.ip_address(address) in _network(network)
 
 
 _Compare = Callable[[str, str], bool]
@@ -150,24 +166,24 @@ def _same(wanted: str, value: str) -> bool:
     return wanted.lower() == value.lower()
 
 
-_NO_OPERATOR: Final = (None, False)
-_OPERATORS: Final[Mapping[str, tuple[_Compare, bool]]] = {
-    # How what is wanted and a value are compared, and whether no match is what is asked for.
-    "StringEquals": (operator.eq, False),
-    "StringNotEquals": (operator.eq, True),
-    "StringEqualsIgnoreCase": (_same, False),
-    "StringNotEqualsIgnoreCase": (_same, True),
-    "StringLike": (like, False),
-    "StringNotLike": (like, True),
-    "ArnEquals": (like, False),
-    "ArnLike": (like, False),
-    "ArnNotEquals": (like, True),
-    "ArnNotLike": (like, True),
-    "Bool": (_same, False),
-    "IpAddress": (_is_within, False),
-    "NotIpAddress": (_is_within, True),
+_NO_OPERATOR: Final = (None, False, str)
+_OPERATORS: Final[Mapping[str, tuple[_Compare, bool, Callable[[str], object]]]] = {
+    # How what is wanted and a value are compared, whether no match is asked for, and how what is wanted is read.
+    "StringEquals": (operator.eq, False, str),
+    "StringNotEquals": (operator.eq, True, str),
+    "StringEqualsIgnoreCase": (_same, False, str),
+    "StringNotEqualsIgnoreCase": (_same, True, str),
+    "StringLike": (like, False, str),
+    "StringNotLike": (like, True, str),
+    "ArnEquals": (like, False, str),
+    "ArnLike": (like, False, str),
+    "ArnNotEquals": (like, True, str),
+    "ArnNotLike": (like, True, str),
+    "Bool": (_same, False, str),
+    "IpAddress": (_is_within, False, _network),
+    "NotIpAddress": (_is_within, True, _network),
     **{
-        f"{kind}{name}": (_ordered(read, compare), name == "NotEquals")
+        f"{kind}{name}": (_ordered(read, compare), name == "NotEquals", read)
         for kind, read in (("Numeric", _number), ("Date", _moment))
         for name, compare in (
             ("Equals", operator.eq),

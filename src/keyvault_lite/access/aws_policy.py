@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from keyvault_lite.access.aws_conditions import Context, holds, like
+from keyvault_lite.access.aws_conditions import VARIABLE, Context, holds, like
 from keyvault_lite.model.aws_errors import MalformedPolicy
 
 ANYONE: Final = "*"
@@ -72,7 +72,10 @@ class Statement:
         action, resource = asked.action.lower(), asked.resource
         if any(like(one.lower(), action) for one in self.actions) is self.inverted_actions:
             return False
-        if any(like(one, resource) for one in self.resources) is self.inverted_resources:
+        if any(VARIABLE in one for one in self.resources):
+            if self.allows:
+                return False  # as of conditions
+        elif any(like(one, resource) for one in self.resources) is self.inverted_resources:
             return False
         return all(holds(*condition, asked.context, denies=not self.allows) for condition in self.conditions)
 

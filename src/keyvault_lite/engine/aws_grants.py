@@ -12,6 +12,7 @@ from keyvault_lite.engine.aws_pages import page
 from keyvault_lite.engine.aws_view import View, exists, find, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.records import key_values
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import Place, parse_name
 from keyvault_lite.model.aws_errors import DryRun, InvalidArn, InvalidGrantId, Validation
@@ -22,6 +23,8 @@ from keyvault_lite.model.keys import KeyType, Purpose
 from keyvault_lite.model.requests import Request
 
 MAX_GRANTS: Final = 1000
+MAX_KEPT: Final = 3 * 1024 * 1024
+"""Characters that are kept of a key when a grant is added, of all Regions: a row is read no further than so far."""
 """Of one key in one Region."""
 _DRY: Final = "The request would have succeeded, but the DryRun option is set."
 Grant = Mapping[str, Any]
@@ -70,6 +73,8 @@ def create(request: words.CreateGrant, seen: View, scene: Scene) -> Done:
     made = {"id": grant_id, "created_at": scene.now, **{name: one for name, one in facts.items() if one is not None}}
     grantees = sorted({*seen.facet.get("grantees", ()), grantee})
     after = seen.with_facet(grants=[*held, made], grantees=grantees)
+    if max(len(value) for value in key_values(after) if isinstance(value, str)) > MAX_KEPT:
+        raise LimitExceeded("the grants of a key, and their constraints, are too long together: revoke one first")
     return Done(NewGrant(make_token(seen, grant_id, scene), grant_id), Change(keys=(after,)))
 
 

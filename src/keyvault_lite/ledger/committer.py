@@ -240,11 +240,11 @@ class Committer:
         self._finish(transaction, [(transaction.batch, error)])
 
     def _finish(self, transaction: Transaction, answers: _Answers) -> None:
-        self.stuck = None
         METRICS.commit_seconds.add(time.perf_counter() - transaction.began)
         METRICS.commit_entries.add(transaction.entries)
         # Before anyone is answered: who was, finds that the queue no longer counts it.
-        self._in_hand = ()
+        with self._claim:  # in one step: whoever looks finds them late no more
+            self._in_hand, self.stuck = (), None
         self._left += transaction.entries
         self._busy = False
         for answered, error in answers:

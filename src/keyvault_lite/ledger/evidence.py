@@ -59,13 +59,14 @@ class Evidence:
 
     def entry(self, entry_id: int) -> Entry | None:
         """One entry of the log, proven as well. Raises NotFound, which says so, for one that was archived."""
+        size = self._journal.head.size  # before it is read: what comes meanwhile is no gap
         with self._readers.one() as connection:
             entry = read_entry(connection, entry_id)
             if entry is not None:
                 self._prove(connection, (entry,))
             elif 0 < entry_id <= (last := archived_up_to(connection, self._authority)):
                 raise NotFound(f"the entries up to {last} are archived: this one is in a file, not in the vault")
-            elif 0 < entry_id <= self._journal.head.size:
+            elif 0 < entry_id <= size:
                 raise IntegrityViolation("the log has a gap: this entry was removed from it")
             return entry
 

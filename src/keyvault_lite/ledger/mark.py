@@ -68,8 +68,12 @@ def is_blank(blocks: bytes) -> bool:
 
 
 def unreadable(blocks: bytes) -> DamagedAnchor:
-    """Why there is no record in a file: one that is longer, or begins no record anywhere, is somebody else's."""
-    ours = len(blocks) <= SIZE and any(blocks.startswith(_MAGIC, slot * BLOCK) for slot in (0, 1))
+    """Why there is no record in a file: one that is longer, or begins no record anywhere, is somebody else's.
+
+    A first sector that was lost is zeros, and a file may end within its first bytes.
+    """
+    heads = [blocks[slot * BLOCK :][: len(_MAGIC)] for slot in (0, 1)]
+    ours = len(blocks) <= SIZE and any(one and (_MAGIC.startswith(one) or not one.strip(b"\x00")) for one in heads)
     return DamagedAnchor(DAMAGED) if ours else NotAnAnchor(FOREIGN_FILE)
 
 

@@ -66,9 +66,12 @@ def check_place(database: Database) -> None:
 
 
 def _is_foreign(path: Path) -> bool:
+    begun = {b"", _MAGIC}
+    if path.with_name(path.name + "-journal").exists():
+        begun.add(bytes(len(_MAGIC)))  # its very first transaction was torn, and SQLite undoes it
     try:
         with path.open("rb") as stream:
-            return stream.read(len(_MAGIC)) not in {b"", _MAGIC}
+            return stream.read(len(_MAGIC)) not in begun
     except OSError:  # whoever opens it in earnest says why not
         return False
 

@@ -167,6 +167,20 @@ _STRANGE: Final = (
         "JOIN pg_catalog.pg_class o ON o.oid = a.attrelid "
         f"WHERE o.relnamespace = {_HERE} AND a.attgenerated <> ''"
     ),
+    # A type of somebody's own has functions of his own, for its output and for being taken for another.
+    (
+        "SELECT o.relname::text, 'column ' || a.attname, 'is of a type of somebody''s own' "
+        "FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class o ON o.oid = a.attrelid "
+        "JOIN pg_catalog.pg_type t ON t.oid = a.atttypid "
+        f"WHERE o.relnamespace = {_HERE} AND o.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped "
+        "AND t.typnamespace <> 'pg_catalog'::regnamespace"
+    ),
+    # Whoever reads a table reads its children, wherever they stand.
+    (
+        "SELECT p.relname::text, 'child ' || c.relname, 'does not belong here' FROM pg_catalog.pg_inherits i "
+        "JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid "
+        f"WHERE p.relnamespace = {_HERE} AND p.relkind IN ('r', 'p')"
+    ),
     (
         "SELECT r.relname::text, 'policy ' || p.polname, 'does not belong here' FROM pg_catalog.pg_policy p "
         f"JOIN pg_catalog.pg_class r ON r.oid = p.polrelid WHERE r.relnamespace = {_HERE}"

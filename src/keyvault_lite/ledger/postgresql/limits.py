@@ -27,7 +27,7 @@ _OTHERS: Final = {
     "keyring_slots.sealed": MEDIUM,
     "keys.description": LONG,
     "keys.tags": LONG,
-    "keys.attributes": LONG,
+    "keys.attributes": 2 * LONG,  # grants are made up to three quarters of LONG; policies of all Regions beside
     "key_versions.encrypted_key": LONG,
     "key_versions.public_key": LONG,
     "key_versions.attributes": LONG,

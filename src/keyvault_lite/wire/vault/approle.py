@@ -71,9 +71,9 @@ class Part:
     """What it is without one."""
 
     def given(self, fields: Fields) -> object:
-        """The value in a body; None if there is none."""
-        name = next((one for one in self.names if one in fields), None)
-        return None if name is None or fields[name] is None else self.read(fields, name)
+        """The value in a body; None if there is none, and null is none."""
+        name = next((one for one in self.names if fields.get(one) is not None), None)
+        return None if name is None else self.read(fields, name)
 
 
 _POLICIES: Final = Part("policies", texts, ("token_policies", "policies"), ())
