@@ -22,6 +22,8 @@ from keyvault_lite.audit.checkpoint import COSIGNATURE, InvalidNote, parse_verif
 from keyvault_lite.wire.tls import UnusablePair, load_pair
 
 PREFIX = "KEYVAULT_"
+TESTS: Final = f"{PREFIX}TEST_"
+"""How variables begin that the project's own tests are told something by."""
 FILE = "keyvault.toml"
 CLIENT: Final = frozenset(f"{PREFIX}{name}" for name in ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT"))
 """What `kvl` reads besides when it calls a vault."""
@@ -112,7 +114,8 @@ def load(**given: Any) -> Settings:  # noqa: ANN401  (judged by the fields they 
 def unknown_variables(environment: Iterable[str]) -> list[str]:
     """Names that look like settings and are none."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | CLIENT
-    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+    named = (name for name in environment if name.startswith(PREFIX) and not name.startswith(TESTS))
+    return sorted(name for name in named if name not in known)
 
 
 def _read_file() -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_a_folder_in_place_of_the_file() -> None:
 def test_a_variable_that_is_no_setting_is_warned_of(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("PORT", "TOKEN", "ADDR", "TOKEN_FILE", "CACERT", "DATABSE_URL", "ANCHR"):
+    for name in ("PORT", "TOKEN", "ADDR", "TOKEN_FILE", "CACERT", "DATABSE_URL", "ANCHR", "TEST_PG_URL"):
         monkeypatch.setenv(f"KEYVAULT_{name}", "1")
     assert settings.load().port == 1
     assert capsys.readouterr().err.splitlines() == [
