@@ -27,7 +27,7 @@ from keyvault_lite.ledger.mark import DamagedAnchor, Mark
 from keyvault_lite.ledger.opening import stored_slots
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.start import DamagedVault, unreadable
+from keyvault_lite.ledger.start import DamagedVault, finding_of
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.model.keyring import Slot
@@ -132,7 +132,7 @@ class _Check:
         try:
             return anchor.peek() if isinstance(anchor, FileAnchor) else anchor.read()
         except DamagedAnchor as error:
-            self._findings.append(unreadable(anchor, error))
+            self._findings.append(finding_of(anchor, error))
             return None
 
     def _judge(self, identity: Identity, mark: Mark | None) -> Verification:

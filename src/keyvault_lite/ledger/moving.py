@@ -29,7 +29,7 @@ from keyvault_lite.ledger.announcer import Announcer
 from keyvault_lite.ledger.copying import NAME_REVISION, Copied, Resting, Within, copy, known_of, written
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect
 from keyvault_lite.ledger.mark import Mark
-from keyvault_lite.ledger.opening import stored_slots
+from keyvault_lite.ledger.opening import refuse_strange, stored_slots
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.start import DamagedVault, read_mark
@@ -127,8 +127,8 @@ def _holds_copy(target: Database, source: driver.Connection, authority: Authorit
     try:
         with closing(target.reader()) as connection:
             tables = target.tables(connection)
-            if VERSION_TABLE in tables and (strange := target.check_kinds(connection)):
-                raise DamagedVault(strange)
+            if VERSION_TABLE in tables:
+                refuse_strange(target, connection)
             revision = revision_of(connection, tables)
             if revision == MOVING and _is_of(authority, target, connection):
                 return True

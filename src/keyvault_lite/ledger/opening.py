@@ -104,7 +104,7 @@ def cannot_open(database: Database) -> AuditUnavailable:
 def _bring_up_to_date(database: Database, connection: driver.Connection) -> None:
     tables = database.tables(connection)
     if VERSION_TABLE in tables:
-        _refuse_strange(database, connection)
+        refuse_strange(database, connection)
     revision = revision_of(connection, tables)
     if revision is None and tables:
         raise Conflict("the database holds something else: KEYVAULT_DATABASE_URL has to name one of its own")
@@ -116,14 +116,15 @@ def _bring_up_to_date(database: Database, connection: driver.Connection) -> None
         database.upgrade(connection)
 
 
-def _refuse_strange(database: Database, connection: driver.Connection) -> None:
+def refuse_strange(database: Database, connection: driver.Connection) -> None:
+    """Raise DamagedVault for a schema in which reading would run something: to be asked before anything is read."""
     if strange := database.check_kinds(connection):
         raise DamagedVault(strange)
 
 
 def stored_slots(database: Database, connection: driver.Connection) -> tuple[Slot, ...]:
     """The slots that are not removed, unverified: what is read first of a vault. Raises DamagedVault, as `prepare`."""
-    _refuse_strange(database, connection)
+    refuse_strange(database, connection)
     rows = driver.fetch(connection, statements.SELECT["keyring_slots"])
     slots = []
     for row in rows:

@@ -40,11 +40,11 @@ def read_mark(anchor: Anchor | None, findings: list[Finding]) -> Mark | None:
     try:
         return anchor.read()
     except DamagedAnchor as error:
-        findings.append(unreadable(anchor, error))
+        findings.append(finding_of(anchor, error))
         return None
 
 
-def unreadable(anchor: Anchor, error: DamagedAnchor) -> Finding:
+def finding_of(anchor: Anchor, error: DamagedAnchor) -> Finding:
     """What is said of an anchor that cannot be read."""
     return Finding(TABLE, anchor.place, f"{error.detail.removeprefix('the anchor ')}; {error.way_out}")
 

@@ -33,12 +33,10 @@ class Waiting:
     def answer(self, error: KeyVaultError | None) -> None:
         """Wake whoever waits, with its own error if it has one. Runs on its loop."""
         refusal = error if self.item.error is None else self.item.error
-        if self.future.done():
-            return
         if refusal is not None:
             # An error of its own for each: they are raised in different tasks.
-            self.future.set_exception(refusal.again())
-        else:
+            self.refuse(refusal.again())
+        elif not self.future.done():
             self.future.set_result(Committed(self.item.outcome, self.item.first_id))
 
 
