@@ -1,5 +1,6 @@
 """The head of the log: what the newest commit says the whole log and state are, authenticated as one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -54,3 +55,14 @@ def read_head(row: tuple[Any, ...], authority: Authority) -> Head:
     if good != mac:
         raise IntegrityViolation("the head of the log does not verify")
     return Head(*values)
+
+
+def check_unchanged(row: Sequence[Any], head: Head) -> None:
+    """Raise IntegrityViolation if a stored row (as in `read_head`) with the MAC of a known head holds other columns.
+
+    A new MAC is not needed for that, so whoever compares MACs alone overwrites an edit without having seen it.
+    """
+    values = head.values()
+    if tuple(row[:-1]) != values:
+        changed = [name for name, stored, known in zip(HEAD_COLUMNS, row, values, strict=False) if stored != known]
+        raise IntegrityViolation(f"the head of the log was changed by another program: {', '.join(changed)}")

@@ -17,7 +17,7 @@ from keyvault_lite.ledger.adoption import new_entries, take_in
 from keyvault_lite.ledger.alarm import Alarm, entries, recheck
 from keyvault_lite.ledger.anchor import Anchor, AnchorBusy
 from keyvault_lite.ledger.announcer import PUT_BACK, Announcer
-from keyvault_lite.ledger.head import Head, read_head
+from keyvault_lite.ledger.head import Head, check_unchanged, read_head
 from keyvault_lite.ledger.log_index import CLEAR, FILL, PART
 from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.outcome import Authority, Change, StoredReply
@@ -370,6 +370,7 @@ class Journal:
         count_of_others = self._database.count_of_others(self._connection)
         wrote, self._data_version = count_of_others != self._data_version, count_of_others
         if head_row[-1] == self.known.mac:
+            check_unchanged(head_row, old)
             self._check_last(last_id, last_hash, old)
             # Whoever has written since, and not to the log, has edited.
             self.suspect = self.suspect or wrote

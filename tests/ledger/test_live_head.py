@@ -1,0 +1,72 @@
+"""An edit of the stored head while the vault runs: found by the next commit, and still found after the server's end."""
+
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from keyvault_lite import custody
+from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.head import HEAD_COLUMNS
+from keyvault_lite.model.errors import IntegrityViolation
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import Encrypt
+from tests.house import House
+
+pytestmark = pytest.mark.both
+NUMBERS = {"epoch", "size", "timestamp", "state_seq"}
+
+
+def edit(house: House, sql: str) -> None:
+    """Run a statement as somebody else who may write the database."""
+    url = house.chosen.database_url
+    if url.startswith("sqlite"):
+        with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+            assert connection.execute(sql).rowcount == 1
+    else:
+        with psycopg.connect(url, autocommit=True) as server:
+            assert server.execute(sql.encode()).rowcount == 1
+
+
+def another(house: House, column: str) -> str:
+    """SQL for another value of a column, of the same type."""
+    if column in NUMBERS:
+        return f"{column} + 1"
+    if column == "checkpoint":
+        return "checkpoint || 'x'"
+    text = "x'00'" if house.chosen.database_url.startswith("sqlite") else r"'\x00'::bytea"
+    return f"{column} || {text}" if text.endswith("bytea") else f"CAST({column} || {text} AS BLOB)"
+
+
+def encrypt(house: House) -> None:
+    house.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
+
+
+@pytest.mark.parametrize("column", [*HEAD_COLUMNS, "mac"])
+def test_an_edited_column_of_the_head_stops_service_and_outlives_the_server(house: House, column: str) -> None:
+    house.key("orders")
+    encrypt(house)
+    edit(house, f"UPDATE ledger_head SET {column} = {another(house, column)}")
+    house.refusal(Encrypt(KeyRef("orders"), plaintext=b"x"), IntegrityViolation)
+    assert isinstance(house.ledger.fault, IntegrityViolation)
+    house.vault.close()
+    found = custody.verify(house.chosen)
+    assert "ledger_head" in {one.table for one in found.findings}, found
+    with pytest.raises(IntegrityViolation):
+        house.open()
+
+
+@pytest.mark.parametrize("column", HEAD_COLUMNS)
+def test_the_end_of_the_server_does_not_overwrite_an_edited_head(house: House, column: str) -> None:
+    house.key("orders")
+    encrypt(house)
+    edit(house, f"UPDATE ledger_head SET {column} = {another(house, column)}")
+    house.vault.close()
+    assert not custody.verify(house.chosen).valid
+
+
+def test_a_look_at_what_others_wrote_finds_an_edited_head(house: House) -> None:
+    house.key("orders")
+    edit(house, "UPDATE ledger_head SET timestamp = timestamp + 1")
+    with pytest.raises(IntegrityViolation, match="timestamp"):
+        house.ledger.refresh()
