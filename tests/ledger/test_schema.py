@@ -272,7 +272,7 @@ def test_a_change_of_the_schema_under_a_running_vault_stops_it(house: House, sta
     edit(house.path, statement)
     for name in ("next", "after"):
         refused = house.refusal(CreateKey(AES, name), IntegrityViolation)
-        assert "the schema was changed" in refused.detail
+        assert "the database was changed" in refused.detail
 
 
 def test_the_definition_of_a_trigger_and_of_an_index_counts(house: House) -> None:

@@ -39,11 +39,11 @@ def recheck(
 ) -> list[Alarm]:
     """Compare all stored rows with memory, set aside what differs, and return what is new of it.
 
-    `schema` is what is wrong with the schema. Raises IntegrityViolation if anything is: then nothing that is written
-    can be relied on.
+    `schema` is what is wrong with the schema or the database's files. Raises IntegrityViolation if anything is: then
+    nothing that is written can be relied on.
     """
     if schema:
-        raise IntegrityViolation(f"the schema was changed: {schema[0].table} {schema[0].row} {schema[0].problem}")
+        raise IntegrityViolation(f"the database was changed: {schema[0].table} {schema[0].row} {schema[0].problem}")
     compared = tree.comparison()
     stored = read_rows(connection, authority, newer_than=0, note=compared.add, keep=False)
     problems = {(one.table, one.row): one.problem for one in stored.findings}

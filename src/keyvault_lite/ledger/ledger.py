@@ -341,13 +341,15 @@ class Ledger:
     # Checks
 
     def scrub(self) -> None:
-        """Read all rows again and compare; what is found is set aside by the next commit. Blocks, off the loop."""
-        with self._readers.one() as connection:
-            seen = inspect(connection, self._authority, self._database, memory=self._journal.tree)
-        if seen.findings and not self.frozen:
+        """Read all rows again and compare; the next commit sets aside what is found. Blocks, off the loop."""
+        try:
+            with self._readers.one() as connection:
+                findings = inspect(connection, self._authority, self._database, memory=self._journal.tree).findings
+        except IntegrityViolation:
             self._journal.suspect = True
+            raise
+        self._journal.suspect |= bool(findings) and not self.frozen
         self.upkeep.rows_were_checked()
-        del seen
         give_back()
         self._database.make_reserve()
 

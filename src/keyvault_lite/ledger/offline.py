@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.sqlite_files import beside, refuse_journal
 from keyvault_lite.model.errors import AuditUnavailable
 
 T = TypeVar("T")
@@ -41,13 +42,15 @@ _SALT_OF_INDEX: Final = 32
 def read_offline(path: Path, work: Callable[[driver.Connection], T]) -> T:
     """The result of `work` on a connection that cannot write. `work` is done again if the files changed under it.
 
-    Raises AuditUnavailable if the database cannot be read now or by this user; driver.Error for a damaged one.
+    Raises AuditUnavailable if the database cannot be read now or by this user; driver.Error for a damaged one,
+    DamagedVault for one with a rollback journal beside it.
     """
     problem: Exception = AuditUnavailable(
         f"{path.name} keeps changing while it is read, and not as a server would change it"
     )
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_SECONDS * attempt)
+        refuse_journal(path)
         before = _look(path)
         try:
             with _opened(path) as (connection, steady):
@@ -78,7 +81,7 @@ def _opened(path: Path) -> Iterator[tuple[driver.Connection, bool]]:
     """A connection, and whether what it reads is protected from change."""
     with path.open("rb"):
         pass  # a file that this user may not read is not a damaged one
-    wal, shared = _beside(path, "-wal"), _beside(path, "-shm")
+    wal, shared = beside(path, "-wal"), beside(path, "-shm")
     if not wal.exists() or (wal.stat().st_size == 0 and not shared.exists()):
         with _connected(path, "immutable=1") as connection:
             yield connection, False
@@ -92,7 +95,7 @@ def _opened(path: Path) -> Iterator[tuple[driver.Connection, bool]]:
     with tempfile.TemporaryDirectory(prefix="kvl-verify-") as folder:
         copy = Path(folder) / "copy.db"
         shutil.copyfile(path, copy)
-        shutil.copyfile(wal, _beside(copy, "-wal"))
+        shutil.copyfile(wal, beside(copy, "-wal"))
         with _connected(copy, "mode=rw") as connection:
             yield connection, False
 
@@ -151,14 +154,10 @@ def _connect(path: Path, how: str) -> driver.Connection:
     return connection
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
 def _look(path: Path) -> tuple[object, ...]:
     """What changes whenever the database does."""
     seen: list[object] = []
-    for file in (path, _beside(path, "-wal"), _beside(path, "-journal")):
+    for file in (path, beside(path, "-wal"), beside(path, "-journal")):
         try:
             found = file.stat()
         except FileNotFoundError:

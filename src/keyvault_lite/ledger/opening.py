@@ -2,19 +2,17 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.records import read_slot
 from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.sqlite_files import MAGIC, refuse_journal
 from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.upgrade import MOVING, OLDER, REVISION, UNFINISHED, VERSION_TABLE, revision_of
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidRequest
 from keyvault_lite.model.keyring import Slot
-
-_MAGIC: Final = b"SQLite format 3\x00"
 
 
 def open_database(url: str, *, allow_plain: bool = False) -> Database:
@@ -51,7 +49,7 @@ def open_database(url: str, *, allow_plain: bool = False) -> Database:
 def check_place(database: Database) -> None:
     """Before anything is made beside a database: raise AuditUnavailable where there can be none, or something else is.
 
-    What could be a damaged database is left to whoever reads it.
+    What could be a damaged database is left to whoever reads it. Raises DamagedVault for a rollback journal beside it.
     """
     if not isinstance(database, SqliteDatabase):
         return
@@ -61,17 +59,15 @@ def check_place(database: Database) -> None:
         raise AuditUnavailable(f"the folder of the database, {path.parent}, {kind}")
     if path.exists() and not path.is_file():
         raise AuditUnavailable(f"the database {path} is a folder or device, and not a file")
+    refuse_journal(path)
     if _is_foreign(path):
         raise AuditUnavailable(f"{path} is no SQLite database: it is another file, or damaged at its beginning")
 
 
 def _is_foreign(path: Path) -> bool:
-    begun = {b"", _MAGIC}
-    if path.with_name(path.name + "-journal").exists():
-        begun.add(bytes(len(_MAGIC)))  # its very first transaction was torn, and SQLite undoes it
     try:
         with path.open("rb") as stream:
-            return stream.read(len(_MAGIC)) not in begun
+            return stream.read(len(MAGIC)) not in {b"", MAGIC}
     except OSError:  # whoever opens it in earnest says why not
         return False
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote
 
-from keyvault_lite.ledger import driver, statements, syscalls
+from keyvault_lite.ledger import driver, sqlite_files, statements, syscalls
 from keyvault_lite.ledger.catalogue import check_kinds, check_schema
 from keyvault_lite.ledger.log_index import block_of, rows_for
 from keyvault_lite.ledger.offline import read_offline
@@ -104,10 +104,9 @@ class SqliteDatabase:
 
         One that is not patient never waits for another program's lock but in `begin`.
         """
-        if not self.path.exists():
-            # Made by us, so that its mode does not depend on the caller's umask; the WAL files inherit it.
-            with suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        sqlite_files.refuse_journal(self.path)
+        if not self.exists():
+            sqlite_files.make_empty(self.path)
         connection: driver.Connection = driver.connect(
             str(self.path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
         )
@@ -140,6 +139,7 @@ class SqliteDatabase:
 
     def reader(self) -> driver.Connection:
         """A connection that cannot write."""
+        sqlite_files.refuse_journal(self.path)
         connection: driver.Connection = driver.connect(
             f"file:{quote(str(self.path))}?mode=ro",
             uri=True,
@@ -280,12 +280,12 @@ class SqliteDatabase:
             connection.execute(f"DROP TABLE {name}")
 
     def check_kinds(self, connection: driver.Connection) -> list[Finding]:
-        """See Database."""
-        return check_kinds(connection)
+        """See Database. A rollback journal is written into the database by whoever opens it next."""
+        return sqlite_files.find_journal(self.path) + check_kinds(connection)
 
     def check_schema(self, connection: driver.Connection) -> list[Finding]:
         """See Database."""
-        return check_schema(connection)
+        return sqlite_files.find_journal(self.path) + check_schema(connection)
 
     def check_pages(self, connection: driver.Connection) -> list[Finding]:
         """See Database: SQLite's check of its structure, indexes included."""

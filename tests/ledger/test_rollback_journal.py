@@ -1,0 +1,181 @@
+"""A rollback journal beside a vault: nobody lets SQLite play it back, and whatever would open the vault names it."""
+
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from keyvault_lite import app, custody
+from keyvault_lite.crypto.root import MasterKey
+from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.offline import read_offline
+from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.sqlite_files import _EMPTY, beside, make_empty
+from keyvault_lite.ledger.start import DamagedVault
+from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
+from keyvault_lite.model.requests import ListKeys
+from keyvault_lite.settings import Settings
+from tests.house import House
+
+PAGE = 4096
+
+
+def journal(pages: int, super_journal: Path | None = None) -> bytes:
+    """A hot journal: played back it cuts the database to so many pages; it may name a super-journal."""
+    header = bytes.fromhex("d9d505f920a163d7") + struct.pack(">5I", 0, 7, pages, 512, PAGE)
+    raw = header.ljust(512, b"\x00")
+    if super_journal is not None:
+        name = os.fsencode(super_journal)
+        number = 1 + (1 << 30) // PAGE  # the page of the locks, which stands before the name
+        checksum = sum(name) & 0xFFFFFFFF
+        raw += struct.pack(">I", number) + name + struct.pack(">2I", len(name), checksum) + header[:8]
+    return raw
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def move(chosen: Settings) -> object:
+    return custody.migrate(chosen, f"sqlite:///{chosen.database_url.removeprefix('sqlite:///')}.moved")
+
+
+OPENINGS: dict[str, Callable[[Settings], object]] = {
+    "a server": app.open_vault,
+    "a first server": app.initialise,
+    "an archive": lambda chosen: custody.archive(chosen, Path(chosen.database_url.removeprefix("sqlite:///") + ".arc")),
+    "a move": move,
+    "a repair": app.repair,
+    "a lost token": app.recover_admin,
+    "another master key": lambda chosen: app.rotate_master_key(chosen, new_key=MasterKey.generate()[1]),
+    "an anchor's trust": custody.trust_anchor,
+}
+
+
+@pytest.fixture(params=[0, 1, 3])
+def planted(house: House, tmp_path: Path, request: pytest.FixtureRequest) -> House:
+    """A vault at rest with a hot journal beside it, whose super-journal is a file that somebody wants to be gone."""
+    house.key("orders")
+    house.vault.close()
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    house.path.with_name("vault.db-journal").write_bytes(journal(request.param, victim))
+    return house
+
+
+@pytest.mark.parametrize("opening", sorted(OPENINGS))
+def test_nothing_opens_the_vault(planted: House, tmp_path: Path, opening: str) -> None:
+    before = files(tmp_path)
+    with pytest.raises(app.CANNOT_START) as refused:
+        OPENINGS[opening](planted.chosen)
+    assert "vault.db-journal" in str(refused.value)
+    after = files(tmp_path)
+    assert {name: after.get(name) for name in before} == before
+
+
+def test_verify_names_it(planted: House, tmp_path: Path) -> None:
+    before = files(tmp_path)
+    for public in (False, True):
+        found = custody.verify(planted.chosen, public=public)
+        assert [(one.table, one.row) for one in found.findings] == [("database", "vault.db-journal")]
+    assert files(tmp_path) == before
+
+
+def test_a_vault_goes_on_once_it_was_moved_away(planted: House) -> None:
+    planted.path.with_name("vault.db-journal").unlink()
+    assert custody.verify(planted.chosen).valid
+    planted.open()
+    assert planted.ask(ListKeys()).items
+
+
+@pytest.mark.parametrize("kind", ["empty", "folder", "link to nothing", "pipe"])
+def test_whatever_kind_of_file_it_is(house: House, kind: str) -> None:
+    house.vault.close()
+    place = house.path.with_name("vault.db-journal")
+    {
+        "empty": place.touch,
+        "folder": place.mkdir,
+        "link to nothing": lambda: place.symlink_to("nowhere"),
+        "pipe": lambda: os.mkfifo(place),
+    }[kind]()
+    assert [one.row for one in custody.verify(house.chosen).findings] == ["vault.db-journal"]
+    with pytest.raises(DamagedVault, match=r"vault\.db-journal"):
+        house.open()
+
+
+def test_it_stands_beside_the_file_that_a_link_leads_to(house: House, tmp_path: Path) -> None:
+    house.vault.close()
+    real = tmp_path / "elsewhere" / "real.db"
+    real.parent.mkdir()
+    shutil.move(house.path, real)
+    house.path.symlink_to(real)
+    real.with_name("real.db-journal").write_bytes(journal(0))
+    assert [one.row for one in custody.verify(house.chosen).findings] == ["real.db-journal"]
+    with pytest.raises(DamagedVault, match=r"real\.db-journal"):
+        house.open()
+
+
+def test_of_a_database_that_names_no_wal_mode(house: House) -> None:
+    """As where the header was changed too, so that it would not look strange to SQLite."""
+    house.vault.close()
+    with house.path.open("r+b") as stream:
+        stream.seek(18)
+        stream.write(b"\x01\x01")
+    house.path.with_name("vault.db-journal").write_bytes(journal(0))
+    assert [one.row for one in custody.verify(house.chosen).findings] == ["vault.db-journal"]
+    with pytest.raises(DamagedVault, match=r"vault\.db-journal"):
+        house.open()
+
+
+def test_beside_a_running_vault_it_ends_service(house: House) -> None:
+    house.key("orders")
+    house.path.with_name("vault.db-journal").write_bytes(journal(0))
+    house.ledger.scrub()
+    assert "vault.db-journal" in house.refusal(ListKeys(), IntegrityViolation).detail
+
+
+def test_reading_offline_looks_before_each_attempt(house: House) -> None:
+    house.vault.close()
+    place, seen = house.path.with_name("vault.db-journal"), []
+
+    def work(connection: driver.Connection) -> None:
+        seen.append(connection.execute("SELECT count(*) FROM keys").fetchone())
+        place.write_bytes(journal(0))
+
+    with pytest.raises(DamagedVault):
+        read_offline(house.path, work)
+    assert len(seen) == 1
+
+
+class TestEmpty:
+    def test_is_what_sqlite_makes(self, tmp_path: Path) -> None:
+        with closing(driver.connect(str(tmp_path / "theirs"))) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+        theirs = (tmp_path / "theirs").read_bytes()
+        assert theirs[:96] + theirs[100:] == _EMPTY[:96] + _EMPTY[100:]
+
+    def test_no_rollback_journal_is_ever_made(self, tmp_path: Path) -> None:
+        make_empty(tmp_path / "new")
+        with closing(driver.connect(f"file:{tmp_path}/new?mode=ro", uri=True)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+    def test_a_file_with_something_in_it_stays(self, tmp_path: Path) -> None:
+        (tmp_path / "old").write_bytes(b"x")
+        make_empty(tmp_path / "old")
+        assert (tmp_path / "old").read_bytes() == b"x"
+
+    def test_where_none_can_be_made(self, tmp_path: Path) -> None:
+        with pytest.raises(AuditUnavailable, match=r"nowhere\.db cannot be made: No such file"):
+            make_empty(tmp_path / "no" / "nowhere.db")
+
+    def test_a_vault_begins_in_an_empty_file(self, tmp_path: Path) -> None:
+        (tmp_path / "vault.db").touch()
+        database = SqliteDatabase(tmp_path / "vault.db")
+        with closing(database.writer()) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert not beside(database.path, "-journal").exists()
