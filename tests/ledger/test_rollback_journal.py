@@ -96,12 +96,13 @@ def test_a_vault_goes_on_once_it_was_moved_away(planted: House) -> None:
 def test_whatever_kind_of_file_it_is(house: House, kind: str) -> None:
     house.vault.close()
     place = house.path.with_name("vault.db-journal")
-    {
+    make: dict[str, Callable[[], None]] = {
         "empty": place.touch,
         "folder": place.mkdir,
         "link to nothing": lambda: place.symlink_to("nowhere"),
         "pipe": lambda: os.mkfifo(place),
-    }[kind]()
+    }
+    make[kind]()
     assert [one.row for one in custody.verify(house.chosen).findings] == ["vault.db-journal"]
     with pytest.raises(DamagedVault, match=r"vault\.db-journal"):
         house.open()
