@@ -13,13 +13,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.postgresql.qualified import REFUSE, SCHEMA, VERSION_TABLE, quote
 from keyvault_lite.ledger.schema import DELETED_ONLY, NEVER_DELETED
 from keyvault_lite.ledger.tables import ONE_ACTIVE, audit_logs, metadata
 from keyvault_lite.model.replies import Finding
 
 Fact = tuple[Any, ...]
-_VERSION: Final = "alembic_version"
-_REFUSE: Final = "kvl_refuse"
 _BODY: Final = (
     " BEGIN RAISE EXCEPTION USING MESSAGE = 'rows of ' || TG_TABLE_NAME || ' are never deleted, "
     "those of audit_logs never changed'; END "
@@ -37,12 +36,12 @@ def _trigger(name: str, table: str, event: str) -> str:
     column, value = DELETED_ONLY.get(table, ("", ""))
     # As the catalogue writes it.
     when = f" WHEN (((old.{column})::text <> '{value}'::text))" if column and event == "DELETE" else ""
-    return f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH {each}{when} EXECUTE FUNCTION {_REFUSE}()"
+    return f"CREATE TRIGGER {name} BEFORE {event} ON {table} FOR EACH {each}{when} EXECUTE FUNCTION {REFUSE}()"
 
 
 TRIGGERS: Final = (
     *(f"DROP TRIGGER IF EXISTS {name} ON {table}" for name, (table, _) in _GUARDS.items()),
-    f"CREATE OR REPLACE FUNCTION {_REFUSE}() RETURNS trigger LANGUAGE plpgsql AS $${_BODY}$$",
+    f"CREATE OR REPLACE FUNCTION {REFUSE}() RETURNS trigger LANGUAGE plpgsql AS $${_BODY}$$",
     *(_trigger(name, *guard) for name, guard in _GUARDS.items()),
 )
 """Made anew at the end of each migration. Honest mistakes are stopped here; a forger drops them and is found."""
@@ -57,81 +56,33 @@ _TYPES: Final[Mapping[type[Any], str]] = {
     sa.String: "character varying",
     sa.LargeBinary: "bytea",
 }
-_HERE: Final = "current_schema()::regnamespace"
 _FIRST_OF_OTHERS: Final = 16384
 """The first object number that is not PostgreSQL's own (FirstNormalObjectId)."""
 _NOT_OF_EXTENSIONS: Final = (
     "NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.classid = '{0}'::regclass AND d.objid = o.oid "
     "AND d.deptype = 'e')"
 )
-_QUERIES: Final = (
-    # What stands in the schema, indexes apart; unlogged tables are emptied by a crash, children add rows to parents.
-    (
-        "SELECT 'relation ' || o.relname, o.relname::text, o.relkind::text, o.relpersistence::text, "
-        "o.relrowsecurity, o.relforcerowsecurity, "
-        "EXISTS (SELECT 1 FROM pg_catalog.pg_inherits WHERE o.oid IN (inhrelid, inhparent)) "
-        f"FROM pg_catalog.pg_class o WHERE o.relnamespace = {_HERE} AND o.relkind NOT IN ('i', 'I') "
-        f"AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_class')}"
-    ),
-    (
-        "SELECT 'column ' || a.attname, o.relname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), "
-        "a.attnotnull, "
-        "pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attidentity::text, a.attgenerated::text, "
-        "a.attcollation = t.typcollation, "
-        # format_type tells a type of our own schema by no more than its name.
-        "t.typnamespace = 'pg_catalog'::regnamespace FROM pg_catalog.pg_attribute a "
-        "JOIN pg_catalog.pg_class o ON o.oid = a.attrelid "
-        "JOIN pg_catalog.pg_type t ON t.oid = a.atttypid "
-        "LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum "
-        f"WHERE o.relnamespace = {_HERE} AND o.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped "
-        f"AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_class')}"
-    ),
-    # NOT NULL is told with the column; from PostgreSQL 18 on it is a constraint besides.
-    (
-        "SELECT 'constraint ' || c.conname, coalesce(r.relname, '')::text, pg_catalog.pg_get_constraintdef(c.oid), "
-        "c.convalidated, c.condeferrable FROM pg_catalog.pg_constraint c LEFT JOIN pg_catalog.pg_class r "
-        f"ON r.oid = c.conrelid WHERE c.connamespace = {_HERE} AND c.contype <> 'n'"
-    ),
-    (
-        "SELECT 'index ' || o.relname, r.relname::text, pg_catalog.pg_get_indexdef(i.indexrelid), i.indisvalid, "
-        "i.indisready, i.indisunique FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class o ON o.oid = i.indexrelid "
-        "JOIN pg_catalog.pg_class r ON r.oid = i.indrelid "
-        f"WHERE r.relnamespace = {_HERE} AND r.relkind <> 't' AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_class')}"
-    ),
-    # Triggers of foreign keys are told with the constraint; one that is switched off is not the one expected.
-    (
-        "SELECT 'trigger ' || t.tgname, r.relname::text, pg_catalog.pg_get_triggerdef(t.oid), t.tgenabled::text "
-        "FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class r ON r.oid = t.tgrelid "
-        f"WHERE r.relnamespace = {_HERE} AND (NOT t.tgisinternal OR t.tgenabled <> 'O')"
-    ),
-    (
-        "SELECT 'rule ' || w.rulename, r.relname::text, pg_catalog.pg_get_ruledef(w.oid) FROM pg_catalog.pg_rewrite w "
-        f"JOIN pg_catalog.pg_class r ON r.oid = w.ev_class WHERE r.relnamespace = {_HERE} AND r.relkind = 'r'"
-    ),
-    (
-        "SELECT 'policy ' || p.polname, r.relname::text FROM pg_catalog.pg_policy p "
-        f"JOIN pg_catalog.pg_class r ON r.oid = p.polrelid WHERE r.relnamespace = {_HERE}"
-    ),
+_LOOKED_UP: Final = (
     (
         "SELECT 'function ' || o.proname, '', l.lanname::text, o.prosrc, o.prosecdef, coalesce(o.proconfig::text, ''), "
         "pg_catalog.format_type(o.prorettype, NULL), o.pronargs::int FROM pg_catalog.pg_proc o "
-        f"JOIN pg_catalog.pg_language l ON l.oid = o.prolang WHERE o.pronamespace = {_HERE} "
+        f"JOIN pg_catalog.pg_language l ON l.oid = o.prolang WHERE o.pronamespace = {SCHEMA} "
         f"AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_proc')}"
     ),
     (
         "SELECT 'operator ' || o.oprname, '' FROM pg_catalog.pg_operator o "
-        f"WHERE o.oprnamespace = {_HERE} AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_operator')}"
+        f"WHERE o.oprnamespace = {SCHEMA} AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_operator')}"
     ),
     # But for those that come with another: the row type of a relation, an array, a multirange.
     (
         "SELECT 'type ' || o.typname, '' FROM pg_catalog.pg_type o "
-        f"WHERE o.typnamespace = {_HERE} AND o.typrelid = 0 AND o.typtype <> 'm' "
+        f"WHERE o.typnamespace = {SCHEMA} AND o.typrelid = 0 AND o.typtype <> 'm' "
         "AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_type e WHERE e.typarray = o.oid) "
         f"AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_type')}"
     ),
     *(
         f"SELECT '{kind} ' || o.{short}name, '' FROM pg_catalog.{table} o "
-        f"WHERE o.{short}namespace = {_HERE} AND {_NOT_OF_EXTENSIONS.format('pg_catalog.' + table)}"
+        f"WHERE o.{short}namespace = {SCHEMA} AND {_NOT_OF_EXTENSIONS.format('pg_catalog.' + table)}"
         for kind, table, short in (
             ("collation", "pg_collation", "coll"),
             ("conversion", "pg_conversion", "con"),
@@ -144,10 +95,61 @@ _QUERIES: Final = (
         "SELECT 'cast ' || pg_catalog.format_type(o.castsource, NULL) || ' as ' || "
         "pg_catalog.format_type(o.casttarget, NULL), '' FROM pg_catalog.pg_cast o "
         "JOIN pg_catalog.pg_type s ON s.oid = o.castsource JOIN pg_catalog.pg_type t ON t.oid = o.casttarget "
-        f"WHERE o.oid >= {_FIRST_OF_OTHERS} AND s.typnamespace IN ('pg_catalog'::regnamespace, {_HERE}) "
-        f"AND t.typnamespace IN ('pg_catalog'::regnamespace, {_HERE}) "
+        f"WHERE o.oid >= {_FIRST_OF_OTHERS} AND s.typnamespace IN ('pg_catalog'::regnamespace, {SCHEMA}) "
+        f"AND t.typnamespace IN ('pg_catalog'::regnamespace, {SCHEMA}) "
         f"AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_cast')}"
     ),
+)
+"""What PostgreSQL chooses by name and by the types of arguments."""
+_QUERIES: Final = (
+    # What stands in the schema, indexes apart; unlogged tables are emptied by a crash, children add rows to parents.
+    (
+        "SELECT 'relation ' || o.relname, o.relname::text, o.relkind::text, o.relpersistence::text, "
+        "o.relrowsecurity, o.relforcerowsecurity, "
+        "EXISTS (SELECT 1 FROM pg_catalog.pg_inherits WHERE o.oid IN (inhrelid, inhparent)) "
+        f"FROM pg_catalog.pg_class o WHERE o.relnamespace = {SCHEMA} AND o.relkind NOT IN ('i', 'I') "
+        f"AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_class')}"
+    ),
+    (
+        "SELECT 'column ' || a.attname, o.relname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), "
+        "a.attnotnull, "
+        "pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attidentity::text, a.attgenerated::text, "
+        "a.attcollation = t.typcollation, "
+        # format_type tells a type of our own schema by no more than its name.
+        "t.typnamespace = 'pg_catalog'::regnamespace FROM pg_catalog.pg_attribute a "
+        "JOIN pg_catalog.pg_class o ON o.oid = a.attrelid "
+        "JOIN pg_catalog.pg_type t ON t.oid = a.atttypid "
+        "LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum "
+        f"WHERE o.relnamespace = {SCHEMA} AND o.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped "
+        f"AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_class')}"
+    ),
+    # NOT NULL is told with the column; from PostgreSQL 18 on it is a constraint besides.
+    (
+        "SELECT 'constraint ' || c.conname, coalesce(r.relname, '')::text, pg_catalog.pg_get_constraintdef(c.oid), "
+        "c.convalidated, c.condeferrable FROM pg_catalog.pg_constraint c LEFT JOIN pg_catalog.pg_class r "
+        f"ON r.oid = c.conrelid WHERE c.connamespace = {SCHEMA} AND c.contype <> 'n'"
+    ),
+    (
+        "SELECT 'index ' || o.relname, r.relname::text, pg_catalog.pg_get_indexdef(i.indexrelid), i.indisvalid, "
+        "i.indisready, i.indisunique FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class o ON o.oid = i.indexrelid "
+        "JOIN pg_catalog.pg_class r ON r.oid = i.indrelid "
+        f"WHERE r.relnamespace = {SCHEMA} AND r.relkind <> 't' AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_class')}"
+    ),
+    # Triggers of foreign keys are told with the constraint; one that is switched off is not the one expected.
+    (
+        "SELECT 'trigger ' || t.tgname, r.relname::text, pg_catalog.pg_get_triggerdef(t.oid), t.tgenabled::text "
+        "FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class r ON r.oid = t.tgrelid "
+        f"WHERE r.relnamespace = {SCHEMA} AND (NOT t.tgisinternal OR t.tgenabled <> 'O')"
+    ),
+    (
+        "SELECT 'rule ' || w.rulename, r.relname::text, pg_catalog.pg_get_ruledef(w.oid) FROM pg_catalog.pg_rewrite w "
+        f"JOIN pg_catalog.pg_class r ON r.oid = w.ev_class WHERE r.relnamespace = {SCHEMA} AND r.relkind = 'r'"
+    ),
+    (
+        "SELECT 'policy ' || p.polname, r.relname::text FROM pg_catalog.pg_policy p "
+        f"JOIN pg_catalog.pg_class r ON r.oid = p.polrelid WHERE r.relnamespace = {SCHEMA}"
+    ),
+    *_LOOKED_UP,
     (
         "SELECT 'event trigger ' || o.evtname, '' FROM pg_catalog.pg_event_trigger o "
         f"WHERE {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_event_trigger')}"
@@ -159,31 +161,31 @@ _STRANGE: Final = (
     # Ordinary tables, their indexes and what is out of line of them.
     (
         "SELECT o.relname::text, 'relation ' || o.relname, 'does not belong here' FROM pg_catalog.pg_class o "
-        f"WHERE o.relnamespace = {_HERE} AND o.relkind NOT IN ('r', 'i', 'I', 't') "
+        f"WHERE o.relnamespace = {SCHEMA} AND o.relkind NOT IN ('r', 'i', 'I', 't') "
         f"AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_class')}"
     ),
     (
         "SELECT o.relname::text, 'column ' || a.attname, 'is computed' FROM pg_catalog.pg_attribute a "
         "JOIN pg_catalog.pg_class o ON o.oid = a.attrelid "
-        f"WHERE o.relnamespace = {_HERE} AND a.attgenerated <> ''"
+        f"WHERE o.relnamespace = {SCHEMA} AND a.attgenerated <> ''"
     ),
     # A type of somebody's own has functions of his own, for its output and for being taken for another.
     (
         "SELECT o.relname::text, 'column ' || a.attname, 'is of a type of somebody''s own' "
         "FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class o ON o.oid = a.attrelid "
         "JOIN pg_catalog.pg_type t ON t.oid = a.atttypid "
-        f"WHERE o.relnamespace = {_HERE} AND o.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped "
+        f"WHERE o.relnamespace = {SCHEMA} AND o.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped "
         "AND t.typnamespace <> 'pg_catalog'::regnamespace"
     ),
     # Whoever reads a table reads its children, wherever they stand.
     (
         "SELECT p.relname::text, 'child ' || c.relname, 'does not belong here' FROM pg_catalog.pg_inherits i "
         "JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid "
-        f"WHERE p.relnamespace = {_HERE} AND p.relkind IN ('r', 'p')"
+        f"WHERE p.relnamespace = {SCHEMA} AND p.relkind IN ('r', 'p')"
     ),
     (
         "SELECT r.relname::text, 'policy ' || p.polname, 'does not belong here' FROM pg_catalog.pg_policy p "
-        f"JOIN pg_catalog.pg_class r ON r.oid = p.polrelid WHERE r.relnamespace = {_HERE}"
+        f"JOIN pg_catalog.pg_class r ON r.oid = p.polrelid WHERE r.relnamespace = {SCHEMA}"
     ),
 )
 
@@ -192,6 +194,15 @@ def check_kinds(connection: driver.Connection) -> list[Finding]:
     """What makes reading run something, a finding each: views, foreign tables, computed columns, row security."""
     found = [row for query in _STRANGE for row in connection.execute(query).fetchall()]
     return [Finding(*map(str, row)) for row in sorted(found)]
+
+
+def check_lookups(connection: driver.Connection) -> list[Finding]:
+    """What a statement that names no schema could be led to, a finding each: functions, operators, types, casts.
+
+    The function of the triggers is left out: a migration replaces it.
+    """
+    found = {tuple(map(str, row[:2])) for query in _LOOKED_UP for row in connection.execute(query).fetchall()}
+    return [Finding(table, row, "does not belong here") for row, table in sorted(found) if row != f"function {REFUSE}"]
 
 
 def check_schema(connection: driver.Connection, schema: str) -> list[Finding]:
@@ -204,7 +215,7 @@ def check_schema(connection: driver.Connection, schema: str) -> list[Finding]:
 
 def _facts(connection: driver.Connection, schema: str) -> Iterator[Fact]:
     # Definitions name the schema: as it is, or in quotation marks.
-    qualified = re.compile(rf'(?<![\w"])(?:{re.escape(schema)}|"{re.escape(schema)}")\.')
+    qualified = re.compile(rf'(?<![\w"])(?:{re.escape(schema)}|{re.escape(quote(schema))})\.')
     for query in _QUERIES:
         for row in connection.execute(query).fetchall():
             yield tuple(qualified.sub("", one) if isinstance(one, str) else one for one in row)
@@ -226,13 +237,13 @@ def _expected() -> Iterator[Fact]:
         for index in table.indexes:
             where = " WHERE ((status)::text = 'ACTIVE'::text)" if index is ONE_ACTIVE else ""
             yield _index(str(index.name), table.name, [one.name for one in index.columns], bool(index.unique), where)
-    yield f"relation {_VERSION}", _VERSION, "r", "p", False, False, False
-    yield _column(_VERSION, "version_num", "character varying(32)", required=True)
-    yield f"constraint {_VERSION}_pkc", _VERSION, "PRIMARY KEY (version_num)", True, False
-    yield _index(f"{_VERSION}_pkc", _VERSION, ["version_num"], unique=True)
+    yield f"relation {VERSION_TABLE}", VERSION_TABLE, "r", "p", False, False, False
+    yield _column(VERSION_TABLE, "version_num", "character varying(32)", required=True)
+    yield f"constraint {VERSION_TABLE}_pkc", VERSION_TABLE, "PRIMARY KEY (version_num)", True, False
+    yield _index(f"{VERSION_TABLE}_pkc", VERSION_TABLE, ["version_num"], unique=True)
     for name, guard in _GUARDS.items():
         yield f"trigger {name}", guard[0], _trigger(name, *guard), "O"
-    yield f"function {_REFUSE}", "", "plpgsql", _BODY, False, "", "trigger", 0
+    yield f"function {REFUSE}", "", "plpgsql", _BODY, False, "", "trigger", 0
 
 
 def _column(table: str, name: str, kind: str, *, required: bool) -> Fact:

@@ -18,6 +18,7 @@ from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.postgresql import session
 from keyvault_lite.ledger.postgresql.limits import bounded, rows_at_once
 from keyvault_lite.ledger.postgresql.others import SIGN, Snapshots
+from keyvault_lite.ledger.postgresql.qualified import qualified
 from keyvault_lite.ledger.store import BUSY_SECONDS
 from keyvault_lite.model.errors import AuditUnavailable
 
@@ -84,15 +85,17 @@ class PostgresIntegrityError(driver.IntegrityError):
 
 
 @cache
-def _translated(sql: str) -> bytes:
+def _translated(sql: str, schema: str) -> bytes:
     """The statement as psycopg wants it: once for each that there is, as they are all written in the code."""
-    return _plain(sql).replace(b"%", b"%%").replace(b"?", b"%s")
+    text = (_OTHER_WORDS.get(sql) or bounded(sql)).replace("%", "%%").replace("?", "%s")
+    # Last, and with what it may hold kept apart from the places of values.
+    return qualified(text, schema.replace("%", "%%")).encode()
 
 
 @cache
-def _plain(sql: str) -> bytes:
+def _plain(sql: str, schema: str) -> bytes:
     """As `_translated`, for a statement without values."""
-    return (_OTHER_WORDS.get(sql) or bounded(sql)).encode()
+    return qualified(_OTHER_WORDS.get(sql) or bounded(sql), schema).encode()
 
 
 class One:
@@ -165,8 +168,8 @@ class PostgresConnection:
             if sql == "COMMIT":
                 return self._commit()
             if not values:
-                return self.raw.execute(_plain(sql), binary=True)
-            return self.raw.execute(_translated(sql), values, binary=True)
+                return self.raw.execute(_plain(sql, self.schema), binary=True)
+            return self.raw.execute(_translated(sql, self.schema), values, binary=True)
         except psycopg.Error as error:
             raise self._told(error, sql) from error
 
@@ -174,7 +177,7 @@ class PostgresConnection:
         """As `execute`, with few rows in memory. Until the last is taken, nothing else can be asked."""
         size = rows_at_once(sql) if pq.version() >= _GIVES_SOME else 1
         try:
-            words, given = (_translated(sql), values) if values else (_plain(sql), None)
+            words, given = (_translated(sql, self.schema), values) if values else (_plain(sql, self.schema), None)
             yield from self.raw.cursor().stream(words, given, binary=True, size=size)
         except psycopg.Error as error:
             raise self._told(error, sql) from error
@@ -183,7 +186,7 @@ class PostgresConnection:
         """See driver.Connection."""
         try:
             cursor = self.raw.cursor()
-            cursor.executemany(_translated(sql), list(rows))
+            cursor.executemany(_translated(sql, self.schema), list(rows))
             return cursor
         except psycopg.Error as error:
             raise self._told(error) from error
@@ -231,7 +234,7 @@ class PostgresConnection:
         with self.raw.pipeline():
             begun = self.raw.execute(b"BEGIN")
             locked = self.raw.execute(_LOCK, self._key)
-            self._ahead = tuple(self.raw.execute(_plain(sql), binary=True) for sql in _AHEAD)
+            self._ahead = tuple(self.raw.execute(_plain(sql, self.schema), binary=True) for sql in _AHEAD)
         if (problem := session.missing((locked.fetchone() or ())[2:])) is not None:
             self._ahead = ()
             self.raw.execute(b"ROLLBACK")
@@ -242,7 +245,7 @@ class PostgresConnection:
         """What CATCH_UP asks for, as it came along with BEGIN; what else came along tells of other writers."""
         ahead, self._ahead = self._ahead, ()
         if not ahead:
-            ahead = tuple(self.raw.execute(_plain(sql), binary=True) for sql in _AHEAD)
+            ahead = tuple(self.raw.execute(_plain(sql, self.schema), binary=True) for sql in _AHEAD)
         head, last, sign = (rows.fetchone() for rows in ahead)
         self.others.look(self, sign or (None, None))
         return One(None if head is None else (*head, *(last or (None, None))))

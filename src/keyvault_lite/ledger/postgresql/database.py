@@ -19,9 +19,11 @@ from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.log_index import block_of, rows_for
 from keyvault_lite.ledger.postgresql import arrays, session
 from keyvault_lite.ledger.postgresql.address import Address
-from keyvault_lite.ledger.postgresql.catalogue import GUARD_OF_LOG, TRIGGERS, check_kinds, check_schema
+from keyvault_lite.ledger.postgresql.catalogue import GUARD_OF_LOG, TRIGGERS, check_kinds, check_lookups, check_schema
 from keyvault_lite.ledger.postgresql.connection import One, PostgresConnection, away, is_away, reason
+from keyvault_lite.ledger.postgresql.qualified import REFUSE, SCHEMA, SEARCH_PATH, quote, search_path_of
 from keyvault_lite.ledger.schema import TABLES, Row
+from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.store import BUSY_SECONDS, Taken
 from keyvault_lite.ledger.upgrade import other_tables, run_migrations
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest
@@ -33,7 +35,7 @@ OLDEST: Final = 140000
 WRITING, BEGINNING, LEADING, UPGRADING = 0x6B766C00, 0x6B766C01, 0x6B766C02, 0x6B766C03
 """The first half of the locks' numbers; the second names the schema, so that vaults of one database do not meet."""
 _IS_USURPED: Final = (
-    b"SELECT bool_and(NOT has_table_privilege(a.usesysid, 'ledger_head', 'UPDATE')) FROM pg_catalog.pg_locks l "
+    b"SELECT bool_and(NOT has_table_privilege(a.usesysid, %s::text, 'UPDATE')) FROM pg_catalog.pg_locks l "
     b"JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.granted AND "
     b"l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AND "
     b"l.classid = %s::int4::oid AND l.objid = %s::int4::oid AND l.objsubid = 2"
@@ -108,11 +110,9 @@ class PostgresDatabase:
             # One integer type in all statements, so that each is prepared once.
             raw.adapters.register_dumper(int, Int8Dumper)
             session.prepare(raw, more)
-            # Nothing of another schema, and no temporary table, is taken for one of ours.
-            found = raw.execute(
-                b"SELECT current_schema(), "
-                b"set_config('search_path', quote_ident(current_schema()) || ', pg_temp', false)"
-            ).fetchone()
+            # The search path that it was given names the vault's schema. Nothing is looked up along it but that name.
+            found = raw.execute(b"SELECT pg_catalog.current_schema()").fetchone()
+            raw.execute(SEARCH_PATH)
         except psycopg.Error as error:
             raw.close()
             raise AuditUnavailable(f"the database {self.place} cannot be used: {reason(error)}") from None
@@ -210,7 +210,8 @@ class PostgresDatabase:
 
     def may_forget_tokens(self, connection: driver.Connection) -> bool:
         """See Store: a right that the service role has to be given."""
-        row = connection.execute("SELECT has_table_privilege(current_user, 'tokens', 'DELETE')").fetchone()
+        table = f"{quote(_schema_of(connection))}.tokens"
+        row = connection.execute("SELECT has_table_privilege(current_user, ?, 'DELETE')", (table,)).fetchone()
         return bool(row and row[0])
 
     def forget_entries(self, connection: driver.Connection, first: int, last: int) -> None:
@@ -247,7 +248,8 @@ class PostgresDatabase:
         """See Database. Needs the owner's role; without it autovacuum does it later, and so it is not tried again."""
         connection = self.writer()
         with closing(connection), suppress(driver.Error, AuditUnavailable):
-            connection.execute("VACUUM key_versions, keyring_slots")
+            for table in ("key_versions", "keyring_slots"):
+                connection.execute(f"VACUUM {table}")
         return True
 
     # The schema
@@ -255,7 +257,7 @@ class PostgresDatabase:
     def tables(self, connection: driver.Connection) -> frozenset[str]:
         """See Database: whatever stands in the schema and belongs to no extension."""
         rows = connection.execute(
-            "SELECT o.relname::text FROM pg_catalog.pg_class o WHERE o.relnamespace = current_schema()::regnamespace "
+            f"SELECT o.relname::text FROM pg_catalog.pg_class o WHERE o.relnamespace = {SCHEMA} "  # noqa: S608
             "AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
             "AND d.objid = o.oid AND d.deptype = 'e')"
         )
@@ -267,7 +269,7 @@ class PostgresDatabase:
             raise TypeError("a connection of this database is needed")
         with self._alone(UPGRADING):
             try:
-                run_migrations("postgresql+psycopg://", connection.raw, begin="BEGIN", after=TRIGGERS)
+                self._migrate(connection)
             except psycopg.errors.InsufficientPrivilege as error:
                 raise AuditUnavailable(
                     "this role may not make the schema: run it once with the owner's role (docs/postgresql.md)"
@@ -277,11 +279,22 @@ class PostgresDatabase:
                     raise away(error) from error
                 raise other_tables() from error
 
+    def _migrate(self, connection: PostgresConnection) -> None:
+        # The statements of the migrations name no schema.
+        if planted := check_lookups(connection):
+            raise DamagedVault(planted)
+        connection.raw.execute(search_path_of(connection.schema))
+        try:
+            run_migrations("postgresql+psycopg://", connection.raw, begin="BEGIN", after=TRIGGERS)
+        finally:
+            if not connection.raw.closed:
+                connection.raw.execute(SEARCH_PATH)
+
     def drop_tables(self, connection: driver.Connection) -> None:
         """See Database."""
         for name in TABLES:
             connection.execute(f"DROP TABLE {name}")
-        connection.execute("DROP FUNCTION kvl_refuse()")
+        connection.execute(f"DROP FUNCTION {REFUSE}()")
 
     def check_kinds(self, connection: driver.Connection) -> list[Finding]:
         """See Database."""
@@ -289,8 +302,7 @@ class PostgresDatabase:
 
     def check_schema(self, connection: driver.Connection) -> list[Finding]:
         """See Database."""
-        row = connection.execute("SELECT current_schema()").fetchone()
-        return check_schema(connection, "" if row is None else str(row[0]))
+        return check_schema(connection, _schema_of(connection))
 
     def check_pages(self, connection: driver.Connection) -> list[Finding]:
         """See Database. Storage is checked by the server: data checksums, amcheck."""
@@ -341,7 +353,8 @@ class PostgresDatabase:
         """See Database. An advisory lock asks for no right but to connect: its holder is known by the role."""
         try:
             with closing(self._session()) as connection:
-                found = connection.raw.execute(_IS_USURPED, [LEADING, _half(connection.schema)]).fetchone()
+                head = f"{quote(connection.schema)}.ledger_head"
+                found = connection.raw.execute(_IS_USURPED, [head, LEADING, _half(connection.schema)]).fetchone()
         except (psycopg.Error, AuditUnavailable):
             return False
         return found == (True,)
@@ -359,6 +372,12 @@ class PostgresDatabase:
 
     def close(self) -> None:
         """See Database."""
+
+
+def _schema_of(connection: driver.Connection) -> str:
+    """The vault's schema; asked, because a connection may stand behind another object."""
+    row = connection.execute(f"SELECT nspname::text FROM pg_catalog.pg_namespace WHERE oid = {SCHEMA}").fetchone()  # noqa: S608
+    return "" if row is None else str(row[0])
 
 
 def _half(schema: str) -> int:

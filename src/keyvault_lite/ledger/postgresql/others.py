@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.postgresql.qualified import SCHEMA
 from keyvault_lite.ledger.schema import IN_ROOT
 
 SIGN: Final = "SELECT pg_current_snapshot()::text, pg_current_xact_id_if_assigned()::text"
@@ -22,16 +23,16 @@ LOOK_SECONDS: Final = 1.0
 SHARE: Final = 20
 """A look that takes long is followed by a pause of so many times its length."""
 _MANY: Final = 10_000
-_OURS: Final = "(SELECT oid FROM pg_catalog.pg_class WHERE relnamespace = current_schema()::regnamespace)"
+_OURS: Final = f"(SELECT oid FROM pg_catalog.pg_class WHERE relnamespace = {SCHEMA})"
 _CATALOGUE: Final = (
-    "pg_catalog.pg_class WHERE relnamespace = current_schema()::regnamespace",
+    f"pg_catalog.pg_class WHERE relnamespace = {SCHEMA}",
     f"pg_catalog.pg_attribute WHERE attrelid IN {_OURS}",
     f"pg_catalog.pg_trigger WHERE tgrelid IN {_OURS}",
     f"pg_catalog.pg_rewrite WHERE ev_class IN {_OURS}",
     f"pg_catalog.pg_policy WHERE polrelid IN {_OURS}",
     f"pg_catalog.pg_index WHERE indrelid IN {_OURS}",
-    "pg_catalog.pg_constraint WHERE connamespace = current_schema()::regnamespace",
-    "pg_catalog.pg_proc WHERE pronamespace = current_schema()::regnamespace",
+    f"pg_catalog.pg_constraint WHERE connamespace = {SCHEMA}",
+    f"pg_catalog.pg_proc WHERE pronamespace = {SCHEMA}",
 )
 _PRINT: Final = "SELECT " + ", ".join(
     f"(SELECT count(*) || ':' || coalesce(sum(xmin::text::bigint), 0) FROM {source})"
