@@ -16,6 +16,7 @@ from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, read_master_k
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
+from keyvault_lite.ledger.alarm import tell_quarantine
 from keyvault_lite.ledger.anchor import SAME_DIRECTORY, FileAnchor, where_it_stands
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.memory import give_back
@@ -391,6 +392,7 @@ def open_to_serve(chosen: Settings, *, quarantine: bool = False, begin: bool = T
         vault, made = asyncio.run(_initialise(chosen, quarantine=quarantine))
     if made is not None:
         _announce(made)
+    tell_quarantine(vault.ledger.lost)
     stands = where_it_stands(vault.anchor, vault.database.folder)
     if stands in _ANCHOR_ADVICE:
         print(f"KeyVault Lite: anchor: {stands}: {_ANCHOR_ADVICE[stands]}", file=sys.stderr, flush=True)

@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 from contextlib import closing
 
+import psycopg
 import pytest
 
+from keyvault_lite import app
 from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.alarm import MAX_ENTRIES, Alarm, entries
+from keyvault_lite.ledger.alarm import MAX_ENTRIES, Alarm, _tell, entries
+from keyvault_lite.ledger.postgresql import others
+from keyvault_lite.ledger.state import State
+from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Draft, Result
-from keyvault_lite.model.names import SYSTEM
+from keyvault_lite.model.names import SYSTEM, KeyRef
 from keyvault_lite.model.replies import Finding
-from keyvault_lite.model.requests import ListKeys
+from keyvault_lite.model.requests import ListKeys, ReadKey, ReadService
 from keyvault_lite.model.transit_system import EnableMount
 from tests.house import House
 
@@ -56,6 +61,147 @@ def test_so_many_are_entries_and_the_rest_is_one(beyond: int) -> None:
         (Action.INTEGRITY, Result.ERROR, SYSTEM, "integrity_violation")
     }
     assert len({one.request_id for one in found}) == len(found)
+
+
+def edit(house: House, *statements: str) -> None:
+    """Change rows as somebody else who may write the database."""
+    url = house.chosen.database_url
+    if url.startswith("sqlite"):
+        with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
+            for sql in statements:
+                connection.execute(sql)
+    else:
+        with psycopg.connect(url, autocommit=True) as server:
+            for sql in statements:
+                server.execute(sql.encode())
+
+
+EDITS = {
+    # What is edited, how that is undone, and what is refused meanwhile.
+    "key": (
+        "UPDATE keys SET description = 'x' WHERE name = 'orders'",
+        "UPDATE keys SET description = '' WHERE name = 'orders'",
+        ReadKey(KeyRef("orders")),
+    ),
+    "version": (
+        "UPDATE key_versions SET created_at = created_at + 1",
+        "UPDATE key_versions SET created_at = created_at - 1",
+        ReadKey(KeyRef("orders")),
+    ),
+    "service": (
+        "UPDATE services SET created_at = created_at + 1 WHERE name = 'worker'",
+        "UPDATE services SET created_at = created_at - 1 WHERE name = 'worker'",
+        ReadService("worker"),
+    ),
+    "setting": (
+        "UPDATE settings SET value = value || ' ' WHERE name LIKE '%orders%'",
+        "UPDATE settings SET value = rtrim(value) WHERE name LIKE '%orders%'",
+        None,
+    ),
+}
+
+
+@pytest.mark.both
+@pytest.mark.parametrize("what", sorted(EDITS))
+def test_an_object_is_in_use_again_once_its_rows_are_right(
+    house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    for pause in ("LOOK_SECONDS", "SHARE"):
+        monkeypatch.setattr(others, pause, 0)
+    house.key("orders")
+    house.service("worker")
+    house.ask(EnableMount("orders"))
+    before = house.size
+    wrong, right, asked = EDITS[what]
+    edit(house, wrong)
+    if asked is None:
+        house.ask(ListKeys())
+    else:
+        house.refusal(asked, IntegrityViolation)
+    assert house.ledger.degraded
+    moment = house.ledger.snapshot().moment
+    edit(house, right)
+    for _ in range(2):
+        house.ask(asked or ListKeys())
+        assert not house.ledger.degraded
+    assert house.ledger.snapshot().moment != moment
+    told = [one.draft for one in house.log(before) if one.draft.action is Action.INTEGRITY]
+    assert [(one.result, one.reason) for one in told] == [
+        (Result.ERROR, "integrity_violation"),
+        (Result.SUCCESS, None),
+    ]
+    assert (told[0].key_id, told[0].subject) == (told[1].key_id, told[1].subject)
+    assert told[1].comment is not None
+    assert told[1].comment.endswith(": verifies again")
+    lines = [(one.levelname, one.getMessage()) for one in caplog.records if "verif" in one.getMessage()]
+    assert [level for level, _ in lines] == ["ERROR", "WARNING"]
+    assert lines[1][1].endswith("verifies again and is in use again")
+    house.reopen()
+    assert not house.ledger.degraded
+
+
+def test_of_two_only_the_one_that_is_right_again_is_released(house: House) -> None:
+    for name in ("orders", "invoices"):
+        house.key(name)
+    edit(house, "UPDATE keys SET description = 'x'")
+    for name in ("orders", "invoices"):
+        house.refusal(ReadKey(KeyRef(name)), IntegrityViolation)
+    edit(house, "UPDATE keys SET description = '' WHERE name = 'orders'")
+    assert house.ask(ReadKey(KeyRef("orders"))).name == "orders"
+    house.refusal(ReadKey(KeyRef("invoices")), IntegrityViolation)
+    assert house.ledger.degraded
+
+
+def test_one_that_is_released_while_another_is_set_aside_is_judged_again() -> None:
+    """The number of objects set aside is the same before and after; what was judged between is old all the same."""
+    state = State(lambda *_: None)
+    state.quarantine("one")
+    moment = state.moment
+    state.release(["one"])
+    state.quarantine("two")
+    assert state.moment != moment
+
+
+@pytest.mark.both
+def test_the_check_of_each_minute_releases_what_was_put_right_unseen(house: House) -> None:
+    house.key("orders")
+    edit(house, "UPDATE keys SET description = 'x'")
+    house.refusal(ReadKey(KeyRef("orders")), IntegrityViolation)
+    edit(house, "UPDATE keys SET description = ''")
+    journal = house.ledger._journal
+    journal._data_version = house.vault.database.count_of_others(journal._connection)  # nothing tells of the edit
+    house.ledger.scrub()
+    house.ledger.refresh()
+    assert not house.ledger.degraded
+
+
+def test_a_line_for_each_in_the_servers_log(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    key = house.key("orders")
+    edit(house, "UPDATE keys SET description = 'x'")
+    house.ledger.refresh()
+    house.refusal(ReadKey(KeyRef("orders")), IntegrityViolation)
+    lines = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert lines == [f"keys {key.id}: row does not verify: set aside, see `kvl verify`"]
+
+
+def test_so_many_lines_and_what_a_forger_chose_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    _tell([Alarm(Finding("keys", "x" * 5000, "is old"), None) for _ in range(MAX_ENTRIES + 7)])
+    lines = [one.getMessage() for one in caplog.records]
+    assert len(lines) == MAX_ENTRIES + 1
+    assert len(lines[0]) < 300
+    assert lines[-1].startswith("7 more rows")
+
+
+def test_a_start_in_quarantine_says_so(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    key = house.key("orders")
+    house.vault.close()
+    edit(house, "UPDATE keys SET description = 'x'")
+    for _ in range(2):
+        caplog.clear()
+        app.open_to_serve(house.chosen, quarantine=True).close()
+        lines = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+        assert lines[0].startswith(f"keys {key.id}: row does not verify")
+        assert lines[1].startswith("served in quarantine")
 
 
 def test_each_is_on_record_once(house: House) -> None:

@@ -348,7 +348,7 @@ class Ledger:
         except IntegrityViolation:
             self._journal.suspect = True
             raise
-        self._journal.suspect |= bool(findings) and not self.frozen
+        self._journal.suspect |= bool(findings) or self.degraded
         self.upkeep.rows_were_checked()
         give_back()
         self._database.make_reserve()

@@ -8,7 +8,7 @@ repetition and never an answer.
 
 from bisect import bisect_right, insort
 from collections import ChainMap
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import TypeVar
 
 from keyvault_lite.ledger.outcome import Change, StoredReply
@@ -20,10 +20,16 @@ from keyvault_lite.model.names import KeyId, ServiceId, TokenId
 
 FindReply = Callable[[ServiceId, bytes], StoredReply | None]
 Moment = tuple[int, int]
-"""How far a state is: the newest management entry it includes, and how many objects are set aside."""
+"""How far a state is: the newest management entry it includes, and how often what is set aside has changed."""
 Place = tuple[int, str]
 """Where an object stands in a list: time of creation, then id."""
 AnyId = TypeVar("AnyId", bound=str)
+
+
+class _Quarantine(set[str | None]):
+    """What is set aside. A state and the overlays on it share one, so it counts its own changes."""
+
+    changes = 0
 
 
 class State:
@@ -59,7 +65,7 @@ class State:
         self._native_tokens: MutableMapping[ServiceId, TokenId] = {}
         self._slots: MutableMapping[str, Slot] = {}
         self._settings: MutableMapping[str, Setting] = {}
-        self._quarantine: set[str | None] = set()
+        self._quarantine = _Quarantine()
 
     def find_key(self, ref: str) -> Key | None:
         """The key of that id, name or dialect's name. Raises IntegrityViolation for one that did not verify."""
@@ -71,6 +77,10 @@ class State:
     def key_record(self, key_id: KeyId) -> Key | None:
         """The record of a key, set aside or not: to compare with, never to use."""
         return self._keys.get(key_id)
+
+    def service_record(self, service_id: ServiceId) -> Service | None:
+        """As `key_record`, of a service."""
+        return self._services.get(service_id)
 
     def id_of_name(self, name: str) -> KeyId | None:
         """The id of the key that has this name, native or of a dialect, whether or not it verifies."""
@@ -148,6 +158,12 @@ class State:
     def quarantine(self, ref: str) -> None:
         """From now on answer IntegrityViolation for the key or service of that id or name."""
         self._quarantine.add(ref)
+        self._quarantine.changes += 1
+
+    def release(self, refs: Iterable[str]) -> None:
+        """Let these be used again: what is stored of them is what memory has."""
+        self._quarantine.difference_update(refs)
+        self._quarantine.changes += 1
 
     def is_quarantined(self, ref: str) -> bool:
         """Whether that is set aside."""
@@ -156,7 +172,7 @@ class State:
     @property
     def moment(self) -> Moment:
         """How far it is. Whoever judges notes it before reading anything else: what changes meanwhile is newer then."""
-        return self.sequence, len(self._quarantine)
+        return self.sequence, self._quarantine.changes
 
     @property
     def quarantined(self) -> frozenset[str]:
