@@ -4,7 +4,7 @@ from keyvault_lite import observe, settings
 from keyvault_lite.app import build
 
 try:
-    _settings = settings.load()
+    _settings = settings.load(settings.Purpose.DEVELOP)
 except settings.InvalidSettings as error:
     raise SystemExit(f"KeyVault Lite does not start: {error}") from None
 observe.configure_logs(_settings.log_level)

@@ -162,7 +162,7 @@ class Vault(Server):
     def start(self) -> Self:
         """Initialise, serve, and make two keys and a caller who may use them."""
         made = subprocess.run(
-            [sys.executable, "-m", "keyvault_lite", "init", "-o", "json"],
+            [sys.executable, "-P", "-m", "keyvault_lite", "init", "-o", "json"],
             cwd=ROOT,
             env=_environment(self._settings),
             stdin=subprocess.DEVNULL,

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from keyvault_lite.model.requests import (
     Repair,
     Request,
 )
+from keyvault_lite.observe import announce
 from keyvault_lite.settings import InvalidSettings, Settings, check_witness, is_shared
 from keyvault_lite.wire import native
 from keyvault_lite.wire.aws import Aws
@@ -362,11 +362,7 @@ def _spare_collector() -> None:
 
 
 def _announce(made: NewService) -> None:
-    print(
-        f"KeyVault Lite: new vault. The token of its first ADMIN, shown this once:\n{made.token}",
-        file=sys.stderr,
-        flush=True,
-    )
+    announce("new vault. The token of its first ADMIN, shown this once:", token=made.token)
 
 
 def build(chosen: Settings, *, vault: Vault | None = None, loopback_only: bool = False) -> Dispatcher:
@@ -395,5 +391,5 @@ def open_to_serve(chosen: Settings, *, quarantine: bool = False, begin: bool = T
     tell_quarantine(vault.ledger.lost)
     stands = where_it_stands(vault.anchor, vault.database.folder)
     if stands in _ANCHOR_ADVICE:
-        print(f"KeyVault Lite: anchor: {stands}: {_ANCHOR_ADVICE[stands]}", file=sys.stderr, flush=True)
+        announce(f"anchor: {stands}: {_ANCHOR_ADVICE[stands]}", level="warning")
     return vault

@@ -17,6 +17,7 @@ from keyvault_lite import __version__, observe
 from keyvault_lite.app import CANNOT_START, build, open_to_serve, open_vault
 from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
 from keyvault_lite.crypto.root import read_text, warned_of
+from keyvault_lite.import_path import is_protected, protect_children
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.settings import InvalidSettings, Settings, check_address
 from keyvault_lite.wire.dispatcher import Dispatcher
@@ -65,7 +66,7 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
     # Connections are counted once their handshake is done: those before it need room too.
     _allow_files(chosen.max_connections * (1 if tls is None else 8) + SPARE_FILES)
     reached = address("http" if tls is None else "https", chosen.host, shares[0][0].getsockname()[1])
-    print(f"KeyVault Lite listens on {reached}", file=sys.stderr, flush=True)
+    observe.announce(f"listens on {reached}")
     if workers == 1:
         late = threading.Timer(END_SECONDS, _give_up)
         late.daemon = True
@@ -79,6 +80,7 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
     # The supervisor has no need of the key but to hand it on; it is not left where /proc shows it.
     forget_environment_key()
     protect_process()
+    protect_children()
     with tempfile.TemporaryDirectory(prefix="keyvault-") as folder:
         supervisor = Supervisor(partial(_worker, chosen, folder), shares)
         code = supervisor.run()
@@ -94,6 +96,9 @@ def _give_up() -> None:
 def _worker(chosen: Settings, folder: str, number: int) -> "uvicorn.Config":
     """What one worker serves. Ends the process if the vault cannot be opened any more."""
     observe.configure_logs(chosen.log_level)
+    if not is_protected():
+        _log.error("worker would import modules from its working directory", extra={"worker": number})
+        sys.exit(NO_WORKER)
     METRICS.share(Path(folder), str(number))
     METRICS.gauge("keyvault_build_info", "Which version this is.", lambda: {__version__: 1.0}, label="version")
     if chosen.master_key_file is not None:

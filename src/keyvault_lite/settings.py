@@ -1,11 +1,11 @@
-"""All settings, read once: the environment first, then `keyvault.toml` in the working directory."""
+"""All settings, read once: the environment first, then the file that KEYVAULT_CONFIG names."""
 
 import ipaddress
 import os
 import ssl
-import sys
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,15 +18,20 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from keyvault_lite import import_path, settings_file
 from keyvault_lite.audit.checkpoint import COSIGNATURE, InvalidNote, parse_verifier_key
+from keyvault_lite.ledger.opening import sqlite_path
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.observe import announce
 from keyvault_lite.wire.tls import UnusablePair, load_pair
 
 PREFIX = "KEYVAULT_"
 TESTS: Final = f"{PREFIX}TEST_"
 """How variables begin that the project's own tests are told something by."""
-FILE = "keyvault.toml"
 CLIENT: Final = frozenset(f"{PREFIX}{name}" for name in ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT"))
 """What `kvl` reads besides when it calls a vault."""
+Tell = Callable[..., None]
+"""Says something to whoever starts the command; see observe.announce."""
 
 
 class InvalidSettings(Exception):
@@ -91,47 +96,123 @@ class Settings(BaseSettings):
         return (
             init_settings,
             EnvSettingsSource(settings_cls, env_ignore_empty=True),
-            InitSettingsSource(settings_cls, _read_file()),
+            InitSettingsSource(settings_cls, _from_file()),
         )
 
 
-def load(**given: Any) -> Settings:  # noqa: ANN401  (judged by the fields they are for)
+class Purpose(Enum):
+    """What settings are loaded for."""
+
+    CHANGE = "change"
+    """A command that may change the vault."""
+    READ = "read"
+    """One that only reads: it goes on beside a settings file that is no longer read."""
+    SERVE = "serve"
+    DEVELOP = "develop"
+    """`uvicorn main:app`, which imports modules from the working directory."""
+    WITNESS = "witness"
+    """A witness, which has no database."""
+
+
+_SERVERS: Final = frozenset({Purpose.SERVE, Purpose.DEVELOP, Purpose.WITNESS})
+
+
+def load(purpose: Purpose = Purpose.CHANGE, /, **given: Any) -> Settings:  # noqa: ANN401
     """The settings, with what the command line gives instead. Raises InvalidSettings in one sentence.
 
     Warns on standard error of KEYVAULT_… variables that are no setting: a misspelt one is easily missed.
     """
+    tell = partial(announce, structured=purpose in _SERVERS)
     for name in unknown_variables(os.environ):
-        print(f"KeyVault Lite: {name} is no setting and is ignored", file=sys.stderr, flush=True)
+        tell(f"{name} is no setting and is ignored", level="warning")
+    _mention_ignored_file(purpose, tell)
     try:
-        return Settings(**given)
+        chosen = Settings(**given)
     except ValidationError as error:
         names = ", ".join(
             f"{PREFIX}{str(one['loc'][0]).upper()}" for one in error.errors(include_input=False, include_url=False)
         )
         raise InvalidSettings(f"These settings are not valid: {names}.") from None
+    folders = [] if purpose is Purpose.WITNESS else _state_folders(chosen)
+    _check_file(folders, given, tell)
+    _check_import_path(folders, purpose, tell)
+    return chosen
+
+
+def _mention_ignored_file(purpose: Purpose, tell: Tell) -> None:
+    """Say that settings in the working directory are not read: before, they may have named a database or an anchor."""
+    path = settings_file.ignored_file()
+    if path is None:
+        return
+    text = f"{path} is not read: set {settings_file.VARIABLE} to a settings file outside of the database's folder"
+    if purpose is not Purpose.READ:
+        raise InvalidSettings(f"{text}, or remove it.")
+    tell(text, level="warning")
+
+
+def _state_folders(chosen: Settings) -> list[Path]:
+    """The folders of the database and of the anchor: an attacker of the threat model may write them."""
+    try:
+        database = sqlite_path(chosen.database_url)
+    except InvalidRequest:  # told when it is opened
+        return []
+    folders = [] if database is None else [database.parent]
+    if chosen.anchor is not None and chosen.anchor != "off" and not is_shared(chosen.anchor):
+        folders.append(Path(chosen.anchor).absolute().parent)
+    return folders
+
+
+def _check_file(folders: list[Path], given: Mapping[str, object], tell: Tell) -> None:
+    """Judge where the settings file is, and say which settings come from it."""
+    path = settings_file.named_file()
+    if path is None:
+        return
+    try:
+        settings_file.check_apart(path, folders)
+    except settings_file.InvalidFile as error:
+        raise InvalidSettings(f"{error}.") from None
+    taken = [name for name in _from_file() if name not in given and not os.environ.get(f"{PREFIX}{name.upper()}")]
+    if taken:
+        tell(f"settings from {path}: {', '.join(sorted(taken))}")
+
+
+def _check_import_path(folders: list[Path], purpose: Purpose, tell: Tell) -> None:
+    """Raise InvalidSettings, or warn, where whoever writes the database can write modules that this process imports."""
+    if (source := import_path.writable_source(folders)) is not None:
+        text = (
+            f"Python imports modules from {source}, which whoever writes the database or the anchor can write: start "
+            "`kvl` itself or `python -P -m keyvault_lite`, without this folder in PYTHONPATH, or move the database"
+        )
+        if purpose is not Purpose.DEVELOP:
+            raise InvalidSettings(f"{text}.")
+        tell(text, level="warning")
+    elif (source := import_path.nested_source(folders)) is not None:
+        tell(
+            f"code is imported from {source}, inside of the folder of the database or the anchor: give these a folder "
+            "of their own",
+            level="warning",
+        )
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:
     """Names that look like settings and are none."""
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | CLIENT
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | CLIENT | {settings_file.VARIABLE}
     named = (name for name in environment if name.startswith(PREFIX) and not name.startswith(TESTS))
     return sorted(name for name in named if name not in known)
 
 
-def _read_file() -> dict[str, Any]:
-    """What the file sets, nothing if there is none. Raises InvalidSettings for whatever in it is no setting."""
-    try:
-        with Path(FILE).open("rb") as stream:
-            found = tomllib.load(stream)
-    except FileNotFoundError:
+def _from_file() -> dict[str, Any]:
+    """What the named file sets, nothing if none is named. Raises InvalidSettings for what is not a setting."""
+    path = settings_file.named_file()
+    if path is None:
         return {}
-    except OSError as error:
-        raise InvalidSettings(f"{FILE} cannot be read: {error.strerror}.") from None
-    except ValueError:  # also what is no UTF-8
-        raise InvalidSettings(f"{FILE} is not a TOML file of settings.") from None
+    try:
+        found = settings_file.read(path)
+    except settings_file.InvalidFile as error:
+        raise InvalidSettings(f"{error}.") from None
     for name, value in found.items():
         if name not in Settings.model_fields:
-            raise InvalidSettings(f"{FILE}: {_what_it_is(name, value)}.")
+            raise InvalidSettings(f"{path}: {_what_it_is(name, value)}.")
     return found
 
 

@@ -1,7 +1,6 @@
 """`kvl witness`: the witness of others' logs, a process of its own on another machine."""
 
 import socket
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -56,7 +55,7 @@ def serve_witness(chosen: Settings, folder: Path, logs: Sequence[str]) -> None:
     observe.configure_logs(chosen.log_level)
     sockets = _listen(chosen)
     if not (folder / "key").exists():
-        print(f"new witness: KEYVAULT_WITNESS_KEY={make_witness(folder, DEFAULT_NAME)}", file=sys.stderr, flush=True)
+        observe.announce(f"new witness: KEYVAULT_WITNESS_KEY={make_witness(folder, DEFAULT_NAME)}")
     key = _read_witness_key(folder)
     with FolderLock(folder), closing(Register(folder, key, logs, verify=verify_ed25519)) as register:
         config = server_config(
@@ -66,7 +65,7 @@ def serve_witness(chosen: Settings, folder: Path, logs: Sequence[str]) -> None:
             tls=tls,
         )
         reached = address("http" if tls is None else "https", chosen.host, sockets[0].getsockname()[1])
-        print(f"The witness listens on {reached}", file=sys.stderr, flush=True)
+        observe.announce(f"the witness listens on {reached}")
         Server(config).run(sockets=sockets)
 
 

@@ -1,6 +1,7 @@
 """The vault as a whole: begun once, opened with the right key only, recovered, its master key replaced."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -103,7 +104,8 @@ def test_several_servers_started_at_once_begin_one_vault(tmp_path: Path) -> None
     told = [one.communicate(timeout=50) for one in running]
     assert [one.returncode for one in running] == [0, 0, 0], told
     assert all(out.split() == ["lifespan.startup.complete", "lifespan.shutdown.complete"] for out, _ in told)
-    tokens = [line for _, errors in told for line in errors.splitlines() if line.startswith("kvl_")]
+    lines = [json.loads(line) for _, errors in told for line in errors.splitlines()]
+    tokens = [line["token"] for line in lines if "token" in line]
     assert len(tokens) == 1
     house = House(chosen(tmp_path, master), tokens[0])
     house.ask(ListKeys())

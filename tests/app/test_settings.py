@@ -28,8 +28,19 @@ def test_defaults() -> None:
     assert (found.anchor, found.anchor_sync, found.log_level) == (None, "second", "info")
 
 
-def test_the_command_line_wins_then_the_environment_then_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("keyvault.toml").write_text('port = 1\nhost = "file"\nlog_level = "debug"\n')
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings file that is named."""
+    path = tmp_path / "etc" / "vault.toml"
+    path.parent.mkdir()
+    monkeypatch.setenv("KEYVAULT_CONFIG", str(path))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return path
+
+
+def test_the_command_line_wins_then_the_environment_then_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text('port = 1\nhost = "file"\nlog_level = "debug"\n')
     assert settings.load().port == 1
     monkeypatch.setenv("KEYVAULT_PORT", "2")
     monkeypatch.setenv("KEYVAULT_HOST", "")
@@ -51,9 +62,9 @@ def test_a_wrong_setting_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("text", ["not toml", "port = [", "\xff"])
-def test_a_file_that_is_no_settings(text: str) -> None:
-    Path("keyvault.toml").write_bytes(text.encode("latin-1"))
-    with pytest.raises(InvalidSettings, match=r"keyvault\.toml"):
+def test_a_file_that_is_no_settings(file: Path, text: str) -> None:
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InvalidSettings, match=r"vault\.toml is not TOML"):
         settings.load()
 
 
@@ -68,17 +79,17 @@ def test_a_file_that_is_no_settings(text: str) -> None:
         ('master_key_fil = "c2VjcmV0"', "master_key_fil is no setting"),
     ],
 )
-def test_what_is_no_setting_in_the_file_is_named(text: str, sentence: str) -> None:
-    Path("keyvault.toml").write_text(text)
+def test_what_is_no_setting_in_the_file_is_named(file: Path, text: str, sentence: str) -> None:
+    file.write_text(text)
     with pytest.raises(InvalidSettings) as refused:
         settings.load()
     assert sentence in str(refused.value)
     assert "c2VjcmV0" not in str(refused.value)
 
 
-def test_a_folder_in_place_of_the_file() -> None:
-    Path("keyvault.toml").mkdir()
-    with pytest.raises(InvalidSettings, match=r"keyvault\.toml cannot be read: Is a directory"):
+def test_a_folder_in_place_of_the_file(file: Path) -> None:
+    file.mkdir()
+    with pytest.raises(InvalidSettings, match=r"vault\.toml is not a regular file"):
         settings.load()
 
 
@@ -95,9 +106,9 @@ def test_a_variable_that_is_no_setting_is_warned_of(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_file_that_cannot_be_read() -> None:  # pragma: no cover
-    Path("keyvault.toml").write_text("port = 1")
-    Path("keyvault.toml").chmod(0)
+def test_a_file_that_cannot_be_read(file: Path) -> None:  # pragma: no cover
+    file.write_text("port = 1")
+    file.chmod(0)
     with pytest.raises(InvalidSettings, match="Permission denied"):
         settings.load()
 

@@ -94,7 +94,7 @@ def test_nothing_is_served_or_said_before(
         "KEYVAULT_TLS_KEY": str(folder / key),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "keyvault_lite", *command],
+        [sys.executable, "-P", "-m", "keyvault_lite", *command],
         cwd=tmp_path,
         env=given,
         stdin=subprocess.DEVNULL,

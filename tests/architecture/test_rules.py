@@ -17,8 +17,8 @@ PACKAGE = ROOT / "src" / "keyvault_lite"
 SOURCES = {file.relative_to(PACKAGE).as_posix(): file.read_text() for file in sorted(PACKAGE.rglob("*.py"))}
 TREES = {path: ast.parse(text) for path, text in SOURCES.items()}
 MAX_LINES = 400
-CLIENTS = {"KEYVAULT_ADDR", "KEYVAULT_CACERT", "KEYVAULT_TOKEN", "KEYVAULT_TOKEN_FILE"}
-"""Settings of `kvl` as a client."""
+CLIENTS = {"KEYVAULT_ADDR", "KEYVAULT_CACERT", "KEYVAULT_TOKEN", "KEYVAULT_TOKEN_FILE", "KEYVAULT_CONFIG"}
+"""Settings of `kvl` as a client, and what names the file of all others."""
 LONG = {
     # Tables of words: one class or route after the other.
     "model/aws_requests.py",

@@ -116,7 +116,7 @@ def run_verify(scene: Scene, *options: str) -> dict[str, Any]:
         "KEYVAULT_MASTER_KEY": scene.master,
         "KEYVAULT_DATABASE_URL": f"sqlite:///{scene.database}",
     }
-    command = [sys.executable, "-m", "keyvault_lite", "verify", "-o", "json", *options]
+    command = [sys.executable, "-P", "-m", "keyvault_lite", "verify", "-o", "json", *options]
     ran = subprocess.run(command, env=environment, cwd=scene.folder, capture_output=True, check=False, timeout=60)
     assert ran.returncode == 0, (ran.stdout, ran.stderr)
     report: dict[str, Any] = json.loads(ran.stdout)

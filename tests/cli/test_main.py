@@ -158,7 +158,7 @@ def test_ctrl_c_is_quiet(kvl: Kvl, vault: FakeVault, monkeypatch: pytest.MonkeyP
 def test_a_terminated_command_leaves_no_half_written_file(vault: FakeVault, tmp_path: Path) -> None:
     read, write = os.pipe()
     with subprocess.Popen(
-        [sys.executable, "-m", "keyvault_lite", "encrypt", KEY_ID, "-", "-O", "sealed"],
+        [sys.executable, "-P", "-m", "keyvault_lite", "encrypt", KEY_ID, "-", "-O", "sealed"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(SOURCE)},
         stdin=read,

@@ -18,7 +18,7 @@ FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system ha
 def sh(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a line of shell in which `kvl` is this program."""
     return subprocess.run(
-        ["bash", "-c", f'set -o pipefail; kvl() {{ "{sys.executable}" -m keyvault_lite "$@"; }}; {command}'],
+        ["bash", "-c", f'set -o pipefail; kvl() {{ "{sys.executable}" -P -m keyvault_lite "$@"; }}; {command}'],
         env={**os.environ, "PYTHONPATH": str(SOURCE), **environment},
         capture_output=True,
         text=True,

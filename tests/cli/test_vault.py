@@ -16,6 +16,7 @@ from keyvault_lite.ledger.trust import Accepted, Trusted
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import Conflict, InvalidRequest, KeyVaultError
 from keyvault_lite.model.replies import Finding, Verification
+from keyvault_lite.settings import Purpose
 from tests.cli.conftest import Kvl
 from tests.cli.fake_vault import ISSUED
 
@@ -62,7 +63,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     serving = SimpleNamespace(serve=note("serve", 0))
     monkeypatch.setattr(keyvault_lite, "serving", serving, raising=False)
     monkeypatch.setitem(sys.modules, "keyvault_lite.serving", serving)
-    monkeypatch.setattr(keyvault_lite, "settings", SimpleNamespace(load=lambda **given: given), raising=False)
+    loaded = SimpleNamespace(load=lambda _purpose=None, **given: given, Purpose=Purpose)
+    monkeypatch.setattr(keyvault_lite, "settings", loaded, raising=False)
     return noted
 
 

@@ -2,14 +2,16 @@
 
 import configparser
 import http.server
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 UNITS = ("keyvault-lite.service", "keyvault-lite-init.service")
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+SAFE = {"HOME": "/nonexistent", "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
+"""No module, and no file of a library, is taken from a folder that the vault writes."""
+STATE = ("/var/lib/keyvault", "/var/lib/keyvault-anchor", "/var/lib/keyvault-token", "/tmp")
 KNOWN = {PREFIX + name.upper() for name in Settings.model_fields}
 
 
@@ -40,6 +45,11 @@ def unit(name: str) -> Mapping[str, list[str]]:
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(DEPLOY / name, encoding="utf-8")
     return {key: value.split("\n") for key, value in parser["Service"].items()}
+
+
+def assignments(service: Mapping[str, list[str]]) -> dict[str, str]:
+    """The environment that a unit sets."""
+    return dict(one.split("=", 1) for line in service["Environment"] for one in line.split())
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -61,8 +71,8 @@ def test_a_unit_confines_what_it_runs(name: str) -> None:
 @pytest.mark.parametrize("name", UNITS)
 def test_the_master_key_is_a_credential_and_the_anchor_stands_apart(name: str) -> None:
     service = unit(name)
-    environment = dict(one.split("=", 1) for one in service["Environment"])
-    assert environment.keys() <= KNOWN
+    environment = assignments(service)
+    assert {name for name in environment if name not in SAFE} <= KNOWN
     assert service["LoadCredential"] == ["master.key:/etc/keyvault/master.key"]
     assert environment["KEYVAULT_MASTER_KEY_FILE"] == "%d/master.key"
     database = Path(environment["KEYVAULT_DATABASE_URL"].removeprefix("sqlite:///"))
@@ -93,9 +103,57 @@ def test_a_command_beside_the_service_has_its_settings() -> None:
     for directive in ("User", "UMask", "WorkingDirectory", "LimitCORE", "EnvironmentFile"):
         assert f"--property={directive}={service[directive][0]} " in text, directive
     assert f"\nkey=LoadCredential={service['LoadCredential'][0]}\n" in text
-    for one in service["Environment"][1:]:
-        assert f"--setenv={one} " in text
+    for name, value in assignments(service).items():
+        if name != "KEYVAULT_MASTER_KEY_FILE":
+            assert f"--setenv={name}={value} " in text
     assert service["ExecStart"][0].split()[0] in text
+
+
+def stands_apart(folder: str, state: Iterable[str]) -> bool:
+    """Whether a working directory is none of these folders, nor inside of one."""
+    here = Path(folder)
+    return here.is_absolute() and not {here, *here.parents} & set(map(Path, state))
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_runs_where_nobody_but_root_writes(name: str) -> None:
+    service = unit(name)
+    state = [
+        f"/var/lib/{one}"
+        for kind in ("StateDirectory", "CacheDirectory", "RuntimeDirectory", "LogsDirectory")
+        for one in " ".join(service.get(kind, [])).split()
+    ]
+    assert state
+    assert stands_apart(service["WorkingDirectory"][0], [*state, *STATE])
+    assert SAFE.items() <= assignments(service).items()
+
+
+def test_the_service_user_has_no_home_that_it_writes() -> None:
+    [line] = [
+        line for line in (DEPLOY / "keyvault-lite.sysusers.conf").read_text().splitlines() if not line.startswith("#")
+    ]
+    assert shlex.split(line)[4] == SAFE["HOME"]
+
+
+def test_the_container_runs_where_nobody_but_root_writes() -> None:
+    final = DOCKERFILE.rpartition("\nFROM ")[2]
+    [folder] = re.findall(r"(?m)^WORKDIR (.+)$", final)
+    [volumes] = re.findall(r"(?m)^VOLUME (.+)$", final)
+    composed = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    mounts = [
+        one.split(":")[-1 if kind == "volumes" else 0]
+        for service in composed["services"].values()
+        for kind in ("volumes", "tmpfs")
+        for one in service.get(kind, ())
+        if service.get("build")
+    ]
+    assert mounts
+    assert stands_apart(folder, [*json.loads(volumes), *mounts, *STATE])
+    assert not [one for one in composed["services"].values() if "working_dir" in one]
+    assert SAFE.items() <= dict(re.findall(r"([A-Z]+)=(\S+)", final)).items()
+    assert f"--home-dir {SAFE['HOME']} " in final
+    [check] = re.findall(r"(?m)^ +CMD (.+)$", final)
+    assert json.loads(check)[:2] == ["python", "-I"]
 
 
 def test_both_units_are_confined_alike() -> None:

@@ -119,7 +119,7 @@ class Sandbox:
         shutil.copy(ROOT / "main.py", folder / "work")
         shutil.copytree(ROOT / "tools", folder / "work" / "tools")
         for name, command in {
-            "kvl": "-m keyvault_lite",
+            "kvl": "-P -m keyvault_lite",
             "python": "",
             "uvicorn": "-m uvicorn",
         }.items():

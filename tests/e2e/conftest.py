@@ -60,7 +60,7 @@ class Served:
     def kvl(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a command as its own process, as the first ADMIN."""
         return subprocess.run(
-            [sys.executable, "-m", "keyvault_lite", *arguments],
+            [sys.executable, "-P", "-m", "keyvault_lite", *arguments],
             cwd=self.folder,
             env={**self.environment, "KEYVAULT_ADDR": self.url, "KEYVAULT_TOKEN": self.admin, **settings},
             capture_output=True,
@@ -92,7 +92,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "KEYVAULT_MASTER_KEY_FILE": "master.key",
         "KEYVAULT_DATABASE_URL": "sqlite:///vault.db",
     }
-    command = [sys.executable, "-m", "keyvault_lite"]
+    command = [sys.executable, "-P", "-m", "keyvault_lite"]
 
     def run(*arguments: str) -> str:
         done = subprocess.run(

@@ -78,7 +78,7 @@ class Vault:
 
     def _process(self, arguments: Sequence[str], environment: dict[str, str], stdin: bytes) -> Ran:
         done = subprocess.run(
-            [sys.executable, "-m", "keyvault_lite", *arguments],
+            [sys.executable, "-P", "-m", "keyvault_lite", *arguments],
             cwd=self.folder,
             env=environment,
             input=stdin,
@@ -95,7 +95,7 @@ class Vault:
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
         server = subprocess.Popen(
-            [sys.executable, "-m", "keyvault_lite", "serve", "--port", self.port, *options],
+            [sys.executable, "-P", "-m", "keyvault_lite", "serve", "--port", self.port, *options],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,

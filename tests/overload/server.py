@@ -23,6 +23,7 @@ from keyvault_lite import app
 from keyvault_lite.settings import Settings
 
 SOURCE = Path(keyvault_lite.__file__).resolve().parents[1]
+KVL = Path(__file__).parents[1] / "surroundings" / "kvl.py"
 START = 60
 _LISTENS = re.compile(r"listens on http://127\.0\.0\.1:(\d+)")
 
@@ -109,7 +110,7 @@ class Vault:
         return int(found[1])
 
     def command(self, *options: str) -> list[str]:
-        return [sys.executable, "-m", "keyvault_lite", "serve", *options]
+        return [sys.executable, str(KVL), "serve", *options]
 
     def start(self, *options: str, files: Sequence[int] = ()) -> None:
         with (self.folder / "log").open("wb") as log:

@@ -44,7 +44,7 @@ def environment(**settings: str) -> dict[str, str]:
 
 def kvl(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "keyvault_lite", *arguments],
+        [sys.executable, "-P", "-m", "keyvault_lite", *arguments],
         cwd=folder,
         env=environment(**settings),
         capture_output=True,
@@ -66,7 +66,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def begin(*arguments: str, port: int, **settings: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "keyvault_lite", *arguments, "--port", str(port)],
+            [sys.executable, "-P", "-m", "keyvault_lite", *arguments, "--port", str(port)],
             cwd=tmp_path,
             env=environment(**settings),
             stdin=subprocess.DEVNULL,

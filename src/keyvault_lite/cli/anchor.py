@@ -26,7 +26,7 @@ def show(*, output: OutputOption = Format.TABLE) -> None:
     from keyvault_lite import custody, settings
 
     with starting():
-        found = custody.show_anchor(settings.load())
+        found = custody.show_anchor(settings.load(settings.Purpose.READ))
     facts = _facts(found)
     if output is Format.JSON:
         typer.echo(json.dumps(facts, ensure_ascii=False))

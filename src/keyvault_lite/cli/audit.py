@@ -261,7 +261,7 @@ def read(
     if not folder.is_dir():
         raise CannotRun(f"{folder} is not a folder")
     with starting():
-        chosen = settings.load()
+        chosen = settings.load(settings.Purpose.READ)
     try:
         for entry in custody.read_archive(chosen, folder, key=key, first=first, last=last, note=note):
             _print_line(msgspec.to_builtins(render.entry(entry, None)), output)

@@ -1,9 +1,11 @@
 """The script `kvl`: all commands in one tree, and the one place where an error becomes a sentence and an exit code."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -29,6 +31,7 @@ from keyvault_lite.cli import (
 from keyvault_lite.cli.failure import Failure
 from keyvault_lite.cli.output import note
 from keyvault_lite.model.errors import KeyVaultError
+from keyvault_lite.settings_file import VARIABLE as CONFIG
 
 SETTINGS = """
 **Commands that talk to a vault** read
@@ -39,7 +42,7 @@ SETTINGS = """
 - `KEYVAULT_ALLOW_PLAIN_HTTP`: `1` allows plain http on an address that is not loopback
 
 **init, serve, verify, repair, migrate, anchor, master-key, audit archive** and **audit read** work on the vault itself
-and read, also from `keyvault.toml`,
+and read, also from the settings file that `kvl --config` or `KEYVAULT_CONFIG` names,
 
 - `KEYVAULT_MASTER_KEY_FILE` (preferred) or `KEYVAULT_MASTER_KEY` (base64, 32 bytes)
 - `KEYVAULT_DATABASE_URL` (default `sqlite:///keyvault.db`; `postgresql://…`), `KEYVAULT_ALLOW_PLAIN_DATABASE`
@@ -108,11 +111,17 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
 @app.callback()
 def _root(
     *,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Settings of the vault (TOML), instead of KEYVAULT_CONFIG."),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which version this is.")
     ] = False,
 ) -> None:
-    """Options of kvl itself; their callbacks have acted by now."""
+    """Options of kvl itself."""
+    if config is not None:
+        os.environ[CONFIG] = str(config)
 
 
 app.command("quickstart")(quickstart.quickstart)

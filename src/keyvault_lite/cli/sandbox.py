@@ -85,7 +85,7 @@ class Sandbox:
         started = time.monotonic()
         with log.open("wb") as stream:
             self._server = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
-                [sys.executable, "-m", "keyvault_lite", "serve", "--host", "127.0.0.1", "--port", str(port)],
+                [sys.executable, "-P", "-m", "keyvault_lite", "serve", "--host", "127.0.0.1", "--port", str(port)],
                 env=self._environment(self.vault),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -151,7 +151,7 @@ class Sandbox:
         self, *arguments: str, vault: VaultFiles | None = None, accept: tuple[int, ...] = (0,)
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(  # noqa: S603  (our own interpreter and module)
-            [sys.executable, "-m", "keyvault_lite", *arguments],
+            [sys.executable, "-P", "-m", "keyvault_lite", *arguments],
             env=self._environment(vault or self.vault),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,

@@ -101,7 +101,9 @@ def serve(
     # Until the server takes it over: what has not begun to serve has nothing to finish.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with starting():
-        code = serving.serve(settings.load(**given), workers=workers, quarantine=quarantine, begin=begin)
+        code = serving.serve(
+            settings.load(settings.Purpose.SERVE, **given), workers=workers, quarantine=quarantine, begin=begin
+        )
     raise typer.Exit(code)
 
 
@@ -153,7 +155,12 @@ def verify(
     kept = None if against is None else _read_checkpoint(against)
     with starting(), counting("entries") as progress:
         found = custody.verify(
-            settings.load(), public=public, key=key, against=kept, archive=_folder(archive), progress=progress
+            settings.load(settings.Purpose.READ),
+            public=public,
+            key=key,
+            against=kept,
+            archive=_folder(archive),
+            progress=progress,
         )
     if against is not None:
         found = replace(found, findings=tuple(_with_file(one, against) for one in found.findings))

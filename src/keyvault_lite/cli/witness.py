@@ -77,7 +77,7 @@ def serve(
     trusted = _trusted(log or (), logs)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with starting():
-        chosen = settings.load(port=port, **({} if host is None else {"host": host}))
+        chosen = settings.load(settings.Purpose.WITNESS, port=port, **({} if host is None else {"host": host}))
         witnessing.serve_witness(chosen, folder, trusted)
 
 

@@ -20,20 +20,26 @@ def open_database(url: str, *, allow_plain: bool = False) -> Database:
 
     `allow_plain` lets a database server on another host be used without TLS and its verified name.
     """
+    path = sqlite_path(url)
+    if path is not None:
+        return SqliteDatabase(path)
+    try:
+        # Imported here: SQLite needs nothing of it, and it takes a while.
+        from keyvault_lite.ledger.postgresql.address import read_address
+        from keyvault_lite.ledger.postgresql.database import PostgresDatabase
+    except ImportError as error:
+        raise InvalidRequest("PostgreSQL needs the driver psycopg: pip install 'psycopg[binary]>=3.3,<4'") from error
+    return PostgresDatabase(read_address(url, allow_plain=allow_plain))
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file that a database URL names, None for PostgreSQL. Raises InvalidRequest for a URL of neither."""
     try:
         parts = urlsplit(url)
     except ValueError:
         raise InvalidRequest("the database URL is malformed") from None
     if parts.scheme in {"postgresql", "postgres"}:
-        try:
-            # Imported here: SQLite needs nothing of it, and it takes a while.
-            from keyvault_lite.ledger.postgresql.address import read_address
-            from keyvault_lite.ledger.postgresql.database import PostgresDatabase
-        except ImportError as error:
-            raise InvalidRequest(
-                "PostgreSQL needs the driver psycopg: pip install 'keyvault-lite[postgres]'"
-            ) from error
-        return PostgresDatabase(read_address(url, allow_plain=allow_plain))
+        return None
     if parts.scheme != "sqlite" or parts.netloc or not parts.path.strip("/"):
         raise InvalidRequest(
             "the database URL is sqlite:///relative/path, sqlite:////absolute/path or postgresql://user@host/database"
@@ -43,7 +49,7 @@ def open_database(url: str, *, allow_plain: bool = False) -> Database:
     path = Path(unquote(parts.path.removeprefix("/")))
     if path.name == ":memory:":
         raise InvalidRequest("the database is a file, and :memory: is none: nothing would be left of the vault")
-    return SqliteDatabase(path.absolute())
+    return path.absolute()
 
 
 def check_place(database: Database) -> None:

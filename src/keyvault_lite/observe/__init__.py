@@ -1,5 +1,5 @@
 """What the product tells those who run it: structured logs that hold no secret, and metrics. Imports no other layer."""
 
-from keyvault_lite.observe.logs import JsonLines, configure_logs, logger
+from keyvault_lite.observe.logs import JsonLines, announce, configure_logs, logger
 
-__all__ = ["JsonLines", "configure_logs", "logger"]
+__all__ = ["JsonLines", "announce", "configure_logs", "logger"]

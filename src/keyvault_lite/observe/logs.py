@@ -31,7 +31,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record without the messages of exceptions: type and places only."""
         line: dict[str, object] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "time": _utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "pid": os.getpid(),
@@ -65,6 +65,25 @@ class Moderation(logging.Filter):
             began, spoken = now, 0
         self._spoken[place] = began, spoken + 1
         return spoken < BURST
+
+
+def announce(message: str, *, level: str = "info", structured: bool = True, **more: str) -> None:
+    """Tell whoever starts a server, at every log level: a sentence on a terminal, else a line of JSON.
+
+    `more` are members of that line; a terminal shows their values below the sentence. What is not `structured` is a
+    sentence everywhere, as commands speak.
+    """
+    if sys.stderr.isatty() or not structured:
+        text = "\n".join((f"KeyVault Lite: {message}", *more.values()))
+    else:
+        now = time.time()
+        line = {"time": _utc(now), "level": level, "logger": f"{ROOT}.start", "pid": os.getpid(), "message": message}
+        text = json.dumps({**line, **more}, ensure_ascii=True)
+    print(text, file=sys.stderr, flush=True)
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
 
 
 def configure_logs(level: str) -> None:
