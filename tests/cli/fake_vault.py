@@ -169,6 +169,10 @@ class FakeVault:
     valid: bool = True
     archived: int = 0
     page: int = 1000
+    lost: set[int] = field(default_factory=set)
+    """Entries that have no receipt any more."""
+    waiting: Callable[[int], None] = lambda _: None
+    """Called, with the seconds, when somebody asks for what comes next."""
     cipher: ServerCipher = field(default_factory=ServerCipher)
     seen: list[Seen] = field(default_factory=list)
     faults: list[Callable[[BaseHTTPRequestHandler], bool]] = field(default_factory=list)
@@ -314,6 +318,14 @@ class FakeVault:
         items = [e for e in self.entries if e["timestamp"] >= seen.query.get("since", "")]
         for name in ("action", "result", "service_id", "key_id"):
             items = [e for e in items if name not in seen.query or e[name] == seen.query[name]]
+        if rest == ["receipts"]:
+            low, high = int(seen.query["from"]), int(seen.query["to"])
+            matching = [e for e in items if low <= e["id"] <= high and e["id"] not in self.lost]
+            return self._list(seen, [{"id": e["id"], "receipt": "receipt of an entry\n"} for e in matching])
+        if "wait" in seen.query:
+            self.waiting(int(seen.query["wait"]))
+            items = [e for e in self.entries if e["id"] > int(seen.query["after"])]
+            return 200, {"items": items, "next": str(items[-1]["id"]) if items else seen.query["after"]}
         status, page = self._list(seen, items if seen.query.get("order") == "asc" else items[::-1])
         return status, {**page, "archived": self.archived} if self.archived else page
 

@@ -307,6 +307,10 @@ def test_audit_ls_shows_who_did_what_and_how_it_ended(kvl: Kvl, vault: FakeVault
     vault.entries.append(entry(6, action="decrypt", result="denied", reason="not_found", key_id=None, key_ref="ghost"))
     first = kvl("audit", "ls").out.splitlines()[2]
     assert first.split() == ["6", "2026-11-20", "10:00:06Z", SERVICE_ID, "decrypt", "ghost", "1", "denied", "not_found"]
+    names = {"service_name": "app", "key_name": "orders", "subject_name": None}
+    vault.entries.append(entry(7, display=names))
+    assert kvl("audit", "ls").out.splitlines()[2].split()[3:6] == ["app", "encrypt", "orders"]
+    assert kvl("audit", "tail", "-n", "1").out.split()[3:6] == ["app", "encrypt", "orders"]
 
 
 def test_audit_ls_and_export_say_what_is_archived(kvl: Kvl, vault: FakeVault, tmp_path: Path) -> None:
@@ -324,25 +328,31 @@ def test_audit_tail_shows_the_newest_last(kvl: Kvl, vault: FakeVault) -> None:
     assert [json.loads(line) for line in lines] == vault.entries[-2:]
 
 
-def test_audit_tail_follows_without_its_own_reading(
-    kvl: Kvl, vault: FakeVault, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_audit_tail_follows_in_one_session(kvl: Kvl, vault: FakeVault) -> None:
     turns = iter(range(4))
+    waits = []
 
-    def next_turn(_seconds: float) -> None:
-        turn = next(turns)
-        if turn == 3:
-            raise KeyboardInterrupt
-        # What the last call of the reader left in the log, then somebody else's entry of the same second.
-        own = 1000 + len(vault.seen)
-        moment = "2026-11-20T10:01:00.000000Z"
-        vault.entries.append(entry(own, action="audit_read", timestamp=moment))
-        vault.entries.append(entry(5000 + turn, timestamp=moment))
+    def next_turn(seconds: float) -> None:
+        waits.append(seconds)
+        if (turn := next(turns)) == 3:
+            vault.faults = [fail(401, "unauthenticated")]
+        # What the reader's own requests left in the log, then somebody else's entry.
+        if turn == 0:
+            vault.entries += [entry(1000 + len(vault.seen) + n, action="audit_read") for n in (-1, 0)]
+        vault.entries.append(entry(5000 + turn))
 
-    monkeypatch.setattr("keyvault_lite.cli.audit.time.sleep", next_turn)
+    vault.waiting = next_turn
     ran = kvl("audit", "tail", "-f", "-n", "1")
-    assert ran.code == 130
-    assert [line.split()[0] for line in ran.out.splitlines()] == ["5", "5000", "5001", "5002"]
+    assert (ran.code, waits) == (1, [30, 30, 30, 30])
+    assert [line.split()[0] for line in ran.out.splitlines()] == ["5", "5000", "5001", "5002", "5003"]
+
+
+def test_audit_tail_goes_on_where_a_reader_stopped(kvl: Kvl, vault: FakeVault) -> None:
+    waits: list[int] = []
+    vault.waiting = waits.append
+    lines = kvl("audit", "tail", "--after", "3").out.splitlines()
+    assert ([line.split()[0] for line in lines], waits) == (["4", "5"], [0, 0])
+    assert kvl("audit", "tail", "--after", "5").out == ""
 
 
 def test_audit_verify_ends_as_the_log_is(kvl: Kvl, vault: FakeVault) -> None:
@@ -379,6 +389,15 @@ def test_audit_export_leaves_out_its_own_reading(kvl: Kvl, vault: FakeVault, tmp
     assert "verify_receipt.py --key" in (folder / "README.txt").read_text()
     kvl("audit", "export", str(tmp_path / "all"))
     assert not (tmp_path / "all" / "entries" / "5000.json").exists()
+    assert [seen.path for seen in vault.seen if seen.path.endswith("/receipt")] == [], "they come many at a time"
+
+
+def test_audit_export_lacks_no_receipt(kvl: Kvl, vault: FakeVault, tmp_path: Path) -> None:
+    vault.lost = {3}
+    ran = kvl("audit", "export", str(tmp_path / "evidence"))
+    assert (ran.code, list(tmp_path.iterdir())) == (1, [])
+    assert "make the evidence again" in ran.err
+    assert kvl("audit", "export", str(tmp_path / "none"), "--action", "decrypt").code == 0
 
 
 def test_audit_export_appears_whole_or_not_at_all(kvl: Kvl, vault: FakeVault, tmp_path: Path) -> None:

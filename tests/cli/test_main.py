@@ -146,10 +146,10 @@ def test_wrong_usage_is_exit_code_2(kvl: Kvl, arguments: tuple[str, ...]) -> Non
 
 
 def test_ctrl_c_is_quiet(kvl: Kvl, vault: FakeVault, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_seconds: float) -> None:
+    def interrupt(*_arguments: object, **_more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keyvault_lite.cli.audit.time.sleep", interrupt)
+    monkeypatch.setattr("keyvault_lite.cli.audit._print_line", interrupt)
     ran = kvl("audit", "tail", "-f")
     assert ran.code == 130
     assert "Traceback" not in ran.err

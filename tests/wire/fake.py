@@ -29,8 +29,10 @@ from keyvault_lite.model.replies import (
     DataKey,
     Decrypted,
     Encrypted,
+    EntryReceipt,
     Health,
     LogKey,
+    LogPage,
     NewAccessKey,
     NewService,
     Page,
@@ -51,11 +53,13 @@ from keyvault_lite.model.requests import (
     DisableKey,
     EnableKey,
     Encrypt,
+    FollowAudit,
     GenerateDataKey,
     GenerateRandom,
     ListAccessKeys,
     ListAudit,
     ListKeys,
+    ListReceipts,
     ListServices,
     ListVersions,
     OpenDataKey,
@@ -182,7 +186,9 @@ HANDLERS: dict[type, Callable[[Any], object]] = {
     ListServices: lambda _: Page((SERVICE,), None),
     ReadService: lambda _: SERVICE,
     UpdateService: lambda _: SERVICE,
-    ListAudit: lambda _: Page((ENTRY,), None),
+    ListAudit: lambda _: LogPage((ENTRY,), None, names={KEY_ID: "orders"}),
+    FollowAudit: lambda _: LogPage((ENTRY,), "17", names={}),
+    ListReceipts: lambda _: Page((EntryReceipt(17, "c2sp.org/tlog-proof@v1\n"),), None),
     VerifyAudit: lambda _: Verification(valid=True, entries=7, head=b"\x03" * 32),
     ReadCheckpoint: lambda _: "example.org/log\n7\nAAAA\n",
     ReadMetrics: lambda _: "# TYPE up gauge\nup 1\n",
@@ -198,6 +204,7 @@ class FakeEngine:
 
     seen: list[tuple[Request, Credential, Origin]] = field(default_factory=list)
     entries: int = 0
+    stopped: bool = False
     fault: Exception | None = None
     state: Health = field(default_factory=lambda: Health(status="ok", sealed=False, version="0.1.0", serving=True))
     kept: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
@@ -212,6 +219,9 @@ class FakeEngine:
 
     def health(self) -> Health:
         return self.state
+
+    async def stop_waiting(self) -> None:
+        self.stopped = True
 
     async def knows(self, credential: Credential) -> bool:
         return isinstance(credential, BearerCredential) and credential.token in {TOKEN, AUDITOR}
@@ -232,7 +242,9 @@ class FakeEngine:
             raise self.fault
         if isinstance(request, Rejected) and request.early:
             raise request.error
-        if credential.token == AUDITOR and not type(request).__name__.startswith(("Read", "List", "VerifyAudit")):
+        if credential.token == AUDITOR and not type(request).__name__.startswith(
+            ("Read", "List", "FollowAudit", "VerifyAudit")
+        ):
             raise Forbidden
         if isinstance(request, Rejected):
             raise request.error

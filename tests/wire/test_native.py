@@ -21,10 +21,12 @@ from keyvault_lite.model.requests import (
     DisableKey,
     EnableKey,
     Encrypt,
+    FollowAudit,
     GenerateDataKey,
     GenerateRandom,
     ListAudit,
     ListKeys,
+    ListReceipts,
     ListServices,
     ListVersions,
     OpenDataKey,
@@ -216,6 +218,15 @@ def app(engine: FakeEngine) -> Dispatcher:
             ),
         ),
         ("GET", "/audit?key_id=orders&order=desc", None, ListAudit(key_id=KeyId(K))),
+        ("GET", "/audit?wait=30&after=17", None, FollowAudit(ListAudit(after="17", ascending=True), 30)),
+        ("GET", "/audit?wait=0&order=asc", None, FollowAudit(ListAudit(ascending=True), 0)),
+        (
+            "GET",
+            "/audit/receipts?from=3&to=9&limit=5&action=sign&service_id=shop",
+            None,
+            ListReceipts(ListAudit(limit=5, after="2", service_id="shop", of=Action.SIGN, ascending=True), 9),
+        ),
+        ("GET", "/audit/receipts?from=3&to=9&after=4", None, ListReceipts(ListAudit(after="4", ascending=True), 9)),
         ("GET", "/audit/verify", None, VerifyAudit()),
         ("GET", "/audit/checkpoint", None, ReadCheckpoint()),
         ("GET", "/audit/17/receipt", None, ReadReceipt(entry=17)),
@@ -297,7 +308,7 @@ def test_refusals_pass_the_door(method: str, path: str, body: object, error: typ
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_a_refusal_is_recorded_as_what_it_would_have_been(app: Dispatcher, engine: FakeEngine, route: Route) -> None:
     path = route.path.replace("{key_id}", "orders").replace("{id}", "7")
-    query = b"from=1&to=2" if path == "/audit/consistency" else b""
+    query = b"from=1&to=2" if path in {"/audit/consistency", "/audit/receipts"} else b""
     ask(app, route.method, path, dict(route.example) or None, query=query)
     request = engine.request
     assert route.action is (request.of if isinstance(request, Batch) else request.action)

@@ -1,7 +1,6 @@
 """`kvl audit …`: read the log, follow it, and have it checked."""
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -9,7 +8,7 @@ import typer
 
 from keyvault_lite.cli import evidence
 from keyvault_lite.cli.arguments import YesOption, moment
-from keyvault_lite.cli.client import Client, Json, connect
+from keyvault_lite.cli.client import PAGE, Client, Json, connect
 from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import OutOption, writing
 from keyvault_lite.cli.output import (
@@ -33,7 +32,8 @@ from keyvault_lite.model.names import is_id
 app = typer.Typer(help="Read and verify the audit log.", no_args_is_help=True)
 
 COLUMNS: Final = ("ID", "TIME", "SERVICE", "ACTION", "KEY", "VERSION", "RESULT", "REASON")
-INTERVAL: Final = 1.0
+WAIT: Final = 30
+"""Seconds that one request waits for the next entry."""
 VERIFY_TIMEOUT: Final = 3600.0
 
 ServiceFilter = Annotated[str | None, typer.Option("--service", metavar="NAME|ID", help="Of this service.")]
@@ -48,12 +48,13 @@ UntilFilter = Annotated[str | None, typer.Option("--until", metavar="TIME", help
 
 
 def _row(entry: Json) -> tuple[Cell, ...]:
+    names = entry.get("display", {})
     return (
         entry["id"],
         when(entry["timestamp"]),
-        entry["service_id"],
+        names.get("service_name") or entry["service_id"],
         entry["action"],
-        entry["key_id"] or entry.get("key_ref"),
+        names.get("key_name") or entry["key_id"] or entry.get("key_ref"),
         entry["key_version"],
         entry["result"],
         entry.get("reason"),
@@ -89,6 +90,10 @@ def tail(
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens, until Ctrl-C.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1000, help="How many to begin with.")] = 10,
+    after: Annotated[
+        int | None,
+        typer.Option("--after", metavar="ID", min=0, help="Begin behind this entry instead: where a reader stopped."),
+    ] = None,
     service: ServiceFilter = None,
     key: KeyFilter = None,
     action: ActionFilter = None,
@@ -97,38 +102,28 @@ def tail(
 ) -> None:
     """Show the newest entries, oldest of them first; as JSON one object a line.
 
-    Following leaves out the reading itself, which is in the log too.
+    Following is a session of reading: the log has an entry when it begins and one when it has ended. The former, and
+    that of reading the newest entries, are not shown.
     """
     with connect() as client:
         filters = _filters(client, service, key, action, result)
-        reply = client.get("/audit", {**filters, "limit": lines})
-        newest = reply.json()["items"]
-        own = {reply.audit_id}
-        shown, since = 0, None
+        page, own = _first_page(client, filters, lines) if after is None else ([], set())
+        cursor = page[-1]["id"] if page else after or 0
         while True:
-            for entry in reversed(newest):
-                since = entry["timestamp"]
-                if entry["id"] > shown and entry["id"] not in own:
+            for entry in page:
+                if entry["id"] not in own:
                     _print_line(entry, output)
-                shown = max(shown, entry["id"])
-            if not follow:
+            if not follow and (after is None or (own and not page)):
                 return
-            time.sleep(INTERVAL)
-            newest = _since(client, filters, since, own)
+            reply = client.get("/audit", {**filters, "after": cursor, "wait": WAIT if follow else 0, "limit": PAGE})
+            own.add(reply.audit_id)
+            page, cursor = reply.json()["items"], reply.json()["next"]
 
 
-def _since(client: Client, filters: Json, since: str | None, own: set[int | None]) -> list[Json]:
-    """Entries from a time on, newest first; those of this reading are added to `own`."""
-    found: list[Json] = []
-    after = None
-    while True:
-        reply = client.get("/audit", {**filters, "since": since, "order": "asc", "limit": 1000, "after": after})
-        own.add(reply.audit_id)
-        page = reply.json()
-        found += page["items"]
-        after = page["next"]
-        if after is None:
-            return found[::-1]
+def _first_page(client: Client, filters: Json, lines: int) -> tuple[list[Json], set[int | None]]:
+    """The newest entries, oldest first, and the entry of reading them."""
+    reply = client.get("/audit", {**filters, "limit": lines})
+    return reply.json()["items"][::-1], {reply.audit_id}
 
 
 def _print_line(entry: Json, output: Format) -> None:
@@ -189,7 +184,8 @@ def export(
 ) -> None:
     """Write evidence: entries, a proof for each, the checkpoint, and the program that checks them.
 
-    Whoever gets the folder needs nothing but Python and the log's verifier key. Each proof is a call of its own.
+    Whoever gets the folder needs nothing but Python and the log's verifier key. The log has an entry for
+    each thousand entries and for each thousand proofs that are read, and for the checkpoint and the key.
     """
     with connect() as client, counting("entries") as advance:
         parameters = {**_filters(client, service, key, action, result), **_span(since, until)}

@@ -1,21 +1,22 @@
 """`kvl audit export`: a folder that proves what it says to somebody who has neither the vault nor this program."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from keyvault_lite.cli.client import Client, Json, Parameters
-from keyvault_lite.cli.failure import CannotRun
+from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import appearing, check_new
 
+Advance = Callable[[int, int], None] | None
 VERIFIER: Final = "verify_receipt.py"
 
 README: Final = """\
 Evidence from the audit log of a KeyVault Lite vault.
 
-entries/ID.json     an entry, as GET /audit shows it
+entries/ID.json     an entry, as GET /audit shows it; the names under "display" are no part of it, and not proven
 receipts/ID.txt     the proof that it is in the signed log (C2SP tlog-proof)
 checkpoint.txt      the newest signed checkpoint when this was made
 log.vkey            the key that verifies the signatures
@@ -31,9 +32,7 @@ from somebody else. Then, in this folder:
 """
 
 
-def export(
-    client: Client, folder: Path, filters: Parameters, *, advance: Callable[[int, int], None] | None = None
-) -> tuple[int, int]:
+def export(client: Client, folder: Path, filters: Parameters, *, advance: Advance = None) -> tuple[int, int]:
     """Write the entries that the filters let through, and what proves them, into a new folder.
 
     Answers how many they are, and how many of the oldest were not looked at because they are archived.
@@ -50,14 +49,30 @@ def export(
         for name in ("entries", "receipts"):
             (place / name).mkdir()
         entries, archived = _entries(client, filters, before=opening.audit_id)
-        for done, entry in enumerate(entries, 1):
-            number = int(entry["id"])
-            _write(place / "entries" / f"{number}.json", f"{json.dumps(entry, ensure_ascii=False, indent=1)}\n")
-            _write(place / "receipts" / f"{number}.txt", client.get(f"/audit/{number}/receipt").text)
-            if advance is not None:
-                advance(done, len(entries))
+        for entry in entries:
+            _write(place / "entries" / f"{entry['id']}.json", f"{json.dumps(entry, ensure_ascii=False, indent=1)}\n")
+        _write_receipts(client, place / "receipts", filters, [entry["id"] for entry in entries], advance)
         _write(place / "checkpoint.txt", client.get("/audit/checkpoint").text)
     return len(entries), archived
+
+
+def _write_receipts(
+    client: Client, folder: Path, filters: Parameters, numbers: Sequence[int], advance: Advance
+) -> None:
+    """The proofs of these entries. They are what the filters let through between the first and the last of them."""
+    if not numbers:
+        return
+    wanted = {name: filters.get(name) for name in ("service_id", "key_id", "action", "result")}
+    missing = set(numbers)
+    for page in client.pages("/audit/receipts", {**wanted, "from": numbers[0], "to": numbers[-1]}):
+        for item in page.items:
+            if item["id"] in missing:
+                _write(folder / f"{item['id']}.txt", item["receipt"])
+                missing.remove(item["id"])
+        if advance is not None:
+            advance(len(numbers) - len(missing), len(numbers))
+    if missing:
+        raise Refused("entries were archived while they were read: make the evidence again")
 
 
 def _entries(client: Client, filters: Parameters, *, before: int | None) -> tuple[list[Json], int]:

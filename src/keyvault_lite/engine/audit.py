@@ -1,17 +1,23 @@
 """Reading and checking the audit log."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.access.authorize import may_read_entry
+from keyvault_lite.engine import session
+from keyvault_lite.engine.display import with_names
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.model.archive import PREFIX, newest_of
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, NotFound
+from keyvault_lite.model.replies import LogPage
 from keyvault_lite.model.requests import (
     ArchiveEntries,
+    FollowAudit,
     ListAudit,
+    ListReceipts,
     ReadCheckpoint,
     ReadConsistency,
     ReadLogKey,
@@ -25,11 +31,30 @@ from keyvault_lite.observe.metrics import METRICS
 
 def page(request: ListAudit, scene: Scene) -> Done:
     """A page of the log. Services and keys may be named; a name that nobody has matches nothing."""
+    wanted = _filter(request, scene)
+    found = scene.once("page", (), lambda: scene.ledger.evidence.entries(wanted))
+    return Done(with_names(found, scene.state), comment=_span("entries", [entry.id for entry in found.items]))
+
+
+def open_follow(request: FollowAudit, _: Scene) -> Done:
+    """The beginning of a session of reading: the entry that records it says what may be read in it."""
+    return Done(None, comment=session.opening(f"entries from {request.first} on"))
+
+
+def next_page(request: FollowAudit, scene: Scene) -> LogPage:
+    """What a session of reading is answered: the entries behind its cursor, and where it goes on."""
+    size = scene.ledger.evidence.size  # before it is read: what comes meanwhile and is not on the page is next
+    found = scene.ledger.evidence.entries(_filter(request.wanted, scene))
+    looked_at = max(size, request.first - 1, found.items[-1].id if found.items else 0)
+    return with_names(replace(found, next=found.next or str(looked_at)), scene.state)
+
+
+def _filter(request: ListAudit, scene: Scene, last: int | None = None) -> Filter:
     service_id = request.service_id
     if service_id is not None:
         service = scene.state.find_service(service_id)
         service_id = service_id if service is None else service.id
-    wanted = Filter(
+    return Filter(
         limit=request.limit,
         after=request.after,
         service_id=service_id,
@@ -39,8 +64,13 @@ def page(request: ListAudit, scene: Scene) -> Done:
         since=request.since,
         until=request.until,
         ascending=request.ascending,
+        last=last,
     )
-    return Done(scene.once("page", (), lambda: scene.ledger.evidence.entries(wanted)))
+
+
+def _span(what: str, numbers: Sequence[int]) -> str:
+    """For the entry that records a reading: what was read."""
+    return f"{what} {min(numbers)} to {max(numbers)}" if numbers else f"no {what}"
 
 
 def _key_id(ref: str | None, scene: Scene) -> str | None:
@@ -71,6 +101,13 @@ def receipt(request: ReadReceipt, scene: Scene) -> Done:
     return Done(scene.ledger.evidence.receipt(entry))
 
 
+def receipts(request: ListReceipts, scene: Scene) -> Done:
+    """The proofs of many entries."""
+    wanted = _filter(request.wanted, scene, request.last)
+    found = scene.once("receipts", (), lambda: scene.ledger.evidence.receipts(wanted))
+    return Done(found, comment=_span("receipts", [one.entry for one in found.items]))
+
+
 def consistency(request: ReadConsistency, scene: Scene) -> Done:
     """The proof that the log only grew."""
     return Done(scene.ledger.evidence.consistency(request.old, request.new))
@@ -81,9 +118,14 @@ def log_key(_: ReadLogKey, scene: Scene) -> Done:
     return Done(scene.ledger.evidence.log_key())
 
 
-def metrics(_: ReadMetrics, __: Scene) -> Done:
+def open_metrics(_: ReadMetrics, __: Scene) -> Done:
+    """The beginning of a session in which metrics are read."""
+    return Done(None, comment=session.opening("metrics"))
+
+
+def read_metrics(_: ReadMetrics, __: Scene) -> str:
     """The numbers of this process and its fellows."""
-    return Done(METRICS.page())
+    return METRICS.page()
 
 
 def archive(request: ArchiveEntries, scene: Scene) -> Done:
@@ -97,11 +139,13 @@ def archive(request: ArchiveEntries, scene: Scene) -> Done:
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     ArchiveEntries: archive,
+    FollowAudit: open_follow,
     ListAudit: page,
+    ListReceipts: receipts,
     ReadCheckpoint: checkpoint,
     ReadConsistency: consistency,
     ReadLogKey: log_key,
-    ReadMetrics: metrics,
+    ReadMetrics: open_metrics,
     ReadReceipt: receipt,
     VerifyAudit: verify,
 }

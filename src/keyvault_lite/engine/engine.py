@@ -16,6 +16,8 @@ from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.floods import FloodGate
 from keyvault_lite.engine.freshness import Freshness
 from keyvault_lite.engine.lanes import Lanes
+from keyvault_lite.engine.reading import Reading, Repeated
+from keyvault_lite.engine.scene import Scene
 from keyvault_lite.engine.slices import Steps
 from keyvault_lite.engine.turns import turn
 from keyvault_lite.ledger.ledger import Ledger
@@ -30,7 +32,7 @@ from keyvault_lite.model.errors import (
     Unauthenticated,
 )
 from keyvault_lite.model.evidence import Action, Draft, Result
-from keyvault_lite.model.identity import Credential
+from keyvault_lite.model.identity import Credential, Principal
 from keyvault_lite.model.names import KeyId
 from keyvault_lite.model.replies import Answer, BatchReply, Health
 from keyvault_lite.model.requests import Batch, Origin, Request
@@ -51,22 +53,28 @@ class Engine:
         self._floods = FloodGate(self._record_flood)
         self._freshness = Freshness(ledger.refresh)
         self._lanes = Lanes()
+        self._reading = Reading(
+            ledger,
+            self._freshness,
+            self._lanes.reading,
+            record=self._perform,
+            admit=self._admit,
+            identify=self._identify,
+        )
 
     async def perform(self, request: Request, credential: Credential, origin: Origin) -> Answer:
         """Do what is asked, if the caller may, and return once it is on record.
 
         Raises KeyVaultError for every refusal, with `audit_id` set if an entry tells of it to that caller.
         """
+        if isinstance(request, Repeated):
+            return await self._reading.perform(request, credential, origin)
+        return await self._perform(request, credential, origin)
+
+    async def _perform(self, request: Request, credential: Credential, origin: Origin) -> Answer:
         began = perf_counter()
         await turn()
-        attempt = Attempt(
-            request,
-            credential,
-            origin,
-            authenticator=self._authenticator,
-            keyring=self._keyring,
-            ledger=self._ledger,
-        )
+        attempt = self._attempt(request, credential, origin)
         try:
             committed = await self._record(request, credential, origin, attempt)
         except _UNRECORDED as error:
@@ -75,6 +83,19 @@ class Engine:
         draft = committed.outcome.drafts[0]
         METRICS.count_request(draft.action, draft.result, perf_counter() - began)
         return _release(committed)
+
+    def _attempt(self, request: Request, credential: Credential, origin: Origin) -> Attempt:
+        return Attempt(
+            request,
+            credential,
+            origin,
+            authenticator=self._authenticator,
+            keyring=self._keyring,
+            ledger=self._ledger,
+        )
+
+    def _admit(self, request: Request, credential: Credential, origin: Origin) -> Scene | Outcome:
+        return self._attempt(request, credential, origin).admit(self._ledger.snapshot())
 
     async def knows(self, credential: Credential) -> bool:
         """Whether a credential is good at this moment, also one that another process has made."""
@@ -85,11 +106,13 @@ class Engine:
         return self._is_good(credential)
 
     def _is_good(self, credential: Credential) -> bool:
+        return self._identify(credential) is not None
+
+    def _identify(self, credential: Credential) -> Principal | None:
         try:
-            self._authenticator.authenticate(credential, self._ledger.snapshot(), self._ledger.now())
+            return self._authenticator.authenticate(credential, self._ledger.snapshot(), self._ledger.now())
         except KeyVaultError:
-            return False
-        return True
+            return None
 
     async def _record(self, request: Request, credential: Credential, origin: Origin, attempt: Attempt) -> Committed:
         since, outcome = await self._judge(request, attempt)
@@ -169,6 +192,10 @@ class Engine:
     async def in_background(self, work: Callable[[], T]) -> T:
         """Run blocking work of the engine's own off the loop."""
         return await self._lanes.background.run(work)
+
+    async def stop_waiting(self) -> None:
+        """Answer the requests that wait for the log to grow: the server is about to end."""
+        await self._reading.stop()
 
     def close(self) -> None:
         """Finish what is under way and let go of the ledger."""

@@ -21,11 +21,13 @@ from keyvault_lite.model.requests import (
     CreateKey,
     Decrypt,
     Encrypt,
+    FollowAudit,
     GenerateDataKey,
     GenerateRandom,
     KeyRequest,
     ListAudit,
     ListKeys,
+    ListReceipts,
     ListServices,
     ListVersions,
     OpenDataKey,
@@ -51,6 +53,7 @@ T = TypeVar("T")
 
 _QUICK: Final[frozenset[type[Request]]] = frozenset(
     {
+        FollowAudit,
         GenerateRandom,
         ListKeys,
         ListServices,
@@ -76,7 +79,7 @@ _MAKING: Final[frozenset[type[Request]]] = frozenset(
 _LISTS: Final[frozenset[type[Request]]] = frozenset({ListKeys, ListTransitKeys})
 FEW_VERSIONS: Final = 8
 """With so many a signature is tried on the loop."""
-_READING: Final[frozenset[type[Request]]] = frozenset({ListAudit, ReadConsistency, ReadReceipt})
+_READING: Final[frozenset[type[Request]]] = frozenset({ListAudit, ListReceipts, ReadConsistency, ReadReceipt})
 _QUICK_TYPES: Final = SYMMETRIC | {KeyType.ED25519}
 
 

@@ -20,7 +20,7 @@ from keyvault_lite.ledger.tiles import tile_reader
 from keyvault_lite.ledger.witnessed import Confirmation, Witness
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Entry
-from keyvault_lite.model.replies import Consistency, LogKey, Page
+from keyvault_lite.model.replies import Consistency, EntryReceipt, LogKey, Page
 
 
 class Evidence:
@@ -36,6 +36,11 @@ class Evidence:
         """Stops all service."""
         self.witnesses: tuple[Witness, ...] = ()
         """Who confirms the log; set by the composition root before anything is served."""
+
+    @property
+    def size(self) -> int:
+        """How many entries the log has, as far as this process knows."""
+        return self._journal.head.size
 
     def entries(self, wanted: Filter) -> Page[Entry]:
         """A page of the log, each entry proven to be under the authenticated head."""
@@ -88,17 +93,35 @@ class Evidence:
 
     def receipt(self, entry: Entry) -> str:
         """The proof that an entry is under a signed checkpoint: the newest confirmed by a witness, else the newest."""
-        known = self._known_up_to(entry.id)
-        if _size_of(known.checkpoint) < entry.id:
+        return self._receipts((entry,))[0].receipt
+
+    def receipts(self, wanted: Filter) -> Page[EntryReceipt]:
+        """A page of proofs, all under one checkpoint."""
+        page = self.entries(wanted)
+        return Page(self._receipts(page.items), page.next, page.archived)
+
+    def _receipts(self, entries: tuple[Entry, ...]) -> tuple[EntryReceipt, ...]:
+        newest = max((entry.id for entry in entries), default=0)
+        known = self._known_up_to(newest)
+        if _size_of(known.checkpoint) < newest:
             self.refresh()  # read between a commit and its signature
             known = self._journal.known
         confirmed = self._newest_confirmation()
         note = known.checkpoint
-        if confirmed is not None and entry.id <= confirmed.size <= known.head.size:
+        if confirmed is not None and newest <= confirmed.size <= known.head.size:
             note = confirmed.text
+        size, signed = _size_of(note), self._with_confirmations(note)
         with self._readers.one() as connection:
-            proof = inclusion_proof(tile_reader(connection, known).node, entry.id - 1, _size_of(note))
-        return format_receipt(entry.id - 1, proof, self._with_confirmations(note), encode_entry(entry))
+            node = tile_reader(connection, known).node
+            return tuple(
+                EntryReceipt(
+                    entry.id,
+                    format_receipt(
+                        entry.id - 1, inclusion_proof(node, entry.id - 1, size), signed, encode_entry(entry)
+                    ),
+                )
+                for entry in entries
+            )
 
     def _newest_confirmation(self) -> Confirmation | None:
         epoch = self._journal.head.epoch

@@ -33,6 +33,8 @@ class Filter:
     since: int | None = None
     until: int | None = None
     ascending: bool = False
+    last: int | None = None
+    """No entry behind this one."""
 
 
 def read_page(connection: driver.Connection, wanted: Filter, *, archived: int = 0) -> Page[Entry]:
@@ -44,6 +46,8 @@ def read_page(connection: driver.Connection, wanted: Filter, *, archived: int = 
     begin = archived + 1
     low = begin if wanted.since is None else first_at(connection, wanted.since, begin, size)
     high = size if wanted.until is None else first_at(connection, wanted.until, begin, size) - 1
+    if wanted.last is not None:
+        high = min(high, wanted.last)
     if wanted.after is not None:
         cursor = _cursor(wanted.after)
         low, high = (max(low, cursor + 1), high) if wanted.ascending else (low, min(high, cursor - 1))

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from keyvault_lite.model.errors import KeyVaultError
+from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.identity import Service
 from keyvault_lite.model.keys import Algorithm, PublicKeyFormat
 from keyvault_lite.model.opaque import Opaque
@@ -36,6 +37,22 @@ class Page(Generic[T]):
     next: str | None
     archived: int = 0
     """Of the log: how many of the oldest entries are in an archive, and not listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage(Page[Entry]):
+    """A page of the log. `names` are for display: no part of the entries, and none of it is under their hashes."""
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What the services and keys of these entries are called now, by id; some have no name."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryReceipt:
+    """The proof of one entry, in tlog-proof form."""
+
+    entry: int
+    receipt: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,11 @@ MAX_COMMENT: Final = 512
 MAX_TAG_NAME: Final = 128
 MAX_TAG_VALUE: Final = 256
 MAX_GRANTS: Final = 1000
+MAX_WAIT: Final = 60
+"""Seconds that one request may wait for the next entry of the log."""
 MAX_INT: Final = 2**63 - 1
 _CURSOR: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+_ENTRY_CURSOR: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -576,8 +579,37 @@ class ListAudit(Request, frozen=True):
         _bounded(self.limit, 1, MAX_PAGE, "limit")
 
 
+class FollowAudit(Request, frozen=True):
+    """The entries behind a cursor, in a session of reading; waits for one if there is none. Answers LogPage.
+
+    Its `next` is never None: it is where the next request goes on.
+    """
+
+    action = Action.AUDIT_READ
+    wanted: ListAudit
+    wait: int = 0
+    """Seconds; 0 answers at once."""
+
+    def __post_init__(self) -> None:
+        _bounded(self.wait, 0, MAX_WAIT, "wait")
+        if not self.wanted.ascending:
+            raise InvalidRequest("wait reads the log oldest first: order is asc, or absent")
+        if self.wanted.until is not None:
+            raise InvalidRequest("wait reads what comes next: there is no until")
+        if self.wanted.after is not None and _ENTRY_CURSOR.fullmatch(self.wanted.after) is None:
+            raise InvalidRequest("after is not a cursor of this list")
+
+    @property
+    def first(self) -> int:
+        """The first entry that it may read."""
+        return int(self.wanted.after or 0) + 1
+
+
 class ReadMetrics(Request, frozen=True):
-    """The numbers of the serving processes. Answers text in the exposition format of Prometheus."""
+    """The numbers of the serving processes, in a session of reading.
+
+    Answers text in the exposition format of Prometheus.
+    """
 
     action = Action.METRICS_READ
 
@@ -599,6 +631,19 @@ class ReadReceipt(Request, frozen=True):
 
     action = Action.RECEIPT_READ
     entry: int
+
+
+class ListReceipts(Request, frozen=True):
+    """The proofs of the entries that match, oldest first, up to entry `last`. Answers Page[EntryReceipt]."""
+
+    action = Action.AUDIT_READ
+    wanted: ListAudit
+    last: int
+
+    def __post_init__(self) -> None:
+        _bounded(self.last, 1, MAX_INT, "to")
+        if not self.wanted.ascending:
+            raise InvalidRequest("receipts are listed oldest first")
 
 
 class ReadConsistency(Request, frozen=True):

@@ -54,8 +54,11 @@ class Dispatcher:
         hot: Mapping[str, Endpoint],
         mounts: Sequence[Mount] = (),
         loopback_only: bool = False,
+        on_stop: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._app = app
+        self.on_stop = on_stop
+        """Answers the requests that wait for something, before the server ends."""
         self._hot = {tail.encode(): endpoint for tail, endpoint in hot.items()}
         self._mounts = tuple(mounts)
         self._loopback_only = loopback_only
@@ -127,3 +130,9 @@ class Dispatcher:
             await self._app(scope, receive, tell)
         else:
             await send({"type": "websocket.close", "code": 1008})
+
+
+async def stop_waiting(app: object) -> None:
+    """Have an application answer the requests that wait for something: the server is about to end."""
+    if isinstance(app, Dispatcher) and app.on_stop is not None:
+        await app.on_stop()

@@ -4,13 +4,14 @@ Paths are judged as they were sent (`raw_path`), never as something has decoded 
 one of our paths is not one of our paths. The one exception is an escaped slash within a mount (`wire/vault/route.py`).
 """
 
+import asyncio
 import os
 import re
 import traceback
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -48,6 +49,7 @@ JSON: Final = b"application/json"
 EARLY: Final = (TooLarge, UnsupportedMediaType, MalformedRequest)
 """Refusals that win over the role check: they say nothing of what is there."""
 
+T = TypeVar("T")
 Header = tuple[bytes, bytes]
 _COMMON: Final[list[Header]] = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _SINGLE: Final = (
@@ -68,6 +70,10 @@ _log: Final = logger("wire")
 
 class Engine(Protocol):
     """The one door, as a dialect sees it."""
+
+    async def stop_waiting(self) -> None:
+        """Answer the requests that wait: the server is about to end."""
+        ...
 
     async def perform(self, request: Request, credential: Credential, origin: Origin) -> Answer:
         """Authenticate, authorise, act and record; an error carries the number of the entry that recorded it."""
@@ -245,6 +251,23 @@ class Exchange:
         finally:
             _arriving.size -= received
         return b"".join(parts)
+
+    async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work that may wait for long; it is given up once the client has gone."""
+        task = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(self._gone())
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise MalformedRequest("the client has gone")
+            return task.result()
+        finally:
+            task.cancel()
+            gone.cancel()
+
+    async def _gone(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
 
     def json(self, body: bytes) -> object:
         """Parse the body. Raises UnsupportedMediaType, then MalformedRequest."""

@@ -27,6 +27,7 @@ from keyvault_lite import __version__
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire.cycle import Cycle
+from keyvault_lite.wire.dispatcher import stop_waiting
 from keyvault_lite.wire.farewells import FULL, SLOW
 from keyvault_lite.wire.methods import LIST, STAND_IN, without_offer
 from keyvault_lite.wire.spelling import Speller
@@ -52,7 +53,6 @@ MAX_PIPELINE: Final = 64
 FRESH_SECONDS: Final = 1.0
 """How long a new connection is left alone although it has sent nothing yet."""
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
 _log: Final = logger("server")
 _NOTHING, _A_HEAD, _A_BODY = 0, 1, 2
 _ALLOWED: Final = (math.inf, HEAD_SECONDS, BODY_SECONDS)
@@ -338,6 +338,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell of the end, and of how it went."""
         _log.info("stopping: what is under way is finished", extra=self._about)
+        await stop_waiting(self.config.app)
         await super().shutdown(sockets=sockets)
         _log.info("stopped", extra=self._about)
 

@@ -63,7 +63,11 @@ def build(
     for path, content in _public(native).items():
         app.add_api_route(path, _open(content), methods=_methods("GET"))
     hot = {route.path.removeprefix("/keys/{key_id}/"): partial(native.answer, route) for route in ROUTES if route.hot}
-    return Dispatcher(app, hot=hot, mounts=mounts, loopback_only=loopback_only)
+
+    async def stop() -> None:
+        await native.engine.stop_waiting()
+
+    return Dispatcher(app, hot=hot, mounts=mounts, loopback_only=loopback_only, on_stop=stop)
 
 
 def _methods(method: str) -> list[str]:

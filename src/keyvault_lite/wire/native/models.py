@@ -30,14 +30,17 @@ from keyvault_lite.model.requests import (
     MAX_RANDOM,
     MAX_TAG_NAME,
     MAX_TAG_VALUE,
+    MAX_WAIT,
     NEVER,
     CreateKey,
     CreateService,
     DestroyKey,
+    FollowAudit,
     GenerateDataKey,
     GenerateRandom,
     ListAudit,
     ListKeys,
+    ListReceipts,
     ListServices,
     ListVersions,
     OpenDataKey,
@@ -316,7 +319,12 @@ class AuditQuery(PageQuery):
     result: Annotated[Result, _BY_VALUE] | None = None
     since: Time | None = Field(None, description="Inclusive.")
     until: Time | None = Field(None, description="Exclusive.")
-    order: Literal["asc", "desc"] = "desc"
+    order: Literal["asc", "desc"] | None = Field(None, description="By default desc; with wait, asc.")
+    wait: Annotated[int, Field(ge=0, le=MAX_WAIT), BeforeValidator(_number)] | None = Field(
+        None,
+        description="Read in a session: the whole session has one entry when it begins and one when it ends. If there "
+        "is nothing behind `after`, wait so many seconds for it. `next` is always there.",
+    )
 
 
 def _named(field: str, text: str | None) -> str | None:
@@ -325,20 +333,49 @@ def _named(field: str, text: str | None) -> str | None:
     return text
 
 
-def list_audit(_: str, query: AuditQuery) -> ListAudit:
-    """Build ListAudit."""
-    key = _named("key_id", query.key_id)
-    return ListAudit(
+def list_audit(_: str, query: AuditQuery) -> ListAudit | FollowAudit:
+    """Build ListAudit, or with `wait` FollowAudit."""
+    follows = query.wait is not None and query.order is None
+    wanted = ListAudit(
         limit=query.limit,
         after=query.after,
-        service_id=_named("service_id", query.service_id),
-        key_id=None if key is None else KeyId(key),
-        of=query.action,
-        result=query.result,
+        **_entries(query),
         since=None if query.since is None else parse_time(query.since),
         until=None if query.until is None else parse_time(query.until),
-        ascending=query.order == "asc",
+        ascending=follows or query.order == "asc",
     )
+    return wanted if query.wait is None else FollowAudit(wanted, query.wait)
+
+
+class ReceiptsQuery(PageQuery):
+    """Of which entries."""
+
+    first: Annotated[int, Field(alias="from", ge=1, le=MAX_INT), BeforeValidator(_number)]
+    last: Annotated[int, Field(alias="to", ge=1, le=MAX_INT), BeforeValidator(_number)]
+    service_id: Name | None = Field(None, description="Id or name of a service.")
+    key_id: Name | None = Field(None, description="Id or name of a key.")
+    action: Annotated[Action, _BY_VALUE] | None = None
+    result: Annotated[Result, _BY_VALUE] | None = None
+
+
+def list_receipts(_: str, query: ReceiptsQuery) -> ListReceipts:
+    """Build ListReceipts."""
+    if query.first > query.last:
+        raise InvalidRequest("`from` is not above `to`")
+    after = str(query.first - 1) if query.after is None else query.after
+    wanted = ListAudit(limit=query.limit, after=after, ascending=True, **_entries(query))
+    return ListReceipts(wanted, query.last)
+
+
+def _entries(query: AuditQuery | ReceiptsQuery) -> dict[str, Any]:
+    """Which entries a query is about."""
+    key = _named("key_id", query.key_id)
+    return {
+        "service_id": _named("service_id", query.service_id),
+        "key_id": None if key is None else KeyId(key),
+        "of": query.action,
+        "result": query.result,
+    }
 
 
 class ConsistencyQuery(Body):

@@ -16,7 +16,9 @@ from keyvault_lite.model.replies import (
     DataKey,
     Decrypted,
     Encrypted,
+    EntryReceipt,
     LogKey,
+    LogPage,
     NewAccessKey,
     NewService,
     Page,
@@ -33,6 +35,7 @@ from keyvault_lite.wire.native.replies import (
     ConsistencyReply,
     DataKeyReply,
     DecryptReply,
+    DisplayReply,
     EncryptReply,
     EntryReply,
     FindingReply,
@@ -43,6 +46,7 @@ from keyvault_lite.wire.native.replies import (
     NewServiceReply,
     PublicKeyReply,
     RandomReply,
+    ReceiptReply,
     RewrapReply,
     RotationReply,
     ServiceReply,
@@ -218,8 +222,18 @@ def _hex(raw: bytes | None) -> str | None:
     return None if raw is None else raw.hex()
 
 
-def entry(entry: Entry, _: object) -> EntryReply:
-    """Write an entry."""
+def log_page(result: LogPage, asked: Asked) -> object:
+    """Write a page of the log, with what its services and keys are called."""
+    return page(lambda one, _: entry(one, result.names))(result, asked)
+
+
+def receipt(result: EntryReceipt, _: object) -> ReceiptReply:
+    """Write a receipt among others."""
+    return ReceiptReply(result.entry, result.receipt)
+
+
+def entry(entry: Entry, names: Mapping[str, str] | None) -> EntryReply:
+    """Write an entry; `names` are of services and keys by id, for display."""
     draft = entry.draft
     return EntryReply(
         id=entry.id,
@@ -246,6 +260,9 @@ def entry(entry: Entry, _: object) -> EntryReply:
         operation=draft.operation,
         comment=draft.comment,
         count=draft.count,
+        display=UNSET
+        if names is None
+        else DisplayReply(*(names.get(one or "") for one in (draft.service_id, draft.key_id, draft.subject))),
     )
 
 

@@ -179,6 +179,14 @@ class NewServiceReply(ServiceReply, frozen=True, kw_only=True):
 # Audit
 
 
+class DisplayReply(Struct):
+    """What the ids of an entry are called at the time of reading. No part of the entry: neither hashed nor signed."""
+
+    service_name: str | None
+    key_name: str | None
+    subject_name: str | None
+
+
 class EntryReply(Struct):
     """One entry of the audit log."""
 
@@ -206,6 +214,14 @@ class EntryReply(Struct):
     operation: str | None
     comment: str | None
     count: int
+    display: DisplayReply | UnsetType = UNSET
+
+
+class ReceiptReply(Struct):
+    """The proof that an entry is in the log (C2SP tlog-proof)."""
+
+    id: int
+    receipt: str
 
 
 class FindingReply(Struct):
@@ -271,5 +287,13 @@ class EntryPage(Struct):
     """Some of the entries."""
 
     items: list[EntryReply]
+    next: str | None
+    archived: int | UnsetType = UNSET
+
+
+class ReceiptPage(Struct):
+    """Some of the receipts, oldest first."""
+
+    items: list[ReceiptReply]
     next: str | None
     archived: int | UnsetType = UNSET

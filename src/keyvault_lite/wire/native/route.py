@@ -13,7 +13,7 @@ from keyvault_lite.model.errors import InternalError, KeyVaultError
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Replayed
-from keyvault_lite.model.requests import Idempotency, Rejected, Request
+from keyvault_lite.model.requests import FollowAudit, Idempotency, Rejected, Request
 from keyvault_lite.wire.fields import Body, convert, validate
 from keyvault_lite.wire.http import EARLY, JSON, MAX_BODY, Engine, Exchange, Reply
 from keyvault_lite.wire.native.render import Asked
@@ -112,7 +112,9 @@ class Native:
         asked = Asked(request, exchange.request_id.hex())
         try:
             origin = exchange.origin(idempotency=idempotency)
-            answer = await self.engine.perform(request, credential, origin)
+            work = self.engine.perform(request, credential, origin)
+            waits = isinstance(request, FollowAudit) and request.wait
+            answer = await (exchange.while_connected(work) if waits else work)
             result = answer.result
             text = result.body if isinstance(result, Replayed) else _write(route.render(result, asked))
         except KeyVaultError as error:
