@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from keyvault_lite.access.authorize import NO_KEY, check_key
 from keyvault_lite.access.aws_policy import Judgement, Question, read_policy
-from keyvault_lite.model.aws import Place
-from keyvault_lite.model.aws_errors import KeyNotFound
+from keyvault_lite.model.aws import Place, comparable
+from keyvault_lite.model.aws_errors import KeyNotFound, MalformedPolicy
 from keyvault_lite.model.encoding import Context
 from keyvault_lite.model.errors import Forbidden, NotFound
 from keyvault_lite.model.evidence import Action
@@ -69,15 +69,15 @@ class Use:
 
 def check_use(principal: Principal, place: Place, arn: str, facet: Mapping[str, Any], use: Use) -> None:
     """Raise Forbidden unless policy and grants of a key allow what the vault allows already."""
-    caller = place.principal_arn(principal.name)
-    told = _judge(principal, place, arn, facet.get("policy"), use)
     if principal.role is Role.ADMIN and use.operation in RESCUE:
         return
+    caller = comparable(place.principal_arn(principal.name))
+    told = _judge(principal, place, arn, facet.get("policy"), use)
     if told.denied:
         raise Forbidden(REFUSAL)
     if told.named:
         return
-    governed = principal.role is Role.SERVICE and caller in facet.get("grantees", ())
+    governed = principal.role is Role.SERVICE and caller in map(comparable, facet.get("grantees", ()))
     if told.delegated and not governed:
         return
     if not any(allows(grant, caller, use) for grant in facet.get("grants", ())):
@@ -93,7 +93,11 @@ def _judge(principal: Principal, place: Place, arn: str, policy: str | None, use
         **_by_key((f"kms:EncryptionContext:{name}", (value,)) for name, value in pairs.items()),
         **_by_key([("kms:EncryptionContextKeys", tuple(pairs))]),
     }
-    return read_policy(policy).judge(_question(principal, place, arn, use.operation, context))
+    try:
+        known = read_policy(policy)
+    except MalformedPolicy:
+        return Judgement(denied=True)  # kept by an earlier version, and read by this one as no policy
+    return known.judge(_question(principal, place, arn, use.operation, context))
 
 
 def _by_key(facts: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
@@ -109,7 +113,7 @@ def _question(
     principal: Principal, place: Place, arn: str, operation: str, context: Mapping[str, tuple[str, ...]]
 ) -> Question:
     """What the principal asks of a key's policy: the context, and what is known of the principal."""
-    caller = place.principal_arn(principal.name)
+    caller = comparable(place.principal_arn(principal.name))
     known = {
         "aws:principalarn": (caller,),
         "aws:principalaccount": (place.account,),
@@ -119,13 +123,13 @@ def _question(
         "aws:requestedregion": (place.region,),
         "kms:calleraccount": (place.account,),
     }
-    return Question(caller, place.root_arn, f"kms:{operation}", arn, {**context, **known})
+    return Question(caller, comparable(place.root_arn), f"kms:{operation}", arn, {**context, **known})
 
 
 def allows(grant: Mapping[str, Any], caller: str, use: Use) -> bool:
     """Whether a grant lets the caller do this."""
     return (
-        grant["grantee"] == caller
+        comparable(grant["grantee"]) == comparable(caller)
         and use.operation in grant["operations"]
         and (use.operation not in _BOUND or _within(grant.get("constraints") or {}, use.context or {}))
         # The ARN of a source comes from the service's own integrations, none of which is here.
@@ -151,15 +155,19 @@ def _by_name(pairs: Context) -> Mapping[str, set[str]]:
 
 def may_retire(principal: Principal, place: Place, grant: Mapping[str, Any]) -> bool:
     """Whether the principal may retire a grant: an ADMIN, the retiring principal, the grantee of one that says so."""
-    caller = place.principal_arn(principal.name)
-    if principal.role is Role.ADMIN or grant.get("retiring") == caller:
+    caller = comparable(place.principal_arn(principal.name))
+    if principal.role is Role.ADMIN or comparable(grant.get("retiring", "")) == caller:
         return True
-    return grant["grantee"] == caller and "RetireGrant" in grant["operations"]
+    return comparable(grant["grantee"]) == caller and "RetireGrant" in grant["operations"]
 
 
 def may_list_retirable(principal: Principal, place: Place, retiring: str | None) -> bool:
     """Whether the principal may see what another can retire."""
-    return principal.role in {Role.ADMIN, Role.AUDITOR} or retiring == place.principal_arn(principal.name)
+    return principal.role in {Role.ADMIN, Role.AUDITOR} or _is_caller(principal, place, retiring)
+
+
+def _is_caller(principal: Principal, place: Place, arn: str | None) -> bool:
+    return arn is not None and comparable(arn) == comparable(place.principal_arn(principal.name))
 
 
 def locks_out(policy: str, principal: Principal, place: Place, arn: str) -> bool:

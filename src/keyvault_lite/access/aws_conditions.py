@@ -10,12 +10,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
+from keyvault_lite.model.aws import comparable
 from keyvault_lite.model.names import matches
 
-Context = Mapping[str, Sequence[str]]
-"""Condition keys in lower case, with the values that the request has for them: at least one."""
+Context = Mapping[str, Sequence[str] | None]
+"""Condition keys in lower case, with the values that the request has for them: at least one.
+
+None says that a request of this kind does not determine the value; a condition on it is not understood.
+"""
 KEYS: Final = frozenset(
     {
         "aws:currenttime",
@@ -60,6 +65,8 @@ Names that differ in case only are one key with several values. Who asks may cho
 statement that allows, and one is enough in a statement that denies.
 """
 
+PRINCIPALS: Final = frozenset({"aws:principalarn", "kms:granteeprincipal", "kms:retiringprincipal"})
+"""Keys whose values are ARNs of principals: partitions are left out of their comparison."""
 VARIABLE: Final = "${"
 """How a policy variable begins. None is filled in here, and taken for text it could be what the caller says."""
 ALL_VALUES: Final = "ForAllValues:"
@@ -72,8 +79,12 @@ def holds(name: str, key: str, wanted: Sequence[str], context: Context, *, denie
     compare, negated, read = _OPERATORS.get(name.removeprefix(scope).removesuffix("IfExists"), _NO_OPERATOR)
     values = context.get(key)
     known = (key in KEYS or key.startswith(PAIRS)) and (compare is not None or name == "Null")
-    if not (known and _is_readable(wanted, read)):
+    undetermined = values is None and key in context
+    if undetermined or not (known and _is_readable(wanted, read)):
         return denies
+    if key in PRINCIPALS:
+        wanted = [comparable(one) for one in wanted]
+        values = None if values is None else [comparable(one) for one in values]
     if compare is None:
         return _is_absent(wanted, absent=values is None, denies=denies)
     if values is None:
@@ -124,6 +135,49 @@ def like(pattern: str, text: str) -> bool:
         else:
             return False
     return set(pattern[index:]) <= {"*"}
+
+
+MAX_ARN: Final = 512
+"""Characters of an ARN: no key has a longer one."""
+_RUNS: Final = re.compile(r"\*+")
+
+
+@lru_cache(maxsize=4096)
+def covers_arn(pattern: str, arn: str) -> bool:
+    """Whether a pattern covers an ARN; for one with `*`, some ARN that has any text without colons in those places."""
+    if "*" not in arn:
+        return like(pattern, arn)
+    pattern = _RUNS.sub("*", pattern)
+    if len(pattern.replace("*", "")) > MAX_ARN:
+        return False
+    first, *rest = arn.split("*")
+    places = _advance(pattern, {0}, first)
+    for piece in rest:
+        places = _advance(pattern, _skip(pattern, places), piece)
+    return len(pattern) in places
+
+
+def _advance(pattern: str, places: set[int], text: str) -> set[int]:
+    """Where in a pattern one may stand behind a text, having stood at one of some places before it."""
+    places = _past_stars(pattern, places)
+    for one in text:
+        met = (at for at in places if at < len(pattern) and pattern[at] in {"*", "?", one})
+        moved = {at if pattern[at] == "*" else at + 1 for at in met}
+        places = _past_stars(pattern, moved)
+    return places
+
+
+def _skip(pattern: str, places: set[int]) -> set[int]:
+    """As `_advance`, for any text without colons."""
+    found: set[int] = set()
+    for place in places:
+        end = pattern.find(":", place)
+        found.update(range(place, (len(pattern) if end < 0 else end) + 1))
+    return found
+
+
+def _past_stars(pattern: str, places: set[int]) -> set[int]:
+    return places | {at + 1 for at in places if pattern[at : at + 1] == "*"}
 
 
 _NUMBER: Final = re.compile(r"[+-]?\d{1,18}(\.\d{1,9})?", re.ASCII)

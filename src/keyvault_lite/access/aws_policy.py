@@ -4,15 +4,17 @@ A statement that allows says who may do what within the vault's own authorisatio
 not understood counts against the caller: of conditions see access/aws_conditions.py.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from keyvault_lite.access.aws_conditions import VARIABLE, Context, holds, like
+from keyvault_lite.access.aws_conditions import VARIABLE, Context, covers_arn, holds, like
+from keyvault_lite.model.aws import comparable
 from keyvault_lite.model.aws_errors import MalformedPolicy
+from keyvault_lite.model.errors import MalformedRequest
+from keyvault_lite.model.strict_json import read_text
 
 ANYONE: Final = "*"
 _MEMBERS: Final = frozenset(
@@ -28,12 +30,13 @@ class Question:
     """What is asked of a policy."""
 
     principal: str
-    """The caller's ARN."""
+    """The caller's ARN, comparable."""
     root: str
-    """The account's ARN: a statement for it leaves the decision to the vault."""
+    """The account's ARN, comparable: a statement for it leaves the decision to the vault."""
     action: str
     """`kms:` and the operation."""
     resource: str
+    """The key's ARN, with `*` where it is in every partition and Region."""
     context: Context
 
     @property
@@ -59,6 +62,7 @@ class Statement:
 
     allows: bool
     principals: frozenset[str]
+    """Comparable ARNs, account ids and `*`."""
     inverted_principals: bool
     actions: tuple[str, ...]
     inverted_actions: bool
@@ -75,7 +79,7 @@ class Statement:
         if any(VARIABLE in one for one in self.resources):
             if self.allows:
                 return False  # as of conditions
-        elif any(like(one, resource) for one in self.resources) is self.inverted_resources:
+        elif any(covers_arn(one, resource) for one in self.resources) is self.inverted_resources:
             return False
         return all(holds(*condition, asked.context, denies=not self.allows) for condition in self.conditions)
 
@@ -85,8 +89,12 @@ class Statement:
 
     def covers(self, asked: Question) -> bool:
         """Whether the caller is among those it speaks of."""
-        everyone = {ANYONE, asked.root, asked.account, asked.principal}
-        return self.principals.isdisjoint(everyone) is self.inverted_principals
+        names = {ANYONE, asked.principal}
+        if self.allows or not self.inverted_principals:
+            names |= {asked.root, asked.account}
+        # A Deny with NotPrincipal names the account beside the principal that it spares: AWS asks for that, and it
+        # spares nobody else of the account. An Allow with NotPrincipal leaves out everybody of an account it names.
+        return self.principals.isdisjoint(names) is self.inverted_principals
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +149,9 @@ def is_principal(name: str, partition: str) -> bool:
 
 def _document(text: str) -> Mapping[str, Any]:
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise MalformedPolicy("the policy is not JSON") from None
+        document = read_text(text)
+    except MalformedRequest as error:
+        raise MalformedPolicy(f"the policy is not strict JSON: {error.detail}") from None
     if not isinstance(document, dict):
         raise MalformedPolicy("the policy is not an object")
     return document
@@ -168,7 +176,7 @@ def _statement(raw: object) -> Statement:
     where, where_not = _either(raw, "Resource", optional=allows)
     return Statement(
         allows=allows,
-        principals=frozenset(_aws_principals(who)),
+        principals=frozenset(map(comparable, _aws_principals(who))),
         inverted_principals=who_not,
         actions=() if what == () else _texts(what),
         inverted_actions=what_not,

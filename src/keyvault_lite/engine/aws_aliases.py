@@ -15,7 +15,7 @@ from keyvault_lite.engine.aws_view import View, exists, find, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import ALIAS, RESERVED_ALIAS, Named, Place, parse_name
+from keyvault_lite.model.aws import ALIAS, RESERVED_ALIAS, Named, Place, judged_arn, parse_name
 from keyvault_lite.model.aws_errors import (
     AliasNotFound,
     AlreadyExists,
@@ -165,7 +165,7 @@ def put_policy(request: words.PutKeyPolicy, seen: View, scene: Scene) -> Done:
     """Replace the one policy."""
     _check_policy_name(request.policy_name)
     bypass = request.bypass_policy_lockout_safety_check
-    policy = read_policy(request.policy, seen.arn, seen.place, scene, bypass=bypass)
+    policy = read_policy(request.policy, judged_arn(seen.key, seen.place), seen.place, scene, bypass=bypass)
     return changed(seen, seen.with_facet(policy=policy))
 
 

@@ -14,7 +14,7 @@ from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.ledger.records import key_values
 from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import Place, parse_name
+from keyvault_lite.model.aws import Place, comparable, parse_name
 from keyvault_lite.model.aws_errors import DryRun, InvalidArn, InvalidGrantId, Validation
 from keyvault_lite.model.aws_replies import NewGrant
 from keyvault_lite.model.errors import Forbidden, LimitExceeded
@@ -116,7 +116,11 @@ def list_grants(request: words.ListGrants, seen: View, _: Scene) -> Done:
         if not grants:
             raise InvalidGrantId
     grantee = request.grantee_principal or request.grantee_service_principal
-    rows = [(_place(one), (one, seen)) for one in grants if grantee in {None, one["grantee"]}]
+    rows = [
+        (_place(one), (one, seen))
+        for one in grants
+        if grantee is None or comparable(grantee) == comparable(one["grantee"])
+    ]
     return Done(page(rows, request))
 
 
@@ -137,7 +141,7 @@ def list_retirable(request: words.ListRetirableGrants, scene: Scene) -> Done:
         if exists(key, request.place, scene.now)
         for seen in (view(key, request.place, scene.now),)
         for grant in seen.facet.get("grants", ())
-        if grant.get("retiring") == retiring
+        if comparable(grant.get("retiring", "")) == comparable(retiring)
     ]
     return Done(page(rows, request))
 

@@ -11,7 +11,7 @@ from keyvault_lite.access.aws import Use, check_named_key, check_use
 from keyvault_lite.engine.aws_view import View, find, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import ALIAS, USAGE_OF, Place, parse_name
+from keyvault_lite.model.aws import ALIAS, USAGE_OF, Place, alias_names, judged_arn, parse_name
 from keyvault_lite.model.aws_errors import (
     DestinationNotFound,
     DryRun,
@@ -66,7 +66,7 @@ def guarded(act: Act) -> Handler:
 def check(seen: View, operation: str, request: object, context: Context | None, scene: Scene) -> None:
     """Raise Forbidden unless policy and grants allow it."""
     use = Use(operation, context, {} if seen.facet.get("policy") is None else _facts(seen, operation, request, scene))
-    check_use(scene.principal, seen.place, seen.arn, seen.facet, use)
+    check_use(scene.principal, seen.place, judged_arn(seen.key, seen.place), seen.facet, use)
 
 
 def _facts(seen: View, operation: str, request: object, scene: Scene) -> Mapping[str, tuple[str, ...]]:
@@ -77,7 +77,7 @@ def _facts(seen: View, operation: str, request: object, scene: Scene) -> Mapping
         "kms:KeyUsage": (USAGE_OF[key.spec.purpose],),
         "kms:KeyOrigin": (seen.origin,),
         "kms:MultiRegion": (_truth(bool(seen.facts.get("multi_region"))),),
-        "kms:ResourceAliases": tuple(one.name for one in key.names if one.namespace == seen.place.namespace),
+        "kms:ResourceAliases": alias_names(key, seen.place),
         "aws:CurrentTime": (datetime.fromtimestamp(scene.now // MICROSECONDS, UTC).isoformat(),),
         "aws:EpochTime": (str(scene.now // MICROSECONDS),),
         "aws:SourceIp": _address(scene.source),

@@ -24,6 +24,9 @@ DEFAULT_ACCOUNT: Final = "000000000000"
 _MULTI_REGION_ID: Final = re.compile(r"mrk-[0-9a-f]{32}", re.ASCII)
 _PARTITIONS: Final[Mapping[str, str]] = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
 """Of Regions that begin so; all others are in `aws`."""
+_ANY_PLACE: Final = "*"
+_FIELDS_BEHIND_THE_PARTITION: Final = 3
+"""Colons behind the partition of an ARN, at least."""
 _ARN: Final = re.compile(r"arn:(aws[a-z0-9-]*):([a-z0-9-]+):([a-z0-9-]*):([0-9]*):(.+)", re.ASCII)
 
 
@@ -60,6 +63,37 @@ class Place:
     def root_arn(self) -> str:
         """The ARN of the account itself: in a policy it means that the vault's own authorisation decides."""
         return f"arn:{self.partition}:iam::{self.account}:root"
+
+
+def comparable(principal: str) -> str:
+    """The ARN of a principal, or a pattern over such ARNs, with its partition left out of any comparison.
+
+    A service is the same caller in every partition: which one stands in its ARN depends on the Region that a request
+    was signed for, so the caller would choose it.
+    """
+    prefix, colon, rest = principal.partition(":")
+    partition, _, behind = rest.partition(":")
+    if prefix.lower() != "arn" or not colon or partition == rest:
+        return principal
+    # A wildcard may stand for more than the partition, unless all fields of an ARN follow it.
+    literal = "*" not in partition and "?" not in partition
+    return f"{prefix}:aws:{behind}" if literal or behind.count(":") >= _FIELDS_BEHIND_THE_PARTITION else principal
+
+
+def judged_arn(key: Key, place: Place) -> str:
+    """The ARN under which policies judge a key; `*` where it has every partition and every Region.
+
+    A key that another dialect or the native API made is in all Regions with one policy, so that no Region may lift it.
+    """
+    if "region" in facts(key):
+        return place.key_arn(key)
+    return f"arn:{_ANY_PLACE}:kms:{_ANY_PLACE}:{place.account}:key/{aws_id(key)}"
+
+
+def alias_names(key: Key, place: Place) -> tuple[str, ...]:
+    """The aliases of a key as policies judge it: those of this Region, or of all for a key that is in all."""
+    here = place.namespace if "region" in facts(key) else "aws:"
+    return tuple(dict.fromkeys(one.name for one in key.names if one.namespace.startswith(here)))
 
 
 def facts(key: Key) -> Mapping[str, Any]:

@@ -11,12 +11,12 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from keyvault_lite.model.errors import InvalidRequest, MalformedRequest
+from keyvault_lite.model.strict_json import DECODER
 
 MAX_DEPTH: Final = 32
 MAX_PARTS: Final = 200_000
 """Commas and colons of a text: the largest batch there is has a fifth, and a tenth of a second is for so many."""
 MAX_PARAMETERS: Final = 32
-_INT64_DIGITS: Final = 20  # of the longest 64-bit integer, sign included
 _STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 """Strings, the last one also without its end. It never goes back: what no string begins with is looked at once."""
 _PLAIN_STRINGS: Final = re.compile(rb'"[^"]*"')
@@ -25,26 +25,7 @@ _NO_SHAPE: Final = bytes(set(_NO_BRACKETS) - set(b'"'))
 _ONE_KIND: Final = bytes.maketrans(b"[]", b"{}")
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise MalformedRequest("an object has the same name twice")
-    return members
-
-
-def _integer(digits: str) -> int | float:
-    # An integer beyond 64 bits fits no field. As a float it is refused like one: by type, where its field is known.
-    return int(digits) if len(digits) <= _INT64_DIGITS else float(digits)
-
-
-def _refuse_constant(_: str) -> object:
-    raise MalformedRequest("NaN and infinities are not JSON")
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_constant=_refuse_constant)
-
-
-_scan: Final[Callable[[str, int], tuple[object, int]]] = _DECODER.scan_once  # type: ignore[attr-defined]  # undocumented in typeshed
+_scan: Final[Callable[[str, int], tuple[object, int]]] = DECODER.scan_once  # type: ignore[attr-defined]  # undocumented in typeshed
 
 
 def _check_depth(body: bytes) -> None:
@@ -93,7 +74,7 @@ def _decode(text: str) -> object:
         else:
             if end == len(text):
                 return value
-    return _DECODER.decode(text)
+    return DECODER.decode(text)
 
 
 def refuse_query(parameters: Mapping[str, str]) -> None:
