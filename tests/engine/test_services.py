@@ -158,7 +158,7 @@ def test_recovery_gives_the_oldest_lasting_admin_a_new_token(house: House) -> No
 def test_recovery_makes_an_admin_where_none_lasts(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     from keyvault_lite.engine import services
 
-    monkeypatch.setattr(services, "_lasts", lambda _: False)
+    monkeypatch.setattr(services, "is_lasting", lambda _: False)
     made = house.system(RecoverAdmin())
     assert made.service.name.startswith("admin-")
     house.ask(ListServices(), made.token)

@@ -190,14 +190,14 @@ def test_an_overlay_is_seen_from_above_only() -> None:
     assert [one.id for one in above.keys_after(None)] == [old.id, new.id]
     assert [one.name for one in above.services_after(None)] == ["admin", "second", "worker"]
     assert above.active_admins() == [second]
-    assert above.native_token(admin.id) == token
+    assert above.native_tokens(admin.id) == [token]
     assert above.find_key("old") == structs.replace(old, description="changed")
     assert (above.setting("a/x"), above.settings_under("a/")) == (None, [Setting("a/y", {"z": 1})])
     # The state below knows nothing of it: an aborted transaction needs no undoing.
     assert list(below.keys_after(None)) == [old]
     assert below.find_key("new") is None
     assert below.active_admins() == [admin]
-    assert below.native_token(admin.id) is None
+    assert below.native_tokens(admin.id) == []
     assert [one.name for one in below.settings_under("a/")] == ["a/x"]
 
 
@@ -261,9 +261,40 @@ def test_the_native_token_is_the_one_that_has_not_ended() -> None:
     for tokens in ((replace(old, ended_at=2), new), (new, replace(old, ended_at=2))):
         state = State(nothing)
         state.apply(Change(services=(admin,), tokens=(old,)))
-        assert state.native_token(admin.id) == old
+        assert state.native_tokens(admin.id) == [old]
         state.apply(Change(tokens=(*tokens, replace(new, id=TokenId("leased"), kind=TokenKind.LEASED))))
-        assert state.native_token(admin.id) == new
+        assert state.native_tokens(admin.id) == [new]
+
+
+def test_native_tokens_stand_in_the_order_in_which_they_were_made() -> None:
+    admin = service("admin")
+    late, early = (
+        Token(TokenId(name), admin.id, TokenKind.NATIVE, b"", created_at=at) for name, at in (("a", 2), ("b", 1))
+    )
+    below = State(nothing)
+    below.apply(Change(services=(admin,), tokens=(late, early)))
+    assert below.native_tokens(admin.id) == [early, late]
+    above = Overlay(below, nothing)
+    above.apply(Change(tokens=(replace(late, ended_at=3),), gone_tokens=(early.id,)))
+    assert (above.native_tokens(admin.id), below.native_tokens(admin.id)) == ([], [early, late])
+
+
+def test_leased_tokens_are_counted_by_service_with_and_without_a_parent() -> None:
+    admin = service("admin")
+    login = Token(TokenId("l"), admin.id, TokenKind.LEASED, b"", created_at=1)
+    child = replace(login, id=TokenId("c"), parent=login.id)
+
+    def counts(state: State) -> tuple[int, int]:
+        return state.count_leased(admin.id, children=False), state.count_leased(admin.id, children=True)
+
+    below = State(nothing)
+    assert counts(below) == (0, 0)
+    below.apply(Change(services=(admin,), tokens=(login, child)))
+    below.apply(Change(tokens=(replace(child, ended_at=2),)))
+    assert counts(below) == (1, 1), "a record that is replaced counts once, an ended one as well"
+    above = Overlay(below, nothing)
+    above.apply(Change(tokens=(replace(child, id=TokenId("d")),), gone_tokens=(login.id, login.id)))
+    assert (counts(above), counts(below)) == ((0, 2), (1, 1))
 
 
 def test_names_of_dialects_move_between_keys() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.types import ASGIApp, Message
@@ -25,6 +25,7 @@ from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id, is_name
 from keyvault_lite.model.replies import (
     Answer,
     BatchReply,
+    Caller,
     Consistency,
     DataKey,
     Decrypted,
@@ -71,6 +72,7 @@ from keyvault_lite.model.requests import (
     ReadMetrics,
     ReadPublicKey,
     ReadReceipt,
+    ReadSelf,
     ReadService,
     Rejected,
     RenewToken,
@@ -184,6 +186,7 @@ HANDLERS: dict[type, Callable[[Any], object]] = {
     ListAccessKeys: lambda _: Page((ACCESS_KEY,), None),
     RevokeAccessKey: lambda _: Page((ACCESS_KEY,), None),
     ListServices: lambda _: Page((SERVICE,), None),
+    ReadSelf: lambda _: Caller(SERVICE, replace(ACCESS_KEY, kind=TokenKind.NATIVE), None, None),
     ReadService: lambda _: SERVICE,
     UpdateService: lambda _: SERVICE,
     ListAudit: lambda _: LogPage((ENTRY,), None, names={KEY_ID: "orders"}),

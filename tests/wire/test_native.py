@@ -563,10 +563,17 @@ def test_services_as_written(app: Dispatcher) -> None:
         "created_at": "2026-09-21T14:13:20.123456Z",
         "expires_at": None,
     }
-    created = ask(app, "POST", "/services", {"name": "shop", "role": "SERVICE"})
-    assert (created.status, created.json) == (201, service | {"token": TOKEN})
-    renewed = ask(app, "POST", "/services/shop/token")
-    assert (renewed.status, renewed.json) == (200, service | {"token": TOKEN})
+    issued = service | {"token": TOKEN, "token_expires_at": None, "token_renewable_until": None}
+    lifetime = {"token_ttl": 60, "token_max_ttl": 600}
+    created = ask(app, "POST", "/services", {"name": "shop", "role": "SERVICE", **lifetime})
+    assert (created.status, created.json) == (201, issued)
+    for body in (None, {}, {"grace": 600}, {"ttl": 60, "max_ttl": 600, "grace": 0}):
+        renewed = ask(app, "POST", "/services/shop/token", body)
+        assert (renewed.status, renewed.json) == (200, issued)
+    assert ask(app, "POST", "/services/shop/token", {"grace": "600"}).status == 422
+    own = {"kind": "native", "created_at": "2023-11-14T22:13:20.000000Z", "expires_at": None, "renewable_until": None}
+    assert ask(app, "GET", "/services/self").json == service | {"token": {"id": "AKIAQWERTZUIOPASDFGH", **own}}
+    assert ask(app, "DELETE", "/services/self").headers["allow"] == "GET, HEAD"
     assert ask(app, "GET", "/services/shop").json == service
     assert ask(app, "GET", "/services").json == {"items": [service], "next": None}
 

@@ -122,7 +122,7 @@ class Authenticator:
         role, grants, narrowed = authority(token, service, directory)
         leased = token.kind is TokenKind.LEASED
         principal = Principal(service.id, service.name, role, grants, token.id, narrowed=narrowed, leased=leased)
-        if not token.attributes:  # else what it may do follows from other records too
+        if token.kind is TokenKind.NATIVE:  # what a leased one may do follows from other records too
             proof.service, proof.principal = service, principal
         return principal
 

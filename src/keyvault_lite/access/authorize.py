@@ -7,7 +7,7 @@ from keyvault_lite.model.errors import Forbidden, Hidden, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Permission, Principal, Role
 from keyvault_lite.model.keys import Key
-from keyvault_lite.model.names import KeyId
+from keyvault_lite.model.names import SELF, KeyId
 from keyvault_lite.model.requests import (
     AddSlot,
     ArchiveEntries,
@@ -59,6 +59,7 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
     Action.REVOKE: _ADMIN,
     Action.REWRAP: _USERS,
     Action.ROTATE: _ADMIN,
+    Action.SELF_READ: _ALL,
     Action.SERVICE_CREATE: _ADMIN,
     Action.SERVICE_READ: _READERS,
     Action.SERVICE_UPDATE: _ADMIN,
@@ -231,7 +232,7 @@ def may_renew(principal: Principal, service: str) -> bool:
     """
     if principal.role in {Role.ADMIN, None}:
         return True
-    return not principal.leased and service in {principal.service_id, principal.name}
+    return not principal.leased and service in {principal.service_id, principal.name, SELF}
 
 
 def may_read_entry(principal: Principal, service_id: str | None) -> bool:

@@ -72,6 +72,16 @@ def ancestors_live(token: Token, directory: Leases, now: int) -> bool:
     return False
 
 
+def end_of(token: Token, service: Service, directory: Leases) -> int | None:
+    """When a token ends: by itself, or with its service or a token above it (microseconds); None if it does not."""
+    ends = [token.expires_at, service.expires_at]
+    above: Token | None = token
+    for _ in range(DEPTH):
+        above = None if above is None or above.parent is None else directory.token(above.parent)
+        ends.append(None if above is None else above.expires_at)
+    return min((end for end in ends if end is not None), default=None)
+
+
 def authority(token: Token, service: Service, directory: Leases) -> tuple[Role, tuple[Grant, ...], bool]:
     """The role and grants that a token acts with, and whether that is less than its service's.
 

@@ -17,6 +17,7 @@ from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.access.authorize import check_key, check_may_know, check_role
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.engine import access_keys, audit, aws, aws_view, cipher, keys, repair, services, signing, transit
+from keyvault_lite.engine.admins import check_admins_left
 from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
 from keyvault_lite.engine.slices import Steps, at_once
 from keyvault_lite.ledger.ledger import Ledger
@@ -195,6 +196,8 @@ class Attempt:
         done = HANDLERS[type(request)](request, scene)
         if done.change is not None and self._ledger.frozen and type(request) is not Repair:
             raise IntegrityViolation("stored objects are in quarantine: nothing can be changed until `kvl repair`")
+        if done.change is not None and type(request) is not Repair:  # which records what is lost already
+            check_admins_left(done.change, scene.state)
         return Outcome(
             (self._succeeded(request, scene, done),),
             done.result,

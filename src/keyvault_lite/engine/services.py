@@ -6,20 +6,25 @@ from typing import Final
 
 from msgspec import structs
 
-from keyvault_lite.crypto.credentials import format_token, new_token
+from keyvault_lite.access.leases import end_of, last_end
+from keyvault_lite.engine.admins import is_lasting
 from keyvault_lite.engine.keys import format_place, parse_place
+from keyvault_lite.engine.native_tokens import first_lifetime, issue, renew
 from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.transit_tokens import own_token
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, NotFound
-from keyvault_lite.model.identity import Grant, Permission, Role, Service, Token, TokenKind
-from keyvault_lite.model.names import ServiceId, new_id
-from keyvault_lite.model.replies import NewService, Page
+from keyvault_lite.model.identity import Grant, Permission, Role, Service, TokenKind
+from keyvault_lite.model.names import SELF, ServiceId, new_id
+from keyvault_lite.model.native_tokens import Lifetime
+from keyvault_lite.model.replies import Caller, Page
 from keyvault_lite.model.requests import (
     NEVER,
     AddSlot,
     CreateService,
     Initialise,
     ListServices,
+    ReadSelf,
     ReadService,
     RecoverAdmin,
     RemoveSlots,
@@ -42,21 +47,6 @@ def _check_expiry(expires_at: int | None, now: int) -> None:
         raise InvalidRequest("expires_at is in the past")
 
 
-def _issue(service: Service, scene: Scene) -> tuple[tuple[Token, ...], str]:
-    """The token records of a service with a new native token: the new one, and the old one ended."""
-    token_id, secret = scene.once("token", (), new_token)
-    old = scene.state.native_token(service.id)
-    ended = () if old is None else (replace(old, ended_at=scene.now),)
-    fresh = Token(
-        id=token_id,
-        service_id=service.id,
-        kind=TokenKind.NATIVE,
-        digest=scene.keyring.token_digest(token_id, secret),
-        created_at=scene.now,
-    )
-    return (*ended, fresh), format_token(token_id, secret)
-
-
 def create(request: CreateService, scene: Scene) -> Done:
     """A service, active, with its token."""
     if scene.state.find_service(request.name) is not None:
@@ -71,12 +61,9 @@ def create(request: CreateService, scene: Scene) -> Done:
         grants=request.grants,
         expires_at=request.expires_at,
     )
-    tokens, text = _issue(service, scene)
-    return Done(
-        NewService(service, text),
-        Change(services=(service,), tokens=tokens),
-        subject=service.id,
-    )
+    lifetime = first_lifetime(request.token_ttl, request.token_max_ttl, scene.now)
+    token, result = issue(service, lifetime, scene)
+    return Done(result, Change(services=(service,), tokens=(token,)), subject=service.id)
 
 
 def read(request: ReadService, scene: Scene) -> Done:
@@ -111,9 +98,6 @@ def update(request: UpdateService, scene: Scene) -> Done:
         expires_at = None if request.expires_at == NEVER else request.expires_at
         _check_expiry(expires_at, scene.now)
         changed = replace(changed, expires_at=expires_at)
-    steps_down = _lasts(service) and not _lasts(changed)
-    if steps_down and not any(_lasts(other) for other in scene.state.active_admins() if other.id != service.id):
-        raise Conflict("the last active ADMIN cannot be demoted, deactivated or made to expire")
     return Done(changed, None if changed == service else Change(services=(changed,)), subject=service.id)
 
 
@@ -125,16 +109,24 @@ def _meaning(grants: tuple[Grant, ...]) -> dict[str, set[Permission]]:
     return held
 
 
-def _lasts(service: Service) -> bool:
-    """Whether the service is an ADMIN today and stays one: an expiring ADMIN does not keep the vault governed."""
-    return service.role is Role.ADMIN and service.active and service.expires_at is None
+def read_self(_: ReadSelf, scene: Scene) -> Done:
+    """What the caller's token is and may do, and when it ends."""
+    principal, token = scene.principal, own_token(scene)
+    service = _find(scene, principal.service_id)
+    until = last_end(token) if token.kind is TokenKind.LEASED else Lifetime.of(token).renewable_until
+    caller = Caller(
+        service=replace(service, role=principal.role or service.role, grants=principal.grants),
+        token=token,
+        expires_at=end_of(token, service, scene.state),
+        renewable_until=min(filter(None, (until, service.expires_at)), default=None),
+    )
+    return Done(caller, subject=service.id)
 
 
 def renew_token(request: RenewToken, scene: Scene) -> Done:
-    """A new native token; the old one is dead with this entry."""
-    service = _find(scene, request.service)
-    tokens, text = _issue(service, scene)
-    return Done(NewService(service, text), Change(tokens=tokens), subject=service.id)
+    """A new native token."""
+    ref = scene.principal.service_id if request.service == SELF else request.service
+    return renew(_find(scene, ref), request, scene)
 
 
 def initialise(request: Initialise, scene: Scene) -> Done:
@@ -148,11 +140,11 @@ def initialise(request: Initialise, scene: Scene) -> Done:
 
 def recover_admin(_: RecoverAdmin, scene: Scene) -> Done:
     """A new token for the oldest ADMIN that lasts; if none is left, a new ADMIN."""
-    admins = sorted(filter(_lasts, scene.state.active_admins()), key=lambda service: (service.created_at, service.id))
+    found = filter(is_lasting, scene.state.active_admins())
+    admins = sorted(found, key=lambda service: (service.created_at, service.id))
     if not admins:
         return create(CreateService(f"admin-{new_id()[:8]}", Role.ADMIN), scene)
-    tokens, text = _issue(admins[0], scene)
-    return Done(NewService(admins[0], text), Change(tokens=tokens), subject=admins[0].id)
+    return renew(admins[0], RenewToken(admins[0].id, ttl=0, max_ttl=0), scene)
 
 
 def add_slot(request: AddSlot, _: Scene) -> Done:
@@ -183,6 +175,7 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     CreateService: create,
     Initialise: initialise,
     ListServices: page,
+    ReadSelf: read_self,
     ReadService: read,
     RecoverAdmin: recover_admin,
     RemoveSlots: remove_slots,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.access.authorize import ROLE_REFUSAL
-from keyvault_lite.access.leases import DEPTH, ancestors_live, is_past, last_end, makes_tokens, removable_until
+from keyvault_lite.access.leases import DEPTH, ancestors_live, end_of, is_past, last_end, makes_tokens, removable_until
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
@@ -95,18 +95,12 @@ def _service(token: Token, scene: Scene) -> Service:
 def facts(token: Token, scene: Scene) -> TokenFacts:
     """A token as the dialect shows it. It ends when it says, or when its service or a token above it does."""
     service, lease = _service(token, scene), Lease.of(token)
-    ends = [end for end in (token.expires_at, service.expires_at) if end is not None]
-    above: Token | None = token
-    while above is not None and above.parent is not None:
-        above = scene.state.token(above.parent)
-        if above is not None and above.expires_at is not None:
-            ends.append(above.expires_at)
     policies: tuple[str, ...] = (DEFAULT_POLICY,)
     if lease is not None and lease.policies is not None:
         policies = lease.policies
     elif service.role is Role.ADMIN:
         policies = (ROOT_POLICY,)
-    return TokenFacts(token, lease, policies, service.name, min(ends, default=None), scene.now)
+    return TokenFacts(token, lease, policies, service.name, end_of(token, service, scene.state), scene.now)
 
 
 def read(request: ReadToken, scene: Scene) -> Done:

@@ -40,6 +40,7 @@ class State:
         "_key_names",
         "_key_order",
         "_keys",
+        "_leased_counts",
         "_native_tokens",
         "_quarantine",
         "_service_names",
@@ -62,7 +63,10 @@ class State:
         self._service_names: MutableMapping[str, ServiceId] = {}
         self._service_order: list[ServiceId] = []
         self._tokens: MutableMapping[TokenId, Token | None] = {}
-        self._native_tokens: MutableMapping[ServiceId, TokenId] = {}
+        self._native_tokens: MutableMapping[ServiceId, tuple[TokenId, ...]] = {}
+        """By service, its native tokens that have not ended."""
+        self._leased_counts: MutableMapping[tuple[ServiceId, bool], int] = {}
+        """By service and whether they have a parent, how many leased tokens are stored, ended ones included."""
         self._slots: MutableMapping[str, Slot] = {}
         self._settings: MutableMapping[str, Setting] = {}
         self._quarantine = _Quarantine()
@@ -97,10 +101,14 @@ class State:
         """The token of that id, ended ones included."""
         return self._tokens.get(token_id)
 
-    def native_token(self, service_id: ServiceId) -> Token | None:
-        """The one live native token of a service."""
-        token_id = self._native_tokens.get(service_id)
-        return None if token_id is None else self._tokens[token_id]
+    def native_tokens(self, service_id: ServiceId) -> list[Token]:
+        """The native tokens of a service that have not ended, the newest last."""
+        found = map(self._tokens.get, self._native_tokens.get(service_id, ()))
+        return sorted(filter(None, found), key=lambda token: (token.created_at, token.id))
+
+    def count_leased(self, service_id: ServiceId, *, children: bool) -> int:
+        """How many leased tokens of a service are stored, ended ones included: with a parent, or without."""
+        return self._leased_counts.get((service_id, children), 0)
 
     def active_admins(self) -> list[Service]:
         """Every ADMIN that is active."""
@@ -184,9 +192,8 @@ class State:
         self._put_keys(change.keys)
         self._put_services(change.services)
         for token in change.tokens:
+            self._index_token(self._tokens.get(token.id), token)
             self._tokens[token.id] = token
-            if token.kind is TokenKind.NATIVE and token.ended_at is None:
-                self._native_tokens[token.service_id] = token.id
         for gone in change.gone_tokens:
             self._drop_token(gone)
         for slot in change.slots:
@@ -194,7 +201,21 @@ class State:
         for setting in change.settings:
             self._settings[setting.name] = setting
 
+    def _index_token(self, old: Token | None, new: Token | None) -> None:
+        """Keep the indexes up to date with a record that takes the place of another, either of which may be absent."""
+        if old is not None and old.kind is TokenKind.LEASED:
+            self._leased_counts[old.service_id, old.parent is not None] -= 1
+        elif old is not None and old.kind is TokenKind.NATIVE:
+            live = self._native_tokens.get(old.service_id, ())
+            self._native_tokens[old.service_id] = tuple(one for one in live if one != old.id)
+        if new is not None and new.kind is TokenKind.LEASED:
+            place = new.service_id, new.parent is not None
+            self._leased_counts[place] = self._leased_counts.get(place, 0) + 1
+        elif new is not None and new.kind is TokenKind.NATIVE and new.ended_at is None:
+            self._native_tokens[new.service_id] = (*self._native_tokens.get(new.service_id, ()), new.id)
+
     def _drop_token(self, token_id: TokenId) -> None:
+        self._index_token(self._tokens.get(token_id), None)
         self._tokens.pop(token_id, None)
 
     def _put_keys(self, keys: Sequence[Key]) -> None:
@@ -263,6 +284,7 @@ class Overlay(State):
         self._service_order = below._service_order
         self._tokens = ChainMap({}, below._tokens)
         self._native_tokens = ChainMap({}, below._native_tokens)
+        self._leased_counts = ChainMap({}, below._leased_counts)
         self._slots = ChainMap({}, below._slots)
         self._settings = ChainMap({}, below._settings)
         self._quarantine = below._quarantine
@@ -276,4 +298,5 @@ class Overlay(State):
         super().apply(change)
 
     def _drop_token(self, token_id: TokenId) -> None:
+        self._index_token(self._tokens.get(token_id), None)
         self._tokens[token_id] = None  # what stands below must not show through

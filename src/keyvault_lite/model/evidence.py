@@ -30,6 +30,8 @@ class Action(StrEnum):
     SIGN = "sign"
     VERIFY = "verify"
     RANDOM = "random"
+    SELF_READ = "self_read"
+    """A caller read its own role, grants and the end of its token."""
     SERVICE_CREATE = "service_create"
     SERVICE_READ = "service_read"
     SERVICE_UPDATE = "service_update"

@@ -18,6 +18,9 @@ TokenId = NewType("TokenId", str)
 SYSTEM: Final = ServiceId("00000000-0000-0000-0000-000000000000")
 """The vault itself: initialisation, background jobs and offline commands act under this id. It has no token."""
 
+SELF: Final = "self"
+"""The service that calls, where a service is named. No service is given this name."""
+
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _ID_LENGTH: Final = 36

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.evidence import Entry
-from keyvault_lite.model.identity import Service
+from keyvault_lite.model.identity import Service, Token
 from keyvault_lite.model.keys import Algorithm, PublicKeyFormat
 from keyvault_lite.model.opaque import Opaque
 
@@ -135,6 +135,22 @@ class NewService:
 
     service: Service
     token: str = field(repr=False)
+    token_expires_at: int | None = None
+    """When the token ends; None if it does not."""
+    token_renewable_until: int | None = None
+    """The latest end that a renewal by the service can reach; None if there is no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The service that asks: its role and grants are those of the token that it asks with."""
+
+    service: Service
+    token: Token
+    expires_at: int | None
+    """When the token ends: by itself, or with its service or a token above it."""
+    renewable_until: int | None
+    """The latest end that a renewal by the service can reach."""
 
 
 @dataclass(frozen=True, slots=True)

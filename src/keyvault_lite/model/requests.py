@@ -28,7 +28,8 @@ from keyvault_lite.model.keys import (
     KeySpec,
     PublicKeyFormat,
 )
-from keyvault_lite.model.names import KeyId, KeyRef, check_name, check_pattern
+from keyvault_lite.model.names import SELF, KeyId, KeyRef, check_name, check_pattern
+from keyvault_lite.model.native_tokens import check_lifetime
 from keyvault_lite.model.opaque import Opaque
 from keyvault_lite.model.replies import Finding
 
@@ -428,10 +429,14 @@ class CreateService(Request, frozen=True):
     role: Role
     grants: tuple[Grant, ...] = ()
     expires_at: int | None = None
+    token_ttl: int | None = None
+    token_max_ttl: int | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        if check_name(self.name) == SELF:
+            raise InvalidRequest("the name self stands for the service that calls: choose another")
         _check_grants(self.grants)
+        check_lifetime(self.token_ttl, self.token_max_ttl)
 
 
 class ListServices(Request, frozen=True):
@@ -457,6 +462,12 @@ class ReadService(ServiceRequest, frozen=True):
     action = Action.SERVICE_READ
 
 
+class ReadSelf(Request, frozen=True):
+    """The caller's own service, and the token it calls with. Answers Caller."""
+
+    action = Action.SELF_READ
+
+
 NEVER: Final = 0
 """`expires_at` of a service that is to expire no more."""
 
@@ -478,9 +489,18 @@ class UpdateService(ServiceRequest, frozen=True):
 
 
 class RenewToken(ServiceRequest, frozen=True):
-    """Replace a service's native token; the old one dies at once. Answers NewService."""
+    """Replace a service's native token. Answers NewService."""
 
     action = Action.TOKEN_RENEW
+    ttl: int | None = None
+    """Seconds that the token is valid. From an ADMIN also what later renewals give, 0 for no limit; None leaves it."""
+    max_ttl: int | None = None
+    """Seconds from now beyond which no renewal by the service extends it, 0 for no limit; for an ADMIN alone."""
+    grace: int = 0
+    """Seconds that the token which asks, or the newest of the service, stays valid; with 0 it ends at once."""
+
+    def __post_init__(self) -> None:
+        check_lifetime(self.ttl, self.max_ttl, self.grace)
 
 
 class CreateAccessKey(ServiceRequest, frozen=True):

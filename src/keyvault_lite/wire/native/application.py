@@ -128,12 +128,10 @@ def _public(native: Native) -> dict[str, Callable[[Exchange], Reply]]:
 async def _refuse(request: HttpRequest, error: Exception) -> Response:
     """Answer what no route took: 405 with every method that the path has, else 404."""
     exchange = Exchange(request.scope, request.receive)
-    allow = {
-        method
-        for route in request.app.routes
-        if route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods
-    }
+    found = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    # A path that is written out is not the object of that name which a parameter would find.
+    exact = [route for route in found if route.path == request.scope["path"]]
+    allow = {method for route in exact or found for method in route.methods}
     if allow:
         return _response(request, exchange.problem(MethodNotAllowed(), allow=", ".join(sorted(allow))))
     return _response(request, exchange.problem(NotFound()))

@@ -53,6 +53,7 @@ from keyvault_lite.model.requests import (
     UpdateService,
 )
 from keyvault_lite.wire.fields import Body, Text, field_bytes
+from keyvault_lite.wire.native.lifetimes import Seconds
 from keyvault_lite.wire.times import parse_time
 
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
@@ -221,7 +222,9 @@ class NewServiceBody(Body):
     name: Name
     role: RoleField
     grants: Grants | None = None
-    expires_at: Time | None = None
+    expires_at: Time | None = Field(None, description="When the service ends, whatever its token's lifetime.")
+    token_ttl: Seconds | None = Field(None, description="Seconds that its token is valid after each renewal.")
+    token_max_ttl: Seconds | None = Field(None, description="Seconds from now beyond which no renewal extends it.")
 
 
 def _expiry(text: str) -> int:
@@ -234,7 +237,14 @@ def _expiry(text: str) -> int:
 def create_service(_: str, body: NewServiceBody) -> CreateService:
     """Build CreateService."""
     expires_at = None if body.expires_at is None else _expiry(body.expires_at)
-    return CreateService(name=body.name, role=body.role, grants=_grants(body.grants or []), expires_at=expires_at)
+    return CreateService(
+        name=body.name,
+        role=body.role,
+        grants=_grants(body.grants or []),
+        expires_at=expires_at,
+        token_ttl=body.token_ttl,
+        token_max_ttl=body.token_max_ttl,
+    )
 
 
 class ServiceChange(Body):

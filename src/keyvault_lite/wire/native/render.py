@@ -12,6 +12,7 @@ from keyvault_lite.model.identity import Service, Token
 from keyvault_lite.model.keys import Key, KeyVersion
 from keyvault_lite.model.replies import (
     BatchReply,
+    Caller,
     Consistency,
     DataKey,
     Decrypted,
@@ -44,11 +45,13 @@ from keyvault_lite.wire.native.replies import (
     LogKeyReply,
     NewAccessKeyReply,
     NewServiceReply,
+    OwnTokenReply,
     PublicKeyReply,
     RandomReply,
     ReceiptReply,
     RewrapReply,
     RotationReply,
+    SelfReply,
     ServiceReply,
     SignReply,
     VerificationReply,
@@ -207,12 +210,33 @@ def access_keys(result: Page[Token], _: object) -> AccessKeysReply:
 
 def new_service(result: NewService, _: object) -> NewServiceReply:
     """Write a service and its token."""
-    return NewServiceReply(**_service(result.service), token=result.token)
+    return _new_service(result, result.token)
 
 
 def kept_service(result: NewService, _: object) -> NewServiceReply:
     """Write a service as an Idempotency-Key keeps it: without the token."""
-    return NewServiceReply(**_service(result.service), token=None)
+    return _new_service(result, None)
+
+
+def _new_service(result: NewService, token: str | None) -> NewServiceReply:
+    return NewServiceReply(
+        **_service(result.service),
+        token=token,
+        token_expires_at=_time(result.token_expires_at),
+        token_renewable_until=_time(result.token_renewable_until),
+    )
+
+
+def caller(result: Caller, _: object) -> SelfReply:
+    """Write the service that calls."""
+    token = OwnTokenReply(
+        result.token.id,
+        result.token.kind,
+        format_time(result.token.created_at),
+        _time(result.expires_at),
+        _time(result.renewable_until),
+    )
+    return SelfReply(**_service(result.service), token=token)
 
 
 # Audit

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from keyvault_lite.model.evidence import Action, Result
-from keyvault_lite.model.identity import Permission, Role
+from keyvault_lite.model.identity import Permission, Role, TokenKind
 from keyvault_lite.model.keys import Algorithm, KeyStatus, KeyType, PublicKeyFormat, Purpose, VersionStatus
 from keyvault_lite.model.opaque import Opaque
 from keyvault_lite.wire.native.hot import Encoding
@@ -150,6 +150,24 @@ class ServiceReply(Opaque, frozen=True, kw_only=True):
     expires_at: Time | None
 
 
+class OwnTokenReply(Struct):
+    """The token that a caller calls with; never its secret."""
+
+    id: str
+    kind: TokenKind
+    created_at: Time
+    expires_at: Annotated[Time | None, Meta(description="By itself, with its service, or with a token above it.")]
+    renewable_until: Annotated[
+        Time | None, Meta(description="The latest end that a renewal can reach; null if there is no limit.")
+    ]
+
+
+class SelfReply(ServiceReply, frozen=True, kw_only=True):
+    """The service that calls. Role and grants are those of the token that it calls with."""
+
+    token: OwnTokenReply
+
+
 class NewAccessKeyReply(Opaque, frozen=True):
     """Credentials of the AWS dialect. The secret is shown this once; null when an Idempotency-Key repeats the reply."""
 
@@ -174,6 +192,10 @@ class NewServiceReply(ServiceReply, frozen=True, kw_only=True):
     """A service with its token, shown this once; null when an Idempotency-Key repeats the reply."""
 
     token: str | None
+    token_expires_at: Time | None
+    token_renewable_until: Annotated[
+        Time | None, Meta(description="The latest end that a renewal by the service reaches; null if no limit.")
+    ]
 
 
 # Audit

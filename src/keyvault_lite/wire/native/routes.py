@@ -14,14 +14,14 @@ from keyvault_lite.model.requests import (
     ReadKey,
     ReadLogKey,
     ReadMetrics,
+    ReadSelf,
     ReadService,
-    RenewToken,
     Request,
     RestoreKey,
     RotateKey,
     VerifyAudit,
 )
-from keyvault_lite.wire.native import hot, models, render, replies
+from keyvault_lite.wire.native import hot, lifetimes, models, render, replies
 from keyvault_lite.wire.native.route import Build, Render, Route, Tag
 
 BATCH: Final = "One request for up to 1 000 of them; each is decided and recorded by itself, all take effect together."
@@ -291,6 +291,17 @@ SERVICES: Final = (
     ),
     Route(
         method="GET",
+        path="/services/self",
+        action=Action.SELF_READ,
+        tag=Tag.SERVICES,
+        summary="Read the calling service",
+        description="For every role: its role and grants, and when its token ends.",
+        build=_plain(ReadSelf),
+        render=render.caller,
+        reply=replies.SelfReply,
+    ),
+    Route(
+        method="GET",
         path="/services/{id}",
         action=Action.SERVICE_READ,
         tag=Tag.SERVICES,
@@ -317,13 +328,15 @@ SERVICES: Final = (
         path="/services/{id}/token",
         action=Action.TOKEN_RENEW,
         tag=Tag.SERVICES,
-        summary="Renew a token; the old one dies at once",
-        description="For ADMIN and the service itself.",
-        build=_of_service(RenewToken),
+        summary="Renew a token; the old one ends at once, or after a grace period",
+        description="For ADMIN and the service itself, which can be named `self`.",
+        shape=lifetimes.RenewalBody,
+        build=lifetimes.renew_token,
         render=render.new_service,
         keep=render.kept_service,
         reply=replies.NewServiceReply,
         mutating=True,
+        example={"grace": 600},
     ),
     Route(
         method="POST",
