@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, JsonValue, Strict, WithJsonSchema
 from keyvault_lite.model.encoding import MAX_CONTEXT_PAIRS
 from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Action, Result
-from keyvault_lite.model.identity import Grant, Permission, Role
+from keyvault_lite.model.identity import Permission, Role
 from keyvault_lite.model.keys import (
     MAX_DESCRIPTION,
     MAX_DESTROY_DAYS,
@@ -24,16 +24,13 @@ from keyvault_lite.model.keys import (
 from keyvault_lite.model.names import KeyId, KeyRef, is_id, is_name
 from keyvault_lite.model.requests import (
     MAX_COMMENT,
-    MAX_GRANTS,
     MAX_INT,
     MAX_PAGE,
     MAX_RANDOM,
     MAX_TAG_NAME,
     MAX_TAG_VALUE,
     MAX_WAIT,
-    NEVER,
     CreateKey,
-    CreateService,
     DestroyKey,
     FollowAudit,
     GenerateDataKey,
@@ -47,13 +44,10 @@ from keyvault_lite.model.requests import (
     ReadConsistency,
     ReadPublicKey,
     ReadReceipt,
-    RevokeAccessKey,
     RevokeKey,
     UpdateKey,
-    UpdateService,
 )
 from keyvault_lite.wire.fields import Body, Text, field_bytes
-from keyvault_lite.wire.native.lifetimes import Seconds
 from keyvault_lite.wire.times import parse_time
 
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
@@ -69,11 +63,12 @@ def _number(value: object) -> object:
     return value
 
 
-def _schema(**words: JsonValue) -> Any:  # noqa: ANN401  (pydantic's own type for annotations)
+def schema(**words: JsonValue) -> Any:  # noqa: ANN401  (pydantic's own type for annotations)
+    """Add words to the schema of a field that do not validate it."""
     return Field(json_schema_extra=words)
 
 
-Name = Annotated[str, _schema(pattern=NAME_PATTERN)]
+Name = Annotated[str, schema(pattern=NAME_PATTERN)]
 Tags = Annotated[
     dict[
         Annotated[Text, Field(min_length=1, max_length=MAX_TAG_NAME)], Annotated[Text, Field(max_length=MAX_TAG_VALUE)]
@@ -81,9 +76,9 @@ Tags = Annotated[
     Field(max_length=MAX_TAGS),
 ]
 Description = Annotated[Text, Field(max_length=MAX_DESCRIPTION)]
-Context = Annotated[dict[str, str], _schema(maxProperties=MAX_CONTEXT_PAIRS)]
-Base64 = Annotated[str, _schema(contentEncoding="base64")]
-Time = Annotated[str, _schema(format="date-time", description="RFC 3339, UTC, at most microseconds.")]
+Context = Annotated[dict[str, str], schema(maxProperties=MAX_CONTEXT_PAIRS)]
+Base64 = Annotated[str, schema(contentEncoding="base64")]
+Time = Annotated[str, schema(format="date-time", description="RFC 3339, UTC, at most microseconds.")]
 Expiry = Annotated[str, WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"const": "never"}]})]
 Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Cursor = Annotated[Text, Field(max_length=MAX_CURSOR, description="`next` of the page before.")]
@@ -200,87 +195,6 @@ class RandomBody(Body):
 def generate_random(_: str, body: RandomBody) -> GenerateRandom:
     """Build GenerateRandom."""
     return GenerateRandom(count=body.bytes)
-
-
-class GrantBody(Body):
-    """Permission to use the keys that `key` covers."""
-
-    key: Annotated[str, _schema(pattern=GRANT_PATTERN)] = Field(description="A name, an id, or a glob over names.")
-    actions: list[PermissionField] = Field(min_length=1, max_length=len(Permission))
-
-
-Grants = Annotated[list[GrantBody], Field(max_length=MAX_GRANTS)]
-
-
-def _grants(bodies: list[GrantBody]) -> tuple[Grant, ...]:
-    return tuple(Grant(key=body.key, actions=frozenset(body.actions)) for body in bodies)
-
-
-class NewServiceBody(Body):
-    """The service to make."""
-
-    name: Name
-    role: RoleField
-    grants: Grants | None = None
-    expires_at: Time | None = Field(None, description="When the service ends, whatever its token's lifetime.")
-    token_ttl: Seconds | None = Field(None, description="Seconds that its token is valid after each renewal.")
-    token_max_ttl: Seconds | None = Field(None, description="Seconds from now beyond which no renewal extends it.")
-
-
-def _expiry(text: str) -> int:
-    moment = parse_time(text)
-    if moment <= 0:  # 0 stands for never
-        raise InvalidRequest("expires_at lies before the year 1970")
-    return moment
-
-
-def create_service(_: str, body: NewServiceBody) -> CreateService:
-    """Build CreateService."""
-    expires_at = None if body.expires_at is None else _expiry(body.expires_at)
-    return CreateService(
-        name=body.name,
-        role=body.role,
-        grants=_grants(body.grants or []),
-        expires_at=expires_at,
-        token_ttl=body.token_ttl,
-        token_max_ttl=body.token_max_ttl,
-    )
-
-
-class ServiceChange(Body):
-    """What to change; what is absent stays."""
-
-    role: RoleField | None = None
-    grants: Grants | None = Field(None, description="Replaces all grants.")
-    expected_grants: Grants | None = Field(None, description="Refused with 409 unless it has these grants.")
-    active: bool | None = None
-    expires_at: Expiry | None = Field(None, description="A time, or `never`.")
-
-
-def update_service(service: str, body: ServiceChange) -> UpdateService:
-    """Build UpdateService."""
-    expires_at = None
-    if body.expires_at is not None:
-        expires_at = NEVER if body.expires_at == "never" else _expiry(body.expires_at)
-    return UpdateService(
-        service=service,
-        role=body.role,
-        grants=None if body.grants is None else _grants(body.grants),
-        expected_grants=None if body.expected_grants is None else _grants(body.expected_grants),
-        active=body.active,
-        expires_at=expires_at,
-    )
-
-
-class AccessKeyRevocation(Body):
-    """Which access key."""
-
-    access_key_id: Annotated[Text, Field(min_length=16, max_length=128)]
-
-
-def revoke_access_key(service: str, body: AccessKeyRevocation) -> RevokeAccessKey:
-    """Build RevokeAccessKey."""
-    return RevokeAccessKey(service=service, access_key_id=body.access_key_id)
 
 
 # Queries

@@ -21,7 +21,7 @@ from keyvault_lite.model.requests import (
     RotateKey,
     VerifyAudit,
 )
-from keyvault_lite.wire.native import hot, lifetimes, models, render, replies
+from keyvault_lite.wire.native import hot, models, render, replies, service_bodies
 from keyvault_lite.wire.native.route import Build, Render, Route, Tag
 
 BATCH: Final = "One request for up to 1 000 of them; each is decided and recorded by itself, all take effect together."
@@ -269,8 +269,8 @@ SERVICES: Final = (
         tag=Tag.SERVICES,
         summary="Create a service and its token",
         description="For ADMIN. The token is shown in this reply and never again.",
-        shape=models.NewServiceBody,
-        build=models.create_service,
+        shape=service_bodies.NewServiceBody,
+        build=service_bodies.create_service,
         render=render.new_service,
         keep=render.kept_service,
         reply=replies.NewServiceReply,
@@ -316,8 +316,8 @@ SERVICES: Final = (
         action=Action.SERVICE_UPDATE,
         tag=Tag.SERVICES,
         summary="Change role, grants, expiry, or deactivate",
-        shape=models.ServiceChange,
-        build=models.update_service,
+        shape=service_bodies.ServiceChange,
+        build=service_bodies.update_service,
         render=render.service,
         reply=replies.ServiceReply,
         mutating=True,
@@ -330,8 +330,8 @@ SERVICES: Final = (
         tag=Tag.SERVICES,
         summary="Renew a token; the old one ends at once, or after a grace period",
         description="For ADMIN and the service itself, which can be named `self`.",
-        shape=lifetimes.RenewalBody,
-        build=lifetimes.renew_token,
+        shape=service_bodies.RenewalBody,
+        build=service_bodies.renew_token,
         render=render.new_service,
         keep=render.kept_service,
         reply=replies.NewServiceReply,
@@ -369,8 +369,8 @@ SERVICES: Final = (
         tag=Tag.SERVICES,
         summary="Revoke credentials for the AWS dialect; they die at once",
         description="For ADMIN. Answers the ones left.",
-        shape=models.AccessKeyRevocation,
-        build=models.revoke_access_key,
+        shape=service_bodies.AccessKeyRevocation,
+        build=service_bodies.revoke_access_key,
         render=render.access_keys,
         reply=replies.AccessKeysReply,
         mutating=True,
