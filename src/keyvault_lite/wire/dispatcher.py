@@ -12,8 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from keyvault_lite.model.errors import Forbidden, MethodNotAllowed, NotFound
 from keyvault_lite.wire.http import Exchange, Reply, path_of
 
-_SEGMENT: Final = re.compile(rb"(?!\.{1,2}$)[A-Za-z0-9._~:@!$&'()*+,;=-]+")
-_PATH: Final = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~:@!$&'()*+,;=-]+)+")
+_SEGMENT: Final = re.compile(rb"(?!\.{1,2}$)[A-Za-z0-9._~:@!$&'()*+,=-]+")
+"""No percent sign, and no semicolon: what is behind one may be taken for a parameter and left out on the way."""
+_PATH: Final = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~:@!$&'()*+,=-]+)+")
 
 Endpoint = Callable[[Exchange, str], Awaitable[Reply]]
 Mount = tuple[Callable[[bytes, Scope], bool], Callable[[Exchange], Awaitable[Reply]]]

@@ -22,7 +22,18 @@ from keyvault_lite.wire.http import EARLY, MAX_TOKEN, RETRY_AFTER, Engine, Excha
 from keyvault_lite.wire.reader import read_json, read_parameters, read_query
 from keyvault_lite.wire.vault import status
 from keyvault_lite.wire.vault.errors import describe
-from keyvault_lite.wire.vault.route import LIST, NO_CONTENT, NOT_FOUND, Call, Place, Route, Written, resolver
+from keyvault_lite.wire.vault.route import (
+    LIST,
+    NO_CONTENT,
+    NOT_FOUND,
+    WRITE,
+    Call,
+    Place,
+    Route,
+    Written,
+    is_canonical,
+    resolver,
+)
 from keyvault_lite.wire.vault.routes import SYSTEM, TRANSIT
 from keyvault_lite.wire.vault.values import Fields, optional_flag, optional_period
 
@@ -68,17 +79,11 @@ class VaultDialect:
         open_to_all = status.OPEN.get(path)
         if open_to_all is not None:
             return open_to_all.answer(self.engine, exchange)
-        place = _resolve(path)
-        if place is None:
-            return _errors(exchange, NotFound(), (404, "unsupported path"))
         try:
-            method, query = _method(exchange)
-            route = place.methods.get(method)
+            place, route, query = _find(exchange, path)
         except KeyVaultError as error:
-            return _errors(exchange, error)
-        if route is None:
-            return _errors(exchange, MethodNotAllowed())
-        return await self._perform(exchange, route, place, query if method not in _WITH_BODY else {})
+            return _errors(exchange, error, (404, "unsupported path"))
+        return await self._perform(exchange, route, place, query)
 
     async def _perform(self, exchange: Exchange, route: Route, place: Place, query: Fields) -> Reply:
         credential: Credential = (bearer := _credential(exchange))
@@ -105,6 +110,22 @@ class VaultDialect:
         except Exception as error:  # noqa: BLE001  (as above)
             return _errors(exchange, exchange.defect(error))
         return _write(exchange, written, route, call.fields, answer.audit_id)
+
+
+def _find(exchange: Exchange, path: bytes) -> tuple[Place, Route, Fields]:
+    """Where a path (from behind `/v1/`) leads by the method of the request, and the query that counts."""
+    if not is_canonical(path):
+        raise InvalidRequest("vault request paths must be canonical and not relative")
+    place = _resolve(path)
+    if place is None:
+        raise NotFound
+    method, query = _method(exchange)
+    if not place.takes(method):
+        raise InvalidRequest("cannot write to a path ending in '/'") if method == WRITE else NotFound
+    route = place.methods.get(method)
+    if route is None:
+        raise MethodNotAllowed
+    return place, route, query if method not in _WITH_BODY else {}
 
 
 def _method(exchange: Exchange) -> tuple[str, Fields]:

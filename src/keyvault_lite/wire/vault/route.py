@@ -1,5 +1,6 @@
 """A route as data, and how a path finds its route: a pure function, remembered for the paths that come again."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +20,8 @@ READ, WRITE, LIST, DELETE = "GET", "POST", "LIST", "DELETE"
 MAX_DATA: Final = 32 * 1024 * 1024
 """Bytes of a body with data to encrypt, sign and so on."""
 MAX_PATH: Final = 512
+WHOLE_PATH: Final = "path"
+"""The named part that is a mount's path, with its slashes."""
 
 
 class Call:
@@ -89,6 +92,11 @@ class Place:
     mount: str
     path: Mapping[str, str]
     methods: Mapping[str, Route]
+    ends_in_slash: bool = False
+
+    def takes(self, method: str) -> bool:
+        """Whether it may be written as it was: one slash may follow a list, and a mount that is not written to."""
+        return not self.ends_in_slash or method == LIST or (WHOLE_PATH in self.path and method != WRITE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +150,18 @@ class Table:
     def __contains__(self, first: str) -> bool:
         return first in self._templates
 
+    def paths(self) -> list[tuple[tuple[str, ...], Mapping[str, Route]]]:
+        """Every template there is, by its parts, and its routes by method."""
+        return [(one.parts, one.methods) for group in self._templates.values() for one in group]
+
     def routes(self) -> list[Route]:
         """Every route there is."""
         return [route for group in self._templates.values() for one in group for route in one.methods.values()]
 
 
+_NOT_CANONICAL: Final = re.compile(rb"//|/\.{1,2}(/|$)")
+_CHARACTERS: Final = re.compile(rb"[A-Za-z0-9/._~@:!$&'()*+,=%-]+")
+"""Of a path: none that anything on the way might take for a slash, an end or a parameter."""
 _SLASHES: Final = ("%2F", "%2f")
 
 
@@ -163,9 +178,14 @@ def _mount(written: str, transit: Table) -> str | None:
     for slash in _SLASHES:
         written = written.replace(slash, "/")
     segments = written.split("/")
-    if not all(segments) or segments[0] in RESERVED or any(one in transit for one in segments):
+    if "%" in written or not all(segments) or segments[0] in RESERVED or any(one in transit for one in segments):
         return None
     return written
+
+
+def is_canonical(path: bytes) -> bool:
+    """Whether a path (from behind `/v1/`) has no segment that is empty, `.` or `..`; one slash may end it."""
+    return _NOT_CANONICAL.search(b"/" + path) is None
 
 
 def resolver(system: Table, transit: Table, check_name: Callable[[str], bool]) -> Callable[[bytes], Place | None]:
@@ -177,19 +197,20 @@ def resolver(system: Table, transit: Table, check_name: Callable[[str], bool]) -
 
     @lru_cache(maxsize=8192)
     def resolve(path: bytes) -> Place | None:
-        segments = tuple(path.decode("latin-1").strip("/").split("/"))
-        if not all(segments):
+        ends_in_slash = path.endswith(b"/")
+        segments = tuple(path.decode("latin-1").removesuffix("/").split("/"))
+        if not all(segments) or _CHARACTERS.fullmatch(path) is None:
             return None
         if segments[0] in system:
-            found = system.find(segments)
-            return None if found is None else Place("", *found)
+            found = None if b"%" in path else system.find(segments)
+            return None if found is None else Place("", *found, ends_in_slash)
         for at in range(1, len(segments)):
             if segments[at] in transit:
-                found = transit.find(segments[at:])
+                found = None if any("%" in one for one in segments[at:]) else transit.find(segments[at:])
                 if found is None or not check_name(found[0].get("name", "x")):
                     return None
                 mount = _mount("/".join(segments[:at]), transit)
-                return None if mount is None else Place(mount, *found)
+                return None if mount is None else Place(mount, *found, ends_in_slash)
         return None
 
     # A longer one is nobody's, and would be remembered as long as any.
