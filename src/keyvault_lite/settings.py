@@ -156,7 +156,7 @@ def _state_folders(chosen: Settings) -> list[Path]:
         database = sqlite_path(chosen.database_url)
     except InvalidRequest:  # told when it is opened
         return []
-    folders = [] if database is None else [database.parent]
+    folders = [] if database is None else [database.parent, database.resolve().parent]
     if chosen.anchor is not None and chosen.anchor != "off" and not is_shared(chosen.anchor):
         folders.append(Path(chosen.anchor).absolute().parent)
     return folders

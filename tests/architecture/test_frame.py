@@ -3,6 +3,7 @@
 import hashlib
 import importlib.resources
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -269,6 +270,19 @@ def test_every_dependency_has_an_upper_bound() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
     assert [need for group in groups for need in group if "<" not in need and "==" not in need] == []
+
+
+def test_nobody_is_told_to_install_what_others_could_publish() -> None:
+    """The project has no place in the package index: whoever took its name there would be installed instead."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    places = [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), ROOT / "deploy"]
+    files = [file for place in places for file in (place.iterdir() if place.is_dir() else [place]) if file.is_file()]
+    named = {one for file in files for one in re.findall(r"pip install (?:--?[\w-]+ )*'?([^\s'`]+)", file.read_text())}
+    known = {need for group in project["optional-dependencies"].values() for need in group}
+    own = {one for one in named if one.startswith(".") or "{" in one}
+    assert {re.split(r"[\[<>=]", one)[0] for one in named - own} <= {"psycopg", "pycryptodome", "pysqlite3"}
+    # The package whose name alone a message has is one that is installed anyway.
+    assert {one for one in named - own if re.search("[<>=]", one)} <= known
 
 
 # swagger-ui 5.34.0, as its authors publish it in swagger-ui-dist: no other script may run on our origin.

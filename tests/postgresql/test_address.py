@@ -73,5 +73,5 @@ def test_without_the_driver_one_sentence_says_what_to_install(monkeypatch: pytes
     for name in [one for one in sys.modules if one.startswith("keyvault_lite.ledger.postgresql")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(InvalidRequest, match=r"keyvault-lite\[postgres\]"):
+    with pytest.raises(InvalidRequest, match=r"pip install 'psycopg\[binary\]"):
         open_database("postgresql:///vault")

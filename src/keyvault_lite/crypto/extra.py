@@ -1,7 +1,7 @@
 """What `cryptography` has not: Ed25519ph and ML-KEM-512, from pycryptodome, which comes with the extra `aws-full`.
 
 It is imported when first needed, so that an installation without the extra lacks these two things and nothing else.
-Errors name the extra. Nothing here chooses parameters: they are fixed by FIPS 186-5 and FIPS 203.
+Errors name the library. Nothing here chooses parameters: they are fixed by FIPS 186-5 and FIPS 203.
 """
 
 from importlib import import_module
@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from keyvault_lite.model.aws_errors import UnsupportedOperation
 
-EXTRA: Final = "aws-full"
+REQUIREMENT: Final = "pycryptodome>=4.4,<4.5"
+"""As the extra `aws-full` has it."""
 SEED: Final = 64
 """Bytes of an ML-KEM private key as FIPS 203 generates it: d and z."""
 ML_KEM_512_CIPHERTEXT: Final = 768
@@ -19,9 +20,7 @@ def _library(module: str, what: str) -> Any:  # noqa: ANN401  (it has no types t
     try:
         return import_module(module)
     except ImportError:
-        raise UnsupportedOperation(
-            f"{what} needs the extra {EXTRA} of this installation: pip install 'keyvault-lite[{EXTRA}]'"
-        ) from None
+        raise UnsupportedOperation(f"{what} needs another library: pip install '{REQUIREMENT}'") from None
 
 
 # Ed25519ph: the bytes are hashed with SHA-512 first, then signed under the "dom2" prefix (RFC 8032, section 5.1)

@@ -8,6 +8,7 @@ last flush.
 """
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from keyvault_lite.ledger.mark import (
     records,
     unreadable,
 )
+from keyvault_lite.ledger.own_files import open_own
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 
 PEEKS: Final = 5
@@ -118,7 +120,12 @@ class FileAnchor:
 
     def exists(self) -> bool:
         """Whether there is a file that is not empty."""
-        return self._path.exists() and self._path.stat().st_size > 0
+        try:
+            found = self._path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        # What is not a file is there, so that it is opened and refused.
+        return found.st_size > 0 or not stat.S_ISREG(found.st_mode)
 
     def read(self, *, at_once: bool = False) -> Mark | None:
         """See Anchor."""
@@ -163,12 +170,12 @@ class FileAnchor:
     def _raw(self) -> bytes:
         """The file, or as much of it as tells that it is none."""
         try:
-            with self._path.open("rb") as file:
+            with os.fdopen(open_own(self._path, os.O_RDONLY), "rb") as file:
                 return file.read(SIZE + 1)
         except FileNotFoundError:
             return b""
         except OSError as problem:
-            raise OutcomeUnknown("the anchor cannot be read") from problem
+            raise OutcomeUnknown(f"the anchor {self._path.name} cannot be read: {problem.strerror}") from problem
 
     def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove, at_once: bool = False) -> Mark:
         """See Anchor. Flushed at once if it holds a management entry that no flush has covered yet."""
@@ -248,7 +255,7 @@ class FileAnchor:
                 if self._descriptor is None:
                     self._descriptor = self._open()
             except OSError as problem:
-                raise OutcomeUnknown("the anchor cannot be used") from problem
+                raise OutcomeUnknown(f"the anchor {self._path.name} cannot be used: {problem.strerror}") from problem
             until = time.monotonic() + patience
             while not syscalls.try_lock(self._descriptor):
                 if time.monotonic() >= until:
@@ -263,8 +270,8 @@ class FileAnchor:
 
     def _open(self) -> int:
         with suppress(FileNotFoundError):
-            return os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return open_own(self._path, os.O_RDWR)
+        descriptor = open_own(self._path, os.O_RDWR | os.O_CREAT)
         # The name has to survive a power loss too.
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -9,6 +9,7 @@ SQLite's plain opening would create, checkpoint or delete the WAL. So there are 
 MUST NOT be used in a process that has the database open: closing the file would let go of that process's locks on it.
 """
 
+import os
 import shutil
 import tempfile
 import time
@@ -19,6 +20,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.own_files import open_own
 from keyvault_lite.ledger.sqlite_files import beside, refuse_journal
 from keyvault_lite.model.errors import AuditUnavailable
 
@@ -95,7 +97,8 @@ def _opened(path: Path) -> Iterator[tuple[driver.Connection, bool]]:
     with tempfile.TemporaryDirectory(prefix="kvl-verify-") as folder:
         copy = Path(folder) / "copy.db"
         shutil.copyfile(path, copy)
-        shutil.copyfile(wal, beside(copy, "-wal"))
+        with os.fdopen(open_own(wal, os.O_RDONLY), "rb") as source, beside(copy, "-wal").open("wb") as target:
+            shutil.copyfileobj(source, target)
         with _connected(copy, "mode=rw") as connection:
             yield connection, False
 
@@ -114,7 +117,7 @@ def _is_stale(shared: Path, wal: Path) -> bool:
 
 
 def _part(file: Path, offset: int) -> bytes:
-    with file.open("rb") as stream:
+    with os.fdopen(open_own(file, os.O_RDONLY), "rb") as stream:
         stream.seek(offset)
         return stream.read(_SALT)
 

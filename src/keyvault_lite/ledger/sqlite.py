@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote
 
-from keyvault_lite.ledger import driver, sqlite_files, statements, syscalls
+from keyvault_lite.ledger import driver, own_files, sqlite_files, statements, syscalls
 from keyvault_lite.ledger.catalogue import check_kinds, check_schema
 from keyvault_lite.ledger.log_index import block_of, rows_for
 from keyvault_lite.ledger.offline import read_offline
@@ -238,10 +238,10 @@ class SqliteDatabase:
 
     def make_reserve(self) -> None:
         """Put space aside for the day when the disk is full. Without effect where there is not enough of it."""
-        if self._reserve.exists() or self.space_is_low():
+        if os.path.lexists(self._reserve) or self.space_is_low():
             return
         with suppress(OSError):
-            descriptor = os.open(self._reserve, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            descriptor = own_files.open_own(self._reserve, os.O_CREAT | os.O_EXCL | os.O_RDWR)
             try:
                 os.posix_fallocate(descriptor, 0, RESERVE)
             finally:
@@ -365,7 +365,7 @@ class _FileLock:
 
     def _opened(self) -> int:
         if self._descriptor is None:
-            self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._descriptor = own_files.open_own(self._path, os.O_CREAT | os.O_RDWR)
         return self._descriptor
 
     def release(self) -> None:

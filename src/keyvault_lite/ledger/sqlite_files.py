@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from keyvault_lite.ledger.own_files import open_own
 from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.replies import Finding
@@ -60,7 +61,7 @@ def make_empty(path: Path) -> None:
     """
     try:
         # Mode 0600 whatever the caller's umask; the WAL's files inherit it.
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = open_own(path, os.O_CREAT | os.O_RDWR)
         try:
             if os.fstat(descriptor).st_size == 0:
                 os.pwrite(descriptor, _EMPTY, 0)

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from keyvault_lite.ledger.own_files import open_own
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.observe import logger
 
@@ -31,7 +32,8 @@ class Record:
         self.text: str | None = None
         """The newest text; None before the first."""
         try:
-            raw = path.read_bytes()
+            with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
+                raw = file.read(2 * SLOT + 1)
         except FileNotFoundError:
             return
         found = [(*read, slot) for slot in (0, 1) if (read := _unpack(raw[slot * SLOT :][:SLOT]))]
@@ -57,7 +59,7 @@ class Record:
         self._counter, self._slot, self.text = counter, slot, text
 
     def _open(self) -> int:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_own(self._path, os.O_RDWR | os.O_CREAT)
         # Its full length and its name first, so that a later flush of data is all that a later write needs.
         if os.fstat(descriptor).st_size < 2 * SLOT:
             os.pwrite(descriptor, bytes(2 * SLOT - os.fstat(descriptor).st_size), os.fstat(descriptor).st_size)

@@ -32,6 +32,7 @@ from keyvault_lite.audit.checkpoint import (
     verify_note,
 )
 from keyvault_lite.audit.merkle import ROOT_OF_EMPTY, InvalidProof, verify_consistency
+from keyvault_lite.ledger.own_files import open_own
 from keyvault_lite.model.encoding import decode_base64
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.observe import logger
@@ -254,7 +255,8 @@ class Register:
             if len(kept) >= MAX_EVIDENCE and anew:
                 kept.pop(0).unlink()
             if len(kept) < MAX_EVIDENCE:
-                path.write_text(note, encoding="utf-8")
+                with os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="utf-8") as file:
+                    file.write(note)
 
 
 def _log_key(text: str) -> str:
@@ -268,7 +270,7 @@ class FolderLock:
     """Held by the one process that is the witness of a folder: two would confirm forks without knowing."""
 
     def __init__(self, folder: Path) -> None:
-        self._descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = open_own(folder / "lock", os.O_RDWR | os.O_CREAT)
 
     def __enter__(self) -> Self:
         """Take the lock. Raises IntegrityViolation if another process has it."""
