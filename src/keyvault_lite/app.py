@@ -193,7 +193,8 @@ def _compose(
     anchor = open_anchor(chosen, database, keyring) if anchored else None
     ledger = Ledger.open(database, keyring, anchor, quarantine=quarantine, shelf=shelf)
     watch = None if client is None else Watch(ledger.evidence, client, max_age=chosen.witness_max_age)
-    vault = Vault(database, master, keyring, anchor, ledger, Engine(ledger, keyring), watch)
+    engine = Engine(ledger, keyring, chosen.aws_account_id)
+    vault = Vault(database, master, keyring, anchor, ledger, engine, watch)
     ledger.evidence.witnesses = tuple(one for one in (watch, anchor) if isinstance(one, Watch | SharedAnchor))
     try:
         if watch is not None:

@@ -1,4 +1,6 @@
-"""Who may do what through the AWS dialect: the vault's own authorisation, narrowed by key policies and AWS grants.
+"""What key policies and AWS grants leave of the vault's own authorisation.
+
+They bind AWS clients, and a SERVICE in the native API too (engine/aws_native.py).
 
 Allowed is what the vault allows and the key's policy does not deny, if one of these holds besides:
 - the policy names the caller,
@@ -11,7 +13,7 @@ what the vault does not.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from keyvault_lite.access.authorize import NO_KEY, check_key
@@ -65,6 +67,8 @@ class Use:
     """The encryption context."""
     facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other condition keys, with the request's values."""
+    regional: bool = True
+    """Whether the request is one of a Region; conditions on the Region are not understood otherwise."""
 
 
 def check_use(principal: Principal, place: Place, arn: str, facet: Mapping[str, Any], use: Use) -> None:
@@ -97,7 +101,10 @@ def _judge(principal: Principal, place: Place, arn: str, policy: str | None, use
         known = read_policy(policy)
     except MalformedPolicy:
         return Judgement(denied=True)  # kept by an earlier version, and read by this one as no policy
-    return known.judge(_question(principal, place, arn, use.operation, context))
+    question = _question(principal, place, arn, use.operation, context)
+    if not use.regional:
+        question = replace(question, context={**question.context, "aws:requestedregion": None})
+    return known.judge(question)
 
 
 def _by_key(facts: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:

@@ -16,13 +16,26 @@ from msgspec import structs
 from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.access.authorize import check_key, check_may_know, check_role
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.engine import access_keys, audit, aws, aws_view, cipher, keys, repair, services, signing, transit
+from keyvault_lite.engine import (
+    access_keys,
+    audit,
+    aws,
+    aws_native,
+    aws_view,
+    cipher,
+    keys,
+    repair,
+    services,
+    signing,
+    transit,
+)
 from keyvault_lite.engine.admins import check_admins_left
 from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
 from keyvault_lite.engine.slices import Steps, at_once
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Outcome, StoredReply
 from keyvault_lite.ledger.state import State
+from keyvault_lite.model.aws import DEFAULT_ACCOUNT
 from keyvault_lite.model.aws_requests import AwsKeyRequest
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import Conflict, Forbidden, IntegrityViolation, InternalError, KeyVaultError, NotFound
@@ -59,11 +72,9 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     **audit.HANDLERS,
     **access_keys.HANDLERS,
     **aws.HANDLERS,
-    **cipher.HANDLERS,
-    **keys.HANDLERS,
+    **aws_native.judged({**cipher.HANDLERS, **keys.HANDLERS, **signing.HANDLERS}),
     **repair.HANDLERS,
     **services.HANDLERS,
-    **signing.HANDLERS,
     **transit.HANDLERS,
 }
 IDEMPOTENT: Final[frozenset[type[Request]]] = frozenset(
@@ -94,7 +105,17 @@ log = logger("engine")
 class Attempt:
     """A request with its credential and origin, ready to be judged on a state."""
 
-    __slots__ = ("_action", "_authenticator", "_credential", "_keyring", "_ledger", "_memo", "_origin", "_request")
+    __slots__ = (
+        "_account",
+        "_action",
+        "_authenticator",
+        "_credential",
+        "_keyring",
+        "_ledger",
+        "_memo",
+        "_origin",
+        "_request",
+    )
 
     def __init__(
         self,
@@ -105,7 +126,9 @@ class Attempt:
         authenticator: Authenticator,
         keyring: Keyring,
         ledger: Ledger,
+        account: str = DEFAULT_ACCOUNT,
     ) -> None:
+        self._account = account
         self._request = request
         self._credential = credential
         self._origin = origin
@@ -152,7 +175,17 @@ class Attempt:
                     raise
                 key = check_key(principal, key, self._action)
             source = self._origin.source
-            return Scene(principal, state, self._keyring, self._ledger, now, self._memo, named_key=key, source=source)
+            return Scene(
+                principal,
+                state,
+                self._keyring,
+                self._ledger,
+                now,
+                self._memo,
+                named_key=key,
+                source=source,
+                account=self._account,
+            )
         except Exception as error:  # noqa: BLE001  (a defect is recorded like a refusal)
             return self._failed(principal, key, error)
 

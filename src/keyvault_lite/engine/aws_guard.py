@@ -71,18 +71,7 @@ def check(seen: View, operation: str, request: object, context: Context | None, 
 
 def _facts(seen: View, operation: str, request: object, scene: Scene) -> Mapping[str, tuple[str, ...]]:
     """What a policy's conditions can ask of the key and of the request."""
-    key = seen.key
-    found: dict[str, tuple[str, ...]] = {
-        "kms:KeySpec": (seen.spec,),
-        "kms:KeyUsage": (USAGE_OF[key.spec.purpose],),
-        "kms:KeyOrigin": (seen.origin,),
-        "kms:MultiRegion": (_truth(bool(seen.facts.get("multi_region"))),),
-        "kms:ResourceAliases": alias_names(key, seen.place),
-        "aws:CurrentTime": (datetime.fromtimestamp(scene.now // MICROSECONDS, UTC).isoformat(),),
-        "aws:EpochTime": (str(scene.now // MICROSECONDS),),
-        "aws:SourceIp": _address(scene.source),
-        **{f"aws:ResourceTag/{name}": (value,) for name, value in seen.tags.items()},
-    }
+    found = key_facts(seen, scene)
     named: str = getattr(request, "key", "")
     if isinstance(request, words.ReEncrypt):
         named, algorithm = _side(request, operation)
@@ -95,6 +84,22 @@ def _facts(seen: View, operation: str, request: object, scene: Scene) -> Mapping
     if ALIAS in named:
         found["kms:RequestAlias"] = (named[named.index(ALIAS) :],)
     return {fact: _given(getattr(request, name, None)) for name, fact in _FACTS.items()} | found
+
+
+def key_facts(seen: View, scene: Scene) -> dict[str, tuple[str, ...]]:
+    """What conditions can ask of the key, the moment and the caller's address."""
+    key = seen.key
+    return {
+        "kms:KeySpec": (seen.spec,),
+        "kms:KeyUsage": (USAGE_OF[key.spec.purpose],),
+        "kms:KeyOrigin": (seen.origin,),
+        "kms:MultiRegion": (_truth(bool(seen.facts.get("multi_region"))),),
+        "kms:ResourceAliases": alias_names(key, seen.place),
+        "aws:CurrentTime": (datetime.fromtimestamp(scene.now // MICROSECONDS, UTC).isoformat(),),
+        "aws:EpochTime": (str(scene.now // MICROSECONDS),),
+        "aws:SourceIp": _address(scene.source),
+        **{f"aws:ResourceTag/{name}": (value,) for name, value in seen.tags.items()},
+    }
 
 
 def _truth(value: bool) -> str:  # noqa: FBT001

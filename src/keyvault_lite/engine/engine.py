@@ -23,6 +23,7 @@ from keyvault_lite.engine.turns import turn
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.state import Moment
+from keyvault_lite.model.aws import DEFAULT_ACCOUNT
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     IntegrityViolation,
@@ -46,7 +47,8 @@ _UNRECORDED = (AuditUnavailable, IntegrityViolation, OutcomeUnknown)
 class Engine:
     """Operations on one vault. Belongs to one event loop; made by the composition root."""
 
-    def __init__(self, ledger: Ledger, keyring: Keyring) -> None:
+    def __init__(self, ledger: Ledger, keyring: Keyring, account: str = DEFAULT_ACCOUNT) -> None:
+        self._account = account
         self._ledger = ledger
         self._keyring = keyring
         self._authenticator = Authenticator(keyring, parse_token, keyring.access_keys)
@@ -92,6 +94,7 @@ class Engine:
             authenticator=self._authenticator,
             keyring=self._keyring,
             ledger=self._ledger,
+            account=self._account,
         )
 
     def _admit(self, request: Request, credential: Credential, origin: Origin) -> Scene | Outcome:

@@ -9,6 +9,7 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.ledger.state import State
+from keyvault_lite.model.aws import DEFAULT_ACCOUNT
 from keyvault_lite.model.identity import Principal
 from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import KeyId
@@ -50,6 +51,8 @@ class Scene(Struct, frozen=True):
     named_key: Key | None = None
     source: str | None = None
     """The peer's address, as the entry records it."""
+    account: str = DEFAULT_ACCOUNT
+    """The account id in ARNs of this vault."""
 
     @property
     def key(self) -> Key:

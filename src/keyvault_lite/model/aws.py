@@ -270,6 +270,13 @@ def signing_algorithms(spec: KeySpec) -> Mapping[str, AnyAlgorithm]:
     return SIGNING[spec.type, spec.size] if spec.purpose is Purpose.SIGN else {}
 
 
+def signing_word(spec: KeySpec, algorithm: Algorithm | None) -> str | None:
+    """What the service calls an algorithm of signatures or MACs, by default the one that the native API takes."""
+    offered = {**signing_algorithms(spec), **mac_algorithms(spec)}
+    wanted = algorithm or next(iter(spec.algorithms), None)
+    return next((word for word, known in offered.items() if known is wanted), None)
+
+
 def mac_algorithms(spec: KeySpec) -> Mapping[str, AnyAlgorithm]:
     """As `signing_algorithms`, for MACs."""
     return dict((MACS[spec.size or 0],)) if spec.purpose is Purpose.MAC else {}
