@@ -12,14 +12,13 @@ from keyvault_lite.access.leases import (
     ancestors_live,
     authority,
     policy_grants,
-    removable_until,
     role_login,
 )
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.identity import AppRoleCredential, Grant, Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.names import ServiceId, TokenId
 from keyvault_lite.model.transit_tokens import GRANTS, POLICIES, ROLE_IDS, ROLES, SECRETS, Lease
-from tests.house import DAY, grant
+from tests.house import grant
 
 NOW = 1_000_000
 OWNER, OTHER = ServiceId("owner"), ServiceId("other")
@@ -175,8 +174,3 @@ class TestLogins:
             state.service = replace(whole, **change)
             with pytest.raises(Refused):
                 authenticator.authenticate(credential, state, NOW)
-
-
-def test_ended_tokens_are_kept_for_a_day_to_the_microsecond() -> None:
-    assert removable_until(DAY + 5) == 5
-    assert removable_until(7 * DAY) == 6 * DAY

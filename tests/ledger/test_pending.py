@@ -77,8 +77,9 @@ def test_what_is_deleted_is_deleted_with_its_row_of_the_state(monkeypatch: pytes
     made.add(item(Change()), at_once=False)
     made.store(recording, recording)
     assert tree.removed == [row_key("tokens", (gone,))]
-    assert recording.executed[:2] == [
+    assert recording.executed[:3] == [
         (statements.LOSE_REPLY, [("service/00",)]),
+        (statements.RELEASE_TOKEN, [(gone,)]),
         (statements.FORGET_TOKEN, [(gone,)]),
     ]
     assert [(one["id"], one["epoch"], one["timestamp"]) for one in recording.entries] == [(1, 4, 7999), (2, 4, 7999)]

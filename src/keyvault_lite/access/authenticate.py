@@ -31,8 +31,8 @@ from keyvault_lite.model.identity import (
 from keyvault_lite.model.names import SYSTEM, ServiceId, TokenId
 
 REFUSAL = "a valid bearer token is required"
-REMEMBERED: Final = 65_536
-"""How many proven tokens are remembered before all are forgotten."""
+REMEMBERED: Final = 8_192
+"""How many proven tokens are remembered before all are forgotten: each keeps its record, metadata included."""
 
 
 class Proof:

@@ -11,7 +11,6 @@ from keyvault_lite.model.identity import AppRoleCredential, Grant, Permission, R
 from keyvault_lite.model.names import TokenId
 from keyvault_lite.model.transit_tokens import (
     GRANTS,
-    KEPT_SECONDS,
     MAKES_TOKENS,
     POLICIES,
     ROLE_IDS,
@@ -47,15 +46,6 @@ class Secrets(Protocol):
 def is_past(end: int | None, now: int) -> bool:
     """Whether what ends at that time, or never, has ended (microseconds)."""
     return end is not None and end <= now
-
-
-def removable_until(now: int) -> int:
-    """Leased tokens whose end is not after this moment may be removed at `now`.
-
-    Safe because nothing depends on them any more: their own end has passed, which their row says, so that a row that is
-    put back is good for nothing; and of their children none holds, except those who have no parent.
-    """
-    return now - KEPT_SECONDS * 1_000_000
 
 
 def ancestors_live(token: Token, directory: Leases, now: int) -> bool:

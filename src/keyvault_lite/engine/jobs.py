@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from keyvault_lite.access.leases import removable_until
+from keyvault_lite.access.spent import removable
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.model.aws import is_waiting
@@ -107,11 +107,12 @@ class Jobs:
             await self._perform_each(await self._engine.in_background(lambda: self._removals(now)))
 
     def _removals(self, now: int) -> list[RemoveTokens]:
-        """Requests that remove leased tokens past their end, the oldest first and not too many."""
-        due = [one.id for one in self._ledger.snapshot().leased_until(removable_until(now))[:MAX_TOKENS]]
+        """Requests that remove tokens that are no longer valid, the oldest first and not too many."""
+        state = self._ledger.snapshot()
+        due = [one.id for one in removable(state.tokens(), state, now)[:MAX_TOKENS]]
         if due and not self._ledger.may_forget_tokens():
             if not self._warned:
-                log.warning("tokens past their end stay: this role may not delete from tokens (docs/postgresql.md)")
+                log.warning("ended tokens stay stored: this role may not delete from tokens (docs/postgresql.md)")
             self._warned, due = True, []
         return [RemoveTokens(tuple(due[at : at + TOKENS_AT_ONCE])) for at in range(0, len(due), TOKENS_AT_ONCE)]
 

@@ -14,7 +14,7 @@ from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.transit_tokens import own_token
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, NotFound
-from keyvault_lite.model.identity import Grant, Permission, Role, Service, TokenKind
+from keyvault_lite.model.identity import Grant, Permission, Role, Service, Token, TokenKind
 from keyvault_lite.model.names import SELF, ServiceId, new_id
 from keyvault_lite.model.native_tokens import Lifetime
 from keyvault_lite.model.replies import Caller, Page
@@ -33,6 +33,9 @@ from keyvault_lite.model.requests import (
     TrustAnchor,
     UpdateService,
 )
+
+MAX_ENDED: Final = 2_000
+"""Leased tokens that are ended in one entry."""
 
 
 def _find(scene: Scene, ref: str) -> Service:
@@ -98,7 +101,18 @@ def update(request: UpdateService, scene: Scene) -> Done:
         expires_at = None if request.expires_at == NEVER else request.expires_at
         _check_expiry(expires_at, scene.now)
         changed = replace(changed, expires_at=expires_at)
-    return Done(changed, None if changed == service else Change(services=(changed,)), subject=service.id)
+    if changed == service:
+        return Done(changed, subject=service.id)
+    ended = _ended_by_activation(service, scene) if changed.active and not service.active else ()
+    return Done(changed, Change(services=(changed,), tokens=ended), subject=service.id)
+
+
+def _ended_by_activation(service: Service, scene: Scene) -> tuple[Token, ...]:
+    """The leased tokens that were left when the service was deactivated: they are not to be valid again."""
+    left = [one for one in scene.state.tokens_of(service.id) if one.kind is TokenKind.LEASED]
+    if len(left) > MAX_ENDED:
+        raise Conflict("the tokens of this service are still being removed: repeat this in a minute")
+    return tuple(replace(one, ended_at=scene.now) for one in left)
 
 
 def _meaning(grants: tuple[Grant, ...]) -> dict[str, set[Permission]]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from keyvault_lite.access.leases import PLACE, SEPARATOR, accessor_of, is_past, secret_of
 from keyvault_lite.crypto.credentials import new_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.token_room import make_room
 from keyvault_lite.engine.transit_tokens import bounded, facts, issue, issued
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model.encoding import decode_base64, encode_base64
@@ -300,9 +301,11 @@ def login(_request: Login, scene: Scene) -> Done:
         policies=tuple(sorted({DEFAULT_POLICY, *role["policies"]})),
         meta={**meta, "role_name": role_name},
     )
+    service = scene.state.find_service(scene.principal.service_id)
+    gone = () if service is None else make_room(service, scene, children=False, login=True)
     token, text = issue(scene.principal.service_id, lease, scene, parent=None)
-    used = _used(kept)
-    return issued(Issued(facts(token, scene), text, warnings), Change(tokens=(token,), settings=used))
+    change = Change(tokens=(token,), gone_tokens=gone, settings=_used(kept))
+    return issued(Issued(facts(token, scene), text, warnings), change)
 
 
 def _used(found: Setting | None) -> tuple[Setting, ...]:

@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.access.authorize import ROLE_REFUSAL
-from keyvault_lite.access.leases import DEPTH, ancestors_live, end_of, is_past, last_end, makes_tokens, removable_until
+from keyvault_lite.access.leases import DEPTH, end_of, last_end, makes_tokens
+from keyvault_lite.access.spent import is_over, is_valid
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.token_room import make_room, told
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest
 from keyvault_lite.model.identity import Role, Service, Token, TokenKind
@@ -72,9 +74,8 @@ def _live_token(request: TokenRequest, scene: Scene) -> Token | None:
 
 
 def _is_live(token: Token, scene: Scene) -> bool:
-    """Whether a token still holds: one that does not is gone for good, and nobody brings it back."""
-    past = is_past(token.expires_at, scene.now)
-    return token.ended_at is None and not past and ancestors_live(token, scene.state, scene.now)
+    """Whether a token is valid: nobody shows, renews or revokes one that is not."""
+    return is_valid(token, scene.state.find_service(token.service_id), scene.state, scene.now)
 
 
 def _descends(token: Token, scene: Scene) -> bool:
@@ -170,8 +171,9 @@ def create(request: CreateToken, scene: Scene) -> Done:
         alone=bool(request.policies) or (above is not None and above.alone),
         meta=request.meta,
     )
+    gone = make_room(_service(parent, scene), scene, children=not request.orphan)
     token, text = issue(parent.service_id, lease, scene, parent=None if request.orphan else parent.id)
-    return issued(Issued(facts(token, scene), text, (*warnings, *unknown)), Change(tokens=(token,)))
+    return issued(Issued(facts(token, scene), text, (*warnings, *unknown)), Change(tokens=(token,), gone_tokens=gone))
 
 
 def _generation(token: Token, scene: Scene) -> int:
@@ -186,7 +188,8 @@ def _generation(token: Token, scene: Scene) -> int:
 def issued(result: Issued, change: Change) -> Done:
     """A token that was made: the entry says which, by its accessor, so that it can be found and revoked."""
     token = result.facts.token
-    return Done(result, change, subject=token.service_id, comment=f"accessor {token.id}")
+    comment = f"accessor {token.id}{told(change.gone_tokens)}"
+    return Done(result, change, subject=token.service_id, comment=comment)
 
 
 def _policies(
@@ -241,15 +244,12 @@ def revoke(request: RevokeToken, scene: Scene) -> Done:
 
 
 def remove(request: RemoveTokens, scene: Scene) -> Done:
-    """Delete what is left of leased tokens past their end."""
-    until = removable_until(scene.now)
+    """Delete what is left of tokens that can never be used again."""
     found = (scene.state.token(token_id) for token_id in request.tokens)
-    gone = tuple(
-        one.id for one in found if one is not None and one.kind is TokenKind.LEASED and is_past(one.expires_at, until)
-    )
+    gone = tuple(one.id for one in found if one is not None and is_over(one, scene.state, scene.now))
     if not gone:
-        raise Conflict("none of these tokens is to be removed")
-    return Done(len(gone), Change(gone_tokens=gone), comment=f"{len(gone)} leased tokens past their end")
+        raise Conflict("none of these tokens can be removed")
+    return Done(len(gone), Change(gone_tokens=gone), comment=f"{len(gone)} tokens that are no longer valid")
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

@@ -61,13 +61,13 @@ def take_in(
 def _deleted(
     connection: driver.Connection, state: State, now: int, *, at_once: bool
 ) -> tuple[list[TokenId], list[TokenId]]:
-    """The leased tokens whose rows are there no more: those past their end, and the others.
+    """The tokens whose rows are there no more: those that this process knows to be over, and the others.
 
-    This process may have missed that an end was made an earlier one. Any other row that is missing stays missed.
+    It may have missed that a token was ended, or a lease shortened. Any other row that is missing stays missed.
     """
     if at_once:
         raise AuditUnavailable("all tokens have to be compared first")
     stored = {row[0] for row in connection.execute(statements.TOKEN_IDS)}
-    ended = [one.id for one in state.leased_until(now) if one.id not in stored]
-    stored.update(ended)
-    return ended, [one.id for one in state.leased() if one.id not in stored]
+    missing = [one for one in state.tokens() if one.id not in stored]
+    ended = [one.id for one in missing if one.ended_at is not None or one.is_past_lease(now)]
+    return ended, [one.id for one in missing if one.id not in set(ended)]

@@ -224,6 +224,7 @@ class Pending:
                 connection.execute(statements.UPSERT[table], row)
             for change in self._changes:
                 connection.executemany(statements.LOSE_REPLY, [(lost,) for lost in change.lost_replies])
+                connection.executemany(statements.RELEASE_TOKEN, [(gone,) for gone in change.gone_tokens])
                 connection.executemany(statements.FORGET_TOKEN, [(gone,) for gone in change.gone_tokens])
             appended = store.append(connection, self._entries)
             if self._full_tiles:

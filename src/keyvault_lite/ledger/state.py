@@ -150,15 +150,6 @@ class State:
         """Every token of every kind, ended ones included."""
         return [one for one in list(self._tokens.values()) if one is not None]
 
-    def leased(self) -> list[Token]:
-        """Every leased token."""
-        return [one for one in self.tokens() if one.kind is TokenKind.LEASED]
-
-    def leased_until(self, moment: int) -> list[Token]:
-        """Every leased token whose end is not after a moment, the earliest end first."""
-        ended = ((one.expires_at, one.id, one) for one in self.leased() if one.expires_at is not None)
-        return [one for _, _, one in sorted(end for end in ended if end[0] <= moment)]
-
     def reply(self, service_id: ServiceId, key_digest: bytes) -> StoredReply | None:
         """The kept reply to the Idempotency-Key of that digest."""
         return self._find_reply(service_id, key_digest)

@@ -80,8 +80,10 @@ SELECT: Final = {name: _select(form) for name, form in FORMATS.items()}
 FIND_REPLY: Final = SELECT["idempotency_replies"] + " WHERE service_id = ? AND key_digest = ?"
 ENTRY_HASH: Final = "SELECT hash FROM audit_logs WHERE id = ?"
 LOSE_REPLY: Final = "DELETE FROM idempotency_replies WHERE service_id || '/' || lower(hex(key_digest)) = ?"
-FORGET_TOKEN: Final = "DELETE FROM tokens WHERE id = ?"  # noqa: S105  (no token)
-"""Of one past its end, and only in the transaction that records it."""
+RELEASE_TOKEN: Final = "UPDATE tokens SET kind = 'leased' WHERE id = ? AND ended_at IS NOT NULL"  # noqa: S105  (no token)
+"""Before a row goes: the guard of the table lets those of leased tokens go, and nothing that has not ended."""
+FORGET_TOKEN: Final = "DELETE FROM tokens WHERE id = ?"  # noqa: S105  (as above)
+"""Of one that is no longer valid, and only in the transaction that records it."""
 TOKEN_IDS: Final = "SELECT id FROM tokens"  # noqa: S105
 FORGET_REPLIES: Final = "DELETE FROM idempotency_replies WHERE expires_at < ?"
 FORGET_ENTRIES: Final = "DELETE FROM audit_logs WHERE id BETWEEN ? AND ?"

@@ -80,6 +80,10 @@ class Token:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """What a dialect keeps of the token."""
 
+    def is_past_lease(self, now: int) -> bool:
+        """Whether it is a leased token whose end has passed."""
+        return self.kind is TokenKind.LEASED and self.expires_at is not None and self.expires_at <= now
+
 
 class BearerCredential(Opaque, frozen=True):
     """A token as presented, not yet verified. None when the request carried none or a malformed one."""
