@@ -31,6 +31,7 @@ from keyvault_lite.model.identity import (
     TokenKind,
 )
 from keyvault_lite.model.names import SYSTEM, ServiceId, TokenId, new_id
+from keyvault_lite.model.native_tokens import Lifetime
 from tests.house import grant
 
 NOW = 1_000_000
@@ -141,8 +142,6 @@ def test_until_its_end_a_token_is_good(folk: Folk, token: dict[str, Any], servic
 def test_who_is_not_genuine_is_nobody_to_the_log(folk: Folk) -> None:
     assert folk.refused(format_token(*new_token())).service_id is None
     genuine = folk.stored
-    folk.stored = replace(genuine, ended_at=1)
-    assert folk.refused().service_id is None, "a renewed token is dead"
     folk.stored = replace(genuine, service_id=ServiceId(new_id()))
     assert folk.refused().service_id is None
 
@@ -258,3 +257,34 @@ class TestSignedRequests:
 
     def test_clocks_may_differ_by_five_minutes(self) -> None:
         assert SKEW == 300_000_000
+
+
+@pytest.mark.parametrize(
+    ("token", "service", "reason"),
+    [
+        ({"ended_at": 1}, {}, "replaced"),
+        ({"ended_at": 1, "kind": TokenKind.LEASED}, {}, "revoked"),
+        ({"expires_at": NOW}, {}, "expired"),
+        ({"expires_at": NOW, "attributes": Lifetime(replaced_at=1).attributes()}, {}, "replaced"),
+        ({"expires_at": NOW, "attributes": Lifetime(ttl=1).attributes()}, {}, "expired"),
+        ({}, {"active": False}, "inactive"),
+        ({}, {"expires_at": NOW}, "service_expired"),
+        ({"parent": TokenId("gone")}, {}, "parent_ended"),
+        ({"ended_at": 1, "expires_at": NOW}, {"active": False}, "replaced"),
+    ],
+)
+def test_the_log_is_told_why_and_the_caller_is_not(
+    folk: Folk, token: dict[str, Any], service: dict[str, Any], reason: str
+) -> None:
+    folk.stored, folk.service = replace(folk.stored, **token), replace(folk.service, **service)
+    refused = folk.refused()
+    assert (refused.fault.value, refused.service_id, refused.detail) == (reason, folk.service.id, REFUSAL)
+    assert (refused.cause, refused.code) == (None, Unauthenticated.code)
+    assert folk.verifier.asked == [folk.stored.digest], "one keyed digest, whatever the reason"
+
+
+@pytest.mark.parametrize(("text", "reason"), [(None, "missing"), ("", "unknown"), ("kvl_x", "unknown")])
+def test_what_is_no_token_has_a_reason_too(folk: Folk, text: str | None, reason: str) -> None:
+    assert (folk.refused(text).fault.value, folk.refused(text).service_id) == (reason, None)
+    assert folk.refused(format_token(folk.token_id, new_token()[1])).fault.value == "unknown"
+    assert folk.refused(format_token(*new_token())).fault.value == "unknown"

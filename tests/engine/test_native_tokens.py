@@ -27,7 +27,7 @@ from keyvault_lite.model.requests import (
     RenewToken,
     UpdateService,
 )
-from keyvault_lite.model.transit_tokens import CreateToken
+from keyvault_lite.model.transit_tokens import CreateToken, RevokeToken
 from tests.house import DAY, House, grant, idempotent
 
 SECOND = 1_000_000
@@ -274,3 +274,29 @@ def test_recovery_gives_a_token_without_end(house: House, wait: Callable[[float]
     found = house.system(RecoverAdmin())
     assert (found.service.name, found.token_expires_at) == ("admin", None)
     assert house.ask(UpdateService("admin", expires_at=NEVER), found.token).name == "admin"
+
+
+def test_the_entry_of_a_failed_login_says_why(house: House, wait: Callable[[float], None]) -> None:
+    def reason(token: str | None) -> str | None:
+        error = house.refusal(ListKeys(), Unauthenticated, token)
+        assert (error.detail, error.audit_id) == ("a valid bearer token is required", None)
+        return house.last.draft.reason
+
+    old = made(house).token
+    house.ask(RenewToken("self", grace=60), old)
+    assert acts(house, old)
+    wait(61)
+    assert reason(old) == "replaced"
+    ending = house.ask(RenewToken("worker", ttl=60)).token
+    wait(61)
+    assert reason(ending) == "expired"
+    child = house.ask(CreateToken()).text
+    house.ask(RevokeToken(), child)
+    assert reason(child) == "revoked"
+    assert reason(None) == "missing"
+    assert reason(f"kvl_{'0' * 16}_{'0' * 43}") == "unknown"
+    token = house.ask(RenewToken("worker", ttl=0)).token
+    house.ask(UpdateService("worker", active=False))
+    assert reason(token) == "inactive"
+    house.reopen()
+    assert house.ledger.verify().valid

@@ -93,7 +93,7 @@ def test_a_renewed_token_replaces_the_old_one_at_once(house: House) -> None:
     made = house.ask(RenewToken("worker"), old)
     assert house.last.draft.subject == service.id
     house.refusal(ListKeys(), Unauthenticated, old)
-    assert house.last.draft.service_id is None
+    assert (house.last.draft.service_id, house.last.draft.reason) == (service.id, "replaced")
     house.ask(ListKeys(), made.token)
     newest = house.ask(RenewToken(service.id)).token
     house.refusal(ListKeys(), Unauthenticated, made.token)

@@ -15,6 +15,7 @@ from keyvault_lite.model.aws_errors import (
     UnknownAccessKey,
 )
 from keyvault_lite.model.errors import InvalidCiphertext, Unauthenticated
+from keyvault_lite.model.evidence import LoginFault
 from keyvault_lite.model.identity import (
     AppRoleCredential,
     AwsCredential,
@@ -29,6 +30,7 @@ from keyvault_lite.model.identity import (
     TokenKind,
 )
 from keyvault_lite.model.names import SYSTEM, ServiceId, TokenId
+from keyvault_lite.model.native_tokens import Lifetime
 
 REFUSAL = "a valid bearer token is required"
 REMEMBERED: Final = 8_192
@@ -109,14 +111,13 @@ class Authenticator:
         if isinstance(credential, AppRoleCredential):
             return self._role(credential, directory, now)
         proof = self._genuine(credential, directory)
-        if proof is None:
-            raise Refused(None)
         token = proof.token
         service = directory.find_service(token.service_id)
         if service is None:
             raise Refused(None)
-        if not _may_act(token, service, now) or not ancestors_live(token, directory, now):
-            raise Refused(service.id)
+        fault = _fault(token, service, directory, now)
+        if fault is not None:
+            raise Refused(service.id, fault)
         if proof.service is service and proof.principal is not None:
             return proof.principal
         role, grants, narrowed = authority(token, service, directory)
@@ -129,40 +130,47 @@ class Authenticator:
     def _role(self, credential: AppRoleCredential, directory: Directory, now: int) -> Principal:
         """The service that logs in with a role's credentials; the principal may do that and nothing else."""
         found = role_login(credential, directory, self.verifier, now)
-        if found is None or not found[0].active or is_past(found[0].expires_at, now):
-            raise Refused(None if found is None else found[0].id)
+        if found is None:
+            raise Refused(None)
+        fault = _fault_of_service(found[0], now)
+        if fault is not None:
+            raise Refused(found[0].id, fault)
         service, login = found
         return Principal(service.id, service.name, service.role, (), login=login)
 
     def _signer(self, credential: AwsCredential, directory: Directory, now: int) -> Principal:
         """The principal who signed a request. Causes are told apart, as clients of that product need it."""
         if credential.fault is not None:
-            raise Refused(None, FAULTS[credential.fault]())
+            fault, cause = FAULTS[credential.fault]
+            raise Refused(None, fault, cause())
         token = directory.token(credential.access_key_id)
         if token is None or token.kind is not TokenKind.AWS or token.ended_at is not None:
             self.access_keys.refuse(credential)
-            raise Refused(None, UnknownAccessKey())
+            revoked = token is not None and token.kind is TokenKind.AWS
+            raise Refused(None, LoginFault.REVOKED if revoked else LoginFault.UNKNOWN, UnknownAccessKey())
         service = directory.find_service(token.service_id)
         try:
             genuine = self.access_keys.holds(credential, token.service_id, token.digest)
         except InvalidCiphertext:
             genuine = False
         if service is None or not genuine:
-            raise Refused(None, SignatureMismatch())
-        if not _may_act(token, service, now):
-            raise Refused(service.id, UnknownAccessKey())
+            raise Refused(None, LoginFault.WRONG_SIGNATURE, SignatureMismatch())
+        found = _fault(token, service, directory, now)
+        if found is not None:
+            raise Refused(service.id, found, UnknownAccessKey())
         if not _is_fresh(credential, now):
-            raise Refused(service.id, SignatureExpired("the signature is of another time"))
+            stale = SignatureExpired("the signature is of another time")
+            raise Refused(service.id, LoginFault.STALE_SIGNATURE, stale)
         return Principal(service.id, service.name, service.role, service.grants)
 
-    def _genuine(self, credential: BearerCredential, directory: Directory) -> Proof | None:
-        parsed = None if credential.token is None else self.parse_token(credential.token)
-        if parsed is None:
-            return None
-        token_id, secret = parsed
-        token = directory.token(token_id)
-        proof = self._prove(token_id, secret, token)
-        return None if proof is None or proof.token.ended_at is not None else proof
+    def _genuine(self, credential: BearerCredential, directory: Directory) -> Proof:
+        if credential.token is None:
+            raise Refused(None, LoginFault.MISSING)
+        parsed = self.parse_token(credential.token)
+        proof = None if parsed is None else self._prove(*parsed, directory.token(parsed[0]))
+        if proof is None:
+            raise Refused(None)
+        return proof
 
     def _prove(self, token_id: TokenId, secret: str, token: Token | None) -> Proof | None:
         """That the secret is that of the record; a secret proven before is not proven again.
@@ -185,8 +193,24 @@ class Authenticator:
         return proof
 
 
-def _may_act(token: Token, service: Service, now: int) -> bool:
-    return service.active and not is_past(token.expires_at, now) and not is_past(service.expires_at, now)
+def _fault(token: Token, service: Service, directory: Directory, now: int) -> LoginFault | None:
+    """Why a genuine token is not valid at this moment; None if it is."""
+    native = token.kind is TokenKind.NATIVE
+    if token.ended_at is not None:
+        return LoginFault.REPLACED if native else LoginFault.REVOKED
+    if is_past(token.expires_at, now):
+        replaced = native and Lifetime.of(token).replaced_at is not None
+        return LoginFault.REPLACED if replaced else LoginFault.EXPIRED
+    fault = _fault_of_service(service, now)
+    if fault is None and not ancestors_live(token, directory, now):
+        return LoginFault.PARENT_ENDED
+    return fault
+
+
+def _fault_of_service(service: Service, now: int) -> LoginFault | None:
+    if not service.active:
+        return LoginFault.INACTIVE
+    return LoginFault.SERVICE_EXPIRED if is_past(service.expires_at, now) else None
 
 
 SKEW: Final = 5 * 60 * 1_000_000
@@ -199,21 +223,27 @@ def _is_fresh(credential: AwsCredential, now: int) -> bool:
     return credential.signed_at - SKEW <= now <= credential.signed_at + last
 
 
-FAULTS: Final[Mapping[SignatureFault, type[Unauthenticated]]] = {
-    SignatureFault.MISSING: MissingSignature,
-    SignatureFault.INCOMPLETE: IncompleteSignature,
-    SignatureFault.OTHER_SERVICE: SignatureMismatch,
-    SignatureFault.SESSION: UnknownAccessKey,
+FAULTS: Final[Mapping[SignatureFault, tuple[LoginFault, type[Unauthenticated]]]] = {
+    SignatureFault.MISSING: (LoginFault.MISSING, MissingSignature),
+    SignatureFault.INCOMPLETE: (LoginFault.MISSING, IncompleteSignature),
+    SignatureFault.OTHER_SERVICE: (LoginFault.WRONG_SIGNATURE, SignatureMismatch),
+    SignatureFault.SESSION: (LoginFault.UNKNOWN, UnknownAccessKey),
 }
 
 
 class Refused(Unauthenticated):
     """Not authenticated. `service_id` is for the audit log only and is known if the credential was genuine.
 
-    `cause` is what a dialect that tells causes apart answers.
+    So is `fault`. `cause` is what a dialect that tells causes apart answers.
     """
 
-    def __init__(self, service_id: ServiceId | None, cause: Unauthenticated | None = None) -> None:
+    def __init__(
+        self,
+        service_id: ServiceId | None,
+        fault: LoginFault = LoginFault.UNKNOWN,
+        cause: Unauthenticated | None = None,
+    ) -> None:
         super().__init__(REFUSAL)
         self.service_id = service_id
+        self.fault = fault
         self.cause = cause

@@ -302,7 +302,7 @@ class Attempt:
             result=Result.DENIED,
             request_id=origin.request_id,
             service_id=refusal.service_id,
-            reason=refusal.code,
+            reason=refusal.fault.value,
             client_request_id=origin.client_request_id,
             source=origin.source,
             operation=origin.operation,

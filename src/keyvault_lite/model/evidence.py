@@ -79,6 +79,27 @@ class Result(StrEnum):
     ERROR = "error"
 
 
+class LoginFault(StrEnum):
+    """Why a caller was not authenticated: for the entry alone, the answer to the caller is the same for all."""
+
+    MISSING = "missing"
+    """There was no credential, or nothing that could be one."""
+    UNKNOWN = "unknown"
+    """No such credential, or the secret is wrong."""
+    EXPIRED = "expired"
+    """Of the credential itself."""
+    REPLACED = "replaced"
+    """A token that was renewed, and whose grace period, if it had one, is over."""
+    REVOKED = "revoked"
+    PARENT_ENDED = "parent_ended"
+    """A token above it is no longer valid."""
+    INACTIVE = "inactive"
+    """The service is deactivated."""
+    SERVICE_EXPIRED = "service_expired"
+    WRONG_SIGNATURE = "wrong_signature"
+    STALE_SIGNATURE = "stale_signature"
+
+
 class Draft(Struct, frozen=True, kw_only=True):
     """One attempt as the engine knows it. Never holds a plaintext, ciphertext, token, raw context or raw body.
 
@@ -91,7 +112,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     key_version: int | None = None
     result: Result
     reason: str | None = None
-    """An error code, or `replayed` for an answer repeated from an Idempotency-Key."""
+    """An error code, a LoginFault, or `replayed` for an answer repeated from an Idempotency-Key."""
     request_id: bytes
     """128 random bits of the server; they also blind the leaf hash."""
     client_request_id: str | None = None
