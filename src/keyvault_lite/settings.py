@@ -1,5 +1,6 @@
 """All settings, read once: the environment first, then the file that KEYVAULT_CONFIG names."""
 
+import difflib
 import ipaddress
 import os
 import ssl
@@ -117,22 +118,28 @@ class Purpose(Enum):
 _SERVERS: Final = frozenset({Purpose.SERVE, Purpose.DEVELOP, Purpose.WITNESS})
 
 
+KNOWN: Final = (
+    frozenset(f"{PREFIX}{name.upper()}" for name in Settings.model_fields) | CLIENT | {settings_file.VARIABLE}
+)
+"""Every variable that the vault or its client reads."""
+
+
 def load(purpose: Purpose = Purpose.CHANGE, /, **given: Any) -> Settings:  # noqa: ANN401
     """The settings, with what the command line gives instead. Raises InvalidSettings in one sentence.
 
     Warns on standard error of KEYVAULT_… variables that are no setting: a misspelt one is easily missed.
     """
     tell = partial(announce, structured=purpose in _SERVERS)
-    for name in unknown_variables(os.environ):
-        tell(f"{name} is no setting and is ignored", level="warning")
+    warn_of_unknown_variables(tell)
     _mention_ignored_file(purpose, tell)
     try:
         chosen = Settings(**given)
     except ValidationError as error:
-        names = ", ".join(
-            f"{PREFIX}{str(one['loc'][0]).upper()}" for one in error.errors(include_input=False, include_url=False)
+        wrong = "; ".join(
+            f"{PREFIX}{str(one['loc'][0]).upper()}: {one['msg'][0].lower()}{one['msg'][1:]}"
+            for one in error.errors(include_input=False, include_url=False)
         )
-        raise InvalidSettings(f"These settings are not valid: {names}.") from None
+        raise InvalidSettings(f"These settings are not valid: {wrong}.") from None
     folders = [] if purpose is Purpose.WITNESS else _state_folders(chosen)
     _check_file(folders, given, tell)
     _check_import_path(folders, purpose, tell)
@@ -194,11 +201,18 @@ def _check_import_path(folders: list[Path], purpose: Purpose, tell: Tell) -> Non
         )
 
 
+def warn_of_unknown_variables(tell: Tell) -> None:
+    """Name each KEYVAULT_… variable that is not a setting, and the setting that it resembles."""
+    for name in unknown_variables(os.environ):
+        resembled = difflib.get_close_matches(name, KNOWN, n=1)
+        hint = f"; did you mean {resembled[0]}?" if resembled else ""
+        tell(f"{name} is not a setting and is ignored{hint}", level="warning")
+
+
 def unknown_variables(environment: Iterable[str]) -> list[str]:
-    """Names that look like settings and are none."""
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | CLIENT | {settings_file.VARIABLE}
+    """Names that look like settings and are not."""
     named = (name for name in environment if name.startswith(PREFIX) and not name.startswith(TESTS))
-    return sorted(name for name in named if name not in known)
+    return sorted(name for name in named if name not in KNOWN)
 
 
 def _from_file() -> dict[str, Any]:

@@ -13,9 +13,11 @@ from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import OutOption, writing
 from keyvault_lite.cli.output import (
     Cell,
+    Columns,
     Format,
     LimitOption,
     OutputOption,
+    WideOption,
     confirm,
     note,
     printable,
@@ -31,7 +33,11 @@ from keyvault_lite.model.names import is_id
 
 app = typer.Typer(help="Read and verify the audit log.", no_args_is_help=True)
 
-COLUMNS: Final = ("ID", "TIME", "SERVICE", "ACTION", "KEY", "VERSION", "RESULT", "REASON")
+COLUMNS: Final = Columns(
+    ("ID", "TIME", "SERVICE", "ACTION", "KEY", "VERSION", "RESULT", "REASON"),
+    dropped=("VERSION",),
+    cut=("SERVICE", "KEY", "REASON"),
+)
 WAIT: Final = 30
 """Seconds that one request waits for the next entry."""
 VERIFY_TIMEOUT: Final = 3600.0
@@ -72,6 +78,7 @@ def ls(
     until: UntilFilter = None,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Instead of newest first.")] = False,
     limit: LimitOption = 100,
+    wide: WideOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """List entries, newest first."""
@@ -82,7 +89,7 @@ def ls(
             "order": "asc" if oldest_first else None,
         }
         listing = client.collect("/audit", parameters, limit=limit or None)
-    show_list(listing, output, COLUMNS, _row)
+    show_list(listing, output, COLUMNS, _row, wide=wide)
 
 
 @app.command("tail")
@@ -227,7 +234,9 @@ def archive(
     if output is Format.JSON:
         typer.echo(json.dumps({"archived": done.archived, "segments": made}, ensure_ascii=False))
     else:
-        show_table(("FILE", "FIRST", "LAST", "SHA-256"), [tuple(one.values()) for one in made])
+        show_table(
+            Columns(("FILE", "FIRST", "LAST", "SHA-256"), cut=("SHA-256",)), [tuple(one.values()) for one in made]
+        )
     note(f"entries 1 to {done.archived} are archived" if done.archived else "nothing is archived")
 
 

@@ -1,16 +1,18 @@
 """The native API as commands see it: one HTTP client that authenticates, repeats what may be repeated, and explains."""
 
 import json
+import os
 import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote, unquote
 
-from keyvault_lite.cli.connection import Connection, from_environment
+from keyvault_lite.cli.connection import SETTINGS, Connection, from_environment
 from keyvault_lite.cli.failure import CannotRun, Refused
 
 if TYPE_CHECKING:
@@ -181,7 +183,7 @@ class Client:
                 answer = self._http.request(
                     method, path, params=parameters or None, content=content, headers=sent, timeout=wait
                 )
-                return _judge(answer)
+                return _judge(answer, path)
             except httpx2.TransportError as error:
                 if attempt == ATTEMPTS:
                     raise CannotRun(f"no answer from {self.connection.address}: {_reason(error)}") from None
@@ -210,7 +212,14 @@ _DIALECT_NAME: Final = re.compile(r"/keys/([^/]*%2F[^/]*)(/.*)?")
 
 
 def connect(*, anonymous: bool = False) -> Client:
-    """A client for the vault that the environment names. `anonymous` allows there to be no token."""
+    """A client for the vault that the environment names. `anonymous` allows there to be no token.
+
+    Warns on standard error of KEYVAULT_… variables that are neither the client's nor the vault's.
+    """
+    if any(name.startswith("KEYVAULT_") and name not in SETTINGS for name in os.environ):
+        from keyvault_lite import observe, settings  # they take a while to load
+
+        settings.warn_of_unknown_variables(partial(observe.announce, structured=False))
     return Client(from_environment(), anonymous=anonymous)
 
 
@@ -224,18 +233,22 @@ def segment(name: str) -> str:
         raise CannotRun("an argument is not valid UTF-8") from None
 
 
-def refusal(problem: object) -> Refused:
-    """The error for a problem+json object."""
+def refusal(problem: object, *, collection: str = "") -> Refused:
+    """The error for a problem+json object. `collection` is the first segment of the path that was called."""
     if not isinstance(problem, dict) or "code" not in problem:
         return Refused("the vault refused without saying why")
     code = str(problem["code"])
     detail = str(problem.get("detail") or problem.get("title") or "refused")
     request = problem.get("request_id")
-    hint = "; is the token right, current and not expired?" if code == "unauthenticated" else ""
+    hint = ""
+    if code == "unauthenticated":
+        hint = "; is the token right, current and not expired?"
+    elif code == "not_found" and collection in _LISTED_BY:
+        hint = f"; `{_LISTED_BY[collection]}` lists them"
     return Refused(f"{detail}{hint} ({code}{f', request {request}' if request else ''})", code=code)
 
 
-def _judge(answer: "httpx2.Response") -> Reply:
+def _judge(answer: "httpx2.Response", path: str) -> Reply:
     if answer.is_success:
         audit_id = answer.headers.get("Audit-Id", "")
         return Reply(answer.text, int(audit_id) if audit_id.isdecimal() else None)
@@ -244,7 +257,7 @@ def _judge(answer: "httpx2.Response") -> Reply:
             problem = json.loads(answer.text)
         except ValueError:
             problem = None
-        raise refusal(problem)
+        raise refusal(problem, collection=path.split("/")[1])
     if answer.is_redirect:
         raise CannotRun(f"the address answers with a redirect ({answer.status_code}), which is never followed")
     raise CannotRun(f"unexpected answer {answer.status_code}: is KEYVAULT_ADDR a KeyVault Lite server?")
@@ -262,7 +275,19 @@ def _reason(error: "httpx2.TransportError") -> str:
 
     if isinstance(error, httpx2.TimeoutException):
         return "timed out"
-    return str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
+    return text + next((hint for mark, hint in _HINTS if mark in text), "")
+
+
+# What the text of a failed connection contains, and what to look at.
+_HINTS: Final = (
+    ("Connection refused", ": is `kvl serve` running there?"),
+    ("WRONG_VERSION_NUMBER", ": the server speaks plain HTTP there; does KEYVAULT_ADDR have to begin with http://?"),
+    ("Server disconnected", ": does the server speak TLS there, and KEYVAULT_ADDR have to begin with https://?"),
+    ("CERTIFICATE_VERIFY_FAILED", ": name the certificate to trust in KEYVAULT_CACERT"),
+)
+# What lists the objects of a collection, for a call that named one which does not exist.
+_LISTED_BY: Final = {"keys": "kvl key ls", "services": "kvl service ls", "audit": "kvl audit ls"}
 
 
 def _trust(connection: Connection) -> "ssl.SSLContext | bool":

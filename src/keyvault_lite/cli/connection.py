@@ -11,6 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from keyvault_lite.cli.failure import CannotRun
 
+SETTINGS: Final = frozenset({"KEYVAULT_ADDR", "KEYVAULT_TOKEN", "KEYVAULT_TOKEN_FILE", "KEYVAULT_CACERT"})
+"""What the client reads and the vault does not."""
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:8000"
 MAX_TOKEN_FILE: Final = 4096
 # Printable ASCII without space: what may stand in a header. The server alone judges the rest.

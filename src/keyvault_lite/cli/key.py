@@ -9,10 +9,12 @@ from keyvault_lite.cli.client import Json, connect, segment
 from keyvault_lite.cli.failure import CannotRun
 from keyvault_lite.cli.files import OutOption, writing
 from keyvault_lite.cli.output import (
+    Columns,
     Format,
     LimitOption,
     OutputOption,
     Record,
+    WideOption,
     confirm,
     pairs,
     show,
@@ -93,16 +95,20 @@ def create(
 
 
 @app.command("ls")
-def ls(*, limit: LimitOption = 0, output: OutputOption = Format.TABLE) -> None:
+def ls(*, limit: LimitOption = 0, wide: WideOption = False, output: OutputOption = Format.TABLE) -> None:
     """List the keys you may know of."""
     with connect() as client:
         listing = client.collect("/keys", limit=limit or None)
     show_list(
         listing,
         output,
-        ("NAME", "TYPE", "PURPOSE", "STATUS", "ACTIVE", "VERSIONS", "CREATED", "ID"),
+        Columns(
+            ("NAME", "TYPE", "PURPOSE", "STATUS", "ACTIVE", "VERSIONS", "CREATED", "ID"),
+            dropped=("ID", "CREATED", "VERSIONS", "ACTIVE", "PURPOSE"),
+            cut=("NAME", "TYPE"),
+        ),
         lambda key: (
-            key["name"] or next(iter(key.get("aliases") or ()), None),
+            key["name"] or next(iter(key.get("aliases") or ()), key["id"]),
             _kind(key),
             key["purpose"],
             key["status"],
@@ -111,6 +117,7 @@ def ls(*, limit: LimitOption = 0, output: OutputOption = Format.TABLE) -> None:
             when(key["created_at"]),
             key["id"],
         ),
+        wide=wide,
     )
 
 
@@ -129,7 +136,7 @@ def versions(key: KeyArgument, *, limit: LimitOption = 0, output: OutputOption =
     show_list(
         listing,
         output,
-        ("VERSION", "STATUS", "CREATED"),
+        Columns(("VERSION", "STATUS", "CREATED")),
         lambda version: (version["version"], version["status"], when(version["created_at"])),
     )
 

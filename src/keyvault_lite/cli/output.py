@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -14,6 +15,8 @@ from keyvault_lite.cli.failure import CannotRun
 if TYPE_CHECKING:
     from rich.console import Console
 
+GAP: Final = 2
+"""Spaces between two columns of a table."""
 PIPE_WIDTH: Final = 1000
 """Columns when standard output is no terminal: nothing is folded, so that lines can be searched."""
 
@@ -27,9 +30,43 @@ class Format(StrEnum):
 
 OutputOption = Annotated[Format, typer.Option("--output", "-o", help="A table, or exactly the API's JSON.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=0, help="How many at most; 0 is all.")]
+WideOption = Annotated[
+    bool, typer.Option("--wide", "-w", help="Print every column and every value whole, whatever the terminal's width.")
+]
+
+MIN_CUT: Final = 12
+"""Columns that a shortened value keeps at least, the ellipsis included."""
 
 Cell = object
 Record = Sequence[tuple[str, Cell]]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of a list, and what gives way where the terminal is too narrow for all of them.
+
+    A cell is never wrapped. First, columns are dropped in the order of `dropped`; the values of the columns in `cut` may
+    be shortened to MIN_CUT columns meanwhile.
+    """
+
+    names: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
+
+    def fitting(self, widths: Sequence[int], room: int) -> list[tuple[int, int]]:
+        """What is shown in `room` terminal columns: index and width of each column, in order. At least one is."""
+        least = [min(width, MIN_CUT) if name in self.cut else width for name, width in zip(self.names, widths)]
+        shown = list(range(len(self.names)))
+        for name in self.dropped:
+            if sum(least[i] for i in shown) + GAP * (len(shown) - 1) <= room:
+                break
+            shown.remove(self.names.index(name))
+        fitted = {i: widths[i] for i in shown}
+        excess = sum(fitted.values()) + GAP * (len(shown) - 1) - room
+        while excess > 0 and (wider := [i for i in shown if fitted[i] > least[i]]):
+            fitted[max(wider, key=fitted.__getitem__)] -= 1
+            excess -= 1
+        return list(fitted.items())
 
 
 def printable(value: Cell) -> str:
@@ -59,12 +96,19 @@ def show(reply: Reply, output: Format, record: Callable[[Json], Record]) -> None
         show_record(record(reply.json()))
 
 
-def show_list(listing: Listing, output: Format, columns: Sequence[str], row: Callable[[Json], Sequence[Cell]]) -> None:
+def show_list(
+    listing: Listing,
+    output: Format,
+    columns: Columns,
+    row: Callable[[Json], Sequence[Cell]],
+    *,
+    wide: bool = False,
+) -> None:
     """Print a list; say on standard error if there is more."""
     if output is Format.JSON:
         typer.echo(listing.text())
     else:
-        show_table(columns, map(row, listing.items))
+        show_table(columns, map(row, listing.items), wide=wide)
     if listing.next is not None:
         note(f"{len(listing.items)} shown; there are more: --limit 0 shows all")
     elif listing.archived:
@@ -84,18 +128,25 @@ def show_record(record: Record) -> None:
     console().print(table)
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """Print rows under a heading."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
+def show_table(columns: Columns, rows: Iterable[Sequence[Cell]], *, wide: bool = False) -> None:
+    """Print rows under a heading, one line each; say on standard error which columns had no room."""
+    from rich.cells import cell_len
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console().print(table)
+    table = [columns.names, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(cell_len(row[i]) for row in table) for i in range(len(columns.names))]
+    whole = sum(widths) + GAP * (len(widths) - 1)
+    shown = columns.fitting(widths, whole if wide else console().width)
+    for row in table:
+        typer.echo((" " * GAP).join(_fitted(row[i], width) for i, width in shown).rstrip())
+    if missing := [name for i, name in enumerate(columns.names) if i not in dict(shown)]:
+        note(f"not shown for lack of room: {', '.join(missing)}; --wide shows all")
+
+
+def _fitted(text: str, width: int) -> str:
+    """The text, padded or shortened to a number of terminal columns."""
+    from rich.cells import cell_len, set_cell_size
+
+    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
 
 
 def console(*, stderr: bool = False) -> "Console":

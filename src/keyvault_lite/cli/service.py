@@ -10,7 +10,18 @@ from keyvault_lite.cli.arguments import ServiceArgument, grant, moment
 from keyvault_lite.cli.client import Client, Json, Reply, connect, segment
 from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import check_token_out, not_lost, write_new_secret
-from keyvault_lite.cli.output import Format, LimitOption, OutputOption, Record, note, show, show_list, when
+from keyvault_lite.cli.output import (
+    Columns,
+    Format,
+    LimitOption,
+    OutputOption,
+    Record,
+    WideOption,
+    note,
+    show,
+    show_list,
+    when,
+)
 from keyvault_lite.model.identity import Role
 
 app = typer.Typer(help="Make and change the services that may call the vault.", no_args_is_help=True)
@@ -85,14 +96,18 @@ def token(service: ServiceArgument, *, token_out: TokenOutOption = None, output:
 
 
 @app.command("ls")
-def ls(*, limit: LimitOption = 0, output: OutputOption = Format.TABLE) -> None:
+def ls(*, limit: LimitOption = 0, wide: WideOption = False, output: OutputOption = Format.TABLE) -> None:
     """List the services."""
     with connect() as client:
         listing = client.collect("/services", limit=limit or None)
     show_list(
         listing,
         output,
-        ("NAME", "ROLE", "ACTIVE", "EXPIRES", "GRANTS", "ID"),
+        Columns(
+            ("NAME", "ROLE", "ACTIVE", "EXPIRES", "GRANTS", "ID"),
+            dropped=("ID", "EXPIRES", "GRANTS"),
+            cut=("NAME", "GRANTS"),
+        ),
         lambda service: (
             service["name"],
             service["role"],
@@ -101,6 +116,7 @@ def ls(*, limit: LimitOption = 0, output: OutputOption = Format.TABLE) -> None:
             _grants(service),
             service["id"],
         ),
+        wide=wide,
     )
 
 

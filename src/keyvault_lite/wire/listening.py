@@ -1,7 +1,15 @@
 """Addresses to listen on."""
 
+import errno
 import os
 import socket
+from typing import Final
+
+_HINTS: Final = {
+    errno.EADDRINUSE: "; another server has it, choose another port (--port, KEYVAULT_PORT)",
+    errno.EADDRNOTAVAIL: "; this machine has no such address (--host, KEYVAULT_HOST)",
+    errno.EACCES: "; ports below 1024 need a privilege, choose another (--port, KEYVAULT_PORT)",
+}
 
 
 class CannotListen(Exception):
@@ -17,7 +25,8 @@ def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]
         return _listen(host, port, shared=shared)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise CannotListen(f"Cannot listen on {host}, port {port}: {reason}.") from None
+        hint = _HINTS.get(error.errno or 0, "")
+        raise CannotListen(f"Cannot listen on {host}, port {port}: {reason}{hint}.") from None
 
 
 def address(scheme: str, host: str, port: int) -> str:
