@@ -100,8 +100,8 @@ def test_a_variable_that_is_no_setting_is_warned_of(
         monkeypatch.setenv(f"KEYVAULT_{name}", "1")
     assert settings.load().port == 1
     assert capsys.readouterr().err.splitlines() == [
-        "KeyVault Lite: KEYVAULT_ANCHR is no setting and is ignored",
-        "KeyVault Lite: KEYVAULT_DATABSE_URL is no setting and is ignored",
+        "KeyVault Lite: KEYVAULT_ANCHR is not a setting and is ignored; did you mean KEYVAULT_ANCHOR?",
+        "KeyVault Lite: KEYVAULT_DATABSE_URL is not a setting and is ignored; did you mean KEYVAULT_DATABASE_URL?",
     ]
 
 

@@ -123,7 +123,7 @@ def test_no_answer_is_said_in_one_sentence(kvl: Kvl, vault: FakeVault, monkeypat
 def test_a_refusal_shows_detail_code_and_request(kvl: Kvl, vault: FakeVault) -> None:
     ran = kvl("key", "show", "absent")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "kvl: no such object (not_found, request req-1)\n"
+    assert ran.err == "kvl: no such object; `kvl key ls` lists them (not_found, request req-1)\n"
 
 
 def test_a_wrong_token_is_a_refusal_with_a_hint(kvl: Kvl, vault: FakeVault, monkeypatch: pytest.MonkeyPatch) -> None:

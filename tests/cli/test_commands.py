@@ -305,11 +305,11 @@ def test_audit_ls_sends_its_filters(kvl: Kvl, vault: FakeVault) -> None:
 
 def test_audit_ls_shows_who_did_what_and_how_it_ended(kvl: Kvl, vault: FakeVault) -> None:
     vault.entries.append(entry(6, action="decrypt", result="denied", reason="not_found", key_id=None, key_ref="ghost"))
-    first = kvl("audit", "ls").out.splitlines()[2]
+    first = kvl("audit", "ls").out.splitlines()[1]
     assert first.split() == ["6", "2026-11-20", "10:00:06Z", SERVICE_ID, "decrypt", "ghost", "1", "denied", "not_found"]
     names = {"service_name": "app", "key_name": "orders", "subject_name": None}
     vault.entries.append(entry(7, display=names))
-    assert kvl("audit", "ls").out.splitlines()[2].split()[3:6] == ["app", "encrypt", "orders"]
+    assert kvl("audit", "ls").out.splitlines()[1].split()[3:6] == ["app", "encrypt", "orders"]
     assert kvl("audit", "tail", "-n", "1").out.split()[3:6] == ["app", "encrypt", "orders"]
 
 

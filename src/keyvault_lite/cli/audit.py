@@ -35,7 +35,7 @@ app = typer.Typer(help="Read and verify the audit log.", no_args_is_help=True)
 
 COLUMNS: Final = Columns(
     ("ID", "TIME", "SERVICE", "ACTION", "KEY", "VERSION", "RESULT", "REASON"),
-    dropped=("VERSION",),
+    dropped=("VERSION", "REASON"),
     cut=("SERVICE", "KEY", "REASON"),
 )
 WAIT: Final = 30

@@ -99,13 +99,14 @@ def ls(*, limit: LimitOption = 0, wide: WideOption = False, output: OutputOption
     """List the keys you may know of."""
     with connect() as client:
         listing = client.collect("/keys", limit=limit or None)
+    named = all(key["name"] or key.get("aliases") for key in listing.items)
     show_list(
         listing,
         output,
         Columns(
             ("NAME", "TYPE", "PURPOSE", "STATUS", "ACTIVE", "VERSIONS", "CREATED", "ID"),
             dropped=("ID", "CREATED", "VERSIONS", "ACTIVE", "PURPOSE"),
-            cut=("NAME", "TYPE"),
+            cut=("NAME", "TYPE") if named else ("TYPE",),  # a part of an id names nothing
         ),
         lambda key: (
             key["name"] or next(iter(key.get("aliases") or ()), key["id"]),

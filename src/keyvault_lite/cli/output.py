@@ -34,7 +34,7 @@ WideOption = Annotated[
     bool, typer.Option("--wide", "-w", help="Print every column and every value whole, whatever the terminal's width.")
 ]
 
-MIN_CUT: Final = 12
+MIN_CUT: Final = 10
 """Columns that a shortened value keeps at least, the ellipsis included."""
 
 Cell = object
