@@ -117,7 +117,10 @@ def test_several_servers_started_at_once_begin_one_vault(tmp_path: Path) -> None
     ("environment", "sentence"),
     [
         ({}, "No master key: neither of KEYVAULT_MASTER_KEY and KEYVAULT_MASTER_KEY_FILE is set; make one with"),
-        ({"KEYVAULT_ALLOW_PLAIN_HTTP": "maybe"}, "These settings are not valid: KEYVAULT_ALLOW_PLAIN_HTTP: input should be"),
+        (
+            {"KEYVAULT_ALLOW_PLAIN_HTTP": "maybe"},
+            "These settings are not valid: KEYVAULT_ALLOW_PLAIN_HTTP: input should be",
+        ),
     ],
 )
 def test_what_keeps_uvicorn_from_starting_is_told_in_a_sentence(

@@ -98,7 +98,9 @@ def read_master_key(*, text: str | None, path: str | None) -> MasterKey:
         return MasterKey.parse(read_text(path))
     if text:
         return MasterKey.parse(text)
-    raise InvalidMasterKey(f"No master key: neither of {_BOTH} is set; make one with `kvl master-key generate --out FILE`.")
+    raise InvalidMasterKey(
+        f"No master key: neither of {_BOTH} is set; make one with `kvl master-key generate --out FILE`."
+    )
 
 
 def read_text(path: str) -> str:
