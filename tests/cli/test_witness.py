@@ -60,9 +60,6 @@ def test_a_port_that_is_taken_is_said_before_anything_else(kvl: Kvl, folder: Pat
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ran = kvl("witness", "serve", "--log", VKEY, "--port", str(port))
-    assert (ran.code, ran.err) == (
-        2,
-        f"kvl: Cannot listen on 127.0.0.1, port {port}: Address already in use; another server has it, choose another "
-        "port (--port, KEYVAULT_PORT).\n",
-    )
+    assert ran.code == 2
+    assert ran.err.startswith(f"kvl: Cannot listen on 127.0.0.1, port {port}: Address already in use; another server")
     assert not (folder / "witness").exists()

@@ -45,8 +45,8 @@ Record = Sequence[tuple[str, Cell]]
 class Columns:
     """The columns of a list, and what gives way where the terminal is too narrow for all of them.
 
-    A cell is never wrapped. First, columns are dropped in the order of `dropped`; the values of the columns in `cut` may
-    be shortened to MIN_CUT columns meanwhile.
+    A cell is never wrapped. Columns are dropped in the order of `dropped`, until the others fit when the values of those
+    in `cut` are shortened, to MIN_CUT terminal columns at the least.
     """
 
     names: tuple[str, ...]
@@ -55,7 +55,9 @@ class Columns:
 
     def fitting(self, widths: Sequence[int], room: int) -> list[tuple[int, int]]:
         """What is shown in `room` terminal columns: index and width of each column, in order. At least one is."""
-        least = [min(width, MIN_CUT) if name in self.cut else width for name, width in zip(self.names, widths)]
+        least = [
+            min(width, MIN_CUT) if name in self.cut else width for name, width in zip(self.names, widths, strict=True)
+        ]
         shown = list(range(len(self.names)))
         for name in self.dropped:
             if sum(least[i] for i in shown) + GAP * (len(shown) - 1) <= room:
