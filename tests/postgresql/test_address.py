@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from keyvault_lite.ledger.opening import open_database
 from keyvault_lite.ledger.postgresql.address import read_address
@@ -11,7 +12,7 @@ from keyvault_lite.model.errors import InvalidRequest
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSSLMODE", "PGUSER", "PGSERVICE"):
+    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSSLMODE", "PGUSER", "PGSERVICE", "PGREQUIREAUTH"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -37,8 +38,19 @@ def test_another_host_is_verified_without_being_told() -> None:
     assert "gssencmode=disable" in conninfo
 
 
+HOSTS = [
+    "db.example",
+    "10.0.0.1",
+    "localhost,db.example",
+    "127.0.0.1&hostaddr=10.0.0.1",
+    # An address that is left empty is that of the name in its place.
+    "localhost,db.example&hostaddr=127.0.0.1,",
+    "localhost,db.example&hostaddr=",
+]
+
+
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer", "require", "verify-ca"])
-@pytest.mark.parametrize("host", ["db.example", "10.0.0.1", "localhost,db.example", "127.0.0.1&hostaddr=10.0.0.1"])
+@pytest.mark.parametrize("host", HOSTS)
 def test_less_is_refused_but_on_request(mode: str, host: str) -> None:
     url = f"postgresql:///vault?host={host}&sslmode={mode}"
     with pytest.raises(InvalidRequest, match="verify-full"):
@@ -75,3 +87,17 @@ def test_without_the_driver_one_sentence_says_what_to_install(monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(InvalidRequest, match=r"pip install 'psycopg\[binary\]"):
         open_database("postgresql:///vault")
+
+
+def test_a_password_goes_to_an_identified_server_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def required(url: str, **how: bool) -> str | None:
+        found = conninfo_to_dict(read_address(url, **{"allow_plain": False, **how}).conninfo)
+        return str(found["require_auth"]) if "require_auth" in found else None
+
+    for url in ("postgresql://kvl@localhost/vault", "postgresql:///vault?host=/tmp"):
+        assert required(url) == "!password,!md5"
+    assert required("postgresql://kvl@db.example/vault", allow_plain=True) == "!password,!md5"
+    assert required("postgresql://kvl@db.example/vault") is None, "its certificate says who it is"
+    assert required("postgresql://kvl@localhost/vault?require_auth=md5") == "md5", "where it was asked for"
+    monkeypatch.setenv("PGREQUIREAUTH", "scram-sha-256")
+    assert required("postgresql://kvl@localhost/vault") == "scram-sha-256"

@@ -112,9 +112,11 @@ def _parts(
 
 
 def entries_after(connection: driver.Connection, number: int, size: int) -> Iterator[list[Row]]:
-    """All entries after a number in order, `size` at a time: never the whole log in memory."""
+    """All entries after a number in order, `size` at a time: never the whole log in memory. Raises driver.Damaged."""
     sql = f"{statements.ENTRIES} WHERE id > ? ORDER BY id LIMIT ?"
     while rows := connection.execute(sql, (number, size)).fetchall():
+        if not all(type(row[0]) is int for row in rows):
+            raise driver.Error("the number of an entry is not an integer")
         yield rows
         number = rows[-1][0]
 

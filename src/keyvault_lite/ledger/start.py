@@ -80,9 +80,10 @@ def check_anchor(
 
 def _size(connection: driver.Connection) -> int:
     try:
-        return int((connection.execute(statements.LAST_ENTRY).fetchone() or (0,))[0])
+        number = (connection.execute(statements.LAST_ENTRY).fetchone() or (0,))[0]
     except driver.Damaged:
-        return 0  # there is no log that could be read
+        number = None
+    return number if isinstance(number, int) else 0  # there is no log that could be read
 
 
 def _contradiction(connection: driver.Connection, mark: Mark, size: int, epoch: int, archived: int) -> str | None:
@@ -118,7 +119,7 @@ def _way_out(head: Head | None) -> str:
 
 def unproven(connection: driver.Connection, scrubbed: int) -> int:
     """From behind which entry the log has to be checked before it is served."""
-    size = int((connection.execute(statements.LAST_ENTRY).fetchone() or (0,))[0])
+    size = _size(connection)
     if size <= CHECKED_AT_START:
         return 0
     return min(scrubbed or size - CHECKED_AT_START, size)

@@ -7,9 +7,11 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Final
 
 import psycopg
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from keyvault_lite.model.errors import InvalidRequest
@@ -24,6 +26,13 @@ _DEFAULTS: Final = {
     "tcp_user_timeout": "10000",
 }
 _PORT: Final = "5432"
+_REQUIRE_AUTH: Final = "!password,!md5"
+"""What a server whose certificate is not verified may not ask for: the password, or a digest from which it is guessed.
+
+Whoever takes the server's port or socket while it is down could ask for it. SCRAM tells such a server nothing.
+"""
+_HAS_REQUIRE_AUTH: Final = 160000
+"""The version of libpq from which on it knows `require_auth`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,8 @@ def read_address(url: str, *, allow_plain: bool) -> Address:
             )
         # Else encryption by Kerberos would take the place of TLS and of its verified name.
         chosen["gssencmode"] = "disable"
+    if chosen.get("sslmode") != "verify-full" and pq.version() >= _HAS_REQUIRE_AUTH:
+        chosen.setdefault("require_auth", _REQUIRE_AUTH)
     name = chosen.get("dbname") or chosen.get("user") or ""
     host, port = chosen.get("host") or chosen.get("hostaddr") or "", chosen.get("port") or _PORT
     return Address(make_conninfo("", **chosen), f"postgresql://{host}:{port}/{name}", name)
@@ -66,14 +77,23 @@ def read_address(url: str, *, allow_plain: bool) -> Address:
 
 def _from_environment() -> dict[str, str]:
     """What libpq would take from its own variables, so that it is judged too."""
-    names = {"PGHOST": "host", "PGHOSTADDR": "hostaddr", "PGPORT": "port", "PGSSLMODE": "sslmode", "PGUSER": "user"}
+    names = {
+        "PGHOST": "host",
+        "PGHOSTADDR": "hostaddr",
+        "PGPORT": "port",
+        "PGSSLMODE": "sslmode",
+        "PGUSER": "user",
+        "PGREQUIREAUTH": "require_auth",
+    }
     return {name: value for variable, name in names.items() if (value := os.environ.get(variable))}
 
 
 def _is_local(chosen: Mapping[str, str]) -> bool:
     """Whether every host that may be connected to is this one: a socket of its own, or a loopback address."""
-    hosts = (chosen.get("hostaddr") or chosen.get("host") or "").split(",")
-    return all(_is_loopback(host) for host in hosts)
+    addresses = (chosen.get("hostaddr") or "").split(",")
+    hosts = (chosen.get("host") or "").split(",")
+    # Where the address of a host is left empty, its name is what is connected to.
+    return all(_is_loopback(address or host) for address, host in zip_longest(addresses, hosts, fillvalue=""))
 
 
 def _is_loopback(host: str) -> bool:

@@ -190,9 +190,17 @@ _STRANGE: Final = (
 )
 
 
+def rows_of(connection: driver.Connection, query: str) -> list[Any]:
+    """What a query of the catalogue gives. Raises driver.Error for names that are no text, too."""
+    try:
+        return connection.execute(query).fetchall()
+    except UnicodeDecodeError as error:
+        raise driver.Error("a name in the catalogue is not UTF-8") from error
+
+
 def check_kinds(connection: driver.Connection) -> list[Finding]:
     """What makes reading run something, a finding each: views, foreign tables, computed columns, row security."""
-    found = [row for query in _STRANGE for row in connection.execute(query).fetchall()]
+    found = [row for query in _STRANGE for row in rows_of(connection, query)]
     return [Finding(*map(str, row)) for row in sorted(found)]
 
 
@@ -201,7 +209,7 @@ def check_lookups(connection: driver.Connection) -> list[Finding]:
 
     The function of the triggers is left out: a migration replaces it.
     """
-    found = {tuple(map(str, row[:2])) for query in _LOOKED_UP for row in connection.execute(query).fetchall()}
+    found = {tuple(map(str, row[:2])) for query in _LOOKED_UP for row in rows_of(connection, query)}
     return [Finding(table, row, "does not belong here") for row, table in sorted(found) if row != f"function {REFUSE}"]
 
 
@@ -217,7 +225,7 @@ def _facts(connection: driver.Connection, schema: str) -> Iterator[Fact]:
     # Definitions name the schema: as it is, or in quotation marks.
     qualified = re.compile(rf'(?<![\w"])(?:{re.escape(schema)}|{re.escape(quote(schema))})\.')
     for query in _QUERIES:
-        for row in connection.execute(query).fetchall():
+        for row in rows_of(connection, query):
             yield tuple(qualified.sub("", one) if isinstance(one, str) else one for one in row)
 
 

@@ -19,9 +19,17 @@ from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.log_index import block_of, rows_for
 from keyvault_lite.ledger.postgresql import arrays, session
 from keyvault_lite.ledger.postgresql.address import Address
-from keyvault_lite.ledger.postgresql.catalogue import GUARD_OF_LOG, TRIGGERS, check_kinds, check_lookups, check_schema
+from keyvault_lite.ledger.postgresql.catalogue import (
+    GUARD_OF_LOG,
+    TRIGGERS,
+    check_kinds,
+    check_lookups,
+    check_schema,
+    rows_of,
+)
 from keyvault_lite.ledger.postgresql.connection import One, PostgresConnection, away, is_away, reason
 from keyvault_lite.ledger.postgresql.qualified import REFUSE, SCHEMA, SEARCH_PATH, quote, search_path_of
+from keyvault_lite.ledger.postgresql.results import adapters
 from keyvault_lite.ledger.schema import TABLES, Row
 from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.store import BUSY_SECONDS, Taken
@@ -103,7 +111,7 @@ class PostgresDatabase:
 
     def _connect(self, more: tuple[str, ...]) -> tuple[psycopg.Connection[Any], str]:
         try:
-            raw = psycopg.connect(self._conninfo, autocommit=True)
+            raw = psycopg.connect(self._conninfo, autocommit=True, context=adapters())
         except psycopg.Error as error:
             raise AuditUnavailable(f"the database {self.place} cannot be reached: {reason(error)}") from None
         try:
@@ -113,9 +121,9 @@ class PostgresDatabase:
             # The search path that it was given names the vault's schema. Nothing is looked up along it but that name.
             found = raw.execute(b"SELECT pg_catalog.current_schema()").fetchone()
             raw.execute(SEARCH_PATH)
-        except psycopg.Error as error:
+        except (psycopg.Error, *driver.Damaged) as error:
             raw.close()
-            raise AuditUnavailable(f"the database {self.place} cannot be used: {reason(error)}") from None
+            raise self._cannot_be_used(error) from None
         problem = None
         if raw.info.server_version < OLDEST:
             problem = f"is PostgreSQL {raw.info.server_version // 10000}, and 14 is needed"
@@ -133,10 +141,14 @@ class PostgresDatabase:
             facts = raw.execute(f"SELECT {session.FACTS}".encode()).fetchone()
             if raw.execute(b"SELECT pg_is_in_recovery()").fetchone() != (False,):
                 raise AuditUnavailable(f"the database {self.place} is a standby, which cannot be written")
-        except psycopg.Error as error:
-            raise AuditUnavailable(f"the database {self.place} cannot be used: {reason(error)}") from None
+        except (psycopg.Error, *driver.Damaged) as error:
+            raise self._cannot_be_used(error) from None
         if (problem := session.missing(facts or ())) is not None:
             raise AuditUnavailable(problem)
+
+    def _cannot_be_used(self, error: Exception) -> AuditUnavailable:
+        why = reason(error) if isinstance(error, psycopg.Error) else str(error)
+        return AuditUnavailable(f"the database {self.place} cannot be used: {why}")
 
     def is_alive(self, connection: driver.Connection) -> bool:
         """See Database."""
@@ -256,10 +268,11 @@ class PostgresDatabase:
 
     def tables(self, connection: driver.Connection) -> frozenset[str]:
         """See Database: whatever stands in the schema and belongs to no extension."""
-        rows = connection.execute(
+        rows = rows_of(
+            connection,
             f"SELECT o.relname::text FROM pg_catalog.pg_class o WHERE o.relnamespace = {SCHEMA} "  # noqa: S608
             "AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
-            "AND d.objid = o.oid AND d.deptype = 'e')"
+            "AND d.objid = o.oid AND d.deptype = 'e')",
         )
         return frozenset(str(name) for (name,) in rows)
 

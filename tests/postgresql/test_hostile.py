@@ -1,0 +1,146 @@
+"""A server that lies, or somebody on the way to it: what it learns, and what its answers can do."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from struct import pack
+
+import pytest
+
+from keyvault_lite import app, custody
+from keyvault_lite.model.errors import KeyVaultError
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import Encrypt
+from tests.house import House, chosen, furnish
+from tests.postgres import Databases, Server
+from tests.postgresql.hostile import DATA_ROW, ROW_DESCRIPTION, Messages, Middle, between, error, with_types
+
+CLEARTEXT, MD5 = pack(">I", 3), pack(">I", 5) + b"salt"
+REFUSALS = (*app.CANNOT_START, KeyVaultError)
+
+
+@pytest.fixture
+def middle(postgres: House) -> Iterator[Middle]:
+    with between(postgres.chosen.database_url) as made:
+        yield made
+
+
+def by_way_of(house: House, middle: Middle) -> House:
+    """The same vault, reached through somebody."""
+    house.vault.close()
+    house.chosen = house.chosen.model_copy(update={"database_url": middle.url})
+    return house
+
+
+@pytest.mark.parametrize("asks", [CLEARTEXT, MD5], ids=["cleartext", "md5"])
+def test_a_server_that_nothing_identifies_is_given_no_password(postgres: House, middle: Middle, asks: bytes) -> None:
+    """Whoever listens on the server's port while it is down would have it."""
+    house = by_way_of(postgres, middle)
+    middle.asks = asks
+    with pytest.raises(app.CANNOT_START, match="authentication method"):
+        house.open()
+    assert middle.passwords == []
+    middle.asks = None
+    house.open()
+
+
+def test_scram_is_what_a_password_is_used_with(tmp_path: Path) -> None:
+    server = Server()
+    try:
+        rules = server.folder / "data" / "pg_hba.conf"
+        server.start()
+        databases = Databases(server.url)
+        databases.run("CREATE ROLE vault LOGIN SUPERUSER PASSWORD 'hush'")
+        rules.write_text("local all vault scram-sha-256\nlocal all postgres trust\n")
+        databases.run("SELECT pg_reload_conf()")
+        url = databases.of("postgres", user="vault", password="hush")
+        master, token = furnish(tmp_path, url)
+        House(chosen(tmp_path, master, url), token).close()
+        with pytest.raises(app.CANNOT_START) as refused:
+            app.open_vault(chosen(tmp_path, master, databases.of("postgres", user="vault", password="wrong")))
+        assert "wrong" not in str(refused.value)
+    finally:
+        server.remove()
+
+
+@pytest.mark.parametrize("begins", [5, 40])
+@pytest.mark.parametrize("oid", [17, 20, 114, 10**6])
+def test_a_value_of_a_type_that_was_not_asked_for_is_no_crash(
+    postgres: House, middle: Middle, oid: int, begins: int
+) -> None:
+    """From the beginning of a session, or once it is in use."""
+    house = by_way_of(postgres, middle)
+    count = 0
+
+    def answer(kind: bytes, body: bytes) -> Messages:
+        nonlocal count
+        count += kind == ROW_DESCRIPTION
+        lies = kind == ROW_DESCRIPTION and count > begins
+        yield kind, with_types(body, oid) if lies else body
+
+    middle.answer = answer
+    with suppress(*REFUSALS):
+        assert not custody.verify(house.chosen).valid
+    middle.answer = None
+    house.open()
+
+
+@pytest.mark.parametrize("lie", ["none", "twice", "garbage"])
+def test_rows_that_are_missing_doubled_or_garbled_are_no_crash(postgres: House, middle: Middle, lie: str) -> None:
+    postgres.key("orders")
+    house = by_way_of(postgres, middle)
+    for number in (1, 4, 12, 30):
+        rows = 0
+
+        def answer(kind: bytes, body: bytes, number: int = number) -> Messages:
+            nonlocal rows
+            rows += kind == DATA_ROW
+            if kind != DATA_ROW or rows != number:
+                yield kind, body
+            elif lie == "twice":
+                yield kind, body
+                yield kind, body
+            elif lie == "garbage":
+                yield kind, body[:-1] + b"\xff"
+
+        middle.answer = answer
+        with suppress(*REFUSALS):
+            custody.verify(house.chosen)
+    middle.answer = None
+    house.open()
+    house.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
+
+
+def test_the_servers_words_do_not_drive_a_terminal(postgres: House, middle: Middle) -> None:
+    house = by_way_of(postgres, middle)
+
+    def answer(kind: bytes, body: bytes) -> Messages:
+        yield (b"E", error("\x1b]0;owned\x07\x1b[2J\u202eok\nclean")) if kind == ROW_DESCRIPTION else (kind, body)
+
+    middle.answer = answer
+    master = house.chosen.master_key
+    assert master is not None
+    environment = {
+        **os.environ,
+        "KEYVAULT_MASTER_KEY": master.get_secret_value(),
+        "KEYVAULT_DATABASE_URL": middle.url,
+        "KEYVAULT_ANCHOR": str(house.chosen.anchor),
+    }
+    for command in ("verify", "serve"):
+        done = subprocess.run(
+            [sys.executable, "-m", "keyvault_lite", command],
+            env=environment,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        told = done.stdout + done.stderr
+        assert done.returncode == 2, told
+        assert b"owned" in told or b"clean" in told
+        assert not {*told.decode()} & {"\x1b", "\x07", "\u202e"}
+        assert b"hush" not in told
+    middle.answer = None
+    house.open()
