@@ -45,7 +45,7 @@ Record = Sequence[tuple[str, Cell]]
 class Columns:
     """The columns of a list, and what gives way where the terminal is too narrow for all of them.
 
-    A cell is never wrapped. Columns are dropped in the order of `dropped`, until the others fit when the values of those
+    A cell is never wrapped. Columns are dropped in the order of `dropped`, until the rest fits when values of those
     in `cut` are shortened, to MIN_CUT terminal columns at the least.
     """
 
