@@ -17,9 +17,10 @@ from keyvault_lite.access.leases import (
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.identity import AppRoleCredential, Grant, Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.names import ServiceId, TokenId
-from keyvault_lite.model.transit_tokens import GRANTS, POLICIES, ROLE_IDS, ROLES, SECRETS, Lease
+from keyvault_lite.model.transit_tokens import GRANTS, POLICIES, Lease, role_ids_at, roles_at, secrets_at
 from tests.house import grant
 
+ROLE_IDS, ROLES, SECRETS = role_ids_at("approle"), roles_at("approle"), secrets_at("approle")
 NOW = 1_000_000
 OWNER, OTHER = ServiceId("owner"), ServiceId("other")
 DIGEST = b"digest"
@@ -133,7 +134,7 @@ class TestLogins:
         return found
 
     def test_credentials_of_a_role_are_its_service(self, state: State) -> None:
-        assert self.login(state) == (state.service, "r/acc")
+        assert self.login(state) == (state.service, "approle/r/acc")
         assert state.asked == [("acc", "secret", DIGEST)]
 
     @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ class TestLogins:
     def test_a_service_that_may_not_act_does_not_log_in(self, state: State) -> None:
         authenticator = Authenticator(state, lambda _: None, access_keys=None)  # type: ignore[arg-type]
         credential = AppRoleCredential("id", f"acc{SEPARATOR}secret")
-        assert authenticator.authenticate(credential, state, NOW).login == "r/acc"
+        assert authenticator.authenticate(credential, state, NOW).login == "approle/r/acc"
         whole = state.service
         for change in ({"expires_at": NOW}, {"active": False}):
             state.service = replace(whole, **change)

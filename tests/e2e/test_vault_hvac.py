@@ -255,5 +255,29 @@ def test_a_way_to_log_in_is_read_and_tuned_to_what_it_is(client: Any) -> None:  
         given = {name: found[name] for name in ("default_lease_ttl", "max_lease_ttl", "description")}
         assert client.sys.tune_auth_method(path, **given).status_code == 204
         with pytest.raises(hvac.exceptions.InvalidRequest):
-            client.sys.tune_auth_method(path, max_lease_ttl=3600)
+            client.sys.tune_auth_method(path, token_type="batch")
     assert client.sys.disable_auth_method("nowhere").status_code == 204
+
+
+def test_approle_at_a_path_of_its_own(client: Any, served: Served, name: str) -> None:  # noqa: ANN401
+    path = f"{name}/ci"
+    client.sys.enable_auth_method("approle", description="pipelines", path=path)
+    with pytest.raises(hvac.exceptions.InvalidRequest, match="already in use"):
+        client.sys.enable_auth_method("approle", path=path)
+    listed = client.sys.list_auth_methods()["data"]
+    assert (listed[f"{path}/"]["type"], listed[f"{path}/"]["description"]) == ("approle", "pipelines")
+    assert client.sys.tune_auth_method(path, default_lease_ttl="15m").status_code == 204
+    assert client.sys.read_auth_method_tuning(path)["data"]["default_lease_ttl"] == 900
+    client.auth.approle.create_or_update_approle("web", mount_point=path)
+    assert client.auth.approle.list_roles(mount_point=path)["data"]["keys"] == ["web"]
+    role_id = client.auth.approle.read_role_id("web", mount_point=path)["data"]["role_id"]
+    secret_id = client.auth.approle.generate_secret_id("web", mount_point=path)["data"]["secret_id"]
+    caller = hvac.Client(url=served.url)
+    granted = caller.auth.approle.login(role_id=role_id, secret_id=secret_id, mount_point=path)["auth"]
+    assert granted["lease_duration"] == 900
+    assert caller.is_authenticated()
+    with pytest.raises(hvac.exceptions.InvalidRequest):
+        hvac.Client(url=served.url).auth.approle.login(role_id=role_id, secret_id=secret_id)
+    assert client.sys.disable_auth_method(path).status_code == 204
+    assert not caller.is_authenticated()
+    assert f"{path}/" not in client.sys.list_auth_methods()["data"]

@@ -1,4 +1,4 @@
-"""The ways to log in, as `sys/auth` tells of them: what there is, is fixed."""
+"""The auth methods that are there from the beginning, as `sys/auth` tells of them."""
 
 from collections.abc import Mapping
 
@@ -57,9 +57,6 @@ def test_tuning_to_what_is_so_anyway(ask: Asker, asked: Mapping[str, object]) ->
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("default_lease_ttl", "1h"),
-        ("max_lease_ttl", "800h"),
-        ("description", "mine"),
         ("token_type", "batch"),
         ("force_no_cache", True),
         ("listing_visibility", "unauth"),
@@ -73,14 +70,20 @@ def test_tuning_to_what_would_not_hold(ask: Asker, name: str, value: object) -> 
     assert ask("GET", "sys/auth/approle/tune").data == TUNED
 
 
+def test_tokens_are_fixed(ask: Asker) -> None:
+    for body in ({"default_lease_ttl": "1h"}, {"max_lease_ttl": "20h"}, {"description": "mine"}):
+        assert ask.post("sys/auth/token/tune", body).error == "the auth method of tokens is fixed here"
+    assert ask.post("sys/auth/approle/tune", {"max_lease_ttl": "800h"}).status == 400
+    assert ask("GET", "sys/auth/token/tune").data == ask("GET", "sys/auth/approle/tune").data == TUNED
+
+
 def test_a_way_to_log_in_that_is_not_there(ask: Asker) -> None:
     for path in ("sys/auth/nowhere", "sys/auth/nowhere/tune", "sys/auth/approle/tune/tune", "sys/mounts/auth/nowhere"):
-        assert ask("GET", path).error == "there is no way to log in at that path"
+        assert ask("GET", path).error == "there is no auth method at that path"
     for path in ("sys/auth/nowhere/tune", "sys/mounts/auth/nowhere/tune"):
-        assert ask.post(path).error == "there is no way to log in at that path"
+        assert ask.post(path).error == "there is no auth method at that path"
     assert ask("DELETE", "sys/auth/nowhere").status == 204
-    for kind in ("approle", "token"):
-        assert ask("DELETE", f"sys/auth/{kind}").status == 400
+    assert ask("DELETE", "sys/auth/token").error == "token credential backend cannot be disabled"
 
 
 def test_no_key_space_is_among_the_ways_to_log_in(ask: Asker) -> None:

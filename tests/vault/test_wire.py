@@ -6,7 +6,7 @@ from keyvault_lite.model import errors, transit
 from keyvault_lite.model.evidence import Result
 from keyvault_lite.model.identity import Role
 from keyvault_lite.wire.vault.errors import ERRORS
-from keyvault_lite.wire.vault.routes import SYSTEM, TRANSIT
+from keyvault_lite.wire.vault.routes import APPROLE, SYSTEM, TRANSIT
 from tests.vault.asking import Asker, b64
 
 PLAIN = {"plaintext": b64("hello")}
@@ -170,6 +170,6 @@ def test_every_operation_is_named_in_its_entry_and_an_auditor_only_reads(ask: As
     assert ask("GET", "transit/keys/one", token=auditor).status == 200
     for path in ("encrypt/one", "decrypt/one", "sign/one", "hmac/one", "random", "keys/two", "keys/one/rotate"):
         assert ask.post(f"transit/{path}", PLAIN, token=auditor).status == 403
-    operations = {route.operation for table in (SYSTEM, TRANSIT) for route in table.routes()}
+    operations = {route.operation for table in (APPROLE, SYSTEM, TRANSIT) for route in table.routes()}
     assert all(name.split(".")[0] in {"auth", "sys", "transit"} for name in operations)
     assert {entry.draft.operation for entry in ask.house.log()} - {None} <= operations

@@ -14,7 +14,7 @@ from keyvault_lite.wire.dispatcher import Dispatcher
 from keyvault_lite.wire.native import application
 from keyvault_lite.wire.native.routes import ROUTES
 from keyvault_lite.wire.vault import VaultDialect
-from keyvault_lite.wire.vault.routes import SYSTEM, TRANSIT
+from keyvault_lite.wire.vault.routes import APPROLE, SYSTEM, TRANSIT
 from tests.wire.fake import FakeEngine, ask
 
 FILLED = {
@@ -46,7 +46,8 @@ def native() -> Iterator[tuple[str, str]]:
 
 
 def vault() -> Iterator[tuple[str, str]]:
-    for table, prefix in ((SYSTEM, "/v1/"), (TRANSIT, "/v1/transit/")):
+    mounted = ((APPROLE, "/v1/auth/approle/"), (APPROLE, "/v1/auth/ci/"), (TRANSIT, "/v1/transit/"))
+    for table, prefix in ((SYSTEM, "/v1/"), *mounted):
         for template, methods in table.paths():
             path = "/".join(FILLED[part[1:]] if part[0] in ":*" else part for part in template)
             for method in methods:

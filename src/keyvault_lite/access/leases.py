@@ -13,10 +13,10 @@ from keyvault_lite.model.transit_tokens import (
     GRANTS,
     MAKES_TOKENS,
     POLICIES,
-    ROLE_IDS,
-    ROLES,
-    SECRETS,
     Lease,
+    role_ids_at,
+    roles_at,
+    secrets_at,
 )
 
 DEPTH: Final = 16
@@ -121,14 +121,14 @@ PLACE: Final = "-"
 """Between the two parts of an accessor."""
 
 
-def secret_of(role: str, accessor: str, directory: Leases) -> Setting | None:
+def secret_of(mount: str, role: str, accessor: str, directory: Leases) -> Setting | None:
     """What is kept of a role's secret; None if it is gone, or another has its place since.
 
     A row is never deleted, but what ended in it makes room: an accessor is `RANDOM-PLACE`, and the row that of a place.
     The first ones, which had no place, have rows of their own.
     """
     random, _, place = accessor.partition(PLACE)
-    found = directory.setting(f"{SECRETS}{role}/{place or random}")
+    found = directory.setting(f"{secrets_at(mount)}{role}/{place or random}")
     if found is None or found.value is None or accessor_of(found) != accessor:
         return None
     return found
@@ -143,17 +143,21 @@ def accessor_of(secret: Setting) -> str:
 def role_login(
     credential: AppRoleCredential, directory: Leases, secrets: Secrets, now: int
 ) -> tuple[Service, str] | None:
-    """The service of the role whose credentials these are, and which: `role/accessor`. Any fault costs the same."""
+    """The service of the role whose credentials these are, and which: `mount/role/accessor`.
+
+    Any fault costs the same, a mount that is not there too.
+    """
+    mount = credential.mount
     accessor, _, secret = credential.secret_id.partition(SEPARATOR)
-    named = directory.setting(ROLE_IDS + credential.role_id)
+    named = directory.setting(role_ids_at(mount) + credential.role_id)
     role = "" if named is None or named.value is None else named.value["role"]
-    kept = secret_of(role, accessor, directory)
+    kept = secret_of(mount, role, accessor, directory)
     value = None if kept is None else kept.value
     digest = None if value is None else decode_base64(value["digest"])
     if not secrets.token_matches(TokenId(accessor), secret, digest) or value is None:
         return None
     if is_past(value["expires_at"], now):
         return None
-    found = directory.setting(ROLES + role)
+    found = directory.setting(roles_at(mount) + role)
     service = None if found is None or found.value is None else directory.find_service(found.value["service"])
-    return None if service is None else (service, f"{role}/{accessor}")
+    return None if service is None else (service, f"{mount}/{role}/{accessor}")

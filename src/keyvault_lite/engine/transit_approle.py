@@ -4,7 +4,6 @@ Its tokens are leased tokens of that service; `kvl service` shows it, grants it 
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import count, islice
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from keyvault_lite.access.leases import PLACE, SEPARATOR, accessor_of, is_past, 
 from keyvault_lite.crypto.credentials import new_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.token_room import make_room
+from keyvault_lite.engine.transit_logins import end_of_roles, require_login, roles_of
 from keyvault_lite.engine.transit_tokens import bounded, facts, issue, issued
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model.encoding import decode_base64, encode_base64
@@ -20,13 +20,9 @@ from keyvault_lite.model.identity import Role, Service, Setting
 from keyvault_lite.model.names import ServiceId, TokenId, is_name, new_id
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit_roles import ChangeRole, TidySecretIds, WriteRoleAndId
-from keyvault_lite.model.transit_system import KeepLogin, ReadLogin
 from keyvault_lite.model.transit_tokens import (
     DEFAULT_POLICY,
-    ROLE_IDS,
-    ROLES,
     ROOT_POLICY,
-    SECRETS,
     CreateSecretId,
     DeleteRole,
     DestroySecretId,
@@ -38,11 +34,15 @@ from keyvault_lite.model.transit_tokens import (
     NewSecretId,
     ReadRole,
     ReadSecretId,
+    RoleRequest,
     SecretFacts,
     SecretRequest,
     SetRoleId,
     WriteRole,
     check_word,
+    role_ids_at,
+    roles_at,
+    secrets_at,
 )
 
 _SECOND: Final = 1_000_000
@@ -60,11 +60,18 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 }
 
 
-def _role(name: str, scene: Scene) -> Mapping[str, Any]:
-    found = scene.state.setting(ROLES + name)
-    if found is None or found.value is None:
+def _found(mount: str, name: str, scene: Scene) -> Mapping[str, Any] | None:
+    """What is kept of a role; None if there is none. Raises NoMount."""
+    require_login(scene.state, mount)
+    found = scene.state.setting(roles_at(mount) + name)
+    return None if found is None else found.value
+
+
+def _role(request: RoleRequest, scene: Scene) -> Mapping[str, Any]:
+    found = _found(request.mount, request.role, scene)
+    if found is None:
         raise NotFound("no such role")
-    return {**_DEFAULTS, **found.value}
+    return {**_DEFAULTS, **found}
 
 
 def _given(request: WriteRole) -> Mapping[str, Any]:
@@ -98,46 +105,46 @@ def write_with_id(request: WriteRoleAndId, scene: Scene) -> Done:
 
 def _written(request: WriteRole, chosen: str | None, scene: Scene) -> Done:
     given = _given(request)
-    found = scene.state.setting(ROLES + request.role)
-    if found is not None and found.value is not None:
-        role_id = found.value["role_id"] if chosen is None else chosen
-        settings = _kept(request.role, _changed(found.value, given), role_id, scene)
-        return Done(None, Change(settings=settings), subject=found.value["service"])
-    service = _new_service(request.role, scene)
+    found = _found(request.mount, request.role, scene)
+    if found is not None:
+        role_id = found["role_id"] if chosen is None else chosen
+        settings = _kept(request, _changed(found, given), role_id, scene)
+        return Done(None, Change(settings=settings), subject=found["service"])
+    service = _new_service(request, scene)
     role_id = scene.once("role_id", (), new_id) if chosen is None else chosen
-    settings = _kept(request.role, {**_changed({}, given), "service": service.id}, role_id, scene)
+    settings = _kept(request, {**_changed({}, given), "service": service.id}, role_id, scene)
     return Done(None, Change(services=(service,), settings=settings), subject=service.id)
 
 
 def change(request: ChangeRole, scene: Scene) -> Done:
     """A change of a role that is there."""
-    name = request.parts.role
-    found = scene.state.setting(ROLES + name)
-    if request.lenient and (found is None or found.value is None):
+    parts = request.parts
+    if request.lenient and _found(parts.mount, parts.role, scene) is None:
         return Done(None)
-    role = _role(name, scene)
-    changed = Setting(ROLES + name, _changed(role, _given(request.parts)))
+    role = _role(parts, scene)
+    changed = Setting(roles_at(parts.mount) + parts.role, _changed(role, _given(parts)))
     return Done(None, Change(settings=(changed,)), subject=role["service"])
 
 
-def _kept(role: str, value: Mapping[str, Any], role_id: str, scene: Scene) -> tuple[Setting, ...]:
+def _kept(request: RoleRequest, value: Mapping[str, Any], role_id: str, scene: Scene) -> tuple[Setting, ...]:
     """A role under its id; a former id names it no more. Raises InvalidRequest for an id that cannot be."""
     former = value.get("role_id")
-    kept = Setting(ROLES + role, {**value, "role_id": role_id})
+    ids = role_ids_at(request.mount)
+    kept = Setting(roles_at(request.mount) + request.role, {**value, "role_id": role_id})
     if role_id == former:
         return (kept,)
     if not 0 < len(role_id) <= MAX_ROLE_ID or "/" in role_id or not role_id.isprintable():
         raise InvalidRequest(f"a role id has 1 to {MAX_ROLE_ID} printable characters and no slash")
-    taken = scene.state.setting(ROLE_IDS + role_id)
+    taken = scene.state.setting(ids + role_id)
     if taken is not None and taken.value is not None:
         raise InvalidRequest("this role id is another role's")
-    ended = () if former is None else (Setting(ROLE_IDS + former, None),)
-    return (*ended, Setting(ROLE_IDS + role_id, {"role": role}), kept)
+    ended = () if former is None else (Setting(ids + former, None),)
+    return (*ended, Setting(ids + role_id, {"role": request.role}), kept)
 
 
-def _new_service(role: str, scene: Scene) -> Service:
+def _new_service(request: RoleRequest, scene: Scene) -> Service:
     service_id = scene.once("id", (), lambda: ServiceId(new_id()))
-    name = f"approle-{role.lower()}"
+    name = f"{request.mount.replace('/', '-')}-{request.role}".lower()
     if not is_name(name) or scene.state.find_service(name) is not None:
         name = f"approle-{service_id[:8]}"
     return Service(id=service_id, name=name, role=Role.SERVICE, active=True, created_at=scene.now)
@@ -145,50 +152,41 @@ def _new_service(role: str, scene: Scene) -> Service:
 
 def read(request: ReadRole, scene: Scene) -> Done:
     """The role as it is kept."""
-    found = _role(request.role, scene)
+    found = _role(request, scene)
     return Done(found, subject=found["service"])
 
 
-def page(_: ListRoles, scene: Scene) -> Done:
+def page(request: ListRoles, scene: Scene) -> Done:
     """The names of the roles."""
-    return Done(tuple(one.name.removeprefix(ROLES) for one in scene.state.settings_under(ROLES)))
+    require_login(scene.state, request.mount)
+    return Done(tuple(roles_of(request.mount, scene.state)))
 
 
 def set_role_id(request: SetRoleId, scene: Scene) -> Done:
     """Another id for the role; the former one names it no more."""
-    found = _role(request.role, scene)
-    settings = _kept(request.role, found, request.role_id, scene)
+    found = _role(request, scene)
+    settings = _kept(request, found, request.role_id, scene)
     return Done(None, Change(settings=settings), subject=found["service"])
 
 
 def delete(request: DeleteRole, scene: Scene) -> Done:
     """The end of a role: its service is deactivated, which ends all its tokens."""
-    found = scene.state.setting(ROLES + request.role)
-    if found is None or found.value is None:
+    found = _found(request.mount, request.role, scene)
+    if found is None:
         return Done(None)
-    service = scene.state.find_service(found.value["service"])
-    secrets = scene.state.settings_under(f"{SECRETS}{request.role}/")
-    gone = (ROLES + request.role, ROLE_IDS + found.value["role_id"], *(one.name for one in secrets))
-    return Done(
-        None,
-        Change(
-            services=() if service is None else (replace(service, active=False),),
-            settings=tuple(Setting(name, None) for name in gone),
-        ),
-        subject=found.value["service"],
-    )
+    return Done(None, end_of_roles(request.mount, [request.role], scene.state), subject=found["service"])
 
 
 def create_secret(request: CreateSecretId, scene: Scene) -> Done:
     """A secret of the role; its keyed digest is kept, in the row of one that has ended if there is any."""
-    role = _role(request.role, scene)
+    role = _role(request, scene)
     random, secret = scene.once("secret", (), new_token)
-    place = _free_place(request.role, scene)
+    place = _free_place(request, scene)
     accessor = TokenId(f"{random}{PLACE}{place}")
     ttl = _within(request.ttl, role["secret_id_ttl"], "ttl cannot be longer than the role's secret_id_ttl")
     uses = _within(request.uses, role["secret_id_uses"], "num_uses cannot be higher than the role's secret_id_num_uses")
     kept = Setting(
-        f"{SECRETS}{request.role}/{place}",
+        f"{secrets_at(request.mount)}{request.role}/{place}",
         {
             "accessor": accessor,
             "digest": encode_base64(scene.keyring.token_digest(accessor, secret)),
@@ -202,13 +200,14 @@ def create_secret(request: CreateSecretId, scene: Scene) -> Done:
     return Done(result, Change(settings=(kept,)), subject=role["service"])
 
 
-def _free_place(role: str, scene: Scene) -> int:
+def _free_place(request: RoleRequest, scene: Scene) -> int:
     """The first place of the role at which no secret is kept that still holds."""
 
     def is_free(kept: Setting | None) -> bool:
         return kept is None or kept.value is None or is_past(kept.value["expires_at"], scene.now)
 
-    return next(place for place in count() if is_free(scene.state.setting(f"{SECRETS}{role}/{place}")))
+    prefix = f"{secrets_at(request.mount)}{request.role}/"
+    return next(place for place in count() if is_free(scene.state.setting(f"{prefix}{place}")))
 
 
 def _within(asked: int | None, most: int, refusal: str) -> int:
@@ -225,7 +224,7 @@ def _secret(request: SecretRequest, scene: Scene) -> Setting | None:
     accessor, secret = request.accessor, ""
     if request.secret_id:
         accessor, _, secret = request.secret_id.partition(SEPARATOR)
-    found = secret_of(request.role, accessor, scene.state)
+    found = secret_of(request.mount, request.role, accessor, scene.state)
     value = None if found is None else found.value
     if request.secret_id:
         digest = None if value is None else decode_base64(value["digest"])
@@ -236,7 +235,7 @@ def _secret(request: SecretRequest, scene: Scene) -> Setting | None:
 
 def read_secret(request: ReadSecretId, scene: Scene) -> Done:
     """What is kept of a secret: never the secret."""
-    role = _role(request.role, scene)
+    role = _role(request, scene)
     found = _secret(request, scene)
     kept = None if found is None else found.value
     if found is None or kept is None or is_past(kept["expires_at"], scene.now):
@@ -247,14 +246,14 @@ def read_secret(request: ReadSecretId, scene: Scene) -> Done:
 
 def list_secrets(request: ListSecretIds, scene: Scene) -> Done:
     """The accessors of the role's secrets."""
-    role = _role(request.role, scene)
-    accessors = tuple(map(accessor_of, scene.state.settings_under(f"{SECRETS}{request.role}/")))
+    role = _role(request, scene)
+    accessors = tuple(map(accessor_of, scene.state.settings_under(f"{secrets_at(request.mount)}{request.role}/")))
     return Done(accessors, subject=role["service"])
 
 
 def destroy_secret(request: DestroySecretId, scene: Scene) -> Done:
     """The end of a secret; one that is named by itself and is no more is none either."""
-    role = _role(request.role, scene)
+    role = _role(request, scene)
     found = _secret(request, scene)
     if found is None:
         if request.secret_id:
@@ -263,41 +262,33 @@ def destroy_secret(request: DestroySecretId, scene: Scene) -> Done:
     return Done(None, Change(settings=(Setting(found.name, None),)), subject=role["service"])
 
 
-def tidy(_: TidySecretIds, scene: Scene) -> Done:
+def tidy(request: TidySecretIds, scene: Scene) -> Done:
     """Forget secrets past their end, MAX_TIDIED at a time; the rest is there for the next time, and opens nothing."""
-    kept = scene.state.settings_under(SECRETS)
+    require_login(scene.state, request.mount)
+    kept = scene.state.settings_under(secrets_at(request.mount))
     ended = (one for one in kept if one.value is not None and is_past(one.value["expires_at"], scene.now))
     gone = tuple(Setting(one.name, None) for one in islice(ended, MAX_TIDIED))
     return Done(len(gone), Change(settings=gone))
 
 
-def read_login(_: ReadLogin, __: Scene) -> Done:
-    """Nothing is kept: what there is, is fixed."""
-    return Done(None)
-
-
-def keep_login(_: KeepLogin, __: Scene) -> Done:
-    """Nothing is left to do."""
-    return Done(None)
-
-
 def login(_request: Login, scene: Scene) -> Done:
     """A token for the service whose role the caller has the credentials of."""
-    role_name, _, accessor = (scene.principal.login or "").partition("/")
-    role = _role(role_name, scene)
+    mount, role_name, accessor = (scene.principal.login or "//").rsplit("/", 2)
+    role = _role(ReadRole(role_name, mount), scene)
+    limits = require_login(scene.state, mount).config
     explicit, period = role["token_explicit_max_ttl"], role["token_period"]
-    ttl, most, warnings = bounded(
-        role["token_ttl"] or None, max_ttl=role["token_max_ttl"], period=period, explicit=explicit
-    )
-    kept = secret_of(role_name, accessor, scene.state)
+    longest = min(filter(None, (role["token_max_ttl"], limits.get("max_lease_ttl"))), default=0)
+    asked = role["token_ttl"] or limits.get("default_lease_ttl") or None
+    ttl, most, warnings = bounded(asked, max_ttl=longest, period=period, explicit=explicit)
+    kept = secret_of(mount, role_name, accessor, scene.state)
     meta = {} if kept is None or kept.value is None else kept.value.get("meta", {})
     lease = Lease(
         ttl=ttl,
         max_ttl=most,
         explicit_max_ttl=explicit,
         period=period,
-        display_name="approle",
-        path="auth/approle/login",
+        display_name=mount.replace("/", "-"),
+        path=f"auth/{mount}/login",
         policies=tuple(sorted({DEFAULT_POLICY, *role["policies"]})),
         meta={**meta, "role_name": role_name},
     )
@@ -321,11 +312,9 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     CreateSecretId: create_secret,
     DeleteRole: delete,
     DestroySecretId: destroy_secret,
-    KeepLogin: keep_login,
     ListRoles: page,
     ListSecretIds: list_secrets,
     Login: login,
-    ReadLogin: read_login,
     ReadRole: read,
     ReadSecretId: read_secret,
     SetRoleId: set_role_id,

@@ -22,7 +22,7 @@ from keyvault_lite.model.identity import Setting
 from keyvault_lite.model.keys import MAX_DESTROY_DAYS, Key, KeyStatus
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit import Deleted, NoMount, ReadUpsert, Rules, SetUpsert, namespace
-from keyvault_lite.model.transit_system import DisableMount, EnableLogin, EnableMount, ListMounts, Mount, TuneMount
+from keyvault_lite.model.transit_system import DisableMount, EnableMount, ListMounts, Mount, TuneMount
 
 PREFIX: Final = "vault/mounts/"
 WRAPPING: Final = "vault/wrapping/"
@@ -137,14 +137,8 @@ def set_upsert(request: SetUpsert, scene: Scene) -> Done:
     return Done(request.enabled, Change(settings=(Setting(PREFIX + request.mount, value),)))
 
 
-def enable_login(_: EnableLogin, __: Scene) -> Done:
-    """Nothing is left to do."""
-    return Done(None)
-
-
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     DisableMount: disable,
-    EnableLogin: enable_login,
     EnableMount: enable,
     ListMounts: page,
     ReadUpsert: read_upsert,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from keyvault_lite.model.names import ServiceId, TokenId, matches
 from keyvault_lite.model.opaque import Opaque
@@ -91,11 +91,17 @@ class BearerCredential(Opaque, frozen=True):
     token: str | None
 
 
+APPROLE: Final = "approle"
+"""The path at which AppRole is enabled from the beginning."""
+
+
 class AppRoleCredential(Opaque, frozen=True):
     """What an AppRole login presents, not yet verified. It authenticates that one request."""
 
     role_id: str
     secret_id: str
+    mount: str = APPROLE
+    """The path of the auth method."""
 
 
 class SystemCredential(Opaque, frozen=True):
@@ -161,7 +167,7 @@ class Principal:
     token_id: TokenId | None = None
     """By which token; None for the vault itself."""
     login: str | None = None
-    """By which credentials of a login, as `role/accessor`: good for that login and nothing else."""
+    """By which credentials of a login, as `mount/role/accessor`: good for that login and nothing else."""
     narrowed: bool = False
     """Whether it may do less than its service: what its service did is not its own then."""
     leased: bool = False

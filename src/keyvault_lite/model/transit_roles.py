@@ -1,6 +1,7 @@
 """The words of the Vault dialect for AppRole's roles by their parts, and for the secrets of all of them."""
 
 from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import APPROLE
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit_tokens import WriteRole
 
@@ -23,6 +24,7 @@ class ChangeRole(Request, frozen=True):
 
 
 class TidySecretIds(Request, frozen=True):
-    """Forget secrets of all roles that are past their end. Answers how many."""
+    """Forget secrets of all roles of a mount that are past their end. Answers how many."""
 
     action = Action.SERVICE_UPDATE
+    mount: str = APPROLE

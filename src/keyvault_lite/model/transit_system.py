@@ -96,19 +96,73 @@ class DisableMount(Request, frozen=True):
     mount: str
 
 
-class EnableLogin(Request, frozen=True):
-    """Enable AppRole, which is there already: for who may. Answers None."""
-
-    action = Action.SETTING_UPDATE
+# Auth methods
 
 
-class KeepLogin(Request, frozen=True):
-    """Leave the ways to log in as they are: for who may change settings. Answers None."""
+TOKEN: Final = "token"  # noqa: S105  (a path)
+"""The path of the auth method of tokens, which is always there."""
+LOGIN_OPERATIONS: Final = frozenset({"login", "role", "tidy"})
+"""As OPERATIONS, of auth methods."""
 
-    action = Action.SETTING_UPDATE
+
+@dataclass(frozen=True, slots=True)
+class LoginMount:
+    """An auth method."""
+
+    path: str
+    kind: str
+    description: str
+    config: Mapping[str, Any]
+
+
+def _check_login_mount(path: str) -> None:
+    if _PATH.fullmatch(path) is None or len(path) > MAX_PATH:
+        raise InvalidRequest("a mount path is segments of letters, digits, '_', '-' and '.', of 128 characters at most")
+    if not LOGIN_OPERATIONS.isdisjoint(path.split("/")):
+        raise InvalidRequest("a mount path has no segment that is an operation of an auth method")
+
+
+class ListLogins(Request, frozen=True):
+    """Every auth method. Answers a tuple of LoginMount."""
+
+    action = Action.SETTING_READ
 
 
 class ReadLogin(Request, frozen=True):
-    """A way to log in, for who may know the services. Answers None: all there is to tell is fixed."""
+    """One auth method. Answers LoginMount."""
 
     action = Action.SERVICE_READ
+    mount: str
+
+
+class EnableLogin(Request, frozen=True):
+    """Enable AppRole at a path. Answers None."""
+
+    action = Action.SETTING_UPDATE
+    mount: str
+    kind: str = "approle"
+    description: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_login_mount(self.mount)
+        if self.kind == TOKEN:
+            raise InvalidRequest("token credential backend cannot be instantiated")
+        if self.kind != "approle":
+            raise InvalidRequest("the only auth method that can be enabled here is approle")
+
+
+class TuneLogin(Request, frozen=True):
+    """Change the description and the limits of leases of an auth method. Answers None."""
+
+    action = Action.SETTING_UPDATE
+    mount: str
+    description: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DisableLogin(Request, frozen=True):
+    """End an auth method with its roles and their tokens. Answers how many roles, or None."""
+
+    action = Action.SETTING_UPDATE
+    mount: str

@@ -14,7 +14,7 @@ import msgspec
 
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.identity import Token
+from keyvault_lite.model.identity import APPROLE, Token
 from keyvault_lite.model.names import TokenId
 from keyvault_lite.model.requests import Request
 
@@ -29,9 +29,6 @@ MADE: Final = "auth/token/create"
 DEFAULT_POLICY: Final = "default"
 ROOT_POLICY: Final = "root"
 POLICIES: Final = "vault/policies/"
-ROLES: Final = "vault/approle/roles/"
-ROLE_IDS: Final = "vault/approle/ids/"
-SECRETS: Final = "vault/approle/secrets/"
 GRANTS: Final = "grants"
 """Where a policy's setting has the grants it comes to."""
 MAKES_TOKENS: Final = "makes_tokens"
@@ -43,6 +40,26 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 MAX_META: Final = 64, 128, 512, 4096
 """Of what is kept beside a token: how many, and characters of a name, of a value, and of all together."""
 MAX_USES: Final = 2**31 - 1
+
+
+def roles_at(mount: str) -> str:
+    """Under what the roles of an AppRole mount are kept."""
+    return f"{_space(mount)}/roles/"
+
+
+def role_ids_at(mount: str) -> str:
+    """Under what it is kept which role has which id."""
+    return f"{_space(mount)}/ids/"
+
+
+def secrets_at(mount: str) -> str:
+    """Under what the secrets of its roles are kept."""
+    return f"{_space(mount)}/secrets/"
+
+
+def _space(mount: str) -> str:
+    # No path of a mount has a colon: what is kept of one never begins like what is kept of another.
+    return "vault/approle" if mount == APPROLE else f"vault/approle:{mount.replace('/', ':')}"
 
 
 def check_meta(meta: Mapping[str, str]) -> None:
@@ -208,6 +225,7 @@ class RoleRequest(Request, frozen=True):
     """Base of the requests about one AppRole role."""
 
     role: str
+    mount: str = APPROLE
 
     def __post_init__(self) -> None:
         check_word(self.role, "role")
@@ -258,6 +276,7 @@ class ListRoles(Request, frozen=True):
     """The names of the roles. Answers a tuple of names."""
 
     action = Action.SERVICE_READ
+    mount: str = APPROLE
 
 
 class CreateSecretId(RoleRequest, frozen=True):

@@ -34,7 +34,7 @@ from keyvault_lite.wire.vault.route import (
     is_canonical,
     resolver,
 )
-from keyvault_lite.wire.vault.routes import SYSTEM, TRANSIT
+from keyvault_lite.wire.vault.routes import APPROLE, SYSTEM, TRANSIT
 from keyvault_lite.wire.vault.values import Fields, optional_flag, optional_period
 
 PREFIX: Final = b"/v1/"
@@ -46,7 +46,7 @@ _WITH_BODY: Final = frozenset({"POST"})
 _WRAPPING: Final = "X-Vault-Wrap-TTL"
 _NAMESPACES: Final = frozenset({b"", b"/", b"root", b"root/"})
 _encode: Final = msgspec.json.Encoder().encode
-_resolve: Final = resolver(SYSTEM, TRANSIT, lambda name: _NAME.fullmatch(name) is not None)
+_resolve: Final = resolver(SYSTEM, TRANSIT, APPROLE, lambda name: _NAME.fullmatch(name) is not None)
 
 
 class Envelope(msgspec.Struct):

@@ -89,6 +89,11 @@ PARTS: Final[Mapping[str, Part]] = {
 """By what stands in the path."""
 
 
+def _named(call: Call) -> dict[str, Any]:
+    """The role that a path names, and the mount that it is of."""
+    return {"role": call.path["role"], "mount": call.mount}
+
+
 def _write(call: Call) -> Request:
     fields = call.fields
     for name in _NOT_OFFERED:
@@ -100,7 +105,7 @@ def _write(call: Call) -> Request:
         raise InvalidRequest("the only type of token here is service")
     given: dict[str, Any] = {part.field: part.given(fields) for part in PARTS.values()}
     given["token_explicit_max_ttl"] = optional_period(fields, "token_explicit_max_ttl")
-    parts = WriteRole(role=call.path["role"], **given)
+    parts = WriteRole(**_named(call), **given)
     return WriteRoleAndId(parts, text(fields, "role_id")) if "role_id" in fields else parts
 
 
@@ -146,7 +151,7 @@ def _create_secret(call: Call) -> Request:
         if call.fields.get(name):
             raise InvalidRequest(f"{name} is not offered here")
     return CreateSecretId(
-        role=call.path["role"],
+        **_named(call),
         ttl=optional_period(call.fields, "ttl"),
         uses=optional_number(call.fields, "num_uses"),
         meta=_metadata(text(call.fields, "metadata")),
@@ -160,12 +165,12 @@ def _metadata(written: str) -> Mapping[str, str]:
     return found
 
 
-def _named(kind: Callable[..., Request], field: str) -> Callable[[Call], Request]:
+def _by_field(kind: Callable[..., Request], field: str) -> Callable[[Call], Request]:
     def build(call: Call) -> Request:
         named = text(call.fields, field)
         if not named:
             raise InvalidRequest(f"missing {field}")
-        return kind(role=call.path["role"], **{field.replace("secret_id_accessor", "accessor"): named})
+        return kind(**_named(call), **{field.replace("secret_id_accessor", "accessor"): named})
 
     return build
 
@@ -210,7 +215,7 @@ def _listed(build: Callable[[Call], Request]) -> Callable[[Call], Request]:
 
 
 def _of_role(kind: Callable[..., Request]) -> Callable[[Call], Request]:
-    return lambda call: kind(role=call.path["role"])
+    return lambda call: kind(**_named(call))
 
 
 def _route(operation: str, action: Action, build: Callable[[Call], Request], render: Any, *fields: str) -> Route:  # noqa: ANN401
@@ -224,7 +229,9 @@ def _no_content(*_: object) -> Written:
 
 
 _LISTED: Final = ("after", "limit")
-LIST_ROLES: Final = _route("role.list", Action.SERVICE_READ, _listed(lambda _: ListRoles()), _names, *_LISTED)
+LIST_ROLES: Final = _route(
+    "role.list", Action.SERVICE_READ, _listed(lambda call: ListRoles(call.mount)), _names, *_LISTED
+)
 WRITE_ROLE: Final = _route("role.write", Action.SERVICE_CREATE, _write, _no_content, *_FIELDS)
 READ_ROLE: Final = _route("role.read", Action.SERVICE_READ, _of_role(ReadRole), _role)
 DELETE_ROLE: Final = _route("role.delete", Action.SERVICE_UPDATE, _of_role(DeleteRole), _no_content)
@@ -232,7 +239,7 @@ READ_ROLE_ID: Final = _route("role-id.read", Action.SERVICE_READ, _of_role(ReadR
 WRITE_ROLE_ID: Final = _route(
     "role-id.write",
     Action.SERVICE_UPDATE,
-    lambda call: SetRoleId(role=call.path["role"], role_id=text(call.fields, "role_id")),
+    lambda call: SetRoleId(**_named(call), role_id=text(call.fields, "role_id")),
     _no_content,
     "role_id",
 )
@@ -240,30 +247,30 @@ CREATE_SECRET: Final = _route(
     "secret-id.create", Action.SERVICE_UPDATE, _create_secret, _secret, "metadata", "num_uses", "ttl", *_NO_CIDRS
 )
 READ_SECRET: Final = _route(
-    "secret-id.lookup", Action.SERVICE_READ, _named(ReadSecretId, "secret_id"), _facts, "secret_id"
+    "secret-id.lookup", Action.SERVICE_READ, _by_field(ReadSecretId, "secret_id"), _facts, "secret_id"
 )
 READ_SECRET_BY_ACCESSOR: Final = _route(
     "secret-id-accessor.lookup",
     Action.SERVICE_READ,
-    _named(ReadSecretId, "secret_id_accessor"),
+    _by_field(ReadSecretId, "secret_id_accessor"),
     _facts,
     "secret_id_accessor",
 )
 LIST_SECRETS: Final = _route("secret-id.list", Action.SERVICE_READ, _listed(_of_role(ListSecretIds)), _names, *_LISTED)
 DESTROY_SECRET: Final = _route(
-    "secret-id.destroy", Action.SERVICE_UPDATE, _named(DestroySecretId, "secret_id"), _no_content, "secret_id"
+    "secret-id.destroy", Action.SERVICE_UPDATE, _by_field(DestroySecretId, "secret_id"), _no_content, "secret_id"
 )
 DESTROY_SECRET_BY_ACCESSOR: Final = _route(
     "secret-id-accessor.destroy",
     Action.SERVICE_UPDATE,
-    _named(DestroySecretId, "secret_id_accessor"),
+    _by_field(DestroySecretId, "secret_id_accessor"),
     _no_content,
     "secret_id_accessor",
 )
 TIDY: Final = _route(
     "tidy.secret-id",
     Action.SERVICE_UPDATE,
-    lambda _: TidySecretIds(),
+    lambda call: TidySecretIds(call.mount),
     lambda *_: Written(status=202, warnings=("Tidy operation successfully started.",)),
 )
 
@@ -284,7 +291,7 @@ def _write_part(name: str, part: Part) -> Route:
         value: Any = part.given(call.fields)
         if value is None:
             raise InvalidRequest(f"missing {part.names[0]}")
-        return ChangeRole(WriteRole(role=call.path["role"], **{part.field: value}))
+        return ChangeRole(WriteRole(**_named(call), **{part.field: value}))
 
     route = _route(f"role.{name}.write", Action.SERVICE_UPDATE, build, _no_content, *part.names)
     return replace(route, missing=(404, "unsupported path"))
@@ -293,13 +300,13 @@ def _write_part(name: str, part: Part) -> Route:
 def _delete_part(name: str, part: Part) -> Route:
     def build(call: Call) -> Request:
         nothing: Any = part.nothing
-        return ChangeRole(WriteRole(role=call.path["role"], **{part.field: nothing}), lenient=True)
+        return ChangeRole(WriteRole(**_named(call), **{part.field: nothing}), lenient=True)
 
     return _route(f"role.{name}.delete", Action.SERVICE_UPDATE, build, _no_content)
 
 
 PART_ROUTES: Final[Mapping[tuple[str, str], Route]] = {
-    (method, f"auth/approle/role/:role/{name}"): make(name, part)
+    (method, f"role/:role/{name}"): make(name, part)
     for name, part in PARTS.items()
     for method, make in ((READ, _read_part), (WRITE, _write_part), (DELETE, _delete_part))
 }

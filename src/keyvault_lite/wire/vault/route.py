@@ -13,7 +13,7 @@ from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Request
 from keyvault_lite.model.transit import key_ref
-from keyvault_lite.model.transit_system import RESERVED
+from keyvault_lite.model.transit_system import RESERVED, TOKEN
 from keyvault_lite.wire.http import MAX_BODY
 
 READ, WRITE, LIST, DELETE = "GET", "POST", "LIST", "DELETE"
@@ -165,7 +165,7 @@ _CHARACTERS: Final = re.compile(rb"[A-Za-z0-9/._~@:!$&'()*+,=%-]+")
 _SLASHES: Final = ("%2F", "%2f")
 
 
-def _mount(written: str, transit: Table) -> str | None:
+def _mount(written: str, operations: Table, reserved: frozenset[str]) -> str | None:
     """The mount that a path begins with; None if none can be there.
 
     Clients that are made from the products' own description escape a mount whole, so that a slash in it is `%2F`.
@@ -178,7 +178,7 @@ def _mount(written: str, transit: Table) -> str | None:
     for slash in _SLASHES:
         written = written.replace(slash, "/")
     segments = written.split("/")
-    if "%" in written or not all(segments) or segments[0] in RESERVED or any(one in transit for one in segments):
+    if "%" in written or not all(segments) or segments[0] in reserved or any(one in operations for one in segments):
         return None
     return written
 
@@ -188,11 +188,13 @@ def is_canonical(path: bytes) -> bool:
     return _NOT_CANONICAL.search(b"/" + path) is None
 
 
-def resolver(system: Table, transit: Table, check_name: Callable[[str], bool]) -> Callable[[bytes], Place | None]:
+def resolver(
+    system: Table, transit: Table, logins: Table, check_name: Callable[[str], bool]
+) -> Callable[[bytes], Place | None]:
     """How paths (from behind `/v1/`) find their routes.
 
     A mount may have slashes, and none of its segments begins an operation: so the operation is the first segment that
-    can begin one, and a path reads one way only.
+    can begin one, and a path reads one way only. What follows `auth/` is a mount of `logins`, but for tokens.
     """
 
     @lru_cache(maxsize=8192)
@@ -201,17 +203,23 @@ def resolver(system: Table, transit: Table, check_name: Callable[[str], bool]) -
         segments = tuple(path.decode("latin-1").removesuffix("/").split("/"))
         if not all(segments) or _CHARACTERS.fullmatch(path) is None:
             return None
+        if segments[0] == "auth" and segments[1:2] != (TOKEN,):
+            return _mounted(segments[1:], logins, frozenset({TOKEN}), ends_in_slash=ends_in_slash)
         if segments[0] in system:
             found = None if b"%" in path else system.find(segments)
             return None if found is None else Place("", *found, ends_in_slash)
-        for at in range(1, len(segments)):
-            if segments[at] in transit:
-                found = None if any("%" in one for one in segments[at:]) else transit.find(segments[at:])
-                if found is None or not check_name(found[0].get("name", "x")):
-                    return None
-                mount = _mount("/".join(segments[:at]), transit)
-                return None if mount is None else Place(mount, *found, ends_in_slash)
-        return None
+        place = _mounted(segments, transit, RESERVED, ends_in_slash=ends_in_slash)
+        return None if place is None or not check_name(place.path.get("name", "x")) else place
 
     # A longer one is nobody's, and would be remembered as long as any.
     return lambda path: resolve(path) if len(path) <= MAX_PATH else None
+
+
+def _mounted(
+    segments: tuple[str, ...], operations: Table, reserved: frozenset[str], *, ends_in_slash: bool
+) -> Place | None:
+    """The place of a path that begins with a mount."""
+    at = next((at for at in range(1, len(segments)) if segments[at] in operations), 0)
+    found = None if not at or any("%" in one for one in segments[at:]) else operations.find(segments[at:])
+    mount = _mount("/".join(segments[:at]), operations, reserved)
+    return None if found is None or mount is None else Place(mount, *found, ends_in_slash)

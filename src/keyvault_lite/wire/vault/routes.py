@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from keyvault_lite.wire.vault import approle, cipher, keys, policies, signing, system, tokens
+from keyvault_lite.wire.vault import approle, cipher, keys, logins, policies, signing, system, tokens
 from keyvault_lite.wire.vault.route import DELETE, LIST, READ, WRITE, Table
 
 TRANSIT: Final = Table(
@@ -49,8 +49,8 @@ SYSTEM: Final = Table(
         (WRITE, "sys/mounts/*path"): system.ENABLE,
         (DELETE, "sys/mounts/*path"): system.DISABLE,
         (READ, "sys/mounts/*path"): system.READ_MOUNT,
-        (READ, "sys/mounts/auth/*path"): system.READ_AUTH,
-        (WRITE, "sys/mounts/auth/*path"): system.TUNE_AUTH,
+        (READ, "sys/mounts/auth/*path"): logins.READ,
+        (WRITE, "sys/mounts/auth/*path"): logins.TUNE_ONE,
         (WRITE, "sys/tools/hash"): system.HASH,
         (WRITE, "sys/tools/hash/:algorithm"): system.HASH,
         (WRITE, "sys/tools/random"): system.RANDOM,
@@ -74,23 +74,6 @@ SYSTEM: Final = Table(
         (WRITE, "auth/token/revoke-self"): tokens.REVOKE_SELF,
         (WRITE, "auth/token/revoke"): tokens.REVOKE,
         (WRITE, "auth/token/revoke-accessor"): tokens.REVOKE_ACCESSOR,
-        (WRITE, "auth/approle/login"): tokens.LOGIN,
-        (LIST, "auth/approle/role"): approle.LIST_ROLES,
-        (WRITE, "auth/approle/role/:role"): approle.WRITE_ROLE,
-        (READ, "auth/approle/role/:role"): approle.READ_ROLE,
-        (DELETE, "auth/approle/role/:role"): approle.DELETE_ROLE,
-        (READ, "auth/approle/role/:role/role-id"): approle.READ_ROLE_ID,
-        (WRITE, "auth/approle/role/:role/role-id"): approle.WRITE_ROLE_ID,
-        (WRITE, "auth/approle/role/:role/secret-id"): approle.CREATE_SECRET,
-        (LIST, "auth/approle/role/:role/secret-id"): approle.LIST_SECRETS,
-        (WRITE, "auth/approle/role/:role/secret-id/lookup"): approle.READ_SECRET,
-        (WRITE, "auth/approle/role/:role/secret-id/destroy"): approle.DESTROY_SECRET,
-        (WRITE, "auth/approle/role/:role/secret-id-accessor/lookup"): approle.READ_SECRET_BY_ACCESSOR,
-        (DELETE, "auth/approle/role/:role/secret-id/destroy"): approle.DESTROY_SECRET,
-        (WRITE, "auth/approle/role/:role/secret-id-accessor/destroy"): approle.DESTROY_SECRET_BY_ACCESSOR,
-        (DELETE, "auth/approle/role/:role/secret-id-accessor/destroy"): approle.DESTROY_SECRET_BY_ACCESSOR,
-        (WRITE, "auth/approle/tidy/secret-id"): approle.TIDY,
-        **approle.PART_ROUTES,
         (LIST, "sys/policies/acl"): policies.LIST,
         (READ, "sys/policies/acl"): policies.LIST,
         (WRITE, "sys/policies/acl/:name"): policies.WRITE,
@@ -101,9 +84,31 @@ SYSTEM: Final = Table(
         (WRITE, "sys/policy/:name"): policies.WRITE,
         (READ, "sys/policy/:name"): policies.READ_OLD,
         (DELETE, "sys/policy/:name"): policies.DELETE,
-        (READ, "sys/auth"): system.AUTHS,
-        (READ, "sys/auth/*path"): system.READ_AUTH,
-        (WRITE, "sys/auth/*path"): system.ENABLE_AUTH,
-        (DELETE, "sys/auth/*path"): system.DISABLE_AUTH,
+        (READ, "sys/auth"): logins.LIST,
+        (READ, "sys/auth/*path"): logins.READ,
+        (WRITE, "sys/auth/*path"): logins.ENABLE,
+        (DELETE, "sys/auth/*path"): logins.DISABLE,
     }
 )
+APPROLE: Final = Table(
+    {
+        (WRITE, "login"): tokens.LOGIN,
+        (LIST, "role"): approle.LIST_ROLES,
+        (WRITE, "role/:role"): approle.WRITE_ROLE,
+        (READ, "role/:role"): approle.READ_ROLE,
+        (DELETE, "role/:role"): approle.DELETE_ROLE,
+        (READ, "role/:role/role-id"): approle.READ_ROLE_ID,
+        (WRITE, "role/:role/role-id"): approle.WRITE_ROLE_ID,
+        (WRITE, "role/:role/secret-id"): approle.CREATE_SECRET,
+        (LIST, "role/:role/secret-id"): approle.LIST_SECRETS,
+        (WRITE, "role/:role/secret-id/lookup"): approle.READ_SECRET,
+        (WRITE, "role/:role/secret-id/destroy"): approle.DESTROY_SECRET,
+        (WRITE, "role/:role/secret-id-accessor/lookup"): approle.READ_SECRET_BY_ACCESSOR,
+        (DELETE, "role/:role/secret-id/destroy"): approle.DESTROY_SECRET,
+        (WRITE, "role/:role/secret-id-accessor/destroy"): approle.DESTROY_SECRET_BY_ACCESSOR,
+        (DELETE, "role/:role/secret-id-accessor/destroy"): approle.DESTROY_SECRET_BY_ACCESSOR,
+        (WRITE, "tidy/secret-id"): approle.TIDY,
+        **approle.PART_ROUTES,
+    }
+)
+"""What follows the path of an auth method."""

@@ -234,7 +234,8 @@ REVOKE_ACCESSOR: Final = _route(
 
 
 def _role_credential(call: Call) -> Credential:
-    return AppRoleCredential(role_id=text(call.fields, "role_id"), secret_id=text(call.fields, "secret_id"))
+    role_id, secret_id = text(call.fields, "role_id"), text(call.fields, "secret_id")
+    return AppRoleCredential(role_id=role_id, secret_id=secret_id, mount=call.mount)
 
 
 LOGIN: Final = Route(
