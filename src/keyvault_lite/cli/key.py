@@ -1,6 +1,6 @@
 """`kvl key …`: make keys, read them, and lead them through their lives."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -9,6 +9,7 @@ from keyvault_lite.cli.client import Json, connect, segment
 from keyvault_lite.cli.failure import CannotRun
 from keyvault_lite.cli.files import OutOption, writing
 from keyvault_lite.cli.output import (
+    MIN_CUT,
     Columns,
     Format,
     LimitOption,
@@ -35,6 +36,9 @@ app = typer.Typer(help="Make, read, rotate, revoke and destroy keys.", no_args_i
 # What the native API makes; dialects have kinds of their own. A test holds these to model/keys.py.
 NativeType = Literal["AES", "RSA", "EC", "ED25519", "HMAC", "ML-DSA"]
 NativePurpose = Literal["ENCRYPT", "SIGN", "MAC"]
+
+ID_LENGTH: Final = 36
+"""Characters of an id."""
 
 TagOption = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A label; may be repeated.")]
 
@@ -106,7 +110,8 @@ def ls(*, limit: LimitOption = 0, wide: WideOption = False, output: OutputOption
         Columns(
             ("NAME", "TYPE", "PURPOSE", "STATUS", "ACTIVE", "VERSIONS", "CREATED", "ID"),
             dropped=("ID", "CREATED", "VERSIONS", "ACTIVE", "PURPOSE"),
-            cut=("NAME", "TYPE") if named else ("TYPE",),  # a part of an id names nothing
+            cut=("NAME", "TYPE"),
+            least=MIN_CUT if named else ID_LENGTH,  # a part of an id names nothing
         ),
         lambda key: (
             key["name"] or next(iter(key.get("aliases") or ()), key["id"]),

@@ -45,18 +45,20 @@ Record = Sequence[tuple[str, Cell]]
 class Columns:
     """The columns of a list, and what gives way where the terminal is too narrow for all of them.
 
-    A cell is never wrapped. Columns are dropped in the order of `dropped`, until the rest fits when values of those
-    in `cut` are shortened, to MIN_CUT terminal columns at the least.
+    A cell is never wrapped. Columns are dropped in the order of `dropped`, until the rest fits when values of those in
+    `cut` are shortened: to MIN_CUT terminal columns, or to `least` of the first column.
     """
 
     names: tuple[str, ...]
     dropped: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
+    least: int = MIN_CUT
 
     def fitting(self, widths: Sequence[int], room: int) -> list[tuple[int, int]]:
         """What is shown in `room` terminal columns: index and width of each column, in order. At least one is."""
         least = [
-            min(width, MIN_CUT) if name in self.cut else width for name, width in zip(self.names, widths, strict=True)
+            min(width, MIN_CUT if i else self.least) if self.names[i] in self.cut else width
+            for i, width in enumerate(widths)
         ]
         shown = list(range(len(self.names)))
         for name in self.dropped:
