@@ -126,6 +126,13 @@ def key(name: str | None = "orders", **more: object) -> Json:
     }
 
 
+LIFETIME: Json = {
+    "created_at": "2026-11-20T10:00:00.000000Z",
+    "expires_at": "2026-12-20T10:00:00.000000Z",
+    "renewable_until": "2027-11-20T10:00:00.000000Z",
+}
+
+
 def service(name: str = "app", **more: object) -> Json:
     grants = [{"key": "orders-*", "actions": ["encrypt", "decrypt"]}]
     return {
@@ -297,18 +304,22 @@ class FakeVault:
         if not rest:
             self.services.append(service(**{"grants": [], **(seen.body or {})}))
             return 201, {**self.services[-1], "token": ISSUED}
-        found = self._find(self.services, rest[0])
+        found = self._find(self.services, "app" if rest[0] == "self" else rest[0])
+        if rest == ["self"]:
+            found = {**found, "token": {"id": "t" * 16, "kind": "native", **LIFETIME}}
         if rest[1:] == ["aws-credentials"]:
             return 201, {"access_key_id": ACCESS_KEY, "secret_access_key": ISSUED}
         if rest[1:] == ["aws-credentials", "revoke"]:
             return 200, {"items": []}
         if len(rest) == 2:
-            return 200, {**found, "token": ISSUED}
+            lifetime = {f"token_{name}": LIFETIME[name] for name in ("expires_at", "renewable_until")}
+            return 200, {**found, "token": ISSUED, **lifetime}
         if seen.method == "PATCH":
             body = dict(seen.body or {})
             if body.pop("expected_grants", found["grants"]) != found["grants"]:
                 raise Problem(409, "conflict", "the service has other grants by now")
             found.update(body)
+            found["expires_at"] = None if found["expires_at"] == "never" else found["expires_at"]
         return 200, found
 
     def _audit(self, seen: Seen, rest: list[str]) -> tuple[int, Json]:

@@ -225,6 +225,54 @@ def test_service_token(kvl: Kvl, vault: FakeVault) -> None:
     assert vault.seen[-1].path == "/services/app/token"
 
 
+def test_a_token_is_given_a_lifetime_and_an_overlap(kvl: Kvl, vault: FakeVault) -> None:
+    def sent(*arguments: str) -> object:
+        assert kvl("service", *arguments).code == 0
+        return vault.last("POST").body
+
+    assert sent("token", "app") is None
+    assert sent("token", "app", "--ttl", "30d", "--max-ttl", "365d", "--grace", "10m") == {
+        "ttl": 30 * 86400,
+        "max_ttl": 365 * 86400,
+        "grace": 600,
+    }
+    assert sent("token", "self") == {"grace": 600}
+    assert sent("token", "self", "--grace", "0") == {"grace": 0}
+    made = sent("create", "web", "--ttl", "12h", "--max-ttl", "0")
+    assert made == {"name": "web", "role": "SERVICE", "token_ttl": 12 * 3600, "token_max_ttl": 0}
+    before = len(vault.seen)
+    for wrong in ("10", "-1m", "1y", "0m", ""):
+        assert kvl("service", "token", "app", "--ttl", wrong).code == 2
+    assert len(vault.seen) == before
+
+
+def test_a_renewal_and_whoami_say_when_the_token_ends(kvl: Kvl, vault: FakeVault) -> None:
+    for ran in (kvl("service", "token", "app"), kvl("whoami"), kvl("service", "show", "self")):
+        assert ran.code == 0
+        assert "2026-12-20 10:00:00Z" in ran.out
+        assert "2027-11-20 10:00:00Z" in ran.out
+    assert json.loads(kvl("whoami", "-o", "json").out)["token"]["kind"] == "native"
+    assert ISSUED not in kvl("whoami").out
+
+
+def test_a_service_that_has_expired_is_not_shown_as_active(kvl: Kvl, vault: FakeVault) -> None:
+    assert "yes" in kvl("service", "ls").out
+    vault.services[0]["expires_at"] = "2020-01-01T00:00:00.000000Z"
+    for ran in (kvl("service", "ls"), kvl("service", "show", "app")):
+        assert "expired" in ran.out
+        assert "yes" not in ran.out
+    vault.services[0]["active"] = False
+    assert "expired" not in kvl("service", "ls").out
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"), [("PENDING_DESTRUCTION", "to be destroyed"), ("DESTROYED", "destroyed at")]
+)
+def test_a_destruction_that_is_to_come_is_shown_as_such(kvl: Kvl, vault: FakeVault, status: str, shown: str) -> None:
+    vault.keys[0] |= {"status": status, "destroy_at": "2030-01-01T00:00:00.000000Z"}
+    assert shown in kvl("key", "show", "orders").out
+
+
 def test_services_are_listed_and_shown(kvl: Kvl, vault: FakeVault) -> None:
     assert "orders-*=encrypt,decrypt" in kvl("service", "ls").out
     assert SERVICE_ID in kvl("service", "show", "app").out

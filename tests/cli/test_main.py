@@ -42,7 +42,7 @@ SETTINGS = (
     "LOG_LEVEL",
 )
 VERBS = {
-    "": "quickstart init serve verify repair migrate status encrypt decrypt rewrap sign verify-signature",
+    "": "quickstart init serve verify repair migrate status whoami encrypt decrypt rewrap sign verify-signature",
     "key": "create ls show versions public-key update rotate revoke disable enable destroy restore",
     "service": "create ls show update grant revoke token activate deactivate aws-credentials",
     "audit": "ls tail verify receipt public-key export archive read",

@@ -86,6 +86,9 @@ def test_init_can_keep_the_token_off_the_screen(kvl: Kvl, calls: Calls, tmp_path
     ran = kvl("init", "--token-out", str(tmp_path / "absent" / "token"))
     assert (ran.code, "cannot be created: No such file" in ran.err) == (2, True)
     assert len(calls) == 1, "no vault is made whose token could not be kept"
+    table = kvl("init", "--token-out", str(tmp_path / "other")).out
+    assert "service id" in table
+    assert "token" not in table
 
 
 def test_init_says_if_its_token_could_not_be_written_out(

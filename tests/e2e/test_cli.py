@@ -217,7 +217,7 @@ def test_the_life_of_a_key(vault: Vault) -> None:
     for command, status in (("disable", "DISABLED"), ("enable", "ACTIVE"), ("rotate", "ACTIVE")):
         assert vault.json("key", command, "life")["status"] == status
     assert vault.json("key", "destroy", "life", "--days", "7", "--yes")["status"] == "PENDING_DESTRUCTION"
-    assert b"destroyed at" in vault.kvl("key", "show", "life").stdout
+    assert b"to be destroyed" in vault.kvl("key", "show", "life").stdout
     assert vault.json("key", "restore", "life")["status"] == "DISABLED"
     assert b"DEPRECATED" in vault.kvl("key", "versions", "life").stdout
     assert b"life" in vault.kvl("key", "ls").stdout

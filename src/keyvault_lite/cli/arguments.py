@@ -45,6 +45,14 @@ def grant(text: str) -> Json:
     return {"key": key, "actions": [permission for permission in known if permission in words]}
 
 
+def span(text: str, option: str) -> int:
+    """A span like 90d or 10m, or 0, in seconds."""
+    found = _SPAN.fullmatch(text)
+    if found is None and text != "0":
+        raise CannotRun(f"{option} is a span like 90d, 12h or 10m, or 0")
+    return int(timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds()) if found else 0
+
+
 def moment(text: str, option: str, *, ago: bool = False) -> str:
     """A time in RFC 3339, or a span like 90d or 12h from now (back from now with `ago`), as the API takes it."""
     if span := _SPAN.fullmatch(text):

@@ -27,6 +27,7 @@ from keyvault_lite.model.keys import (
     MAX_ROTATION_DAYS,
     MIN_DESTROY_DAYS,
     PURPOSES,
+    KeyStatus,
     KeyType,
     PublicKeyFormat,
 )
@@ -62,7 +63,8 @@ def _record(key: Json) -> Record:
     if key.get("aliases"):
         record.insert(1, ("aliases", ", ".join(key["aliases"])))
     if key.get("destroy_at"):
-        record.append(("destroyed at", when(key["destroy_at"])))
+        destroyed = key["status"] == KeyStatus.DESTROYED
+        record.append(("destroyed at" if destroyed else "to be destroyed", when(key["destroy_at"])))
     return record
 
 

@@ -26,6 +26,7 @@ from keyvault_lite.cli import (
     status,
     streams,
     vault,
+    whoami,
     witness,
 )
 from keyvault_lite.cli.failure import Failure
@@ -125,7 +126,7 @@ def _root(
 
 
 app.command("quickstart")(quickstart.quickstart)
-for module in (vault, migrate, status, cipher, signature):
+for module in (vault, migrate, status, whoami, cipher, signature):
     app.add_typer(module.app)
 app.add_typer(key.app, name="key")
 app.add_typer(service.app, name="service")

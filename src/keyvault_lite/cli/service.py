@@ -1,12 +1,13 @@
 """`kvl service …`: who may call the vault, with which role and grants."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from keyvault_lite.cli.arguments import ServiceArgument, grant, moment
+from keyvault_lite.cli.arguments import ServiceArgument, grant, moment, span
 from keyvault_lite.cli.client import Client, Json, Reply, connect, segment
 from keyvault_lite.cli.failure import CannotRun, Refused
 from keyvault_lite.cli.files import check_token_out, not_lost, write_new_secret
@@ -23,9 +24,12 @@ from keyvault_lite.cli.output import (
     when,
 )
 from keyvault_lite.model.identity import Role
+from keyvault_lite.model.names import SELF
 
 app = typer.Typer(help="Make and change the services that may call the vault.", no_args_is_help=True)
 
+OWN_GRACE: Final = "10m"
+"""So that an answer that is lost locks nobody out."""
 NEVER: Final = "never"
 """The expiry of a service that has none, as the API writes it."""
 Held = dict[str, list[str]]
@@ -41,25 +45,52 @@ ExpiresOption = Annotated[
     str | None,
     typer.Option("--expires", metavar="TIME", help="2027-01-31T12:00:00Z, a span like 90d or 12h, or never."),
 ]
+TtlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ttl", metavar="SPAN", help="How long the token is valid after each renewal, like 30d; 0: no limit."
+    ),
+]
+MaxTtlOption = Annotated[
+    str | None,
+    typer.Option("--max-ttl", metavar="SPAN", help="How far renewals can extend it from now, like 365d; 0: no limit."),
+]
 TokenOutOption = Annotated[
     Path | None,
     typer.Option("--token-out", metavar="FILE", help="Put the token in a new private file, do not print it."),
 ]
 
 
-def _record(service: Json) -> Record:
-    record = [
+def record(service: Json) -> Record:
+    """A service for people, with its token if that was issued now or is the one that asked."""
+    lines = [
         ("name", service["name"]),
         ("id", service["id"]),
         ("role", service["role"]),
-        ("active", service["active"]),
+        ("active", _state(service)),
         ("grants", _grants(service)),
     ]
     if service.get("expires_at"):
-        record.append(("expires", when(service["expires_at"])))
-    if service.get("token"):
-        record.append(("token", service["token"]))
-    return record
+        lines.append(("expires", when(service["expires_at"])))
+    issued = service.get("token")
+    lifetime = issued if isinstance(issued, dict) else {name[6:]: service.get(name) for name in _LIFETIME}
+    if isinstance(issued, str):
+        lines.append(("token", issued))
+    if issued:
+        lines.append(("token ends", when(lifetime["expires_at"]) or NEVER))
+    if lifetime.get("renewable_until"):
+        lines.append(("renewable until", when(lifetime["renewable_until"])))
+    return lines
+
+
+_LIFETIME: Final = ("token_expires_at", "token_renewable_until")
+
+
+def _state(service: Json) -> str | bool:
+    """Whether it can call: yes, no, or that it has expired, which is not a deactivation."""
+    end = service.get("expires_at")
+    expired = end is not None and datetime.fromisoformat(end) <= datetime.now(UTC)
+    return "expired" if service["active"] and expired else bool(service["active"])
 
 
 def _grants(service: Json) -> str | None:
@@ -73,6 +104,8 @@ def create(
     role: Annotated[Role, typer.Option("--role", "-r", case_sensitive=False, help="What it may.")] = Role.SERVICE,
     grants: GrantOption = None,
     expires: ExpiresOption = None,
+    ttl: TtlOption = None,
+    max_ttl: MaxTtlOption = None,
     token_out: TokenOutOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
@@ -82,17 +115,42 @@ def create(
         body["grants"] = [grant(text) for text in grants]
     if expires and expires != NEVER:
         body["expires_at"] = moment(expires, "--expires")
+    body |= _lifetime("token_ttl", ttl, "token_max_ttl", max_ttl)
     check_token_out(token_out)
     with connect() as client:
         _show_token(client.change("POST", "/services", body), output, token_out, name)
 
 
 @app.command("token")
-def token(service: ServiceArgument, *, token_out: TokenOutOption = None, output: OutputOption = Format.TABLE) -> None:
-    """Give a service a new token; the old one dies at once."""
+def token(
+    service: ServiceArgument,
+    *,
+    ttl: TtlOption = None,
+    max_ttl: MaxTtlOption = None,
+    grace: Annotated[
+        str | None,
+        typer.Option(
+            "--grace",
+            metavar="SPAN",
+            help="How long the old token stays valid, like 10m; 0 ends it at once. By default 10m for self, else 0.",
+        ),
+    ] = None,
+    token_out: TokenOutOption = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Give a service a new token. The old one ends at once, or after --grace; `self` is the service that calls."""
+    body = _lifetime("ttl", ttl, "max_ttl", max_ttl)
+    if grace or service == SELF:
+        body["grace"] = span(grace or OWN_GRACE, "--grace")
     check_token_out(token_out)
     with connect() as client:
-        _show_token(_renew(client, service), output, token_out, service)
+        _show_token(_renew(client, service, body), output, token_out, service)
+
+
+def _lifetime(ttl_name: str, ttl: str | None, max_ttl_name: str, max_ttl: str | None) -> Json:
+    """What is given of a lifetime, in seconds."""
+    given = ((ttl_name, ttl, "--ttl"), (max_ttl_name, max_ttl, "--max-ttl"))
+    return {name: span(text, option) for name, text, option in given if text is not None}
 
 
 @app.command("ls")
@@ -111,7 +169,7 @@ def ls(*, limit: LimitOption = 0, wide: WideOption = False, output: OutputOption
         lambda service: (
             service["name"],
             service["role"],
-            service["active"],
+            _state(service),
             when(service.get("expires_at")),
             _grants(service),
             service["id"],
@@ -124,7 +182,7 @@ def ls(*, limit: LimitOption = 0, wide: WideOption = False, output: OutputOption
 def show_one(service: ServiceArgument, *, output: OutputOption = Format.TABLE) -> None:
     """Show one service."""
     with connect() as client:
-        show(client.get(_path(service)), output, _record)
+        show(client.get(_path(service)), output, record)
 
 
 @app.command("grant")
@@ -137,7 +195,7 @@ def add_grants(service: ServiceArgument, grants: GrantArgument, *, output: Outpu
             held[entry["key"]] = [*held.get(entry["key"], ()), *entry["actions"]]
 
     with connect() as client:
-        show(_change_grants(client, service, allow), output, _record)
+        show(_change_grants(client, service, allow), output, record)
 
 
 @app.command("revoke")
@@ -159,7 +217,7 @@ def remove_grants(
             held[key] = [action for action in held[key] if action not in actions]
 
     with connect() as client:
-        show(_change_grants(client, service, allow_less), output, _record)
+        show(_change_grants(client, service, allow_less), output, record)
 
 
 @app.command("update")
@@ -177,21 +235,21 @@ def update(
     if not body:
         raise CannotRun("nothing to change: say --role or --expires")
     with connect() as client:
-        show(client.change("PATCH", _path(service), body), output, _record)
+        show(client.change("PATCH", _path(service), body), output, record)
 
 
 @app.command("activate")
 def activate(service: ServiceArgument, *, output: OutputOption = Format.TABLE) -> None:
     """Let a deactivated service in again."""
     with connect() as client:
-        show(client.change("PATCH", _path(service), {"active": True}), output, _record)
+        show(client.change("PATCH", _path(service), {"active": True}), output, record)
 
 
 @app.command("deactivate")
 def deactivate(service: ServiceArgument, *, output: OutputOption = Format.TABLE) -> None:
     """Refuse a service from now on, without forgetting it."""
     with connect() as client:
-        show(client.change("PATCH", _path(service), {"active": False}), output, _record)
+        show(client.change("PATCH", _path(service), {"active": False}), output, record)
 
 
 @app.command("aws-credentials")
@@ -259,11 +317,11 @@ def _as_grants(held: Held) -> list[Json]:
     return [{"key": key, "actions": sorted(set(actions))} for key, actions in held.items() if actions]
 
 
-def _renew(client: Client, service: str) -> Reply:
+def _renew(client: Client, service: str, body: Json) -> Reply:
     """Ask for a new token. The one that asks may be the one that dies: then a repetition cannot be answered."""
     before = client.sent
     try:
-        return client.change("POST", _path(service, "token"))
+        return client.change("POST", _path(service, "token"), body or None)
     except Refused as refused:
         if refused.code != "unauthenticated" or client.sent == before + 1:
             raise
@@ -288,9 +346,9 @@ def _show_token(reply: Reply, output: Format, token_out: Path | None, service: s
             write_new_secret(token_out, issued + "\n")
             reply = Reply(json.dumps({**answer, "token": None}, ensure_ascii=False), reply.audit_id)
         else:
-            show(reply, output, _record)
+            show(reply, output, record)
     if token_out is not None:
-        show(reply, output, _record)
+        show(reply, output, record)
         note(f"the token is in {token_out}")
     elif output is Format.TABLE:
         note("the token is shown this once: keep it where only this service reads it")

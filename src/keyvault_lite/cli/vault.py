@@ -76,7 +76,7 @@ def _show_vault(shown: dict[str, str | None], output: Format) -> None:
     if output is Format.JSON:
         typer.echo(json.dumps(shown, ensure_ascii=False))
     else:
-        show_record([(name.replace("_", " "), value) for name, value in shown.items()])
+        show_record([(name.replace("_", " "), value) for name, value in shown.items() if name != "token" or value])
 
 
 @app.command("serve")
