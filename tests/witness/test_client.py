@@ -2,8 +2,10 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -239,3 +241,31 @@ def test_threads_share_the_connection(tmp_path: Path) -> None:
             thread.join()
         assert failed == []
         witness.close()
+
+
+@pytest.mark.parametrize(
+    "drips",
+    [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 90, answer(200, "x" * 500)],
+    ids=["interim answers", "headers", "body"],
+)
+def test_an_answer_that_comes_byte_by_byte_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, drips: bytes) -> None:
+    """The caller holds the lock of the writers meanwhile."""
+    monkeypatch.setattr(client_module, "TIMEOUT_SECONDS", 0.3)
+    stop = threading.Event()
+
+    def run(listener: socket.socket) -> None:
+        with suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                for byte in cycle(drips):
+                    if stop.wait(0.02):
+                        return
+                    connection.sendall(bytes([byte]))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=run, args=(listener,), daemon=True).start()
+        began = time.monotonic()
+        assert "does not answer" in refused(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        stop.set()
+        assert time.monotonic() - began < 5

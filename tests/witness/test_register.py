@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from keyvault_lite.audit.checkpoint import (
     InvalidNote,
     checkpoint_body,
+    origin,
     parse_checkpoint,
     parse_note,
     sign_note,
@@ -29,7 +30,7 @@ from keyvault_lite.witness.register import (
     Register,
     Submission,
 )
-from tests.vectors.make_receipts import PUBLIC_KEY, sign
+from tests.vectors.make_receipts import INSTANCE, PUBLIC_KEY, sign
 from tests.witness.support import KEY, ORIGIN, VKEY, Tree, register, vkey
 
 SIZE = 24
@@ -181,6 +182,30 @@ def test_logs_are_named_by_their_keys(tmp_path: Path) -> None:
     Register(tmp_path, KEY, [VKEY, VKEY], verify=verify_ed25519)
     with pytest.raises(IntegrityViolation, match="named twice, with different keys"):
         Register(tmp_path, KEY, [VKEY, verifier_key(ORIGIN, KEY.public_key)], verify=verify_ed25519)
+
+
+def test_a_log_cannot_take_the_name_of_another_ones_next_epoch(tmp_path: Path) -> None:
+    """Its first checkpoint would close the other log: every write of that vault would be refused."""
+    theirs = verifier_key(origin(INSTANCE, 7), KEY.public_key)
+    for logs in ([VKEY, theirs], [theirs, VKEY]):
+        with pytest.raises(IntegrityViolation, match="different keys"):
+            Register(tmp_path, KEY, logs, verify=verify_ed25519)
+    Register(tmp_path, KEY, [VKEY, verifier_key(origin(INSTANCE, 7), PUBLIC_KEY)], verify=verify_ed25519)
+
+
+def test_logs_of_other_software_have_no_epochs(tmp_path: Path) -> None:
+    """Two shards of one operator are two logs, whatever their names end in."""
+    names = ("log.example/shard/1", "log.example/shard/2")
+    witness = Register(
+        tmp_path,
+        KEY,
+        [verifier_key(names[0], PUBLIC_KEY), verifier_key(names[1], KEY.public_key)],
+        verify=verify_ed25519,
+    )
+    for name, key, by in ((names[1], KEY.public_key, KEY.sign), (names[0], PUBLIC_KEY, sign)):
+        note = sign_note(checkpoint_body(name, 0, ROOT_OF_EMPTY), name, key, by)
+        witness.add(Submission(0, (), note))
+        assert (witness.newest(name) or "").startswith(note)
 
 
 def test_evidence_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ _TIME: Final = Struct(">Q")
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _SIGNATURE_LINE: Final = re.compile(r"— (\S+) (\S+)")
-_LATER_EPOCH: Final = re.compile(r"(\S+/\S+)/([1-9][0-9]{0,9})", re.ASCII)
+_LATER_EPOCH: Final = re.compile(r"(keyvault-lite/[0-9a-f]{32})/([1-9][0-9]{0,9})", re.ASCII)
 _VERIFIER_KEY: Final = re.compile(r"([^\s+]+)\+([0-9a-f]{8})\+(\S+)")
 
 
@@ -102,7 +102,7 @@ def origin(instance_id: bytes, epoch: int) -> str:
 
 
 def split_origin(name: str) -> tuple[str, int]:
-    """The log's name without its epoch, and the epoch: origins that differ in nothing else are one log, begun anew."""
+    """The log's name without its epoch, and the epoch. Logs of other software have no epochs: theirs is 0."""
     match = _LATER_EPOCH.fullmatch(name)
     return (name, 0) if match is None else (match[1], int(match[2]))
 

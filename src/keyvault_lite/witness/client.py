@@ -24,6 +24,7 @@ from keyvault_lite.audit.merkle import ROOT_OF_EMPTY
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest
 from keyvault_lite.observe import logger
+from keyvault_lite.witness.answer import Response
 from keyvault_lite.witness.register import format_submission
 
 TIMEOUT_SECONDS: Final = 3.0
@@ -92,6 +93,7 @@ class WitnessClient:
             self._connection = http.client.HTTPSConnection(host, parts.port, timeout=TIMEOUT_SECONDS, context=context)
         else:
             self._connection = http.client.HTTPConnection(host, parts.port, timeout=TIMEOUT_SECONDS)
+        self._connection.response_class = Response
         self._lock = threading.Lock()
         self.was_put_back = False
         """Whether it was ever seen to know less than it had confirmed."""
@@ -200,6 +202,8 @@ class WitnessClient:
             fresh = self._connection.sock is None
             while True:
                 try:
+                    if self._connection.sock is not None:
+                        self._connection.sock.settimeout(TIMEOUT_SECONDS)  # less was left of it for the last answer
                     self._connection.request(method, self._prefix + path, body, headers)
                     reply = self._connection.getresponse()
                     answer = reply.read(MAX_ANSWER + 1)

@@ -20,6 +20,7 @@ from keyvault_lite.audit.checkpoint import (
     ED25519,
     Checkpoint,
     InvalidNote,
+    VerifierKey,
     Verify,
     cosign,
     parse_checkpoint,
@@ -147,6 +148,7 @@ class Register:
         self._trusted: Mapping[str, str] = {_log_key(text): text for text in logs}
         if len(self._trusted) != len(set(logs)):
             raise IntegrityViolation("a log is named twice, with different keys")
+        _check_epochs(logs)
         self.verifier_key: Final = verifier_key(key.name, key.public_key, COSIGNATURE)
         for made in (folder / "state", folder / "evidence", folder / "unproven"):
             made.mkdir(mode=0o700, exist_ok=True)
@@ -257,6 +259,21 @@ class Register:
             if len(kept) < MAX_EVIDENCE:
                 with os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="utf-8") as file:
                     file.write(note)
+
+
+def _check_epochs(logs: Sequence[str]) -> None:
+    """Raise IntegrityViolation unless all epochs of a log have one key.
+
+    A newer epoch closes the older ones. Under another key it would let one log close another, by a name that it chose.
+    """
+    keys: dict[str, VerifierKey] = {}
+    for key in map(parse_verifier_key, logs):
+        first = keys.setdefault(split_origin(key.name)[0], key)
+        if first.public_key != key.public_key:
+            raise IntegrityViolation(
+                f"{key.name} and {first.name} are epochs of one log and have different keys: trust the key alone that "
+                "`kvl anchor show` prints on the host of that vault"
+            )
 
 
 def _log_key(text: str) -> str:
