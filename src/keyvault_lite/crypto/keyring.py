@@ -131,7 +131,7 @@ class Keyring(Secret):
 
     def opens(self, slot: Slot, master: MasterKey) -> bool:
         """Whether `master` opens the slot, and this keyring is in it."""
-        return _open_slot(slot, master) == self._bundle.write()
+        return hmac.compare_digest(_open_slot(slot, master) or b"", self._bundle.write())
 
     # Key material
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from hmac import compare_digest
 from typing import Any, Final
 
 from keyvault_lite.ledger.outcome import Authority
@@ -49,10 +50,10 @@ def read_head(row: tuple[Any, ...], authority: Authority) -> Head:
     """The head of a stored row (its columns, then its MAC). Raises IntegrityViolation if it does not verify."""
     *values, mac = row
     try:
-        good = authority.head_mac(*values)
+        genuine = compare_digest(authority.head_mac(*values), mac)
     except (TypeError, ValueError, OverflowError):
         raise IntegrityViolation("the head of the log does not verify") from None
-    if good != mac:
+    if not genuine:
         raise IntegrityViolation("the head of the log does not verify")
     return Head(*values)
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hmac import compare_digest
 from typing import TypeVar
 
 from keyvault_lite.audit.merkle import HASH_BYTES
@@ -44,7 +45,7 @@ def row_is_genuine(authority: Authority, form: RowFormat, row: Row) -> bool:
 def mac_is(authority: Authority, table: str, key: Row, values: Row, row: Row, *, schema: int = 1) -> bool:
     """Whether the MAC of a stored row is the one over these values."""
     try:
-        return bool(authority.row_mac(table, key, row[-2], values, schema=schema) == row[-1])
+        return compare_digest(authority.row_mac(table, key, row[-2], values, schema=schema), row[-1])
     except _UNREADABLE:
         return False
 
