@@ -276,3 +276,49 @@ def test_the_bounds_are_those_that_are_documented(monkeypatch: pytest.MonkeyPatc
     page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
     for figure in (token_room.MAX_LEASED, token_room.MAX_CHILDREN):
         assert f"{figure:,}".replace(",", " ") in page
+
+
+def test_processes_that_have_not_heard_of_each_other_keep_the_bounds(house: House) -> None:
+    """Each judges on what it knows, and again on what is stored: no race adds a token or keeps one valid."""
+    service, token = house.service("worker")
+    other = House(house.chosen, house.admin)
+    try:
+        other.ask(ListKeys(), token)
+        children(house, token)
+        other.refusal(CreateToken(), LimitExceeded, token)
+        house.refusal(CreateToken(), LimitExceeded, token)
+        lost = house.ask(RenewToken("self", grace=600), token).token
+        new = other.ask(RenewToken("self", grace=600), token).token
+        house.refusal(ListKeys(), Unauthenticated, lost)
+        assert len(house.ledger.snapshot().native_tokens(service.id)) == 2
+        ended = house.ask(RenewToken("self"), new).token
+        for stale in (token, new):
+            other.refusal(RenewToken("self"), Unauthenticated, stale)
+        for _ in range(MAX_RENEWALS - 3):
+            ended = other.ask(RenewToken("self"), ended).token
+        house.refusal(RenewToken("self"), LimitExceeded, ended)
+        house.ask(UpdateService("worker", active=False))
+        other.refusal(ListKeys(), Unauthenticated, ended)
+        assert other.ledger.verify().findings == ()
+    finally:
+        other.close()
+
+
+def test_a_valid_row_from_before_a_grace_period_is_found(house: House) -> None:
+    """Whoever writes the database puts back the row without the end, to keep a replaced token valid."""
+    service, token = house.service("worker")
+    with closing(house.vault.database.reader()) as connection:
+        before = connection.execute(
+            "SELECT expires_at, attributes, row_seq, row_mac FROM tokens WHERE service_id = ?", (service.id,)
+        ).fetchone()
+    house.ask(RenewToken("self", grace=600), token)
+    with closing(house.vault.database.writer()) as connection:
+        connection.execute(
+            "UPDATE tokens SET expires_at = ?, attributes = ?, row_seq = ?, row_mac = ? WHERE id = ?",
+            (*before, token.split("_")[1]),
+        )
+    found = house.ledger.verify().findings
+    assert [(one.table, one.row) for one in found] == [("tokens", token.split("_")[1])]
+    kept = house.ledger.snapshot().token(TokenId(token.split("_")[1]))
+    assert kept is not None
+    assert kept.expires_at is not None, "memory decides"
