@@ -28,6 +28,7 @@ from typing import Any
 
 Point = tuple[int, int]
 Key = tuple[str, bytes, bytes]
+MOST_LINES = 100  # of signatures, as in the product
 
 
 class Refused(Exception):
@@ -94,8 +95,8 @@ def from_base64(text: object, length: int | None = None) -> bytes:
 
 
 def from_decimal(text: str) -> int:
-    """A decimal number in its one spelling."""
-    if not re.fullmatch(r"0|[1-9][0-9]{0,18}", text):
+    """A decimal number in its one spelling, small enough that the number of an entry fits 64 bits."""
+    if not re.fullmatch(r"0|[1-9][0-9]{0,18}", text) or int(text) >= 2**63 - 1:
         raise Refused("a size or index is not a plain decimal number")
     return int(text)
 
@@ -116,7 +117,7 @@ def read_key(text: str) -> Key:
 def verify_checkpoint(text: str, key: Key) -> tuple[int, bytes]:
     """(size, root) of a checkpoint of the key's log. Signatures of other keys are ignored, as specified."""
     head, gap, tail = text.rpartition("\n\n")
-    if not gap or not tail.endswith("\n") or re.search(r"[\x00-\x09\x0b-\x1f]", text):
+    if not gap or not tail.endswith("\n") or tail.count("\n") > MOST_LINES or re.search(r"[\x00-\x09\x0b-\x1f]", text):
         raise Refused("the checkpoint is not a signed note")
     signatures = []
     for line in tail[:-1].split("\n"):
@@ -211,11 +212,11 @@ def leaf_of(entry: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + entry).digest()
 
 
-# The command.
 def read(path: str) -> str:
-    """A file's text, its line ends untouched."""
+    """A file's text, its line ends untouched; of a file that is longer than any of these, the beginning."""
     try:
-        return Path(path).read_bytes().decode()
+        with Path(path).open("rb") as file:
+            return file.read(1 << 24).decode()
     except (OSError, ValueError) as error:
         raise Unusable(f"{path} cannot be read ({error})") from None
 
@@ -249,8 +250,8 @@ def check_receipt(key: Key, path: str, entry: bytes | None, leaf: bytes | None) 
             if leaf not in {None, leaf_of(known)} or not known.startswith(HEAD + encode("int", index + 1)):
                 raise Refused("the receipt is of another entry")
             leaf = leaf_of(known)
-    if leaf is None:
-        raise Unusable("the receipt does not hold its entry, so --hash or --entry has to be given")
+    if leaf is None or len(leaf) != hashlib.sha256().digest_size:
+        raise Unusable("the receipt does not hold its entry: give --entry, or --hash with 64 hex digits")
     size, root = verify_checkpoint(checkpoint, key)
     if index >= size or root_by_inclusion(leaf, index, size, proof) != root:
         raise Refused("the inclusion proof does not lead to the signed root")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from keyvault_lite.audit.checkpoint import MAX_SIGNATURES, InvalidNote, parse_note
 from keyvault_lite.audit.merkle import Edge
 from tests.vectors import make_receipts
 from tests.vectors.make_receipts import PUBLIC_KEY, VKEY, Log, consistency_json, item, sign
@@ -220,3 +221,44 @@ def test_a_signature_is_bound_to_message_and_key(tool: ModuleType) -> None:
     order = 2**252 + 27742317777372353535851937790883648493
     twin = (int.from_bytes(signature[32:], "little") + order).to_bytes(32, "little")
     assert not tool.ed25519_verifies(PUBLIC_KEY, b"message", signature[:32] + twin)
+
+
+def receipt(log: Log, *, index: str | None = None, repeated: int = 1) -> str:
+    """A receipt of entry 1, with another index or with its signature line more than once."""
+    text = log.receipt(1, 23)
+    if index is not None:
+        text = text.replace("index 0\n", f"index {index}\n")
+    signature = text[text.rindex("\n\n") + 2 :]
+    return text + signature * (repeated - 1)
+
+
+@pytest.mark.parametrize("index", [2**63 - 1, 2**63, 10**18 * 9, 10**19 - 1])
+def test_no_number_is_too_large_to_be_refused(judge: Judge, log: Log, index: int) -> None:
+    status, said = judge("r", "--entry", "e", r=receipt(log, index=str(index)), e=item(log.entries[0]))
+    assert status == 1, said
+    assert "NOT VALID" in said
+
+
+def test_many_signatures_are_refused_before_they_are_verified(
+    judge: Judge, tool: ModuleType, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes milliseconds, and a file has room for thousands. The product takes as many."""
+    text = receipt(log, repeated=MAX_SIGNATURES)
+    assert len(parse_note(text.partition("\n\n")[2]).signatures) == MAX_SIGNATURES
+    monkeypatch.setattr(tool, "ed25519_verifies", lambda *_: True)
+    assert judge("r", "--entry", "e", r=text, e=item(log.entries[0]))[0] == 0
+    monkeypatch.setattr(tool, "ed25519_verifies", lambda *_: pytest.fail("verified"))
+    text = receipt(log, repeated=MAX_SIGNATURES + 1)
+    with pytest.raises(InvalidNote):
+        parse_note(text.partition("\n\n")[2])
+    assert judge("r", "--entry", "e", r=text, e=item(log.entries[0]))[0] == 1
+
+
+def test_a_hash_has_32_bytes(judge: Judge, log: Log) -> None:
+    bare = receipt(log)
+    for given in ("", "00", "00" * 31, "00" * 33, "00" * 64):
+        assert judge("r", "--hash", given, r=bare)[0] == 2
+
+
+def test_a_file_without_end_is_not_read_to_its_end(judge: Judge) -> None:
+    assert judge("/dev/zero")[0] == 1
