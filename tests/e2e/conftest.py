@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,16 +83,20 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("served")
-    port = free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("KEYVAULT_", "AWS_"))} | {
+def environment_of(database: str) -> dict[str, str]:
+    """The environment of a vault whose files are in the working directory."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("KEYVAULT_", "AWS_"))} | {
         "PYTHONPATH": str(SOURCE),
         "COLUMNS": "300",
         "KEYVAULT_MASTER_KEY_FILE": "master.key",
-        "KEYVAULT_DATABASE_URL": "sqlite:///vault.db",
+        "KEYVAULT_DATABASE_URL": f"sqlite:///{database}",
     }
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    environment = environment_of("vault.db")
     command = [sys.executable, "-P", "-m", "keyvault_lite"]
 
     def run(*arguments: str) -> str:
@@ -102,9 +107,17 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
     run("master-key", "generate", "--out", "master.key")
     made = json.loads(run("init", "-o", "json"))
+    with serving(folder, environment, made["token"]) as running:
+        yield running
+
+
+@contextmanager
+def serving(folder: Path, environment: dict[str, str], admin: str) -> Iterator[Served]:
+    """Run `kvl serve` in a folder for as long as the context lasts; `admin` is a token of its first ADMIN."""
+    port = free_port()
     with (folder / "serve.log").open("wb") as log:
         server = subprocess.Popen(
-            [*command, "serve", "--port", str(port)],
+            [sys.executable, "-P", "-m", "keyvault_lite", "serve", "--port", str(port)],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -113,7 +126,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         )
     try:
         _wait(server, port, folder / "serve.log")
-        yield Served(f"http://127.0.0.1:{port}", made["token"], folder, environment)
+        yield Served(f"http://127.0.0.1:{port}", admin, folder, environment)
     finally:
         server.terminate()
         server.wait(30)
