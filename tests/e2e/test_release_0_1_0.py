@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hvac
 import pytest
 
 from tests.e2e.aws_clients import client, error
 from tests.e2e.conftest import Served, environment_of, serving
 
+hvac = pytest.importorskip("hvac")
 MADE = Path(__file__).parents[1] / "vectors" / "vault_0_1_0"
 KEPT: dict[str, Any] = json.loads((MADE / "made.json").read_text())
 VERIFIER = Path(__file__).parents[2] / "tools" / "verify_receipt.py"
