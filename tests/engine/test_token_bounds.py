@@ -10,12 +10,12 @@ from keyvault_lite.access.spent import TOMBSTONES
 from keyvault_lite.engine import token_room
 from keyvault_lite.engine.token_room import AT_ONCE
 from keyvault_lite.ledger.rows import NOT_COMMITTED
-from keyvault_lite.model.errors import Conflict, Forbidden, LimitExceeded, Unauthenticated
+from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest, LimitExceeded, Unauthenticated
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import AppRoleCredential, BearerCredential, Role, TokenKind
 from keyvault_lite.model.names import TokenId
 from keyvault_lite.model.native_tokens import MAX_RENEWALS
-from keyvault_lite.model.requests import CreateAccessKey, ListKeys, RenewToken, RevokeAccessKey, UpdateService
+from keyvault_lite.model.requests import NEVER, CreateAccessKey, ListKeys, RenewToken, RevokeAccessKey, UpdateService
 from keyvault_lite.model.transit_tokens import (
     CreateSecretId,
     CreateToken,
@@ -28,7 +28,7 @@ from keyvault_lite.model.transit_tokens import (
     RevokeToken,
     WriteRole,
 )
-from tests.house import House, idempotent
+from tests.house import DAY, House, idempotent
 
 BOUND = 40
 pytestmark = pytest.mark.both
@@ -322,3 +322,30 @@ def test_a_valid_row_from_before_a_grace_period_is_found(house: House) -> None:
     kept = house.ledger.snapshot().token(TokenId(token.split("_")[1]))
     assert kept is not None
     assert kept.expires_at is not None, "memory decides"
+
+
+def test_a_token_of_an_expired_service_can_be_revoked(house: House) -> None:
+    """Else it would be valid again when the service is given more time."""
+    now = house.ledger.now()
+    _, token = house.service("worker")
+    held = children(house, token, 2)
+    house.ask(UpdateService("worker", expires_at=now + DAY))
+    real = house.ledger.now
+    house.ledger.now = lambda: real() + 2 * DAY  # type: ignore[method-assign]
+    house.refusal(ListKeys(), Unauthenticated, held[0])
+    accessor = held[0].split("_")[1]
+    assert accessor not in house.ask(ListTokens())
+    house.refusal(ReadToken(accessor=accessor), InvalidRequest)
+    house.ask(RevokeToken(accessor=accessor))
+    house.ask(UpdateService("worker", expires_at=NEVER))
+    house.refusal(ListKeys(), Unauthenticated, held[0])
+    house.ask(ListKeys(), held[1])
+
+
+def test_a_service_that_is_set_aside_keeps_no_other_token_from_being_listed(house: House) -> None:
+    service, token = house.service("worker")
+    children(house, token, 2)
+    house.ledger.snapshot().quarantine(service.id)
+    assert house.ask(ListTokens()) == (house.admin.split("_")[1],)
+    house.run(house.jobs.round())
+    assert records(house) == 2

@@ -54,7 +54,13 @@ def named_token(request: TokenRequest, scene: Scene) -> Token:
 
 
 def _live_token(request: TokenRequest, scene: Scene) -> Token | None:
-    """As `named_token`; None for one that does not hold any more or never was."""
+    """As `named_token`; None for one that is not valid or never was."""
+    token = _stored_token(request, scene)
+    return None if token is None or not _is_live(token, scene) else token
+
+
+def _stored_token(request: TokenRequest, scene: Scene) -> Token | None:
+    """As `named_token`, valid or not; None for one that is not stored."""
     if request.token is not None:
         parsed = parse_token(request.token)
         token = None if parsed is None else scene.state.token(parsed[0])
@@ -68,13 +74,11 @@ def _live_token(request: TokenRequest, scene: Scene) -> Token | None:
     mine = token is not None and _descends(token, scene)
     if scene.principal.role is not Role.ADMIN and not mine:
         raise Forbidden(ROLE_REFUSAL)
-    if token is None or token.kind is TokenKind.AWS or not _is_live(token, scene):
-        return None
-    return token
+    return None if token is None or token.kind is TokenKind.AWS else token
 
 
 def _is_live(token: Token, scene: Scene) -> bool:
-    """Whether a token is valid: nobody shows, renews or revokes one that is not."""
+    """Whether a token is valid: nobody shows or renews one that is not."""
     return is_valid(token, scene.state.find_service(token.service_id), scene.state, scene.now)
 
 
@@ -214,7 +218,9 @@ def _policies(
 def page(_: ListTokens, scene: Scene) -> Done:
     """The accessors of the tokens that hold, those of services included."""
     kinds = {TokenKind.LEASED, TokenKind.NATIVE}
-    return Done(tuple(one.id for one in scene.state.tokens() if one.kind in kinds and _is_live(one, scene)))
+    shown = (one for one in scene.state.tokens() if one.kind in kinds)
+    known = (one for one in shown if not scene.state.is_quarantined(one.service_id))
+    return Done(tuple(one.id for one in known if _is_live(one, scene)))
 
 
 def extend(request: ExtendToken, scene: Scene) -> Done:
@@ -234,8 +240,9 @@ def extend(request: ExtendToken, scene: Scene) -> Done:
 
 def revoke(request: RevokeToken, scene: Scene) -> Done:
     """The end of a token; its children end with it, as every use of them asks for their parents."""
-    token = _live_token(request, scene)
-    if token is None:
+    token = _stored_token(request, scene)
+    # One that is not valid at present, because its service has expired, would be when the service is given more time.
+    if token is None or is_over(token, scene.state, scene.now):
         return Done(None)  # as was asked for, and whoever revokes at the end of its work is not told of a failure
     if token.kind is TokenKind.NATIVE:
         raise InvalidRequest("the token of a service ends when the service is given a new one, or deactivated")
