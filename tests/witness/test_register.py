@@ -234,6 +234,19 @@ def test_honest_checkpoints_with_a_wrong_proof_do_not_hide_a_fork(
     assert [file.read_text() for file in (tmp_path / "evidence").iterdir()] == [TREES[1].note(12)]
 
 
+def test_repeated_signature_lines_drive_no_evidence_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one genuine checkpoint anybody can make many texts, and the oldest of what is kept makes room."""
+    monkeypatch.setattr("keyvault_lite.witness.register.MAX_EVIDENCE", 2)
+    witness = register(tmp_path)
+    witness.add(TREES[0].submission(0, 12))
+    honest, fork = TREES[0].note(14), TREES[1].note(13)
+    line = honest[honest.rindex("\n\n") + 2 :]
+    for note in (fork, *(honest + line * times for times in range(5))):
+        with pytest.raises(Refused):
+            witness.add(Submission(12, (bytes(32),), note))
+    assert {file.read_text() for file in (tmp_path / "unproven").iterdir()} == {fork, honest}
+
+
 def test_another_text_of_the_same_head_is_taken(tmp_path: Path) -> None:
     """Extension lines are the log's business: the witness judges size and root."""
     witness = register(tmp_path)

@@ -215,7 +215,8 @@ def signed_by(text: str, *vkeys: str) -> str:
     """The note with the signatures of these keys alone, unverified. Raises InvalidNote if there are none."""
     keys = {(key.name, key.hash) for key in map(parse_verifier_key, vkeys)}
     body, signatures = parse_note(text)
-    lines = [_signature_line(one.name, one.key_hash + one.value) for one in signatures if one[:2] in keys]
+    # Each once: else one checkpoint has as many texts as anybody likes.
+    lines = dict.fromkeys(_signature_line(one.name, one.key_hash + one.value) for one in signatures if one[:2] in keys)
     if not lines:
         raise InvalidNote("the note is not signed by this key")
     return f"{body}\n{''.join(lines)}"
@@ -253,7 +254,8 @@ def _cosigned(body: str, timestamp: int) -> bytes:
 
 def _values_of(key: VerifierKey, signatures: tuple[Signature, ...]) -> list[bytes]:
     # Lines of unknown keys are ignored, as specified: witnesses and later algorithms add them.
-    values = [line.value for line in signatures if (line.name, line.key_hash) == (key.name, key.hash)]
+    # Each once: a genuine line can be repeated by anybody, and would be verified as often.
+    values = list(dict.fromkeys(one.value for one in signatures if (one.name, one.key_hash) == (key.name, key.hash)))
     if not values:
         raise InvalidNote("the note is not signed by this key")
     return values
