@@ -243,6 +243,23 @@ def test_services_and_what_they_may(vault: Vault) -> None:
     assert b"app" in vault.kvl("service", "ls").stdout
 
 
+def test_a_service_renews_its_own_token_with_an_overlap(vault: Vault) -> None:
+    vault.kvl("service", "create", "replica", "--ttl", "1h", "--max-ttl", "2h", "--token-out", "replica.token")
+    caller = {"KEYVAULT_TOKEN_FILE": "replica.token"}
+    before = vault.json("whoami", settings=caller)
+    assert (before["name"], before["role"], before["token"]["kind"]) == ("replica", "SERVICE", "native")
+    assert before["token"]["expires_at"] < before["token"]["renewable_until"]
+    renewed = vault.json("service", "token", "self", "--token-out", "replica2.token", settings=caller)
+    assert renewed["token_expires_at"] >= before["token"]["expires_at"]
+    assert renewed["token_renewable_until"] == before["token"]["renewable_until"]
+    old, new = (vault.json("whoami", settings={"KEYVAULT_TOKEN_FILE": f"replica{n}.token"}) for n in ("", "2"))
+    assert old["token"]["expires_at"] < before["token"]["expires_at"] <= new["token"]["expires_at"]
+    vault.kvl("service", "token", "replica", "--token-out", "replica3.token")
+    for file in ("replica.token", "replica2.token"):
+        vault.kvl("whoami", code=1, settings={"KEYVAULT_TOKEN_FILE": file})
+        assert vault.json("audit", "ls", "--action", "authenticate", "--limit", "1")["items"][0]["reason"] == "replaced"
+
+
 def test_the_record(vault: Vault) -> None:
     vault.kvl("key", "show", "absent", code=1)
     denied = vault.json("audit", "ls", "--result", "denied", "--limit", "0")["items"]
