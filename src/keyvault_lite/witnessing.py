@@ -8,6 +8,7 @@ from typing import Final
 
 from keyvault_lite import observe
 from keyvault_lite.audit.checkpoint import COSIGNATURE, verifier_key
+from keyvault_lite.crypto.hygiene import protect_process
 from keyvault_lite.crypto.keyfile import write_new
 from keyvault_lite.crypto.witness import WitnessKey, verify_ed25519
 from keyvault_lite.model.errors import Conflict, NotFound
@@ -18,6 +19,8 @@ from keyvault_lite.wire.server import serve as server_config
 from keyvault_lite.wire.witness import WitnessApplication
 from keyvault_lite.witness.register import FolderLock, Register
 
+_OF_OTHERS: Final = 0o077
+log: Final = observe.logger("witness")
 DEFAULT_NAME: Final = "witness.local/1"
 """Under which a witness signs that was given no name."""
 
@@ -56,7 +59,10 @@ def serve_witness(chosen: Settings, folder: Path, logs: Sequence[str]) -> None:
     sockets = _listen(chosen)
     if not (folder / "key").exists():
         observe.announce(f"new witness: KEYVAULT_WITNESS_KEY={make_witness(folder, DEFAULT_NAME)}")
+    protect_process()
     key = _read_witness_key(folder)
+    if (folder / "key").stat().st_mode & _OF_OTHERS:
+        log.warning("the key file %s is open to other users; run: chmod 600 %s", folder / "key", folder / "key")
     with FolderLock(folder), closing(Register(folder, key, logs, verify=verify_ed25519)) as register:
         config = server_config(
             WitnessApplication(register),

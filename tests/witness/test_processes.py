@@ -6,6 +6,7 @@ import http.client
 import ipaddress
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -127,6 +128,16 @@ def test_what_keeps_a_witness_from_starting(
     assert ran.exit_code == 2
     assert words in ran.stderr
     assert ran.stderr.count("\n") == 1
+
+
+def test_the_key_of_a_witness_gets_into_no_core_file(tmp_path: Path, start: Start) -> None:
+    kvl(tmp_path, "witness", "init")
+    (tmp_path / "witness" / "key").chmod(0o644)
+    process = start("witness", "serve", "--log", VKEY, port=free_port())
+    limits = Path(f"/proc/{process.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits)
+    process.terminate()
+    assert b"open to other users; run: chmod 600 witness/key" in process.communicate(timeout=20)[1]
 
 
 def test_a_kill_makes_a_witness_forget_nothing(tmp_path: Path, start: Start) -> None:
