@@ -1,5 +1,6 @@
 """Who holds a lock, hangs up or sets timeouts keeps nothing waiting for ever, and is not taken for damage."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from keyvault_lite import app, custody
 from keyvault_lite.engine import jobs as jobs_module
 from keyvault_lite.ledger import driver, journal, statements, upkeep
+from keyvault_lite.ledger.postgresql import connection as connection_module
 from keyvault_lite.ledger.postgresql import database as database_module
 from keyvault_lite.ledger.postgresql import limits, session
 from keyvault_lite.ledger.schema import FORMATS
@@ -338,3 +340,27 @@ def test_only_columns_of_the_tables_are_cut() -> None:
         assert "substr" in limits.bounded(statements.SELECT[table]), form
     assert {name.partition(".")[0] for name in limits._OTHERS} <= set(metadata.tables)
     assert all(name.partition(".")[2] in metadata.tables[name.partition(".")[0]].columns for name in limits._OTHERS)
+
+
+def test_what_orders_or_compares_names_does_so_by_their_bytes() -> None:
+    """Locales differ in punctuation and case: the archive's newest segment would be another, or none."""
+    written = [one for one in vars(statements).values() if isinstance(one, str) and one.isprintable()]
+    ordered = [one for one in written if re.search(r"(ORDER BY (?!id\b)|\b)name\b (>=|<|DESC|ASC)", one)]
+    assert statements.NEWEST_SEGMENT in ordered
+    for one in ordered:
+        words = connection_module._translated(one, "public").decode()
+        assert words.count('name COLLATE pg_catalog."C"') == len(re.findall(r"\bname (?:>=|<)|BY name\b", one)), words
+
+
+def test_the_newest_segment_is_found_by_its_bytes(postgres: House) -> None:
+    run(
+        postgres.chosen.database_url,
+        *(
+            f"INSERT INTO settings (name, value, row_seq, row_mac) VALUES ('{name}', '1', 1, '')"
+            for name in ("a/2", "a/1", "a0", "A/9", "a-3")
+        ),
+    )
+    with closing(postgres.vault.database.reader()) as reader:
+        row = reader.execute(statements.NEWEST_SEGMENT, ("a/", "a0")).fetchone()
+    assert row is not None
+    assert row[0] == "a/2"

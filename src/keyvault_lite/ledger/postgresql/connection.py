@@ -29,10 +29,17 @@ _AHEAD: Final = (
     statements.LAST_ENTRY,
     SIGN,
 )
+_BYTES: Final = 'COLLATE pg_catalog."C"'
 _OTHER_WORDS: Final = {
     # Read before the schema is checked, when the column may be of any type and the rows any number.
     "SELECT version_num FROM alembic_version": (
         "SELECT pg_catalog.substr(version_num, 1, 33) FROM alembic_version LIMIT 2"
+    ),
+    # Names are ordered by their bytes, as in SQLite: the database's locale may leave out punctuation.
+    statements.NEWEST_SEGMENT: bounded(
+        statements.NEWEST_SEGMENT.replace(
+            "name >= ? AND name < ?", f"name {_BYTES} >= ? AND name {_BYTES} < ?"
+        ).replace("BY name", f"BY name {_BYTES}")
     ),
     statements.LOSE_REPLY: ("DELETE FROM idempotency_replies WHERE service_id || '/' || encode(key_digest, 'hex') = ?"),
 }
