@@ -73,7 +73,7 @@ REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
             "False",
         ),
     ),
-    "R4": (Removal(head, "read_head", "good != mac", "False"),),
+    "R4": (Removal(head, "read_head", "not genuine", "False"),),
     "R5": (Removal(journal.Journal, "_fill", "pending.store(self._connection, self._database)", _SIGN),),
     "R6": (Removal(anchor.FileAnchor, "write", "self._always or mark.state_seq > self._covered", "self._always"),),
     "R7": (

@@ -165,7 +165,9 @@ def unnoticed(attack: Act) -> Act:
 # At a start
 
 CHECKS["row MAC"] = Check(
-    Removal(rows, "mac_is", "bool(authority.row_mac(table, key, row[-2], values, schema=schema) == row[-1])", "True"),
+    Removal(
+        rows, "mac_is", "compare_digest(authority.row_mac(table, key, row[-2], values, schema=schema), row[-1])", "True"
+    ),
     at_rest(
         edited(
             "UPDATE keys SET status = 'ACTIVE' WHERE name = 'done'",
