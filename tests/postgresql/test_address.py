@@ -71,6 +71,63 @@ def test_what_the_library_would_read_from_the_environment_is_judged_too(monkeypa
         read_address("postgresql:///vault?service=elsewhere", allow_plain=False)
 
 
+OF_HOME = {
+    "passfile": "PGPASSFILE",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslcrl": "PGSSLCRL",
+    "sslrootcert": "PGSSLROOTCERT",
+}
+"""Where libpq would look in HOME for a file that it is not told of, and the variables that tell it."""
+URLS = [
+    "postgresql://kvl@db.example/vault",
+    "postgresql://kvl@db.example/vault?sslmode=require",
+    "postgresql://kvl@localhost/vault?sslmode=verify-full",
+    "postgresql://kvl@localhost/vault?sslmode=verify-ca",
+    "postgresql:///vault?host=/run/postgresql",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize("option", OF_HOME)
+def test_the_library_looks_for_no_file_in_home(monkeypatch: pytest.MonkeyPatch, url: str, option: str) -> None:
+    from psycopg.conninfo import conninfo_to_dict
+
+    monkeypatch.delenv(OF_HOME[option], raising=False)
+    chosen = conninfo_to_dict(read_address(url, allow_plain=True).conninfo)
+    if option == "sslrootcert" and chosen.get("sslmode") == "verify-full":
+        assert chosen[option] == "system"
+    else:
+        assert chosen[option] == "/nonexistent"
+    more = "&" if "?" in url else "?"
+    given = read_address(f"{url}{more}{option}=/given", allow_plain=True).conninfo
+    assert conninfo_to_dict(given)[option] == "/given"
+    monkeypatch.setenv(OF_HOME[option], "/of/the/environment")
+    assert option not in conninfo_to_dict(read_address(url, allow_plain=True).conninfo), "libpq reads its own variable"
+
+
+def test_a_verified_connection_trusts_the_system_and_no_file_in_home() -> None:
+    assert "sslrootcert=system" in read_address("postgresql://kvl@db.example/vault", allow_plain=False).conninfo
+
+
+def test_these_are_all_that_the_library_looks_for_in_home() -> None:
+    """Options that libpq has today: what is new may be another file."""
+    from psycopg import pq
+
+    files = {
+        one.keyword.decode()
+        for one in pq.Conninfo.get_defaults()
+        if any(word in one.keyword for word in (b"file", b"cert", b"key", b"crl", b"dir", b"ca"))
+    }
+    harmless = {
+        # What is not a file; what is read only if it is named; a service is refused.
+        "sslcertmode", "channel_binding", "keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval",
+        "sslcrldir", "sslkeylogfile", "servicefile", "application_name", "fallback_application_name",
+        "scram_client_key", "scram_server_key", "oauth_ca_file", "replication",
+    }  # fmt: skip
+    assert files - harmless <= OF_HOME.keys()
+
+
 def test_the_password_is_shown_nowhere() -> None:
     address = read_address("postgresql://kvl:hush@db.example:5433/vault", allow_plain=False)
     assert address.place == "postgresql://db.example:5433/vault"

@@ -33,6 +33,17 @@ Whoever takes the server's port or socket while it is down could ask for it. SCR
 """
 _HAS_REQUIRE_AUTH: Final = 160000
 """The version of libpq from which on it knows `require_auth`."""
+_NOWHERE: Final = "/nonexistent"
+"""For libpq as if there were no such file."""
+_OF_HOME: Final = {
+    "passfile": "PGPASSFILE",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslcrl": "PGSSLCRL",
+    "sslrootcert": "PGSSLROOTCERT",
+}
+"""What libpq looks for in HOME unless it is told by the URL or by these variables: the folder of a service's user, who
+writes there, may be that of a database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,7 @@ def read_address(url: str, *, allow_plain: bool) -> Address:
         chosen["gssencmode"] = "disable"
     if chosen.get("sslmode") != "verify-full" and pq.version() >= _HAS_REQUIRE_AUTH:
         chosen.setdefault("require_auth", _REQUIRE_AUTH)
+    _name_files(chosen)
     name = chosen.get("dbname") or chosen.get("user") or ""
     host, port = chosen.get("host") or chosen.get("hostaddr") or "", chosen.get("port") or _PORT
     return Address(make_conninfo("", **chosen), f"postgresql://{host}:{port}/{name}", name)
@@ -86,6 +98,14 @@ def _from_environment() -> dict[str, str]:
         "PGREQUIREAUTH": "require_auth",
     }
     return {name: value for variable, name in names.items() if (value := os.environ.get(variable))}
+
+
+def _name_files(chosen: dict[str, str]) -> None:
+    """Leave libpq no file to look for in HOME. Who is trusted for a verified name are the system's authorities."""
+    for option, variable in _OF_HOME.items():
+        if option not in chosen and not os.environ.get(variable):
+            by_system = option == "sslrootcert" and chosen.get("sslmode") == "verify-full"
+            chosen[option] = "system" if by_system else _NOWHERE
 
 
 def _is_local(chosen: Mapping[str, str]) -> bool:
