@@ -159,12 +159,12 @@ def test_honest_mistakes_are_stopped_by_triggers(postgres: House) -> None:
                 connection.execute(statement)
 
 
-def test_a_database_of_something_else_is_left_alone(postgres: House, databases: Databases) -> None:
+def test_a_database_of_something_else_is_left_alone(postgres: House, databases: Databases, tmp_path: Path) -> None:
     url = databases.make()
     run(url, "CREATE TABLE notes (a int)")
     master = postgres.chosen.master_key
     assert master is not None
-    other = chosen(Path(), master.get_secret_value(), url).model_copy(update={"anchor": "off"})
+    other = chosen(tmp_path, master.get_secret_value(), url).model_copy(update={"anchor": "off"})
     with pytest.raises(Conflict, match="something else"):
         app.initialise(other)
     assert run(url, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(1,)]
