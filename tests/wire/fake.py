@@ -4,10 +4,11 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.types import ASGIApp, Message
 
+from keyvault_lite.engine.slices import Steps, at_once
 from keyvault_lite.model.errors import Conflict, Forbidden, InvalidCiphertext, KeyVaultError, NotFound, Unauthenticated
 from keyvault_lite.model.evidence import Action, Draft, Entry, Result
 from keyvault_lite.model.identity import (
@@ -20,6 +21,7 @@ from keyvault_lite.model.identity import (
     Token,
     TokenKind,
 )
+from keyvault_lite.model.intake import Intake, Upload
 from keyvault_lite.model.keys import Algorithm, Key, KeySpec, KeyStatus, KeyType, KeyVersion, Purpose, VersionStatus
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id, is_name
 from keyvault_lite.model.replies import (
@@ -89,6 +91,7 @@ from keyvault_lite.model.requests import (
     VerifyAudit,
 )
 
+T = TypeVar("T")
 TOKEN = "kvl_AAAAAAAAAAAAAAAA_0123456789abcdefghijklmnopqrstuvwxyz0123456"
 AUDITOR = "kvl_BBBBBBBBBBBBBBBB_0123456789abcdefghijklmnopqrstuvwxyz0123456"
 KEY_ID = KeyId("6f1c9a52-7f6e-4a38-9d1e-0c7d5f0a4b11")
@@ -226,8 +229,13 @@ class FakeEngine:
     async def stop_waiting(self) -> None:
         self.stopped = True
 
-    async def knows(self, credential: Credential) -> bool:
-        return isinstance(credential, BearerCredential) and credential.token in {TOKEN, AUDITOR}
+    async def intake(self, credential: Credential, upload: Upload) -> Intake:
+        if not isinstance(credential, BearerCredential) or credential.token not in {TOKEN, AUDITOR}:
+            return Intake()
+        return Intake(SERVICE_ID, may_be_large=credential.token == TOKEN)
+
+    async def in_steps(self, begin: Callable[[], Steps[T]]) -> T:
+        return at_once(begin())
 
     async def perform(self, request: Request, credential: Credential, origin: Origin) -> Answer:
         self.seen.append((request, credential, origin))

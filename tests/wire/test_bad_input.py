@@ -115,7 +115,8 @@ MALFORMED = {
 def test_text_that_does_not_parse(app: Dispatcher, route: Route, what: str) -> None:
     refused(ask(app, route.method, path(route), MALFORMED[what]), 400)
     # It wins over the role check, and authentication over it.
-    refused(ask(app, route.method, path(route), MALFORMED[what], token=AUDITOR), 400)
+    too_large = what.startswith("deep")  # a body of that size is read of nobody whose role does not allow it
+    refused(ask(app, route.method, path(route), MALFORMED[what], token=AUDITOR), 413 if too_large else 400)
     refused(ask(app, route.method, path(route), MALFORMED[what], token=None), 401)
 
 

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
@@ -16,10 +17,12 @@ from keyvault_lite.model.errors import (
     UnsupportedMediaType,
 )
 from keyvault_lite.model.identity import BearerCredential
+from keyvault_lite.model.replies import Answer
 from keyvault_lite.model.requests import Encrypt, Rejected
 from keyvault_lite.wire import http
+from keyvault_lite.wire.aws import Aws, belongs
 from keyvault_lite.wire.dispatcher import Dispatcher
-from keyvault_lite.wire.http import MAX_BODY, STRANGERS_BODY, Exchange, Reply
+from keyvault_lite.wire.http import MAX_BODY, SMALL_BODY, Exchange, Reply
 from keyvault_lite.wire.native import build, documentation
 from keyvault_lite.wire.vault import VaultDialect
 from tests.wire.fake import TOKEN, FakeEngine, ask
@@ -135,22 +138,33 @@ def test_of_who_is_not_known_no_large_body_is_read(path: str) -> None:
         parts = [b"a" * 10_000] * 50
         status = ask(app, "POST", path, parts=parts, token="kvl_x_y", headers=headers).status
         assert status in {400, 401, 403}
-        assert 50 - len(parts) == (0 if headers is declared else STRANGERS_BODY // 10_000 + 1)
+        assert 50 - len(parts) == (0 if headers is declared else SMALL_BODY // 10_000 + 1)
         assert isinstance(engine.request, Rejected)
         assert isinstance(engine.request.error, TooLarge)
 
 
-def test_all_bodies_on_their_way_have_a_bound(
-    app: Dispatcher, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "MAX_ARRIVING", 250_000)
-    for most, status in ((25, 400), (26, 503), (25, 400)):  # what was refused is let go of
-        parts = [b"a" * 10_000] * most
-        assert ask(app, "POST", HOT, parts=parts, token=TOKEN).status == status
-    assert http._arriving.size == 0
+@pytest.mark.parametrize("path", [HOT, COLD, "/v1/transit/encrypt/orders", "/v1/auth/approle/login", "/"])
+@pytest.mark.parametrize("body", [b"x" * 50_000, b'{"plaintext": "%b"}' % (b"A" * 50_000)])
+def test_a_request_holds_memory_until_it_is_answered(path: str, body: bytes) -> None:
+    engine = FakeEngine()
+    held = []
+    perform = engine.perform
+
+    async def watched(*arguments: Any) -> Answer:  # noqa: ANN401
+        held.append(http._room.held)
+        return await perform(*arguments)
+
+    engine.perform = watched  # type: ignore[method-assign,assignment]
+    vault, aws = VaultDialect(), Aws()
+    vault.engine = aws.engine = engine
+    app = build(engine=engine, mounts=[(vault.belongs, vault.answer), (belongs, aws.answer)])
+    headers = [(b"x-amz-target", b"TrentService.Encrypt")] if path == "/" else []
+    ask(app, "POST", path, body, headers=headers)
+    assert held == [5 * len(body)]
+    assert http._room.held == 0
 
 
-@pytest.mark.parametrize("size", [9_999, 10_000, STRANGERS_BODY])
+@pytest.mark.parametrize("size", [9_999, 10_000, SMALL_BODY])
 def test_a_short_body_is_read_of_anybody(app: Dispatcher, engine: FakeEngine, size: int) -> None:
     body = json.dumps({"plaintext": "A" * (size - 20)}).encode()
     assert ask(app, "POST", HOT, body, token="kvl_x_y").status == 401

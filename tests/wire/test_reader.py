@@ -201,9 +201,9 @@ def test_reading_takes_no_longer_a_byte_when_the_text_is_longer(text: Callable[[
 
 
 def test_a_text_has_a_bounded_number_of_parts() -> None:
-    assert read_json(b"[" + b",".join([b"1"] * MAX_PARTS) + b"]")
+    assert read_json(b"[" + b",".join([b"1"] * (MAX_PARTS - 2)) + b"]")
     for many in (b"[" + b",".join([b"1"] * (MAX_PARTS + 2)) + b"]", b'{"a":[' + b'{"":0},' * MAX_PARTS + b"0]}"):
-        with pytest.raises(MalformedRequest, match="parts"):
+        with pytest.raises(MalformedRequest, match="values"):
             read_json(many)
     assert read_json(b'"' + b"." * (2 * MAX_PARTS) + b'"')
 

@@ -10,8 +10,9 @@ from contextlib import suppress
 import pytest
 import uvicorn
 
+from keyvault_lite.wire.heads import MAX_HEADERS
 from keyvault_lite.wire.native import build
-from keyvault_lite.wire.server import MAX_HEAD, serve
+from keyvault_lite.wire.server import MAX_HEAD, MAX_UNREAD, serve
 from tests.wire.fake import TOKEN, FakeEngine
 
 HEAD = b"POST /keys/orders/encrypt HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
@@ -173,7 +174,23 @@ def test_trailers_are_bounded(port: int, line: bytes) -> None:
     ids=["line", "header", "headers"],
 )
 def test_heads_are_bounded(port: int, head: bytes) -> None:
-    assert talk(port, head).startswith(b"HTTP/1.1 400 ")
+    answer = talk(port, head)
+    # A head of too many lines is not read to its end, so that the client may meet a reset before the answer.
+    assert answer.startswith(b"HTTP/1.1 400 ") or (answer == b"" and head.count(b"\r\n") > MAX_HEADERS)
+
+
+def test_a_head_has_a_bounded_number_of_lines(port: int) -> None:
+    for lines, status in ((MAX_HEADERS - 1, b"200"), (MAX_HEADERS, b"400")):
+        head = b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * lines + b"\r\n"
+        assert talk(port, head, until=b"\r\n\r\n").startswith(b"HTTP/1.1 " + status)
+
+
+def test_what_is_thrown_away_of_a_body_has_a_bound(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(HEAD + JSON + b"Content-Length: %d\r\n\r\n" % (64 * MAX_UNREAD))
+        assert read(connection, until=b"request_id").startswith(b"HTTP/1.1 413 ")
+        with pytest.raises(ConnectionError):
+            connection.sendall(b"a" * (63 * MAX_UNREAD))
 
 
 @pytest.mark.parametrize(("extra", "status"), [(1, b"400"), (-2048, b"200")])
@@ -246,3 +263,40 @@ def test_no_refusal_stands_in_the_place_of_another_answer(port: int) -> None:
     head = HEAD + JSON + b"Content-Length: 19\r\n\r\n"
     answer = talk(port, head + BODY + b"GARBAGE\r\n\r\n")
     assert answer == b"" or answer.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /health HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n",
+        b"GET /health HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET http://a/health HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: user@a\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a/b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a:b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: [::1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\\b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a?b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: \xc3\xa9\r\n\r\n",
+        b"GET /health\r\n\r\n",
+        b"GET /health HTTP/0.9\r\nHost: a\r\n\r\n",
+        b"GET /health HTTP/1.2\r\nHost: a\r\n\r\n",
+        b"GET /health HTTP/2.0\r\nHost: a\r\n\r\n",
+        b"GET /health HTTP/9.9\r\nHost: a\r\n\r\n",
+    ],
+    ids=repr,
+)
+def test_a_head_without_one_host_or_version_is_refused_and_the_connection_ends(port: int, head: bytes) -> None:
+    answer = talk(port, head)  # to the end of the connection
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("host", [b"a", b"a:1", b"a:", b"[::1]", b"[::1]:8000", b"127.0.0.1:8000", b"", b"a_b.example"])
+def test_a_head_with_one_host_is_taken(port: int, host: bytes) -> None:
+    head = b"GET /health HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"
+    assert talk(port, head, until=b"version").startswith(b"HTTP/1.1 200 ")
+    assert talk(port, b"GET /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")

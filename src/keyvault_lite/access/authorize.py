@@ -183,6 +183,22 @@ def _sorted_out(principal: Principal) -> dict[str, frozenset[Permission]]:
     return by_name
 
 
+def may_send(principal: Principal, action: Action, key: Key | None, space: str | None) -> bool:
+    """Whether a large body is worth taking in: the principal may attempt the action, and with that key.
+
+    A SERVICE needs a grant: on the key, or where the request names none, on some name in the space that it is about.
+    """
+    if principal.role is None:
+        return True
+    if principal.role not in ROLES.get(action, ()):
+        return False
+    if principal.role is not Role.SERVICE:
+        return True
+    if key is not None:
+        return action in PERMISSIONS and permissions_on(principal, key) >= (PERMISSIONS[action] or {None})
+    return space is not None and may_know_space(principal, space)
+
+
 class Keys(Protocol):
     """The keys of a state, set aside or not."""
 

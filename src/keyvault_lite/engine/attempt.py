@@ -115,6 +115,7 @@ class Attempt:
         "_memo",
         "_origin",
         "_request",
+        "refused",
     )
 
     def __init__(
@@ -136,6 +137,8 @@ class Attempt:
         self._keyring = keyring
         self._ledger = ledger
         self._memo: Memo = {}
+        self.refused: Principal | None = None
+        """Who was authenticated and not admitted."""
         self._action: Action = request.of if isinstance(request, (Rejected, Batch)) else request.action
 
     def __call__(self, state: State) -> Outcome:
@@ -187,6 +190,7 @@ class Attempt:
                 account=self._account,
             )
         except Exception as error:  # noqa: BLE001  (a defect is recorded like a refusal)
+            self.refused = principal
             return self._failed(principal, key, error)
 
     def act(self, scene: Scene) -> Outcome:

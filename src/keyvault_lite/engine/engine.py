@@ -4,20 +4,22 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TypeVar
 
 from keyvault_lite import __version__
 from keyvault_lite.access.authenticate import Authenticator
+from keyvault_lite.access.authorize import may_send
 from keyvault_lite.crypto.credentials import parse_token
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.engine import transit
 from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.floods import FloodGate
 from keyvault_lite.engine.freshness import Freshness
-from keyvault_lite.engine.lanes import Lanes
+from keyvault_lite.engine.lanes import Lane, Lanes
 from keyvault_lite.engine.reading import Reading, Repeated
 from keyvault_lite.engine.scene import Scene
+from keyvault_lite.engine.shares import Shares
 from keyvault_lite.engine.slices import Steps
 from keyvault_lite.engine.turns import turn
 from keyvault_lite.ledger.ledger import Ledger
@@ -30,17 +32,19 @@ from keyvault_lite.model.errors import (
     KeyVaultError,
     NotFound,
     OutcomeUnknown,
+    ShareExceeded,
     Unauthenticated,
 )
 from keyvault_lite.model.evidence import Action, Draft, Result
-from keyvault_lite.model.identity import Credential, Principal
-from keyvault_lite.model.names import KeyId
+from keyvault_lite.model.identity import Credential, Principal, Role
+from keyvault_lite.model.intake import Intake, Upload
+from keyvault_lite.model.names import KeyId, ServiceId
 from keyvault_lite.model.replies import Answer, BatchReply, Health
 from keyvault_lite.model.requests import Batch, Origin, Request
 from keyvault_lite.observe.metrics import METRICS
 
 T = TypeVar("T")
-_UNRECORDED = (AuditUnavailable, IntegrityViolation, OutcomeUnknown)
+_UNRECORDED = (AuditUnavailable, IntegrityViolation, OutcomeUnknown, ShareExceeded)
 """What is raised where nothing could be recorded; the second may also be the result of a recorded attempt."""
 
 
@@ -60,9 +64,10 @@ class Engine:
             self._freshness,
             self._lanes.reading,
             record=self._perform,
-            admit=self._admit,
+            admit=self._admit_now,
             identify=self._identify,
         )
+        self._shares = Shares()
 
     async def perform(self, request: Request, credential: Credential, origin: Origin) -> Answer:
         """Do what is asked, if the caller may, and return once it is on record.
@@ -97,25 +102,43 @@ class Engine:
             account=self._account,
         )
 
-    def _admit(self, request: Request, credential: Credential, origin: Origin) -> Scene | Outcome:
+    def _admit_now(self, request: Request, credential: Credential, origin: Origin) -> Scene | Outcome:
         return self._attempt(request, credential, origin).admit(self._ledger.snapshot())
 
-    async def knows(self, credential: Credential) -> bool:
-        """Whether a credential is good at this moment, also one that another process has made."""
-        if self._is_good(credential):
-            return True
-        with suppress(KeyVaultError):  # who cannot hear of others now does not know theirs
-            await self._freshness.renew()
-        return self._is_good(credential)
+    async def intake(self, credential: Credential, upload: Upload) -> Intake:
+        """Whose body it is and whether it may be large, before any of it is read. Nothing else rests on it.
 
-    def _is_good(self, credential: Credential) -> bool:
-        return self._identify(credential) is not None
+        Waits for the caller's turn where it is paced. Raises ShareExceeded.
+        """
+        principal = self._identify(credential)
+        if principal is None:
+            with suppress(KeyVaultError):  # a credential that another process has made
+                await self._freshness.renew()
+            principal = self._identify(credential)
+        if principal is None:
+            return Intake()
+        if self._may_send(principal, upload):
+            return Intake(principal.service_id, may_be_large=True)
+        if principal.role is Role.SERVICE:
+            await self._shares.pace(principal.service_id)
+        return Intake(principal.service_id)
 
     def _identify(self, credential: Credential) -> Principal | None:
         try:
             return self._authenticator.authenticate(credential, self._ledger.snapshot(), self._ledger.now())
         except KeyVaultError:
             return None
+
+    def _may_send(self, principal: Principal, upload: Upload) -> bool:
+        try:
+            key = None if upload.key is None else self._ledger.snapshot().find_key(upload.key)
+        except IntegrityViolation:
+            return False
+        return may_send(principal, upload.action, key, upload.space)
+
+    async def in_steps(self, begin: Callable[[], Steps[T]]) -> T:
+        """Take the steps of reading a large body, one body at a time, and let everybody else have turns in between."""
+        return await self._lanes.parsing.run(begin)
 
     async def _record(self, request: Request, credential: Credential, origin: Origin, attempt: Attempt) -> Committed:
         since, outcome = await self._judge(request, attempt)
@@ -132,20 +155,39 @@ class Engine:
         return await self._ledger.commit(outcome, since, attempt)
 
     async def _judge(self, request: Request, attempt: Attempt) -> tuple[Moment, Outcome]:
-        state = self._ledger.snapshot()
-        # Before anything of the state is judged: see ledger/state.py.
-        since = state.moment
-        admitted = attempt.admit(state)
+        since, admitted = self._admit(attempt)
+        paced = _paced(attempt, admitted)
+        if paced is not None:
+            await self._shares.pace(paced)
+            since, admitted = self._admit(attempt)  # it may have waited
         if isinstance(admitted, Outcome):
-            # At once, and alike for every key: who may not waits in no queue, and takes nobody's place in one.
+            # Alike for every key: who may not waits in no lane, and takes nobody's place in one.
             return since, admitted
         lane = self._lanes.choose(request, admitted)
         if lane is not None:
-            return await lane.run(lambda: self._judge_anew(attempt))
+            return await self._in_lane(lane, attempt, paced)
         if isinstance(request, Batch):
             return await self._lanes.bulk.run(lambda: self._judge_in_steps(request, attempt))
         await turn()
         return since, attempt.act(admitted)
+
+    def _admit(self, attempt: Attempt) -> tuple[Moment, Scene | Outcome]:
+        state = self._ledger.snapshot()
+        # Before anything of the state is judged: see ledger/state.py.
+        since = state.moment
+        return since, attempt.admit(state)
+
+    async def _in_lane(self, lane: Lane, attempt: Attempt, paced: ServiceId | None) -> tuple[Moment, Outcome]:
+        if paced is None:
+            return await lane.run(lambda: self._judge_anew(attempt))
+
+        def metered() -> tuple[tuple[Moment, Outcome], float]:
+            began = thread_time()
+            return self._judge_anew(attempt), thread_time() - began
+
+        judged, seconds = await lane.run(metered)
+        self._shares.charge(paced, seconds)
+        return judged
 
     def _judge_anew(self, attempt: Attempt) -> tuple[Moment, Outcome]:
         """What waited is judged on the state there is by then."""
@@ -206,6 +248,15 @@ class Engine:
         self._freshness.close()
         self._lanes.close()
         self._ledger.close()
+
+
+def _paced(attempt: Attempt, admitted: Scene | Outcome) -> ServiceId | None:
+    """The SERVICE that a request is counted for, unless it is admitted to the use of a key."""
+    if isinstance(admitted, Outcome):
+        principal = attempt.refused
+    else:
+        principal = admitted.principal if admitted.named_key is None else None
+    return principal.service_id if principal is not None and principal.role is Role.SERVICE else None
 
 
 def _release(committed: Committed) -> Answer:

@@ -139,6 +139,8 @@ class Lanes:
         """New RSA keys. One at a time: each takes a core for as long as it lasts."""
         self.bulk = Slices("bulk", waiting=256)
         """Batches under quick keys, on the loop."""
+        self.parsing = Slices("parsing", waiting=256)
+        """Large bodies, on the loop."""
         self.reading = Lane("reading", threads=2, waiting=256)
         """Pages and proofs of the log."""
         self.checking = Lane("checking", threads=32, waiting=0)
@@ -153,7 +155,7 @@ class Lanes:
         return {lane.name: lane.busy for lane in self._all()}
 
     def _all(self) -> list[Lane | Slices]:
-        return [*self._threads(), self.bulk]
+        return [*self._threads(), self.bulk, self.parsing]
 
     def _threads(self) -> list[Lane]:
         return [one for one in vars(self).values() if isinstance(one, Lane)]

@@ -99,6 +99,17 @@ class LimitExceeded(KeyVaultError):
     code = "limit_exceeded"
 
 
+class ShareExceeded(LimitExceeded):
+    """One caller asks for more than its share. Nothing was done, and nothing was recorded.
+
+    The answer is given after so many seconds, so that asking again and again costs little.
+    """
+
+    def __init__(self, detail: str = "", *, after: float = 0.0) -> None:
+        super().__init__(detail)
+        self.after = after
+
+
 class IntegrityViolation(KeyVaultError):
     """Stored data does not verify. Nothing unverified is ever served."""
 

@@ -17,6 +17,8 @@ from keyvault_lite.model.keys import HMAC_WORD, WORDS, Key, KeySpec, KeyType, Ke
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Batch, KeyRequest, Request
 
+DIALECT: Final = "vault:"
+"""What the names of this dialect's keys begin with."""
 ATTRIBUTE: Final = "vault"
 """Under which Rules stand in a key's attributes."""
 DEFAULT_TYPE: Final = "aes256-gcm96"
@@ -49,7 +51,7 @@ def hmac_spec(size: int) -> KeySpec:
 
 def namespace(mount: str) -> str:
     """Of the names in a mount."""
-    return f"vault:{mount}/"
+    return f"{DIALECT}{mount}/"
 
 
 def key_ref(mount: str, name: str) -> KeyRef:

@@ -37,6 +37,17 @@ def _is_exposed(scope: Scope) -> bool:
     return scope.get("scheme") != "https" and not all(end is None or _is_loopback(end[0]) for end in ends)
 
 
+async def _answer_mount(answer: Callable[[Exchange], Awaitable[Reply]], exchange: Exchange, send: Send) -> None:
+    try:
+        try:
+            reply = await answer(exchange)
+        except Exception as error:  # noqa: BLE001  (the server behind us would log its message)
+            reply = exchange.problem(exchange.defect(error))
+        await reply.send(exchange.scope, send)
+    finally:
+        exchange.release()
+
+
 class CannotStart(Exception):
     """The application cannot be started; the message is one sentence for the operator, shown without a traceback."""
 
@@ -75,17 +86,15 @@ class Dispatcher:
             await Exchange(scope, receive).problem(Forbidden(detail)).send(scope, send)
         elif path.startswith(b"/keys/") and (found := self._find(path)) is not None:
             exchange = Exchange(scope, receive)
-            reply = await self._answer_hot(exchange, *found)
-            await reply.send(scope, send)
+            try:
+                reply = await self._answer_hot(exchange, *found)
+                await reply.send(scope, send)
+            finally:
+                exchange.release()
         else:
             for belongs, answer in self._mounts:
                 if belongs(path, scope):
-                    exchange = Exchange(scope, receive)
-                    try:
-                        reply = await answer(exchange)
-                    except Exception as error:  # noqa: BLE001  (the server behind us would log its message)
-                        reply = exchange.problem(exchange.defect(error))
-                    await reply.send(scope, send)
+                    await _answer_mount(answer, Exchange(scope, receive), send)
                     return
             await self._answer_cold(path, scope, receive, send)
 

@@ -8,8 +8,7 @@ import asyncio
 import os
 import re
 import traceback
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
@@ -17,32 +16,36 @@ from urllib.parse import quote
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from keyvault_lite.engine.slices import Steps
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     InternalError,
     KeyVaultError,
     LimitExceeded,
     MalformedRequest,
-    Overloaded,
+    ShareExceeded,
     TooLarge,
     Unauthenticated,
     UnsupportedMediaType,
 )
 from keyvault_lite.model.identity import BearerCredential, Credential
+from keyvault_lite.model.intake import Intake, Upload
+from keyvault_lite.model.names import ServiceId
 from keyvault_lite.model.replies import Answer, Health
 from keyvault_lite.model.requests import Idempotency, Origin, Request
 from keyvault_lite.observe import logger
+from keyvault_lite.wire.arrivals import Place, Room
 from keyvault_lite.wire.cycle import WHOLE, Whole
 from keyvault_lite.wire.problems import problem
-from keyvault_lite.wire.reader import read_json
+from keyvault_lite.wire.reader import QUICK_PARTS, is_quick, read_in_steps, read_json
 
+T = TypeVar("T")
 MAX_BODY: Final = 1024 * 1024
-STRANGERS_BODY: Final = 64 * 1024
-"""Bytes of a body that are taken in and parsed of who is not known yet; no login has more."""
-MAX_ARRIVING: Final = 256 * 1024 * 1024
-"""Bytes of all bodies that are on their way: who sends slowly holds them meanwhile."""
-_SHORT: Final = 4
-"""Digits of a length below that."""
+SMALL_BODY: Final = 64 * 1024
+"""Bytes of a body that are taken in and parsed of a caller who is not known, or whose role and grants do not allow the
+operation; no login has more."""
+_SHORT: Final = b"4096"
+"""Bytes of a body that is taken in of anybody without a question."""
 MAX_TOKEN: Final = 512
 MAX_CLIENT_ID: Final = 128
 JSON: Final = b"application/json"
@@ -79,8 +82,12 @@ class Engine(Protocol):
         """Authenticate, authorise, act and record; an error carries the number of the entry that recorded it."""
         ...
 
-    async def knows(self, credential: Credential) -> bool:
-        """Whether a credential is good at this moment. Nothing rests on it but how much is taken in."""
+    async def intake(self, credential: Credential, upload: Upload) -> Intake:
+        """Whose body it is, and whether it may be large. Nothing rests on it but how much is taken in."""
+        ...
+
+    async def in_steps(self, begin: Callable[[], Steps[T]]) -> T:
+        """Take the steps of reading a large body, and let everybody else have turns in between."""
         ...
 
     def health(self) -> Health:
@@ -101,14 +108,8 @@ def has_body(status: int) -> bool:
     return 200 <= status <= 599 and status not in {204, 205, 304}  # noqa: PLR2004
 
 
-@dataclass(slots=True)
-class _Arriving:
-    """What all connections of this process hold of bodies that are not complete."""
-
-    size: int = 0
-
-
-_arriving: Final = _Arriving()
+_room: Final = Room()
+"""What all connections of this process hold."""
 
 
 class Reply:
@@ -150,11 +151,14 @@ def path_of(scope: Scope) -> bytes:
 class Exchange:
     """One request on its way in: its own random id, its headers, its body under a limit, and the replies it can get."""
 
-    __slots__ = ("headers", "receive", "request_id", "scope")
+    __slots__ = ("_place", "headers", "may_be_large", "receive", "request_id", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.receive = receive
+        self.may_be_large = False
+        """Whether a large body is wanted of this caller for this operation."""
+        self._place: Place | None = None
         self.request_id = os.urandom(16)
         pairs: Sequence[Header] = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(pairs)
@@ -206,23 +210,56 @@ class Exchange:
         text = value.decode("latin-1")
         return text if text.isascii() and text.isprintable() else None
 
-    def body_of(self, credential: Credential, engine: Engine, limit: int) -> Awaitable[bytes]:
-        """As `body`; of who is not known to the engine no more than STRANGERS_BODY."""
+    def is_short(self) -> bool:
+        """Whether the body is short enough to be read without a question of whose it is."""
         declared = self.headers.get(b"content-length", b"")
-        if len(declared) <= _SHORT and b"transfer-encoding" not in self.headers:
-            return self.body(limit)
-        return self._body_of(credential, engine, limit)
+        short = len(declared) < len(_SHORT) or (len(declared) == len(_SHORT) and declared <= _SHORT)
+        return short and b"transfer-encoding" not in self.headers
 
-    async def _body_of(self, credential: Credential, engine: Engine, limit: int) -> bytes:
-        return await self.body(limit if await engine.knows(credential) else min(limit, STRANGERS_BODY))
+    async def large_body(self, credential: Credential, engine: Engine, limit: int, upload: Upload) -> bytes:
+        """As `body`; no more than SMALL_BODY of a caller who may not do what it is for."""
+        intake = await engine.intake(credential, upload)
+        self.may_be_large = intake.may_be_large
+        if not intake.may_be_large:
+            limit = min(limit, SMALL_BODY)
+        if self._declared() <= limit:
+            await self.make_room(intake.owner, limit)
+        try:
+            return await self.body(limit)
+        except TooLarge as error:
+            if intake.may_be_large:
+                raise
+            raise TooLarge(f"{error.detail}, of a caller whose role and grants do not allow this") from None
 
-    async def body(self, limit: int = MAX_BODY) -> bytes:
-        """Read the body, and stop as soon as it is, or says it will be, beyond the limit (TooLarge)."""
+    async def make_room(self, owner: ServiceId | None, limit: int) -> None:
+        """Wait for the memory that a body may need, until `release`."""
+        size = limit if b"transfer-encoding" in self.headers else self._declared()
+        self._place = await _room.take(owner, size)
+
+    def release(self) -> None:
+        """The request has been answered: let go of what it held."""
+        place, self._place = self._place, None
+        if place is not None:
+            place.give_back()
+
+    async def hold(self, error: KeyVaultError) -> None:
+        """Wait before a caller is told that it asks for too much. Its connection may be closed meanwhile."""
+        if isinstance(error, ShareExceeded):
+            whole = _whole(self.scope)
+            if whole is not None:
+                whole.held = True
+            await asyncio.sleep(error.after)
+
+    def _declared(self) -> int:
         declared = self.headers.get(b"content-length", b"0")
         if not declared.isdigit():
             raise MalformedRequest("the length of the body is not clear")
+        return int(declared[:20])
+
+    async def body(self, limit: int = MAX_BODY) -> bytes:
+        """Read the body, and stop as soon as it is, or says it will be, beyond the limit (TooLarge)."""
         body: bytes | None = None
-        if int(declared[:20]) <= limit:
+        if self._declared() <= limit:
             whole = _whole(self.scope)
             body = None if whole is None else whole.read_whole()
             if body is None:
@@ -232,24 +269,18 @@ class Exchange:
         return body
 
     async def _received(self, limit: int) -> bytes:
-        """The body by messages, up to the one with which it is beyond the limit. Raises Overloaded for one too many."""
+        """The body by messages, up to the one with which it is beyond the limit."""
         received = 0
         parts: list[bytes] = []
         more = True
-        try:
-            while more and received <= limit:
-                message = await self.receive()
-                if message["type"] != "http.request":
-                    raise MalformedRequest("the body is incomplete")
-                part = message.get("body", b"")
-                parts.append(part)
-                received += len(part)
-                _arriving.size += len(part)
-                if _arriving.size > MAX_ARRIVING:
-                    raise Overloaded("too many large bodies are on their way")
-                more = message.get("more_body", False)
-        finally:
-            _arriving.size -= received
+        while more and received <= limit:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                raise MalformedRequest("the body is incomplete")
+            part = message.get("body", b"")
+            parts.append(part)
+            received += len(part)
+            more = message.get("more_body", False)
         return b"".join(parts)
 
     async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
@@ -269,14 +300,22 @@ class Exchange:
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
-    def json(self, body: bytes) -> object:
+    async def json(self, body: bytes, engine: Engine) -> object:
         """Parse the body. Raises UnsupportedMediaType, then MalformedRequest."""
         if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise UnsupportedMediaType("a body is sent as it is: no Content-Encoding but identity is taken")
         declared = self.headers.get(b"content-type")
         if declared != JSON and (declared is None or _JSON_TYPE.fullmatch(declared) is None):
             raise UnsupportedMediaType("a body is application/json in UTF-8")
-        return read_json(body)
+        return read_json(body) if is_quick(body) else await self.large_json(body, engine)
+
+    async def large_json(self, body: bytes, engine: Engine) -> object:
+        """Parse a body that is not quick to read, in steps. Raises TooLarge for a caller of whom none is wanted."""
+        if not self.may_be_large:
+            raise TooLarge(
+                f"a body has at most {QUICK_PARTS} parts, of a caller whose role and grants do not allow this"
+            )
+        return await engine.in_steps(lambda: read_in_steps(body))
 
     def reply(self, status: int, body: bytes, *, content_type: bytes = JSON, audit_id: int | None = None) -> Reply:
         """A reply with the headers that every reply has."""

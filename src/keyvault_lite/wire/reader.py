@@ -2,6 +2,9 @@
 
 What two parsers could understand differently is refused: other encodings than UTF-8, a byte order mark, duplicate
 names, NaN and infinities, lone surrogates, nesting beyond what any operation needs.
+
+A text that takes longer than a millisecond or two is not given to the parser in C as a whole, but read in steps
+(`stepwise.py`), which a server spreads over turns of its loop.
 """
 
 import json
@@ -10,12 +13,20 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
+from keyvault_lite.engine.slices import Steps, at_once
 from keyvault_lite.model.errors import InvalidRequest, MalformedRequest
 from keyvault_lite.model.strict_json import DECODER
+from keyvault_lite.wire.stepwise import StepReader, invalid
 
 MAX_DEPTH: Final = 32
 MAX_PARTS: Final = 200_000
-"""Commas and colons of a text: the largest batch there is has a fifth, and a tenth of a second is for so many."""
+"""Values in a text: the largest batch there is has a fifth of it."""
+QUICK_SIZE: Final = 4 * 1024
+"""Bytes of a text that is quick to read whatever it is."""
+QUICK_TEXT: Final = 256 * 1024
+"""Bytes of a text that is quick to read if it has no more than QUICK_PARTS."""
+QUICK_PARTS: Final = 2_000
+"""Brackets, commas and colons."""
 MAX_PARAMETERS: Final = 32
 _STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 """Strings, the last one also without its end. It never goes back: what no string begins with is looked at once."""
@@ -23,12 +34,13 @@ _PLAIN_STRINGS: Final = re.compile(rb'"[^"]*"')
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"{}[]"))
 _NO_SHAPE: Final = bytes(set(_NO_BRACKETS) - set(b'"'))
 _ONE_KIND: Final = bytes.maketrans(b"[]", b"{}")
+_PARTS: Final = (b"[", b"{", b",", b":")
 
 
 _scan: Final[Callable[[str, int], tuple[object, int]]] = DECODER.scan_once  # type: ignore[attr-defined]  # undocumented in typeshed
 
 
-def _check_depth(body: bytes) -> None:
+def _check_depth(body: bytes | bytearray) -> None:
     """Refuse nesting that could exhaust a recursive parser's stack, before one sees it."""
     if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return  # fewer brackets than levels: true of nearly every request, at the price of two scans
@@ -46,11 +58,25 @@ def _check_depth(body: bytes) -> None:
         raise MalformedRequest(f"the body is nested deeper than {MAX_DEPTH} levels, or not balanced")
 
 
-def read_json(body: bytes) -> object:
+def is_quick(body: bytes | bytearray) -> bool:
+    """Whether a text can be read at once without holding anybody up."""
+    if len(body) <= QUICK_SIZE:
+        return True
+    return len(body) <= QUICK_TEXT and sum(map(body.count, _PARTS)) <= QUICK_PARTS
+
+
+def read_json(body: bytes | bytearray) -> object:
     """Parse one JSON text. Raises MalformedRequest, with a detail that repeats nothing of the text."""
+    return _read_quick(body) if is_quick(body) else at_once(read_in_steps(body))
+
+
+def read_in_steps(body: bytes | bytearray) -> Steps[object]:
+    """As `read_json`, in steps: of a text that is not quick. A LongText stands for a text beyond its size."""
+    return StepReader(body, _scan, max_depth=MAX_DEPTH, max_parts=MAX_PARTS).read()
+
+
+def _read_quick(body: bytes | bytearray) -> object:
     _check_depth(body)
-    if len(body) > MAX_PARTS and body.count(b",") + body.count(b":") > MAX_PARTS:
-        raise MalformedRequest(f"the body has more than {MAX_PARTS} parts")
     try:
         text = body.decode()
         value = _decode(text)
@@ -60,7 +86,7 @@ def read_json(body: bytes) -> object:
     except (UnicodeDecodeError, UnicodeEncodeError):
         raise MalformedRequest("the body is not Unicode text in UTF-8") from None
     except (json.JSONDecodeError, ValueError):
-        raise MalformedRequest("the body is not valid JSON") from None
+        raise invalid() from None
     return value
 
 

@@ -29,6 +29,7 @@ from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire.cycle import Cycle
 from keyvault_lite.wire.dispatcher import stop_waiting
 from keyvault_lite.wire.farewells import FULL, SLOW
+from keyvault_lite.wire.heads import MAX_HEADERS, RefusedHeadError, check_head
 from keyvault_lite.wire.methods import LIST, STAND_IN, without_offer
 from keyvault_lite.wire.spelling import Speller
 from keyvault_lite.wire.writing import OneWrite
@@ -50,16 +51,14 @@ OVERFLOW: Final = 64
 """Connections beyond the limit that are told so; those beyond are closed without a word."""
 MAX_PIPELINE: Final = 64
 """Requests that may be sent ahead of the answers before them."""
+MAX_UNREAD: Final = 4 * 1024 * 1024
+"""Bytes of a body that are thrown away after its request was answered; then the connection is closed."""
 FRESH_SECONDS: Final = 1.0
 """How long a new connection is left alone although it has sent nothing yet."""
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _log: Final = logger("server")
 _NOTHING, _A_HEAD, _A_BODY = 0, 1, 2
 _ALLOWED: Final = (math.inf, HEAD_SECONDS, BODY_SECONDS)
-
-
-class RefusedHeadError(Exception):
-    """A head beyond the bound. Raised inside the parser, which makes it a plain 400 and a closed connection."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -75,6 +74,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """Bytes of this read, and of those before it that began or went on with the same head."""
     _rest = 0
     """Bytes of a body since those that the application was given: of its framing, and of trailers."""
+    _unread = 0
+    """Bytes of a body that came after the answer to its request."""
     _in_head = False
     _awaited = _A_HEAD
     """What the client is still to send."""
@@ -138,7 +139,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self.idle_since = math.inf
-        self._head = self._rest = 0
+        self._head = self._rest = self._unread = 0
         self._in_head = True
         self._awaited = _A_HEAD
 
@@ -149,6 +150,8 @@ class BoundedProtocol(HttpToolsProtocol):
             if name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
             self.headers.append((name, value))
+            if len(self.headers) > MAX_HEADERS:
+                raise RefusedHeadError
 
     def on_headers_complete(self) -> None:
         """Judge the whole head, before the application sees any of it."""
@@ -159,6 +162,7 @@ class BoundedProtocol(HttpToolsProtocol):
         # After an offer to upgrade what follows would be taken for the next message, the body included.
         if (self._read > MAX_HEAD and self._size_of_head() > MAX_HEAD) or self.parser.should_upgrade():
             raise RefusedHeadError
+        check_head(self.parser.get_http_version(), self.headers)
         before: Cycle | None = self.cycle
         cycle = self.cycle = self._make_cycle()
         if before is None or before.response_complete:
@@ -238,6 +242,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._rest = 0
         if not self.cycle.response_complete:
             self.cycle.add(body)
+            return
+        self._unread += len(body)
+        if self._unread > MAX_UNREAD:
+            self.transport.close()
 
     def on_message_complete(self) -> None:
         """Await nothing more."""

@@ -11,14 +11,16 @@ from keyvault_lite.model.aws import DEFAULT_ACCOUNT, Place
 from keyvault_lite.model.aws_errors import AliasNotFound, DestinationNotFound, UnknownOperation, Unserializable
 from keyvault_lite.model.errors import InternalError, KeyVaultError, MalformedRequest, TooLarge, Unauthenticated
 from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import AwsCredential
+from keyvault_lite.model.intake import Upload
 from keyvault_lite.model.requests import Rejected, Request
 from keyvault_lite.wire.aws.errors import write_error
 from keyvault_lite.wire.aws.operations import OPERATIONS, Operation
 from keyvault_lite.wire.aws.render import write_result
 from keyvault_lite.wire.aws.shapes import TABLE
 from keyvault_lite.wire.aws.sigv4 import ALGORITHM, INCOMPLETE, read_credential
-from keyvault_lite.wire.http import Engine, Exchange, Reply
-from keyvault_lite.wire.reader import read_json
+from keyvault_lite.wire.http import SMALL_BODY, Engine, Exchange, Reply
+from keyvault_lite.wire.reader import is_quick, read_json
 
 JSON: Final = b"application/x-amz-json-1.1"
 MAX_BODY: Final = 256 * 1024
@@ -60,10 +62,14 @@ class Aws:
         credential, place = INCOMPLETE, Place(self._account, "")
         request: Request
         try:
+            if not exchange.is_short():
+                await exchange.make_room(None, MAX_BODY)
             body = await exchange.body(MAX_BODY)
             credential = read_credential(exchange, body)
             place = Place(self._account, credential.region)
-            request = _build(operation, exchange, body, place)
+            if not exchange.is_short():
+                await self._check_size(exchange, body, credential, operation)
+            request = await self._build(operation, exchange, body, place)
         except KeyVaultError as error:
             request = _rejected(operation, error)
         except Exception as error:  # noqa: BLE001  (a defect is answered too, and its message never shown)
@@ -73,10 +79,32 @@ class Aws:
             answer = await self.engine.perform(request, credential, origin)
             members = write_result(request, answer.result)
         except KeyVaultError as error:
+            await exchange.hold(error)
             return self._refusal(exchange, request, error, name, place)
         except Exception as error:  # noqa: BLE001  (as above)
             return self._refusal(exchange, request, exchange.defect(error), name, place)
         return _reply(exchange, 200, b"" if members is None else _encode(members), answer.audit_id)
+
+    async def _check_size(
+        self, exchange: Exchange, body: bytes, credential: AwsCredential, operation: Operation | None
+    ) -> None:
+        """Raise TooLarge for a body beyond what is parsed of that caller. Who signed is known with the whole body."""
+        intake = await self.engine.intake(credential, Upload(_action(operation)))
+        exchange.may_be_large = intake.may_be_large
+        if intake.owner is None:
+            raise TooLarge("the body is not read: its signature is not good")
+        if len(body) > SMALL_BODY and not intake.may_be_large:
+            raise TooLarge(f"a body is at most {SMALL_BODY} bytes, of a caller whose role does not allow this")
+
+    async def _build(self, operation: Operation | None, exchange: Exchange, body: bytes, place: Place) -> Request:
+        if operation is None:
+            raise UnknownOperation
+        media, _, _ = exchange.headers.get(b"content-type", b"").partition(b";")
+        if media.strip().lower() not in _TYPES:
+            raise Unserializable("a body is application/x-amz-json-1.1")
+        if is_quick(body):
+            return operation.build(read_json(body) if body else {}, place)
+        return operation.build(await exchange.large_json(body, self.engine), place)
 
     def _refusal(self, exchange: Exchange, request: Request, error: KeyVaultError, name: str, place: Place) -> Reply:
         if isinstance(error, Unauthenticated) and isinstance(request, Rejected) and isinstance(request.error, TooLarge):
@@ -88,19 +116,13 @@ class Aws:
         return _reply(exchange, status, _encode(body), audit_id)
 
 
-def _build(operation: Operation | None, exchange: Exchange, body: bytes, place: Place) -> Request:
-    if operation is None:
-        raise UnknownOperation
-    media, _, _ = exchange.headers.get(b"content-type", b"").partition(b";")
-    if media.strip().lower() not in _TYPES:
-        raise Unserializable("a body is application/x-amz-json-1.1")
-    return operation.build(read_json(body) if body else {}, place)
+def _action(operation: Operation | None) -> Action:
+    return Action.KEY_READ if operation is None else operation.action
 
 
 def _rejected(operation: Operation | None, error: KeyVaultError) -> Rejected:
-    action = Action.KEY_READ if operation is None else operation.action
     early = isinstance(error, (MalformedRequest, TooLarge, InternalError))
-    return Rejected(of=action, error=error, early=early)
+    return Rejected(of=_action(operation), error=error, early=early)
 
 
 def _reply(exchange: Exchange, status: int, body: bytes, audit_id: int | None) -> Reply:

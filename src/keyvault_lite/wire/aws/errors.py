@@ -96,6 +96,7 @@ ERRORS: Final[Mapping[type[errors.KeyVaultError], Written]] = {
     errors.InvalidState: Written("KMSInvalidStateException"),
     aws.RotationLimit: Written("LimitExceededException"),
     errors.LimitExceeded: Written("ThrottlingException", message="Rate exceeded"),
+    errors.ShareExceeded: Written("ThrottlingException", message="Rate exceeded"),
     aws.IncorrectKey: Written("IncorrectKeyException"),
     aws.InvalidSignature: Written("KMSInvalidSignatureException", message=""),
     aws.InvalidMac: Written("KMSInvalidMacException", message=""),

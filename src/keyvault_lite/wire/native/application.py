@@ -86,7 +86,11 @@ def _endpoint(native: Native, route: Route) -> Endpoint:
 
     async def endpoint(request: HttpRequest) -> Response:
         target = "" if parameter is None else request.path_params[parameter]
-        return _response(request, await native.answer(route, Exchange(request.scope, request.receive), target))
+        exchange = Exchange(request.scope, request.receive)
+        try:
+            return _response(request, await native.answer(route, exchange, target))
+        finally:
+            exchange.release()
 
     return endpoint
 

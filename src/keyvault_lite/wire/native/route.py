@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from keyvault_lite.model.errors import InternalError, KeyVaultError
 from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.intake import Upload
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Replayed
 from keyvault_lite.model.requests import FollowAudit, Idempotency, Rejected, Request
@@ -100,9 +101,16 @@ class Native:
         request: Request
         credential = exchange.credential()
         try:
-            body = b"" if route.method == "GET" else await exchange.body_of(credential, self.engine, route.limit)
-            value = exchange.json(body) if body else None
+            if route.method == "GET":
+                body = b""
+            elif exchange.is_short():
+                body = await exchange.body(route.limit)
+            else:
+                upload = Upload(route.action, KeyRef(target) if route.parameter == "key_id" else None)
+                body = await exchange.large_body(credential, self.engine, route.limit, upload)
+            value = await exchange.json(body, self.engine) if body else None
             request = route.build(target, route.fill(_source(route, value, exchange.query)))
+            value = None  # nobody reads what was left out of the request
             if route.mutating:
                 idempotency = _idempotency(route, exchange, body, request)
         except KeyVaultError as error:
@@ -118,6 +126,7 @@ class Native:
             result = answer.result
             text = result.body if isinstance(result, Replayed) else _write(route.render(result, asked))
         except KeyVaultError as error:
+            await exchange.hold(error)
             return exchange.problem(error)
         except Exception as error:  # noqa: BLE001  (as above)
             return exchange.problem(exchange.defect(error))

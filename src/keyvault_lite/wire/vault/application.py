@@ -14,12 +14,15 @@ from keyvault_lite.model.errors import (
     MalformedRequest,
     MethodNotAllowed,
     NotFound,
+    TooLarge,
     Unauthenticated,
 )
 from keyvault_lite.model.identity import BearerCredential, Credential
+from keyvault_lite.model.intake import Upload
 from keyvault_lite.model.requests import Rejected, Request
-from keyvault_lite.wire.http import EARLY, MAX_TOKEN, RETRY_AFTER, Engine, Exchange, Reply, is_passing
-from keyvault_lite.wire.reader import read_json, read_parameters, read_query
+from keyvault_lite.model.transit import DIALECT, namespace
+from keyvault_lite.wire.http import EARLY, MAX_BODY, MAX_TOKEN, RETRY_AFTER, Engine, Exchange, Reply, is_passing
+from keyvault_lite.wire.reader import QUICK_TEXT, is_quick, read_json, read_parameters, read_query
 from keyvault_lite.wire.vault import status
 from keyvault_lite.wire.vault.errors import describe
 from keyvault_lite.wire.vault.route import (
@@ -90,11 +93,18 @@ class VaultDialect:
         call = Call(place.mount, place.path, query, bearer.token)
         try:
             if not query and exchange.scope["method"] in {"POST", "PUT"}:
-                call.fields = _fields(exchange, await exchange.body_of(bearer, self.engine, route.limit))
+                if exchange.is_short():
+                    body = await exchange.body(route.limit)
+                else:
+                    body = await exchange.large_body(bearer, self.engine, route.limit, _upload(route, call))
+                call.fields = await self._fields(exchange, body) if body else {}
             _check_headers(exchange.headers)
             if route.credential is not None:
                 credential = route.credential(call)
-            request: Request = route.build(call)
+            request = route.build(call)
+            if not isinstance(request, Request):
+                steps = request
+                request = await self.engine.in_steps(lambda: steps)
         except KeyVaultError as error:
             request = _rejected(route, call, error)
         except Exception as error:  # noqa: BLE001  (a defect is answered too, and its message never shown)
@@ -106,10 +116,24 @@ class VaultDialect:
         except Unauthenticated as error:
             return _errors(exchange, error, route.unauthenticated)
         except KeyVaultError as error:
+            await exchange.hold(error)
             return _errors(exchange, error, route.missing)
         except Exception as error:  # noqa: BLE001  (as above)
             return _errors(exchange, exchange.defect(error))
         return _write(exchange, written, route, call.fields, answer.audit_id)
+
+    async def _fields(self, exchange: Exchange, body: bytes) -> Mapping[str, Any]:
+        form = exchange.headers.get(b"content-type", b"").startswith(b"application/x-www-form")
+        if form and body[:1] != b"{":
+            if len(body) > QUICK_TEXT:
+                raise TooLarge(f"a form has at most {QUICK_TEXT} bytes")
+            return read_query(body)
+        fields = read_json(body) if is_quick(body) else await exchange.large_json(body, self.engine)
+        if fields is None:
+            return {}
+        if not isinstance(fields, dict):
+            raise MalformedRequest("the body is a JSON object")
+        return fields
 
 
 def _find(exchange: Exchange, path: bytes) -> tuple[Place, Route, Fields]:
@@ -138,17 +162,11 @@ def _method(exchange: Exchange) -> tuple[str, Fields]:
     return method, query
 
 
-def _fields(exchange: Exchange, body: bytes) -> Mapping[str, Any]:
-    if not body:
-        return {}
-    if body[:1] != b"{" and exchange.headers.get(b"content-type", b"").startswith(b"application/x-www-form"):
-        return read_query(body)
-    fields = read_json(body)
-    if fields is None:
-        return {}
-    if not isinstance(fields, dict):
-        raise MalformedRequest("the body is a JSON object")
-    return fields
+def _upload(route: Route, call: Call) -> Upload:
+    if call.mount and "name" in call.path:
+        return Upload(route.action, call.key)
+    space = namespace(call.mount) if call.mount else DIALECT
+    return Upload(route.action, space=space if route.limit > MAX_BODY else None)
 
 
 def _credential(exchange: Exchange) -> BearerCredential:

@@ -1,8 +1,9 @@
 """Batches: many bodies of one operation, each built, decided and recorded by itself, answered in order."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from keyvault_lite.engine.slices import Steps, at_once
 from keyvault_lite.model.errors import InvalidRequest, KeyVaultError, TooLarge
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
@@ -18,6 +19,8 @@ BATCH: Final = "batch_input"
 REFERENCE: Final = "reference"
 PARTIAL: Final = "partial_failure_response_code"
 FAILED: Final = 400
+QUICK_BATCH: Final = 100
+"""Items that are built at once, without holding anybody up."""
 Single = Callable[[KeyRef, Fields, Fields], KeyRequest]
 """From the key, the fields of an item and the fields round the batch to a request."""
 
@@ -27,8 +30,10 @@ def is_batch(fields: Fields) -> bool:
     return fields.get(BATCH) is not None
 
 
-def build_batch(call: Call, action: Action, single: Single, *, one_kind: bool = False) -> TransitBatch:
-    """The batch. An item that cannot be built is its error in the same place.
+def build_batch(
+    call: Call, action: Action, single: Single, *, one_kind: bool = False
+) -> TransitBatch | Steps[TransitBatch]:
+    """The batch, or the steps of building a large one. An item that cannot be built is its error in the same place.
 
     With `one_kind` all items have a context or none has.
     """
@@ -39,8 +44,17 @@ def build_batch(call: Call, action: Action, single: Single, *, one_kind: bool = 
         raise TooLarge(f"a batch has at most {MAX_TRANSIT_BATCH} items")
     if one_kind and len({bool(item.get("context")) for item in items}) > 1:
         raise InvalidRequest("context should be set either in all the request blocks or in none")
+    steps = _build(call, action, single, items)
+    return at_once(steps) if len(items) <= QUICK_BATCH else steps
+
+
+def _build(call: Call, action: Action, single: Single, items: Sequence[Fields]) -> Steps[TransitBatch]:
     key = call.key
-    return TransitBatch(key=key, of=action, items=tuple(_item(key, item, call.fields, single) for item in items))
+    built = []
+    for item in items:
+        built.append(_item(key, item, call.fields, single))
+        yield
+    return TransitBatch(key=key, of=action, items=tuple(built))
 
 
 def _item(key: KeyRef, item: Fields, common: Fields, single: Single) -> KeyRequest | KeyVaultError:

@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from keyvault_lite.engine.slices import Steps
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
@@ -21,11 +22,10 @@ from keyvault_lite.wire.vault.route import MAX_DATA, Call, Route, Written
 from keyvault_lite.wire.vault.values import (
     Fields,
     data,
-    decode,
     flag,
     number,
     optional_data,
-    prefixed,
+    prefixed_data,
     text,
 )
 
@@ -62,11 +62,10 @@ def _encrypted(result: Protected) -> dict[str, object]:
 
 
 def _parts(fields: Fields, what: str) -> tuple[int, bytes]:
-    value = text(fields, "ciphertext")
-    if not value:
+    found = prefixed_data(fields, "ciphertext")
+    if found is None:
         raise InvalidRequest(f"missing ciphertext to {what}")
-    version, body = prefixed(value, "ciphertext")
-    return version, decode(body, "ciphertext")
+    return found
 
 
 def _decrypt(key: KeyRef, fields: Fields, _: Fields) -> TransitDecrypt:
@@ -143,7 +142,7 @@ def _route(
     `failed` stands in the place of an item that failed; `strict` makes a failed item show in the status.
     """
 
-    def build(call: Call) -> Request:
+    def build(call: Call) -> Request | Steps[Request]:
         if is_batch(call.fields):
             return build_batch(call, action, single, one_kind=True)
         return single(call.key, call.fields, call.fields)

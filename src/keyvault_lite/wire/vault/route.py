@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from keyvault_lite.engine.slices import Steps
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.names import KeyRef
@@ -61,7 +62,8 @@ class Written(Struct, frozen=True):
 
 NO_CONTENT: Final = Written(status=204)
 NOT_FOUND: Final = Written(status=404)
-Build = Callable[[Call], Request]
+Build = Callable[[Call], Request | Steps[Request]]
+"""The request, or the steps of building it where that takes long."""
 Render = Callable[[Any, Request, Call], Written]
 
 

@@ -4,6 +4,7 @@ import binascii
 from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from typing import Any, Final
 
+from keyvault_lite.engine.slices import Steps
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
@@ -97,7 +98,7 @@ def _sign(key: KeyRef, fields: Fields, common: Fields) -> TransitSign:
     )
 
 
-def build_sign(call: Call) -> Request:
+def build_sign(call: Call) -> Request | Steps[Request]:
     """One signature or many."""
     common = _with_path(call)
     if is_batch(common):
@@ -172,7 +173,7 @@ def _decode_signature(body: str, marshaling: Marshaling) -> bytes:
     return raw
 
 
-def build_verify(call: Call) -> Request:
+def build_verify(call: Call) -> Request | Steps[Request]:
     """One check or many; in a batch all are of signatures or all of MACs."""
     common = _with_path(call)
     if not is_batch(common):
@@ -208,7 +209,7 @@ def _hmac(key: KeyRef, fields: Fields, common: Fields) -> TransitHmac:
     )
 
 
-def build_hmac(call: Call) -> Request:
+def build_hmac(call: Call) -> Request | Steps[Request]:
     """One MAC or many."""
     common = _with_path(call)
     if is_batch(common):

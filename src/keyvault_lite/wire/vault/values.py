@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.wire.stepwise import LongText
 
 Fields = Mapping[str, Any]
 _INTEGER: Final = re.compile(r"[+-]?\d{1,18}", re.ASCII)
@@ -35,7 +36,6 @@ _DAYS: Final = re.compile(r"[+-]?\d{1,18}d", re.ASCII)
 _LONGEST: Final = 2**63 // _SECOND
 """Seconds of the longest period that the products can say."""
 _LONGEST_TEXT: Final = 64
-_BREAKS: Final = str.maketrans("", "", "\r\n")
 
 
 def text(fields: Fields, name: str, default: str = "") -> str:
@@ -55,6 +55,10 @@ def text(fields: Fields, name: str, default: str = "") -> str:
 def data(fields: Fields, name: str) -> bytes:
     """A field of bytes, in standard base64 with padding; absent is empty."""
     value = fields.get(name)
+    if isinstance(value, LongText):
+        if value.prefix:
+            raise _illegal(name)
+        return value.data
     return decode(value if isinstance(value, str) else text(fields, name), name)
 
 
@@ -62,14 +66,20 @@ def decode(value: str, name: str) -> bytes:
     """Standard base64 with padding; line breaks inside do not count."""
     if not value:
         return b""
+    if not value.isascii():
+        raise _illegal(name)
     try:
         return binascii.a2b_base64(value, strict_mode=True)
     except ValueError:
         pass
     try:
-        return binascii.a2b_base64(value.translate(_BREAKS), strict_mode=True)
+        return binascii.a2b_base64(value.replace("\n", "").replace("\r", ""), strict_mode=True)
     except ValueError:
-        raise InvalidRequest(f"{name}: illegal base64 data") from None
+        raise _illegal(name) from None
+
+
+def _illegal(name: str) -> InvalidRequest:
+    return InvalidRequest(f"{name}: illegal base64 data")
 
 
 def optional_data(fields: Fields, name: str) -> bytes | None:
@@ -184,12 +194,27 @@ def mapping(fields: Fields, name: str) -> Fields:
     return value
 
 
-_PREFIXED: Final = re.compile(r"vault:v(\d{1,9}):(.*)", re.ASCII | re.DOTALL)
+_PREFIXED: Final = re.compile(r"vault:v(\d{1,9}):", re.ASCII)
 
 
 def prefixed(value: str, what: str) -> tuple[int, str]:
     """Version and body text of `vault:v<N>:<text>`."""
-    found = _PREFIXED.fullmatch(value)
+    found = _PREFIXED.match(value)
     if found is None:
         raise InvalidRequest(f"invalid {what}: no prefix")
-    return int(found[1]), found[2]
+    return int(found[1]), value[found.end() :]
+
+
+def prefixed_data(fields: Fields, name: str) -> tuple[int, bytes] | None:
+    """Version and body of such a field, where the body is base64; None if it is absent."""
+    given = fields.get(name)
+    if isinstance(given, LongText):
+        version, rest = prefixed(given.prefix, name)
+        if rest:
+            raise _illegal(name)
+        return version, given.data
+    value = text(fields, name)
+    if not value:
+        return None
+    version, body = prefixed(value, name)
+    return version, decode(body, name)

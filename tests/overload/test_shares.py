@@ -1,0 +1,257 @@
+"""A SERVICE without grants takes a bounded part of the server, whatever it sends, and nobody waits for it."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyvault_lite.engine import shares
+from keyvault_lite.engine.shares import Shares
+from keyvault_lite.model.errors import ShareExceeded
+from keyvault_lite.model.identity import Role
+from keyvault_lite.model.names import KeyRef, ServiceId
+from keyvault_lite.model.requests import Encrypt, ListKeys, RevokeKey
+from keyvault_lite.model.transit_system import EnableMount
+from keyvault_lite.wire.aws import Aws, belongs
+from keyvault_lite.wire.dispatcher import Dispatcher
+from keyvault_lite.wire.native import build
+from keyvault_lite.wire.vault import VaultDialect
+from tests.house import House, grant
+from tests.overload.server import Load, Vault, wait_until
+from tests.wire.fake import call
+
+MIB = 1024 * 1024
+ATTACKER = Path(__file__).parent / "attacker.py"
+
+
+def shapes(field: str, size: int) -> Mapping[str, bytes]:
+    """Bodies of about a size, of every kind of character and structure."""
+
+    def text(unit: bytes) -> bytes:
+        return b'{"%b": "%b"}' % (field.encode(), unit * (size // len(unit)))
+
+    return {
+        "base64": text(b"A"),
+        "base64 and one more": text(b"A")[:-2] + "é".encode() + b'"}',
+        "two bytes": text("é".encode()),
+        "four bytes": text("\N{GRINNING FACE}".encode()),
+        "escapes": text(b"\\n"),
+        "escaped pairs": text(b"\\ud83d\\ude00"),
+        "quoted brackets": text(b'\\"['),
+        "opened": b'{"%b": ' % field.encode() + b"[" * size,
+        "lists": b'{"%b": [' % field.encode() + b"[]," * (size // 3) + b"[]]}",
+        "objects": b'{"unread": [' + b"{}," * (size // 3) + b"{}]}",
+        "numbers": b"[" + b"1," * (size // 2) + b"1]",
+        "long number": b'{"%b": ' % field.encode() + b"9" * size + b"}",
+        "members": b"{" + b",".join(b'"%d":1' % number for number in range(size // 10)) + b"}",
+        "spaces": b" " * size,
+        "batch": json.dumps({"batch_input": [{field: "AAAA"}] * (size // 24)}).encode(),
+        "items": json.dumps({"items": [{field: "AAAA"}] * (size // 24)}).encode(),
+    }
+
+
+ROUTES = {
+    "/keys/orders/encrypt": ("plaintext", MIB),
+    "/keys/orders/batch/encrypt": ("plaintext", MIB),
+    "/keys": ("description", MIB),
+    "/random": ("bytes", MIB),
+    "/v1/transit/encrypt/orders": ("plaintext", 32 * MIB),
+    "/v1/transit/decrypt/orders": ("ciphertext", 32 * MIB),
+    "/v1/transit/sign/orders": ("input", 32 * MIB),
+    "/v1/transit/hash": ("input", 32 * MIB),
+    "/v1/nomount/hmac/orders": ("input", 32 * MIB),
+    "/v1/auth/token/create": ("meta", MIB),
+    "/": ("Plaintext", 256 * 1024),
+}
+
+
+def everything(house: House) -> Dispatcher:
+    vault, aws = VaultDialect(), Aws()
+    vault.engine = aws.engine = house.engine
+    return build(house.engine, mounts=[(vault.belongs, vault.answer), (belongs, aws.answer)])
+
+
+async def longest_turn(app: Dispatcher, path: str, body: bytes, token: str) -> tuple[int, float]:
+    """The status, and the longest turn of the loop meanwhile, in processor time of its thread alone."""
+    parts = [body[at : at + 65536] for at in range(0, len(body), 65536)]
+    length = (b"content-length", str(len(body)).encode())
+    headers = [length, (b"x-vault-token", token.encode()), (b"x-amz-target", b"TrentService.Encrypt")]
+    asked = asyncio.ensure_future(call(app, "POST", path, parts=parts, token=token, headers=headers))
+    longest = 0.0
+    while not asked.done():
+        began = time.thread_time()
+        await asyncio.sleep(0)
+        longest = max(longest, time.thread_time() - began)
+    return (await asked).status, longest
+
+
+@pytest.fixture
+def calm() -> Iterator[None]:
+    """No collection of garbage: it takes as long as everything that the process of the tests has made."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("calm")
+@pytest.mark.parametrize("path", ROUTES)
+def test_no_body_of_a_service_without_grants_holds_the_loop_up(house: House, path: str) -> None:
+    house.key("orders")
+    _, token = house.service("nobody")
+    app = everything(house)
+    field, limit = ROUTES[path]
+    for size in (4_000, 64_000, limit - 200):
+        for name, body in shapes(field, size).items():
+            status, longest = house.run(longest_turn(app, path, body, token))
+            assert status < 500, (name, size, status)
+            assert size < limit // 2 or status >= 400, (name, size)
+            assert longest < 0.03, (name, size, longest)
+
+
+@pytest.mark.usefixtures("calm")
+@pytest.mark.parametrize("path", ["/keys/orders/encrypt", "/v1/transit/encrypt/orders", "/v1/transit/hash"])
+def test_a_large_body_of_a_granted_service_leaves_turns_to_others(house: House, path: str) -> None:
+    house.key("orders")
+    house.ask(EnableMount("transit"))
+    app = everything(house)
+    field, limit = ROUTES[path]
+    size = min(limit, 4 * MIB) - 200
+    for name, body in shapes(field, size).items():
+        _, longest = house.run(longest_turn(app, path, body, house.admin))
+        assert longest < 0.15, (name, longest)
+
+
+def test_large_data_is_encrypted_for_who_may(house: House) -> None:
+    house.ask(EnableMount("transit"))
+    app = everything(house)
+    _, token = house.service("shop", grant("vault:transit/orders", "encrypt", "decrypt"))
+    vault = [(b"x-vault-token", house.admin.encode())]
+    assert house.run(call(app, "POST", "/v1/transit/keys/orders", {}, headers=vault)).status == 200
+    text = "QUJD" * (7 * MIB)
+
+    async def transit(operation: str, body: object) -> Any:  # noqa: ANN401
+        headers = [(b"x-vault-token", token.encode())]
+        reply = await call(app, "POST", f"/v1/transit/{operation}/orders", body, headers=headers)
+        assert reply.status == 200, reply.body[:200]
+        return reply.json["data"]
+
+    sealed = house.run(transit("encrypt", {"plaintext": text[: 18 * MIB]}))
+    assert house.run(transit("decrypt", {"ciphertext": sealed["ciphertext"]}))["plaintext"] == text[: 18 * MIB]
+    many = house.run(transit("encrypt", {"batch_input": [{"plaintext": "QUJD"}] * 3_000}))
+    assert len(many["batch_results"]) == 3_000
+
+
+# Pacing
+
+
+def test_requests_without_a_key_are_paced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "MAX_WAITING", 5)
+    monkeypatch.setattr(shares, "BURST", 10 * shares.INTERVAL)
+
+    async def run() -> None:
+        paced, shop, other = Shares(), ServiceId("shop"), ServiceId("other")
+        began = time.monotonic()
+        for _ in range(10):
+            await paced.pace(shop)
+        at_once = time.monotonic() - began
+        asked = [asyncio.create_task(paced.pace(shop)) for _ in range(8)]
+        await asyncio.sleep(0)
+        await paced.pace(other)
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        away = [one for one in results if isinstance(one, ShareExceeded)]
+        assert len(away) == 3
+        assert [one.after for one in away] == sorted(one.after for one in away)
+        assert all(0 < one.after <= shares.MAX_AWAY for one in away)
+        assert time.monotonic() - began >= 5 * shares.INTERVAL
+        assert at_once < 5
+        await paced.pace(shop)
+        paced.charge(shop, 1000.0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(paced.pace(shop), 0.05)
+        await paced.pace(other)
+
+    asyncio.run(run())
+
+
+def test_uses_of_a_key_and_administration_are_not_paced(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = KeyRef(house.key("orders").id)
+    _, shop = house.service("shop", grant("orders", "encrypt"))
+    _, auditor = house.service("auditor", role=Role.AUDITOR)
+    monkeypatch.setattr(shares, "MAX_WAITING", 0)
+    for request in (ListKeys(), Encrypt(KeyRef("nosuch"), plaintext=b"x")):
+        assert house.refusal(request, ShareExceeded, shop).audit_id is None
+    house.ask(Encrypt(key, plaintext=b"x"), shop)
+    house.ask(ListKeys(), auditor)
+    house.ask(ListKeys())
+    house.ask(RevokeKey(key))
+
+
+# Against a server
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Iterator[Vault]:
+    made = Vault.make(tmp_path)
+    made.start()
+    made.key()
+    yield made
+    made.kill()
+
+
+@contextlib.contextmanager
+def attacked(vault: Vault, token: str, kind: str, connections: int) -> Iterator[None]:
+    command = [sys.executable, str(ATTACKER), str(vault.port), token, kind, str(connections)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            time.sleep(1)
+            yield
+        finally:
+            process.kill()
+
+
+def resident(vault: Vault) -> int:
+    assert vault.process is not None
+    status = Path(f"/proc/{vault.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def percentile(values: list[float], part: float) -> float:
+    return sorted(values)[int(len(values) * part)]
+
+
+def beside(vault: Vault, number: int) -> list[float]:
+    with Load(vault, 2) as load:
+        wait_until(lambda: len(load.seconds) > number, 60)
+    assert load.others == []
+    return load.seconds
+
+
+@pytest.mark.parametrize(("kind", "connections"), [("large", 8), ("medium", 32), ("small", 64)])
+def test_good_callers_go_on_beside_a_service_without_grants(vault: Vault, kind: str, connections: int) -> None:
+    made = vault.client().ask("POST", "/services", {"name": "nobody", "role": "SERVICE"}).json
+    alone = beside(vault, 300)
+    before = resident(vault)
+    with attacked(vault, made["token"], kind, connections):
+        good = beside(vault, 300)
+        client = vault.client()
+        began = time.perf_counter()
+        assert client.ask("GET", "/health").status == 200
+        healthy = time.perf_counter() - began
+        assert client.ask("POST", "/keys/orders/revoke").status == 200
+        revoked = time.perf_counter() - began
+        held = resident(vault) - before
+    # Not a measurement: attacker, callers and whatever else runs share the machine (see benchmarks/overload.py).
+    assert percentile(good, 0.5) < 4 * percentile(alone, 0.5) + 0.03
+    assert percentile(good, 0.95) < 6 * percentile(alone, 0.95) + 0.1
+    assert healthy < 1
+    assert revoked < 2
+    assert held < 100 * MIB
