@@ -21,8 +21,9 @@ from keyvault_lite.import_path import is_protected, protect_children
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.settings import InvalidSettings, Settings, check_address
 from keyvault_lite.wire.dispatcher import Dispatcher
+from keyvault_lite.wire.lifecycle import Server
 from keyvault_lite.wire.listening import CannotListen, address, listen
-from keyvault_lite.wire.server import GRACE_SECONDS, Server
+from keyvault_lite.wire.server import GRACE_SECONDS
 from keyvault_lite.wire.server import serve as server_config
 from keyvault_lite.wire.workers import CANNOT_START as NO_WORKER
 from keyvault_lite.wire.workers import Supervisor

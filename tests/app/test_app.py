@@ -20,7 +20,7 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import SYSTEM, KeyRef
 from keyvault_lite.model.requests import Decrypt, Encrypt, ListKeys, VerifyAudit
 from keyvault_lite.settings import InvalidSettings
-from keyvault_lite.wire.server import Server
+from keyvault_lite.wire.lifecycle import Server
 from keyvault_lite.wire.server import serve as server_config
 from tests.house import House, chosen, furnish
 

@@ -13,9 +13,10 @@ import uvicorn
 
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire import server as wire
+from keyvault_lite.wire.lifecycle import Server
 from keyvault_lite.wire.listening import CannotListen, address, listen
 from keyvault_lite.wire.native import build
-from keyvault_lite.wire.server import Server, serve
+from keyvault_lite.wire.server import serve
 from tests.overload.server import Client, everything, raw, wait_until
 from tests.wire.fake import TOKEN, FakeEngine
 

@@ -39,7 +39,6 @@ from keyvault_lite.wire.cycle import WHOLE, Whole
 from keyvault_lite.wire.problems import problem
 from keyvault_lite.wire.reader import QUICK_PARTS, is_quick, read_in_steps, read_json
 
-T = TypeVar("T")
 MAX_BODY: Final = 1024 * 1024
 SMALL_BODY: Final = 64 * 1024
 """Bytes of a body that are taken in and parsed of a caller who is not known, or whose role and grants do not allow the

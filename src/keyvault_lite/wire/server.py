@@ -1,19 +1,13 @@
-"""How the application is run: uvicorn, with what it leaves open closed.
+"""Connections: uvicorn's HTTP/1.1, with the bounds that it does not have.
 
-Whoever connects has a bounded time for each thing that is awaited of him, and a bounded number of others beside him;
-what is awaited of the server at its end is that it answers who has asked.
+Each client has a bounded time for everything that the server waits for, and the number of connections is bounded.
 """
 
 import math
-import signal
-import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
-from types import FrameType
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -23,11 +17,9 @@ from starlette.types import ASGIApp
 from uvicorn._types import ASGI3Application, HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from keyvault_lite import __version__
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire.cycle import Cycle
-from keyvault_lite.wire.dispatcher import stop_waiting
 from keyvault_lite.wire.farewells import FULL, SLOW
 from keyvault_lite.wire.heads import MAX_HEADERS, RefusedHeadError, check_head
 from keyvault_lite.wire.methods import LIST, STAND_IN, without_offer
@@ -55,7 +47,6 @@ MAX_UNREAD: Final = 4 * 1024 * 1024
 """Bytes of a body that are thrown away after its request was answered; then the connection is closed."""
 FRESH_SECONDS: Final = 1.0
 """How long a new connection is left alone although it has sent nothing yet."""
-STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _log: Final = logger("server")
 _NOTHING, _A_HEAD, _A_BODY = 0, 1, 2
 _ALLOWED: Final = (math.inf, HEAD_SECONDS, BODY_SECONDS)
@@ -316,69 +307,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._asked or self.cycle.response_complete:
             return False
         return self.cycle.response_started or bool(self.pipeline) or self._awaited == _A_HEAD
-
-
-class Server(uvicorn.Server):
-    """Sees to late clients, and ends with a clean exit when it is told to."""
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        *,
-        on_start: Callable[[], None] = lambda: None,
-        on_stop: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`on_start` is called when requests are taken, `on_stop` when it was told to end."""
-        super().__init__(config)
-        self._on_start, self._on_stop = on_start, on_stop
-        self._about = {"version": __version__, "worker": METRICS.worker or None}
-        self.interrupted = False
-        """Whether it was stopped from the keyboard."""
-        METRICS.gauge("keyvault_connections", "Open connections.", lambda: len(self.server_state.connections))
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tell when requests are taken."""
-        await super().startup(sockets=sockets)
-        if self.started:
-            _log.info("requests are answered", extra=self._about)
-            self._on_start()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tell of the end, and of how it went."""
-        _log.info("stopping: what is under way is finished", extra=self._about)
-        await stop_waiting(self.config.app)
-        await super().shutdown(sockets=sockets)
-        _log.info("stopped", extra=self._about)
-
-    async def on_tick(self, counter: int) -> bool:
-        """Once a second look for clients that are late."""
-        if counter % 10 == 0:
-            for connection in tuple(self.server_state.connections):
-                if isinstance(connection, BoundedProtocol):
-                    connection.close_if_late(connection.loop.time())
-            with suppress(OSError):
-                METRICS.publish()
-        return await super().on_tick(counter)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """As in uvicorn, but the signal that ended it is not raised again: what was asked is done."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in STOPPING}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end; the second interrupt waits for nobody."""
-        self.interrupted = self.interrupted or sig == signal.SIGINT
-        on_stop, self._on_stop = self._on_stop, lambda: None  # before it is called: another signal may come meanwhile
-        on_stop()
-        super().handle_exit(sig, frame)
 
 
 def serve(

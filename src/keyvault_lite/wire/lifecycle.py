@@ -1,0 +1,83 @@
+"""The server's start and end, and its look at late clients once a second. At its end it answers what was asked."""
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from keyvault_lite import __version__
+from keyvault_lite.observe import logger
+from keyvault_lite.observe.metrics import METRICS
+from keyvault_lite.wire.dispatcher import stop_waiting
+from keyvault_lite.wire.server import BoundedProtocol
+
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_log: Final = logger("server")
+
+
+class Server(uvicorn.Server):
+    """Sees to late clients, and ends with a clean exit when it is told to."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        on_start: Callable[[], None] = lambda: None,
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_start` is called when requests are taken, `on_stop` when it was told to end."""
+        super().__init__(config)
+        self._on_start, self._on_stop = on_start, on_stop
+        self._about = {"version": __version__, "worker": METRICS.worker or None}
+        self.interrupted = False
+        """Whether it was stopped from the keyboard."""
+        METRICS.gauge("keyvault_connections", "Open connections.", lambda: len(self.server_state.connections))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell when requests are taken."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            _log.info("requests are answered", extra=self._about)
+            self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell of the end, and of how it went."""
+        _log.info("stopping: what is under way is finished", extra=self._about)
+        await stop_waiting(self.config.app)
+        await super().shutdown(sockets=sockets)
+        _log.info("stopped", extra=self._about)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Once a second look for clients that are late."""
+        if counter % 10 == 0:
+            for connection in tuple(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.close_if_late(connection.loop.time())
+            with suppress(OSError):
+                METRICS.publish()
+        return await super().on_tick(counter)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As in uvicorn, but the signal that ended it is not raised again: what was asked is done."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in STOPPING}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; the second interrupt waits for nobody."""
+        self.interrupted = self.interrupted or sig == signal.SIGINT
+        on_stop, self._on_stop = self._on_stop, lambda: None  # before it is called: another signal may come meanwhile
+        on_stop()
+        super().handle_exit(sig, frame)
