@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import http.client
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from starlette.types import Message
 
+from keyvault_lite import __version__
 from keyvault_lite.audit.checkpoint import verify_cosignature
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.wire.witness import MAX_SUBMISSION, STATUS, WitnessApplication
@@ -49,6 +51,10 @@ class Replaceable:
 
     def newest(self, origin: str) -> str | None:
         return self.made.newest(origin)
+
+    @property
+    def trusted(self) -> int:
+        return self.made.trusted
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +179,52 @@ def test_a_new_epoch_closes_the_older(wire: Wire) -> None:
     assert wire.ask("POST", "/add-checkpoint", body(0, [], TREE.note(12, epoch=1)))[0] == 200
     assert wire.add(30, 40)[0] == 403
     assert wire.ask("GET", f"/checkpoint/{ORIGIN}")[2].decode().startswith(f"keyvault-lite/{INSTANCE.hex()}/1\n12\n")
+
+
+def numbers(wire: Wire) -> dict[str, float]:
+    page = wire.ask("GET", "/metrics")[2].decode()
+    lines = (line.rsplit(" ", 1) for line in page.splitlines() if line.startswith("keyvault_witness_"))
+    return {name: float(value) for name, value in lines}
+
+
+def test_anybody_may_ask_whether_it_works_and_learns_of_no_log(
+    server: tuple[Replaceable, Wire], wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = numbers(wire)
+    assert before["keyvault_witness_logs"] == 2
+    assert wire.add(0, 7)[0] == 200
+    assert wire.add(0, 9)[0] == 409
+    after = numbers(wire)
+    grown = {name: after[name] - before.get(name, 0) for name in after if "submissions" in name}
+    assert grown == {
+        'keyvault_witness_submissions{outcome="confirmed"}': 1,
+        'keyvault_witness_submissions{outcome="refused"}': 1,
+    }
+    assert after["keyvault_witness_confirmed_seconds_ago"] < 60
+    status, kind, text = wire.ask("GET", "/health")
+    assert (status, kind, json.loads(text)) == (
+        200,
+        "application/json",
+        {"status": "ok", "version": __version__, "logs": 2},
+    )
+
+    def full(_: Submission) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(server[0].made, "add", full)
+    assert wire.add(7, 9)[0] == 500
+    status, _, text = wire.ask("GET", "/health")
+    assert (status, json.loads(text)["status"], numbers(wire)["keyvault_witness_failing"]) == (503, "cannot_record", 1)
+    told = text + wire.ask("GET", "/metrics")[2]
+    for secret in (ORIGIN, INSTANCE.hex(), "/state", "No space"):
+        assert secret.encode() not in told
+    monkeypatch.undo()
+    assert wire.add(7, 9)[0] == 200
+    assert wire.ask("GET", "/health")[0] == 200
+    assert wire.ask("HEAD", "/health")[0] == 200
+    for path in ("/health", "/metrics"):
+        assert wire.ask("POST", path, b"{}")[0] == 405
+        assert wire.ask("GET", f"{path}/")[0] == 404
 
 
 def test_a_defect_is_told_without_its_message(wire: Wire, server: tuple[Replaceable, Wire]) -> None:

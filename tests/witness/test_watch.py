@@ -6,6 +6,7 @@ import pytest
 
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
 from keyvault_lite.model.replies import Consistency
+from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.witness.client import Ahead, Confirmed, WitnessClient
 from keyvault_lite.witness.watch import KEEPALIVE_SECONDS, Watch
 from tests.witness.support import KEY, Tree, client, register, served, vkey
@@ -231,3 +232,12 @@ def test_a_defect_does_not_end_the_asking(witness: Witness, caplog: pytest.LogCa
     watch.close()
     assert witness.knows == 9
     assert "could not be asked" in caplog.text
+
+
+def test_its_age_and_size_are_metrics(witness: Witness, clock: Clock) -> None:
+    watch = watching(Log(5), witness, clock)
+    assert "\nkeyvault_witness_age_seconds " not in METRICS.page(), "none before the first confirmation"
+    watch.round()
+    clock.now += 3
+    assert "\nkeyvault_witness_age_seconds 3\n" in METRICS.page()
+    assert "\nkeyvault_witness_size 5\n" in METRICS.page()

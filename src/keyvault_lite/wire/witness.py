@@ -1,16 +1,23 @@
 """C2SP tlog-witness over HTTP: `POST /add-checkpoint`, and `GET /checkpoint/<origin>` for the last one confirmed.
 
-There is nothing to authenticate but the checkpoints themselves, which their logs have signed.
+There is nothing to authenticate but the checkpoints themselves, which their logs have signed. `/health` and `/metrics`
+are for anybody too: they name no log, and tell of none how long it is.
 """
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
 from typing import Final, Protocol
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
+from keyvault_lite import __version__
 from keyvault_lite.model.errors import MalformedRequest, MethodNotAllowed, NotFound, TooLarge
+from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire.http import Exchange, Reply
 from keyvault_lite.witness.register import (
     Inconsistent,
@@ -28,6 +35,8 @@ TEXT: Final = b"text/plain; charset=utf-8"
 SIZE: Final = b"text/x.tlog.size"
 ADD: Final = b"/add-checkpoint"
 READ: Final = b"/checkpoint/"
+HEALTH: Final = b"/health"
+METRICS_PAGE: Final = b"/metrics"
 STATUS: Final[Mapping[type[Refused], int]] = {
     MalformedSubmission: 400,
     Untrusted: 403,
@@ -46,12 +55,18 @@ class Register(Protocol):
     def newest(self, origin: str) -> str | None:
         """The newest checkpoint confirmed of a log; None before the first. Answers at once, from any thread."""
 
+    @property
+    def trusted(self) -> int:
+        """How many logs it confirms."""
+
 
 class WitnessApplication:
     """The ASGI application of a witness. It confirms one thing at a time, off the loop: each waits for the disk."""
 
     def __init__(self, register: Register) -> None:
         self._register = register
+        self._watch = Watched()
+        self._measure()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="register")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,18 +96,68 @@ class WitnessApplication:
             text = _text(await exchange.body(MAX_SUBMISSION))
             submission = parse_submission(text)
             loop = asyncio.get_running_loop()
-            line = await loop.run_in_executor(self._pool, lambda: self._register.add(submission))
+            with self._watch:
+                line = await loop.run_in_executor(self._pool, lambda: self._register.add(submission))
             return exchange.reply(200, line.encode(), content_type=TEXT)
         if path.startswith(READ):
             _expect(method, "GET")
             origin = _text(path.removeprefix(READ))
             note = self._register.newest(origin)
             return exchange.reply(204 if note is None else 200, (note or "").encode(), content_type=TEXT)
+        if path == HEALTH:
+            _expect(method, "GET", "HEAD")
+            return self._health(exchange)
+        if path == METRICS_PAGE:
+            _expect(method, "GET", "HEAD")
+            return exchange.reply(200, METRICS.page().encode(), content_type=TEXT)
         raise NotFound
 
+    def _health(self, exchange: Exchange) -> Reply:
+        failing = self._watch.failing
+        body = {"status": "cannot_record" if failing else "ok", "version": __version__, "logs": self._register.trusted}
+        return exchange.reply(503 if failing else 200, msgspec.json.encode(body))
 
-def _expect(method: str, wanted: str) -> None:
-    if method != wanted:
+    def _measure(self) -> None:
+        watch = self._watch
+        METRICS.gauge("keyvault_witness_logs", "Logs that the witness confirms.", lambda: self._register.trusted)
+        METRICS.gauge(
+            "keyvault_witness_submissions", "Submissions since the start.", lambda: dict(watch.counts), label="outcome"
+        )
+        about = "Seconds since any log was last confirmed; none before the first."
+        METRICS.gauge("keyvault_witness_confirmed_seconds_ago", about, lambda: watch.age)
+        about = "Whether the newest confirmation could not be recorded."
+        METRICS.gauge("keyvault_witness_failing", about, lambda: float(watch.failing))
+
+
+class Watched:
+    """How the submissions end: confirmed, refused, or failed because nothing could be recorded."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.failing = False
+        """Whether the last one that was to be recorded failed."""
+        self._confirmed_at: float | None = None
+
+    @property
+    def age(self) -> float | dict[str, float]:
+        """Seconds since the last confirmation; nothing before the first."""
+        return {} if self._confirmed_at is None else time.monotonic() - self._confirmed_at
+
+    def __enter__(self) -> None:
+        """Begin with a submission."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Count how it ended."""
+        if kind is None:
+            self.failing, self._confirmed_at = False, time.monotonic()
+        elif not isinstance(error, Refused):
+            self.failing = True
+        outcome = "confirmed" if kind is None else "refused" if isinstance(error, Refused) else "failed"
+        self.counts[outcome] += 1
+
+
+def _expect(method: str, *wanted: str) -> None:
+    if method not in wanted:
         raise MethodNotAllowed
 
 

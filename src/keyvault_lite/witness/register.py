@@ -156,6 +156,11 @@ class Register:
         self._known: dict[str, _Confirmed] = {}
         self._records = {origin: self._open(origin, vkey) for origin, vkey in self._trusted.items()}
 
+    @property
+    def trusted(self) -> int:
+        """How many logs it confirms."""
+        return len(self._trusted)
+
     def add(self, submission: Submission) -> str:
         """Confirm a checkpoint: the cosignature line, once it can no more be forgotten. Raises a Refused."""
         try:

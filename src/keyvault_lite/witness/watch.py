@@ -14,6 +14,7 @@ from keyvault_lite.ledger.witnessed import Confirmation
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.replies import Consistency
 from keyvault_lite.observe import logger
+from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.witness.client import Ahead, Confirmed, WitnessClient
 
 PERIOD_SECONDS: Final = 1.0
@@ -65,6 +66,15 @@ class Watch:
         self._turn = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="witness", daemon=True)
+        self._measure()
+
+    def _measure(self) -> None:
+        about = (
+            "Seconds since the newest checkpoint that the witness has confirmed was submitted; none before the first."
+        )
+        METRICS.gauge("keyvault_witness_age_seconds", about, lambda: _known(self.age))
+        about = "Entries of the log that the witness has confirmed; none before the first."
+        METRICS.gauge("keyvault_witness_size", about, lambda: _known(None if self.newest is None else self.newest.size))
 
     def start(self) -> None:
         """Ask for the first time, then go on in a thread. Raises IntegrityViolation if the witness knows better."""
@@ -180,6 +190,10 @@ class Watch:
         if self._client.was_put_back:
             facts["put_back"] = True
         return {"witness": facts}
+
+
+def _known(value: float | None) -> float | dict[str, float]:
+    return {} if value is None else value
 
 
 def _place(note: str) -> tuple[int, int]:
