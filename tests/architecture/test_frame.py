@@ -229,7 +229,7 @@ def test_settings_of_the_user_are_respected(checkout: Path) -> None:
 
 
 def test_scripts_are_executable() -> None:
-    for path in (".ci/run", "tools/find_python", "tools/run", "tools/venv"):
+    for path in (".ci/run", "tools/find_python", "tools/install", "tools/lock", "tools/run", "tools/venv"):
         assert os.access(ROOT / path, os.X_OK), path
 
 

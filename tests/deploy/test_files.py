@@ -204,7 +204,8 @@ def test_the_image_gets_what_it_is_built_of_and_nothing_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     wanted = {"pyproject.toml", "src", project["project"]["readme"], *project["project"]["license-files"]}
-    assert copied == wanted | wheel["force-include"].keys() | {"deploy/healthcheck.py"}
+    install = {"tools/install", "requirements.lock", "requirements-build.lock"}
+    assert copied == wanted | wheel["force-include"].keys() | install | {"deploy/healthcheck.py"}
     assert all((ROOT / one).exists() for one in copied)
     assert "COPY --chmod=0644 deploy/healthcheck.py" in DOCKERFILE, (
         "a checkout under umask 077 is readable by root alone"
