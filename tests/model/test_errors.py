@@ -5,9 +5,11 @@ from keyvault_lite.model.errors import (
     Hidden,
     InvalidRequest,
     KeyVaultError,
+    LimitExceeded,
     MalformedRequest,
     NotFound,
     Overloaded,
+    ShareExceeded,
 )
 
 
@@ -22,10 +24,12 @@ def test_codes_are_unique_but_for_cases_of_others() -> None:
         Hidden,
         MalformedRequest,
         Overloaded,
+        ShareExceeded,
     }
     assert len({cls.code for cls in classes}) == len(classes)
     assert MalformedRequest.code == InvalidRequest.code == "invalid_request"
     assert Overloaded.code == AuditUnavailable.code  # nothing was recorded, nothing was done
+    assert ShareExceeded.code == LimitExceeded.code
     assert Hidden.code == NotFound.code  # one answer, so that the caller cannot tell
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import Message
 
 from keyvault_lite.engine import shares
 from keyvault_lite.engine.shares import Shares
@@ -195,6 +196,43 @@ def test_uses_of_a_key_and_administration_are_not_paced(house: House, monkeypatc
     house.ask(RevokeKey(key))
 
 
+async def answered_beside(app: Dispatcher, slow: int, honest: bytes) -> bool:
+    """Whether a request is answered while so many others send their heads and no body."""
+    target = (b"x-amz-target", b"TrentService.Encrypt")
+    ended = asyncio.Event()
+
+    async def nothing() -> Message:
+        await ended.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None:
+        """Nobody reads."""
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+        "headers": [(b"content-length", b"250000"), target],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+    }
+    waiting = [asyncio.ensure_future(app(dict(scope), nothing, send)) for _ in range(slow)]
+    await asyncio.sleep(0)
+    asked = asyncio.ensure_future(call(app, "POST", "/", honest, token=None, headers=[target]))
+    done, _ = await asyncio.wait([asked], timeout=20)
+    ended.set()
+    await asyncio.gather(*waiting, asked)
+    return bool(done)
+
+
+def test_bodies_that_do_not_come_keep_no_room_from_others(house: House) -> None:
+    assert house.run(answered_beside(everything(house), 200, b"x" * 6000))
+
+
 # Against a server
 
 
@@ -235,6 +273,7 @@ def beside(vault: Vault, number: int) -> list[float]:
     return load.seconds
 
 
+@pytest.mark.slow  # it compares times: attacker, server and callers need the machine to themselves
 @pytest.mark.parametrize(("kind", "connections"), [("large", 8), ("medium", 32), ("small", 64)])
 def test_good_callers_go_on_beside_a_service_without_grants(vault: Vault, kind: str, connections: int) -> None:
     made = vault.client().ask("POST", "/services", {"name": "nobody", "role": "SERVICE"}).json

@@ -24,9 +24,6 @@ WHOLE: Final = "keyvault.whole"
 class Whole(Protocol):
     """A request that need not be taken and answered by messages."""
 
-    held: bool
-    """Whether nobody is waiting for the server's work: the answer is put off, and the connection may be closed."""
-
     def read_whole(self) -> bytes | None:
         """The body, once. None if not all of it is here, or some was taken: then it comes by messages."""
         ...
@@ -46,7 +43,6 @@ class Cycle(RequestResponseCycle):
     logger = logging.getLogger("uvicorn.error")
     access_log = False
     disconnected = False
-    held = False
     more_body = True
     response_started = False
     response_complete = False

@@ -242,11 +242,8 @@ class Exchange:
             place.give_back()
 
     async def hold(self, error: KeyVaultError) -> None:
-        """Wait before a caller is told that it asks for too much. Its connection may be closed meanwhile."""
+        """Wait before a caller is told that it asks for too much."""
         if isinstance(error, ShareExceeded):
-            whole = _whole(self.scope)
-            if whole is not None:
-                whole.held = True
             await asyncio.sleep(error.after)
 
     def _declared(self) -> int:

@@ -62,8 +62,8 @@ class Aws:
         credential, place = INCOMPLETE, Place(self._account, "")
         request: Request
         try:
-            if not exchange.is_short():
-                await exchange.make_room(None, MAX_BODY)
+            # It takes no room yet, which slow senders without a credential would keep from everybody. The number of
+            # connections bounds what is on its way.
             body = await exchange.body(MAX_BODY)
             credential = read_credential(exchange, body)
             place = Place(self._account, credential.region)
@@ -95,6 +95,7 @@ class Aws:
             raise TooLarge("the body is not read: its signature is not good")
         if len(body) > SMALL_BODY and not intake.may_be_large:
             raise TooLarge(f"a body is at most {SMALL_BODY} bytes, of a caller whose role does not allow this")
+        await exchange.make_room(intake.owner, MAX_BODY)
 
     async def _build(self, operation: Operation | None, exchange: Exchange, body: bytes, place: Place) -> Request:
         if operation is None:
