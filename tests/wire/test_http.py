@@ -20,7 +20,6 @@ from keyvault_lite.model.identity import BearerCredential
 from keyvault_lite.model.replies import Answer
 from keyvault_lite.model.requests import Encrypt, Rejected
 from keyvault_lite.wire import http
-from keyvault_lite.wire.aws import Aws, belongs
 from keyvault_lite.wire.dispatcher import Dispatcher
 from keyvault_lite.wire.http import MAX_BODY, SMALL_BODY, Exchange, Reply
 from keyvault_lite.wire.native import build, documentation
