@@ -26,7 +26,10 @@ LONG = {
     "model/transit.py",
     "wire/native/routes.py",
     # To be divided.
+    "ledger/committer.py",
     "ledger/journal.py",
+    "ledger/ledger.py",
+    "ledger/postgresql/database.py",
 }
 
 

@@ -115,7 +115,8 @@ def test_a_nearly_full_disk_is_kept_for_management_and_denials(house: House, dis
     actions = [(entry.draft.action, entry.draft.result) for entry in house.log(before)]
     assert (Action.ENCRYPT, Result.SUCCESS) not in actions
     assert len(actions) == 4
-    assert house.engine.health().serving, "who manages keys is served"
+    health = house.engine.health()
+    assert (health.status, health.serving) == ("no_space", False), "keys are managed, not used"
     assert disk.has_reserve(), "and the reserve is for worse"
     disk.seen_as_full = False
     time.sleep(sqlite.LOOK_SECONDS)

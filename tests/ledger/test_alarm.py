@@ -163,7 +163,11 @@ def test_one_that_is_released_while_another_is_set_aside_is_judged_again() -> No
 
 
 @pytest.mark.both
-def test_the_check_of_each_minute_releases_what_was_put_right_unseen(house: House) -> None:
+def test_the_check_of_each_minute_releases_what_was_put_right_unseen(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pause in ("LOOK_SECONDS", "SHARE"):
+        monkeypatch.setattr(others, pause, 0)
     house.key("orders")
     edit(house, "UPDATE keys SET description = 'x'")
     house.refusal(ReadKey(KeyRef("orders")), IntegrityViolation)

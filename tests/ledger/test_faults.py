@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import struct
 import threading
 import time
@@ -416,10 +417,11 @@ def test_a_process_that_stands_still_with_the_lock_holds_nobody_up(house: House)
 
 
 @pytest.mark.sqlite_only
-def test_a_file_renamed_under_the_server_stops_it(house: House) -> None:
+def test_a_file_replaced_under_the_server_stops_it(house: House) -> None:
     name = KeyRef(house.key().id)
     aside = house.path.with_name("aside.db")
     house.path.rename(aside)
+    shutil.copy(aside, house.path)
     house.refusal(Encrypt(name, plaintext=b"x"), IntegrityViolation)
     house.refusal(RotateKey(name), IntegrityViolation)
     assert not house.engine.health().serving

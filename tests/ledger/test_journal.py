@@ -318,6 +318,7 @@ def test_a_connection_that_is_stuck_or_dead_is_replaced_and_all_rows_are_compare
         writer=lambda *, patient: None if patient else new,
         count_of_others=lambda one: 5 if one is new else 0,
         begin=lambda one, *, patience: begun.append((one, patience)),
+        check_there=lambda: None,
     )
     journal = bare(_connection=old, _database=database, _data_version=0, suspect=False)
     journal._begin()

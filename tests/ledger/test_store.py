@@ -252,9 +252,12 @@ def test_a_lock_that_does_not_come_shows_until_it_comes(house: House, monkeypatc
 
 @pytest.mark.sqlite_only
 def test_low_space_shows(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(house.vault.database, "space_is_low", lambda: True)
+    monkeypatch.setattr(house.vault.database, "space_is_scarce", lambda: True)
     health = house.engine.health()
     assert (health.status, health.serving) == ("low_space", True)
+    monkeypatch.setattr(house.vault.database, "space_is_low", lambda: True)
+    health = house.engine.health()
+    assert (health.status, health.serving) == ("no_space", False), "keys are not used"
 
 
 @pytest.mark.sqlite_only
@@ -554,10 +557,12 @@ def test_the_end_lets_go_of_everything_in_its_order() -> None:
     made._closing, made._committer, made._flusher = part("end", "set"), part("queue", "close"), part("anchor", "join")
     made._database, made._journal = part("database", "stop_leading", "close"), part("journal", "close")
     made._readers = part("readers", "keep_no_more", "close")
+    made._proof = part("proof", "close")
     made.close()
     assert done == [
         "end set",
         "readers keep_no_more",
+        "proof close",
         "queue close",
         "anchor join",
         "database stop_leading",

@@ -271,3 +271,19 @@ def test_who_is_told_to_end_starts_no_more_workers(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Supervisor, "_start", start)
     assert Supervisor(lambda _: None, [[]] * 64).run() == 0  # type: ignore[arg-type,return-value]  # nothing is made
     assert started == [0]
+
+
+def test_each_worker_tells_that_the_database_is_gone_and_that_it_is_back(vault: Vault) -> None:
+    vault.start("--workers", str(WORKERS))
+    database = next(one for one in vault.folder.iterdir() if one.suffix == ".db")
+    aside = database.with_name("aside.db")
+
+    def all_say(status: int) -> bool:
+        asked = [client.ask("GET", "/health").status for client in clients(vault, vault.admin)]
+        return set(asked) == {status}
+
+    wait_until(lambda: all_say(200), 20)
+    database.rename(aside)
+    wait_until(lambda: all_say(503), 20)
+    aside.rename(database)
+    wait_until(lambda: all_say(200), 20)

@@ -219,16 +219,20 @@ class Engine:
             status=self._status(fault),
             sealed=False,
             version=__version__,
-            serving=fault is None,
+            serving=fault is None and not self._ledger.space_is_low,
             details=self._ledger.facts(),
         )
 
     def _status(self, fault: KeyVaultError | None) -> str:
         if fault is not None:
             return fault.code
-        if self._ledger.degraded:
-            return "degraded"
-        return "low_space" if self._ledger.space_is_low else "unchecked" if self._ledger.upkeep.is_late else "ok"
+        states = {
+            "no_space": self._ledger.space_is_low,
+            "degraded": self._ledger.degraded,
+            "low_space": self._ledger.space_is_scarce,
+            "unchecked": self._ledger.upkeep.is_late,
+        }
+        return next((name for name, holds in states.items() if holds), "ok")
 
     def forget(self, key_id: KeyId) -> None:
         """Drop a key's unwrapped material from memory."""

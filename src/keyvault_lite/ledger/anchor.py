@@ -67,6 +67,9 @@ class Anchor(Protocol):
         replaced; IntegrityViolation if it is one that the new mark does not extend.
         """
 
+    def prove(self) -> None:
+        """Show that a mark could be written now, without writing one. Raises AuditUnavailable or OutcomeUnknown."""
+
     def flush(self) -> None:
         """Make the newest mark survive a power loss."""
 
@@ -200,6 +203,11 @@ class FileAnchor:
                 self._flush(descriptor, slot)
                 self._covered = mark.state_seq
             return mark
+
+    def prove(self) -> None:
+        """See Anchor. `flush`, which is called more often, tells whether it is the file that was opened."""
+        if self._path.exists() and not os.access(self._path, os.W_OK):
+            raise AuditUnavailable("the anchor's file cannot be written: it or its file system is read-only")
 
     def flush(self) -> None:
         """See Anchor."""

@@ -38,6 +38,11 @@ class Announcer:
         """What the anchor says now. Raises as Anchor.read."""
         return None if self._anchor is None else self._anchor.read(at_once=at_once)
 
+    def prove(self) -> None:
+        """Show that the anchor could be read and written now. Raises as Anchor.prove."""
+        if self._anchor is not None:
+            self._anchor.prove()
+
     def check(self, mark: Mark | None, old: Head, hashes: Sequence[bytes]) -> None:
         """The log has to hold what the anchor remembers: at what was known, or within what was just read.
 

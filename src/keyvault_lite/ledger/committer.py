@@ -358,6 +358,15 @@ class Committer:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(function, *arguments)
 
+    def report(self, fault: KeyVaultError) -> None:
+        """Take note of a fault that others have met: nothing is committed until the store is well again."""
+        if isinstance(fault, IntegrityViolation):
+            self.halt(fault)
+        elif self.fault is None:
+            self.fault = fault
+            log.error("the store cannot be written: %s: %s", fault.code, fault.detail)
+            self._handed.put(None)  # so that the thread begins to try again
+
     def halt(self, reason: IntegrityViolation) -> None:
         """Stop all service: the log itself is damaged. Only a restart, with its checks, begins again."""
         self._fail(reason)

@@ -74,7 +74,7 @@ def is_full(error: Exception) -> bool:
 
 def is_busy(error: Exception) -> bool:
     """Whether another program holds a lock on the store."""
-    return "locked" in str(error)
+    return "locked" in str(error) or "lock timeout" in str(error)
 
 
 def is_unfit(error: Exception) -> bool:

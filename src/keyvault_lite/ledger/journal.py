@@ -37,6 +37,10 @@ class StoreFull(AuditUnavailable):
     """The disk is full; nothing was written."""
 
 
+class StoreBusy(AuditUnavailable):
+    """Another program holds a lock on the database; nothing was written."""
+
+
 REFRESH_SECONDS: Final = 1.0
 """How long a look at what others wrote waits for another program's lock; whoever commits meanwhile waits behind it."""
 MANY: Final = 2000
@@ -64,6 +68,8 @@ class Journal:
         """Whether others' entries have a later time than the clock, since the last transaction."""
         self.frozen = False
         """Whether rows are missing from memory, so that no new state can be computed."""
+        self.proven_at = time.monotonic()
+        """When the store last took a record, or was shown to be able to."""
         self._anchor_waits = anchor is not None and anchor.waits
         self.fills_at_once = database.is_local and (anchor is None or anchor.is_local)
         """Whether a transaction can be filled without waiting for anyone, once the lock is held."""
@@ -115,6 +121,8 @@ class Journal:
     def reopen(self) -> None:
         """Leave a connection behind that may hold a broken transaction."""
         with self._database.lock():
+            self._database.check_there()
+            self._database.check_same_file()
             try:
                 self._connection.close()
             finally:
@@ -265,6 +273,7 @@ class Journal:
             pending.apply()
             self._alarms.clear()
             self._publish(pending.after, at_once=at_once)
+            self.proven_at = time.monotonic()
         except Exception as error:
             self.tree.rollback()  # of what was not applied
             if isinstance(error, KeyVaultError):
@@ -298,6 +307,33 @@ class Journal:
             if self.head.size:
                 self._publish(self.known)
 
+    def prove(self, *, flush: bool) -> None:
+        """Show that an entry could be committed now, without committing one; with `flush`, that the disk takes it too.
+
+        Raises StoreBusy, AuditUnavailable or OutcomeUnknown if it could not, IntegrityViolation for another file.
+        """
+        with self._database.lock():
+            self._begin(patience=REFRESH_SECONDS)
+            try:
+                self._connection.execute(statements.READ_HEAD).fetchone()
+                self._database.check_writable(self._connection, flush=flush)
+            except driver.Error as error:
+                raise AuditUnavailable("the database cannot be read") from error
+            finally:
+                self._abort()
+            self._database.check_same_file()
+        self.announcer.prove()
+        self.proven_at = time.monotonic()
+
+    def prove_by_writing(self) -> None:
+        """As `prove`, by a transaction that changes nothing. A full disk is none if space is kept in reserve for it."""
+        try:
+            self._write_apart(*statements.PROBE)
+        except StoreFull:
+            if not self._database.has_reserve():
+                raise
+        self.proven_at = time.monotonic()
+
     def probe(self) -> None:
         """Try whether the store takes writes again, with the reserve if need be. Raises AuditUnavailable if not."""
         try:
@@ -306,6 +342,7 @@ class Journal:
             if not self._database.release_reserve():
                 raise
             self._write_apart(*statements.PROBE)
+        self.proven_at = time.monotonic()
 
     def forget_replies(self, now: int) -> None:
         """Delete the kept replies that have expired."""
@@ -333,6 +370,7 @@ class Journal:
                 raise
 
     def _begin(self, *, patience: float = BUSY_SECONDS) -> None:
+        self._database.check_there()
         try:
             if self._connection.in_transaction or not self._database.is_alive(self._connection):
                 # A rollback has failed, or the server was restarted while nothing was under way.
@@ -342,7 +380,8 @@ class Journal:
                 self.suspect = True
             self._database.begin(self._connection, patience=patience)
         except driver.Error as error:
-            raise AuditUnavailable("the database is locked, read-only or gone") from error
+            kind = StoreBusy if driver.is_busy(error) else AuditUnavailable
+            raise kind("the database is locked, read-only or gone") from error
 
     def _abort(self) -> None:
         self.tree.rollback()

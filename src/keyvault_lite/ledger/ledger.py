@@ -25,6 +25,7 @@ from keyvault_lite.ledger.memory import give_back
 from keyvault_lite.ledger.opening import cannot_open
 from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredReply
 from keyvault_lite.ledger.pending import Known
+from keyvault_lite.ledger.proof import StoreProof
 from keyvault_lite.ledger.readers import Readers
 from keyvault_lite.ledger.replies import find_reply
 from keyvault_lite.ledger.retention import archived_up_to, newest_segment
@@ -60,6 +61,7 @@ class Ledger:
         self._state = State(self._find_reply)
         self._journal = Journal(database, authority, self._state, anchor)
         self._committer = Committer(self._journal)
+        self._proof = StoreProof(self._journal, self._committer.report, lambda: self._committer.fault is not None)
         self._anchor_stands = where_it_stands(anchor, database.folder)
         self.evidence = Evidence(self._readers, self._journal, authority, self._committer.halt)
         self.lost: tuple[Finding, ...] = ()
@@ -98,6 +100,7 @@ class Ledger:
         except driver.Error as error:
             raise cannot_open(database) from error
         ledger._committer.start()
+        ledger._proof.start()
         ledger._flusher.start()
         return ledger
 
@@ -162,6 +165,7 @@ class Ledger:
     def close(self) -> None:
         """Commit what is waiting and let go of the database."""
         self.give_up_checks()
+        self._proof.close()
         self._committer.close()
         self._flusher.join()
         self._database.stop_leading()
@@ -175,6 +179,7 @@ class Ledger:
         METRICS.gauge("keyvault_quarantined", "Objects set aside.", lambda: len(self._state.quarantined))
         about = "Whether space is kept for management: keys are not used."
         METRICS.gauge("keyvault_low_space", about, lambda: float(self.space_is_low))
+        METRICS.gauge("keyvault_store_up", "Whether records can be written.", lambda: float(self.fault is None))
         METRICS.gauge("keyvault_fault", "What keeps the vault from serving.", self._measure_fault, label="code")
         if self._anchor is not None:
             about = "Seconds since the anchor was last flushed."
@@ -204,19 +209,20 @@ class Ledger:
             pass  # the next commit meets the same fault and says so
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing was ever recorded."""
-        return self._journal.head.size == 0
-
-    @property
     def space_is_low(self) -> bool:
         """Whether so little space is left that keys are managed and not used."""
         return self._database.space_is_low()
 
     @property
+    def space_is_scarce(self) -> bool:
+        """Whether space will soon be low."""
+        return self._database.space_is_scarce()
+
+    @property
     def fault(self) -> KeyVaultError | None:
         """Why nothing can be recorded at present, or may be; None when all is well."""
-        faults = (self._committer.fault, self._committer.stuck, *(witness.fault for witness in self.evidence.witnesses))
+        witnesses = (witness.fault for witness in self.evidence.witnesses)
+        faults = (self._committer.fault, self._committer.stuck, self._proof.fault, *witnesses)
         return next((fault for fault in faults if fault is not None), None)
 
     def facts(self) -> dict[str, object]:

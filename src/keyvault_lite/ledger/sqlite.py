@@ -6,7 +6,6 @@ do not give.
 """
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote
 
-from keyvault_lite.ledger import driver, own_files, sqlite_files, statements, syscalls
+from keyvault_lite.ledger import driver, own_files, sqlite_files, statements
 from keyvault_lite.ledger.catalogue import check_kinds, check_schema
+from keyvault_lite.ledger.file_lock import FileLock
 from keyvault_lite.ledger.log_index import block_of, rows_for
 from keyvault_lite.ledger.offline import read_offline
 from keyvault_lite.ledger.schema import TABLES, TRIGGERS, Row
@@ -31,6 +31,8 @@ PAUSE_SECONDS: Final = 0.005
 """How often it is tried again."""
 SOFT_LIMIT: Final = 32 * 1024 * 1024
 """Bytes of free space below which only management, audit and denials are written (a tenth of a small disk)."""
+SCARCE: Final = 4
+"""At how many times that limit the space is called scarce."""
 RESERVE: Final = 4 * 1024 * 1024
 """Bytes put aside in a file, which is removed when the disk is full nevertheless."""
 LOOK_SECONDS: Final = 0.1
@@ -60,12 +62,12 @@ class SqliteDatabase:
             raise AuditUnavailable(f"SQLite {driver.version} can corrupt this database; install the pysqlite3 package")
         self.path = path
         self._identity: tuple[int, int] | None = None
-        self._turnstile = _FileLock(path.with_name(path.name + ".next"))
-        self._main = _FileLock(path.with_name(path.name + ".lock"))
+        self._turnstile = FileLock(path.with_name(path.name + ".next"))
+        self._main = FileLock(path.with_name(path.name + ".lock"))
         self._reserve = path.with_name(path.name + ".reserve")
-        self._looked, self._low = 0.0, False
-        self._beginning = _FileLock(path.with_name(path.name + ".init"))
-        self._leading = _FileLock(path.with_name(path.name + ".jobs"))
+        self._looked, self._low, self._scarce = 0.0, False, False
+        self._beginning = FileLock(path.with_name(path.name + ".init"))
+        self._leading = FileLock(path.with_name(path.name + ".jobs"))
         self._leads = False
 
     is_local: Final = True
@@ -233,8 +235,17 @@ class SqliteDatabase:
             self._looked = now
             found = os.statvfs(self.path.parent)
             free, whole = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-            self._low = free < min(SOFT_LIMIT, whole // 10)
+            limit = min(SOFT_LIMIT, whole // 10)
+            self._low, self._scarce = free < limit, free < SCARCE * limit
         return self._low
+
+    def space_is_scarce(self) -> bool:
+        """See Database."""
+        return self.space_is_low() or self._scarce
+
+    def has_reserve(self) -> bool:
+        """See Database."""
+        return self._reserve.exists()
 
     def make_reserve(self) -> None:
         """Put space aside for the day when the disk is full. Without effect where there is not enough of it."""
@@ -313,6 +324,20 @@ class SqliteDatabase:
             self._leads = False
             self._leading.release()
 
+    def check_there(self) -> None:
+        """See Database."""
+        if not self.path.exists():
+            raise AuditUnavailable("the database file is gone from its place: put it back")
+
+    def check_writable(self, _connection: driver.Connection, *, flush: bool) -> None:
+        """See Database. Nothing is opened: closing the file would let go of SQLite's own locks on it."""
+        wal = self.path.with_name(self.path.name + "-wal")
+        for one in (self.path.parent, self.path, *([wal] if wal.exists() else [])):
+            if not os.access(one, os.W_OK):
+                raise AuditUnavailable("the database cannot be written: it, its folder or file system is read-only")
+        if flush:
+            self._main.flush()
+
     def check_same_file(self) -> None:
         """Raise IntegrityViolation if the path no longer leads to the open file (renamed over, unlinked).
 
@@ -332,65 +357,3 @@ class SqliteDatabase:
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino
-
-
-class _FileLock:
-    """A blocking flock between processes, and a lock between the threads of this one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._threads = threading.Lock()
-        self._descriptor: int | None = None
-
-    def acquire(self) -> None:
-        self._threads.acquire()
-        try:
-            syscalls.lock(self._opened())
-        except OSError as error:
-            self._threads.release()
-            place = error.filename or "beside the database"
-            raise AuditUnavailable(f"the lock file {place} cannot be used: {error.strerror}") from error
-
-    def try_acquire(self) -> bool:
-        """Take it, if nobody has it."""
-        if not self._threads.acquire(blocking=False):
-            return False
-        try:
-            if syscalls.try_lock(self._opened()):
-                return True
-        except OSError:
-            pass  # whoever has to have it is told why not
-        self._threads.release()
-        return False
-
-    def _opened(self) -> int:
-        if self._descriptor is None:
-            self._descriptor = own_files.open_own(self._path, os.O_CREAT | os.O_RDWR)
-        return self._descriptor
-
-    def release(self) -> None:
-        try:
-            if self._descriptor is not None:
-                syscalls.unlock(self._descriptor)
-        finally:
-            self._threads.release()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        self.acquire()
-        try:
-            yield
-        finally:
-            self.release()
-
-    def close(self) -> None:
-        """Let go of the file; the next use opens it again."""
-        with self._threads:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
-
-    def __del__(self) -> None:
-        # Without the lock: it may be held for good, and nobody else can reach this object any more.
-        if self._descriptor is not None:
-            os.close(self._descriptor)

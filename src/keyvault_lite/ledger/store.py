@@ -123,11 +123,26 @@ class Database(Store, Protocol):
     def count_of_others(self, connection: driver.Connection) -> int:
         """A number that changes when others may have written; to be asked after CATCH_UP, in its transaction."""
 
+    def check_there(self) -> None:
+        """Raise AuditUnavailable if the database is no longer where it was, so that nothing is written elsewhere."""
+
+    def check_writable(self, connection: driver.Connection, *, flush: bool) -> None:
+        """In an open transaction that writes: raise AuditUnavailable if the entries of a commit would not be taken.
+
+        With `flush`, something of ours beside the database is written and flushed.
+        """
+
     def check_same_file(self) -> None:
         """Raise IntegrityViolation if what is open is no longer what is found under its name."""
 
     def space_is_low(self) -> bool:
         """Whether so little space is left that it is kept for management and denials."""
+
+    def space_is_scarce(self) -> bool:
+        """Whether there is so little space that it will soon be low."""
+
+    def has_reserve(self) -> bool:
+        """Whether space is put aside at present."""
 
     def make_reserve(self) -> None:
         """Put space aside for the day when there is none."""

@@ -48,6 +48,8 @@ _IS_USURPED: Final = (
     b"l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AND "
     b"l.classid = %s::int4::oid AND l.objid = %s::int4::oid AND l.objsubid = 2"
 )
+_RECORDED: Final = ("audit_logs", "audit_index", "tiles")
+_MAY_RECORD: Final = "SELECT " + " AND ".join(["has_table_privilege(current_user, ?, 'INSERT')"] * len(_RECORDED))
 BEGINNING_SECONDS: Final = 60.0
 """How long another process may take to begin a vault or to bring its schema up to date."""
 
@@ -242,11 +244,31 @@ class PostgresDatabase:
         with closing(self.writer()) as connection:
             connection.execute("VACUUM audit_logs")
 
+    def check_there(self) -> None:
+        """See Database. A server that is gone is met by the statement that comes next."""
+
+    def check_writable(self, connection: driver.Connection, *, flush: bool) -> None:
+        """See Database. That the session may write, and change the head, was shown by BEGIN, which locks it."""
+        schema = quote(_schema_of(connection))
+        row = connection.execute(_MAY_RECORD, [f"{schema}.{table}" for table in _RECORDED]).fetchone()
+        if row is None or not row[0]:
+            raise AuditUnavailable(
+                "this role may not write the log: run the GRANTs of docs/postgresql.md with the owner's role"
+            )
+
     def check_same_file(self) -> None:
         """See Database. The session is with one server for as long as it lasts."""
 
     def space_is_low(self) -> bool:
         """See Database. The disk is the server's: watch it there."""
+        return False
+
+    def space_is_scarce(self) -> bool:
+        """See `space_is_low`."""
+        return False
+
+    def has_reserve(self) -> bool:
+        """See Database."""
         return False
 
     def make_reserve(self) -> None:

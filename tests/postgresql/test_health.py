@@ -1,0 +1,98 @@
+"""What an idle node says of its health when its database server stops, or takes no records from it any more."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from keyvault_lite.ledger import proof
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import Encrypt
+from tests.house import House, chosen, furnish
+from tests.postgres import Databases, Server, run
+
+PAGE = Path(__file__).parents[2] / "docs" / "postgresql.md"
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(proof, "PROVE_SECONDS", 0.2)
+
+
+def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def says(house: House, status: str) -> bool:
+    health = house.engine.health()
+    proven = house.ledger._journal.proven_at
+    return (health.status, health.serving) == (status, status == "ok") and (status != "ok" or proves(house, proven))
+
+
+def proves(house: House, proven: float) -> bool:
+    """Whether the next look at the store finds nothing either: a recovery alone has not shown it."""
+    deadline = time.monotonic() + 3
+    while house.ledger._journal.proven_at == proven and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return house.engine.health().serving and house.ledger._journal.proven_at != proven
+
+
+def test_two_idle_nodes_and_a_server_that_stops(tmp_path: Path) -> None:
+    server = Server()
+    try:
+        server.start()
+        url = Databases(server.url).make()
+        master, token = furnish(tmp_path, url)
+        nodes = [House(chosen(tmp_path, master, url), token) for _ in range(2)]
+        name = KeyRef(nodes[0].key().id)
+        assert all(says(one, "ok") for one in nodes)
+        server.stop()
+        for one in nodes:
+            until(lambda one=one: says(one, "audit_unavailable"))  # type: ignore[misc]
+        server.start()
+        for one in nodes:
+            until(lambda one=one: says(one, "ok"))  # type: ignore[misc]
+            one.ask(Encrypt(name, plaintext=b"x"))
+            one.close()
+    finally:
+        server.remove()
+
+
+def test_a_role_that_loses_a_right_it_needs(tmp_path: Path, databases: Databases) -> None:
+    roles, schema, grants = re.findall(r"^```sql\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    server = Server()
+    try:
+        server.start()
+        own = Databases(server.url)
+        own.run(*(one for one in roles.split(";") if one.strip()))
+        run(own.of("keyvault"), *(one for one in schema.split(";") if one.strip()))
+        owner = own.of("keyvault", user="keyvault_owner")
+        master, token = furnish(tmp_path, owner)
+        run(owner, *(one for one in grants.split(";") if one.strip()))
+        house = House(chosen(tmp_path, master, own.of("keyvault", user="keyvault")), token)
+        assert says(house, "ok")
+        for lost in ("UPDATE ON ledger_head", "INSERT ON audit_logs", "INSERT ON tiles"):
+            run(owner, f"REVOKE {lost} FROM keyvault")
+            until(lambda: says(house, "audit_unavailable"))
+            run(owner, f"GRANT {lost} TO keyvault")
+            until(lambda: says(house, "ok"))
+        house.key()
+        house.close()
+    finally:
+        server.remove()
+
+
+def test_a_default_of_read_only_transactions_does_not_matter(postgres: House) -> None:
+    url = postgres.chosen.database_url
+    name = run(url, "SELECT current_database()")[0][0]
+    run(url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    postgres.reopen()
+    time.sleep(0.5)
+    assert says(postgres, "ok")
+    postgres.key()
