@@ -315,7 +315,8 @@ class Journal:
         with self._database.lock():
             self._begin(patience=REFRESH_SECONDS)
             try:
-                self._connection.execute(statements.READ_HEAD).fetchone()
+                # The whole of what a commit asks first: PostgreSQL counts its own transactions by it.
+                self._connection.execute(statements.CATCH_UP).fetchone()
                 self._database.check_writable(self._connection, flush=flush)
             except driver.Error as error:
                 raise AuditUnavailable("the database cannot be read") from error
