@@ -149,3 +149,43 @@ def test_every_setting_is_documented() -> None:
     assert {name for name in names if f"`{name}`" not in page} == set()
     told = set(re.findall(rf"`({PREFIX}[A-Z_]+)`", page)) - names
     assert {name for name in told if name not in CLIENTS} == set()
+
+
+UNRECORDED = {"AuditUnavailable", "OutcomeUnknown", "IntegrityViolation", "StoreFull", "StoreBusy"}
+"""Errors that any caller can be told, also one without a credential."""
+OPERATORS_ALONE = {
+    # What commands and starts do: nobody is told over HTTP.
+    "app.py",
+    "ledger/archived.py",
+    "ledger/copying.py",
+    "ledger/moving.py",
+    "ledger/offline.py",
+    "ledger/opening.py",
+    "ledger/replies.py",  # names a fault of the record, no place
+    "ledger/retention.py",  # names a tile
+    # A witness answers in its own form.
+    "witness/client.py",
+    "witness/record.py",
+    "witness/register.py",
+}
+
+
+def test_what_any_caller_may_be_told_names_no_host_path_or_row() -> None:
+    composed = []
+    for path, tree in TREES.items():
+        if path in OPERATORS_ALONE:
+            continue
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in UNRECORDED):
+                continue
+            said = node.args[0] if node.args else ast.Constant("")
+            fixed = isinstance(said, ast.Constant) or (isinstance(said, ast.Name) and said.id.isupper())
+            if not fixed and not any(word.arg == "shown" for word in node.keywords):
+                composed.append(f"{path}:{node.lineno}")
+    assert composed == [], "say with `shown` what callers are told"
+
+
+def test_refusals_are_written_from_what_is_shown() -> None:
+    for path in ("wire/problems.py", "wire/aws/errors.py", "wire/vault/errors.py"):
+        assert "error.shown" in SOURCES[path]
+        assert "error.detail" not in SOURCES[path]

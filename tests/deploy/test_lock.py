@@ -10,7 +10,6 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-NEEDS = PROJECT["project"]
 WANTED = {
     "requirements.lock": [
         *PROJECT["project"]["dependencies"],

@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -16,12 +16,18 @@ from keyvault_lite.ledger import driver, journal, statements, upkeep
 from keyvault_lite.ledger.postgresql import connection as connection_module
 from keyvault_lite.ledger.postgresql import database as database_module
 from keyvault_lite.ledger.postgresql import limits, session
+from keyvault_lite.ledger.postgresql.address import read_address
+from keyvault_lite.ledger.postgresql.database import PostgresDatabase
 from keyvault_lite.ledger.schema import FORMATS
 from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.tables import metadata
-from keyvault_lite.model.errors import AuditUnavailable
+from keyvault_lite.model.aws import Place
+from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, UpdateKey, VerifyAudit
+from keyvault_lite.wire.aws.errors import write_error as aws_error
+from keyvault_lite.wire.problems import problem
+from keyvault_lite.wire.vault.errors import describe as vault_error
 from tests.house import House, chosen, furnish
 from tests.postgres import Databases, Server, run
 
@@ -364,3 +370,20 @@ def test_the_newest_segment_is_found_by_its_bytes(postgres: House) -> None:
         row = reader.execute(statements.NEWEST_SEGMENT, ("a/", "a0")).fetchone()
     assert row is not None
     assert row[0] == "a/2"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda error: problem(error, "request").detail,
+        lambda error: vault_error(error)[1],
+        lambda error: str(aws_error(error, "Encrypt", Place("000000000000", "eu-central-1"), "k")[1]),
+    ],
+)
+def test_callers_are_not_told_where_the_database_is(answer: Callable[[KeyVaultError], str]) -> None:
+    nobody = read_address("postgresql://keyvault@127.0.0.1:9/nowhere", allow_plain=True)
+    with pytest.raises(AuditUnavailable) as refused:
+        PostgresDatabase(nobody).writer()
+    assert "127.0.0.1" in refused.value.detail
+    told = answer(refused.value)
+    assert not re.search(r"127\.0\.0\.1|nowhere|keyvault|refused|port", told), told

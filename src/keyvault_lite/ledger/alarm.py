@@ -55,7 +55,10 @@ def recheck(
     nothing that is written can be relied on.
     """
     if schema:
-        raise IntegrityViolation(f"the database was changed: {schema[0].table} {schema[0].row} {schema[0].problem}")
+        raise IntegrityViolation(
+            f"the database was changed: {schema[0].table} {schema[0].row} {schema[0].problem}",
+            shown="the database was changed",
+        )
     compared = tree.comparison()
     stored = read_rows(connection, authority, newer_than=0, note=compared.add, keep=False)
     problems = {(one.table, one.row): one.problem for one in stored.findings}

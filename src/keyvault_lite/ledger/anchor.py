@@ -178,7 +178,9 @@ class FileAnchor:
         except FileNotFoundError:
             return b""
         except OSError as problem:
-            raise OutcomeUnknown(f"the anchor {self._path.name} cannot be read: {problem.strerror}") from problem
+            raise OutcomeUnknown(
+                f"the anchor {self._path.name} cannot be read: {problem.strerror}", shown="the anchor cannot be read"
+            ) from problem
 
     def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove, at_once: bool = False) -> Mark:
         """See Anchor. Flushed at once if it holds a management entry that no flush has covered yet."""
@@ -263,7 +265,10 @@ class FileAnchor:
                 if self._descriptor is None:
                     self._descriptor = self._open()
             except OSError as problem:
-                raise OutcomeUnknown(f"the anchor {self._path.name} cannot be used: {problem.strerror}") from problem
+                raise OutcomeUnknown(
+                    f"the anchor {self._path.name} cannot be used: {problem.strerror}",
+                    shown="the anchor cannot be used",
+                ) from problem
             until = time.monotonic() + patience
             while not syscalls.try_lock(self._descriptor):
                 if time.monotonic() >= until:

@@ -26,7 +26,7 @@ class FileLock:
         except OSError as error:
             self._threads.release()
             place = error.filename or "beside the database"
-            raise AuditUnavailable(f"the lock file {place} cannot be used: {error.strerror}") from error
+            raise AuditUnavailable(f"the lock file {place} cannot be used: {error.strerror}", shown="a lock file of the database cannot be used") from error
 
     def try_acquire(self) -> bool:
         """Take it, if nobody has it."""

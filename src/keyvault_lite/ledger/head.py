@@ -66,4 +66,7 @@ def check_unchanged(row: Sequence[Any], head: Head) -> None:
     values = head.values()
     if tuple(row[:-1]) != values:
         changed = [name for name, stored, known in zip(HEAD_COLUMNS, row, values, strict=False) if stored != known]
-        raise IntegrityViolation(f"the head of the log was changed by another program: {', '.join(changed)}")
+        raise IntegrityViolation(
+            f"the head of the log was changed by another program: {', '.join(changed)}",
+            shown="the head of the log was changed by another program",
+        )

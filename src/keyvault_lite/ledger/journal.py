@@ -184,7 +184,7 @@ class Journal:
         except StoreFull as error:
             # What is kept in reserve is for this: the record of a denial and a revocation still fit.
             if not self._database.release_reserve():
-                raise AuditUnavailable(error.detail) from error
+                raise AuditUnavailable(error.detail, shown=error.shown) from error
             self._write(items)
         return None
 

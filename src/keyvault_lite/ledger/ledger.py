@@ -326,7 +326,9 @@ class Ledger:
         try:
             self._database.give_space_back()
         except driver.Error as error:
-            raise AuditUnavailable(f"the space could not be given back: {error}") from error
+            raise AuditUnavailable(
+                f"the space could not be given back: {error}", shown="the space could not be given back"
+            ) from error
 
     # What stands in the tables, genuine or not
 
@@ -370,7 +372,9 @@ class Ledger:
                 log.error("%s %s: %s: `kvl repair` makes it anew", one.table, one.row, one.problem)
         damage = [one for one in seen.findings if one.table not in {*MAY_BE_LOST, CAN_BE_MADE_ANEW}]
         if damage:
-            error = IntegrityViolation(f"{damage[0].table} {damage[0].row}: {damage[0].problem}")
+            error = IntegrityViolation(
+                f"{damage[0].table} {damage[0].row}: {damage[0].problem}", shown="the log is damaged"
+            )
             self._committer.halt(error)
             raise error
         self._journal.announcer.scrubbed = seen.read_to

@@ -100,7 +100,10 @@ def prepare(database: Database) -> tuple[Slot, ...]:
 
 def cannot_open(database: Database) -> AuditUnavailable:
     """The refusal of a database that does not let itself be read."""
-    return AuditUnavailable(f"the database cannot be opened: {database.name} is locked, read-only or damaged")
+    return AuditUnavailable(
+        f"the database cannot be opened: {database.name} is locked, read-only or damaged",
+        shown="the database cannot be opened",
+    )
 
 
 def _bring_up_to_date(database: Database, connection: driver.Connection) -> None:

@@ -69,4 +69,6 @@ def make_empty(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise AuditUnavailable(f"the database {path.name} cannot be made: {error.strerror}") from error
+        raise AuditUnavailable(
+            f"the database {path.name} cannot be made: {error.strerror}", shown="the database cannot be made"
+        ) from error

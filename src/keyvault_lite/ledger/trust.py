@@ -46,7 +46,7 @@ def judge(findings: Sequence[Finding], mark: Mark | None, accepted: Accepted | N
         raise Conflict("the anchor confirms this database: there is nothing to trust")
     seen = next((one for one in findings if FOREIGN in one.problem), findings[0])
     if FOREIGN in seen.problem or (mark is not None and accepted is None):
-        raise IntegrityViolation(f"the anchor {seen.row} {seen.problem}")
+        raise IntegrityViolation(f"the anchor {seen.row} {seen.problem}", shown="the anchor does not fit the database")
     if mark is None and accepted is not None:
         raise Conflict(f"the anchor {seen.row} remembers nothing that could be lost: run `kvl anchor trust` alone")
 

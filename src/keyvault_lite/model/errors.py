@@ -12,9 +12,14 @@ class KeyVaultError(Exception):
 
     code: ClassVar[str]
 
-    def __init__(self, detail: str = "") -> None:
+    def __init__(self, detail: str = "", *, shown: str | None = None) -> None:
+        """`detail` goes to the server's log and to commands; callers are told `shown`, if that is given.
+
+        It is given wherever the detail may name a host, a path or a row, or holds the text of a library.
+        """
         super().__init__(detail)
         self.detail = detail
+        self.shown = detail if shown is None else shown
         self.audit_id: int | None = None
 
     def again(self) -> Self:

@@ -69,7 +69,7 @@ def problem(error: KeyVaultError, request_id: str) -> Problem:
         type=f"urn:keyvault-lite:problem:{error.code}",
         title=title,
         status=status,
-        detail=error.detail or title,
+        detail=error.shown or title,
         code=error.code,
         request_id=request_id,
     )

@@ -95,10 +95,13 @@ class SharedAnchor:
         except Ahead as other:
             raise IntegrityViolation(
                 f"the shared anchor {self.place} knows {other.size} entries, this database has {mark.size}: it was put "
-                "back, or another copy of it is served elsewhere"
+                "back, or another copy of it is served elsewhere",
+                shown="the shared anchor knows more of the log than the database has",
             ) from None
         except AuditUnavailable as error:
-            raise OutcomeUnknown(f"the shared anchor did not confirm: {error.detail}") from error
+            raise OutcomeUnknown(
+                f"the shared anchor did not confirm: {error.detail}", shown="the shared anchor did not confirm"
+            ) from error
         self._seen = (mark, confirmed)
         self._proven = True
 
@@ -127,7 +130,8 @@ class SharedAnchor:
             known = self._client.newest(self._origin)
             if known is not None and self._mark(known.note).epoch >= mark.epoch:
                 raise IntegrityViolation(
-                    f"the shared anchor {self.place} remembers {known.size} entries in this epoch; it takes none back"
+                    f"the shared anchor {self.place} remembers {known.size} entries in this epoch; it takes none back",
+                    shown="the shared anchor knows another state of the log",
                 )
             self._submit(mark, 0, lambda _: ())
 

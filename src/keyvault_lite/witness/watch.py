@@ -136,7 +136,8 @@ class Watch:
             if size < ahead.size:
                 raise IntegrityViolation(
                     f"the witness {self._client.url} has confirmed {ahead.size} entries, the database has {size}: "
-                    "it was put back, or another copy of it is served elsewhere"
+                    "it was put back, or another copy of it is served elsewhere",
+                    shown="the witness knows more of the log than the database has",
                 ) from None
             try:
                 confirmed = self._ask(note, size, ahead.size)
@@ -166,13 +167,16 @@ class Watch:
     def fault(self) -> KeyVaultError | None:
         """See Witness."""
         if self._violation is not None:
-            return IntegrityViolation(self._violation.detail)
+            return IntegrityViolation(self._violation.detail, shown=self._violation.shown)
         if not self._max_age:
             return None
         since = self._empty_at if self._newest is None else self._newest[0]
         if since is not None and self._clock() - since <= self._max_age:
             return None
-        return AuditUnavailable(f"the witness has not confirmed the log in {self._max_age:g} s: {self._problem}")
+        return AuditUnavailable(
+            f"the witness has not confirmed the log in {self._max_age:g} s: {self._problem}",
+            shown=f"the witness has not confirmed the log in {self._max_age:g} s",
+        )
 
     @property
     def newest(self) -> Confirmation | None:

@@ -78,7 +78,7 @@ def away(error: psycopg.Error) -> AuditUnavailable:
         return AuditUnavailable(
             "somebody else has locked the database or a table of it: the server's pg_locks tells who"
         )
-    return AuditUnavailable(f"the database server did not answer: {reason(error)}")
+    return AuditUnavailable(f"the database server did not answer: {reason(error)}", shown="the database did not answer")
 
 
 def reason(error: psycopg.Error) -> str:
@@ -245,7 +245,7 @@ class PostgresConnection:
         if (problem := session.missing((locked.fetchone() or ())[2:])) is not None:
             self._ahead = ()
             self.raw.execute(b"ROLLBACK")
-            raise AuditUnavailable(problem)
+            raise AuditUnavailable(problem, shown="the database is not set to keep what it confirms")
         return begun
 
     def _catch_up(self) -> "One":

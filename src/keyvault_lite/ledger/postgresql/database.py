@@ -90,7 +90,9 @@ class PostgresDatabase:
             try:
                 return bool(self.tables(connection))
             except driver.Error as error:
-                raise AuditUnavailable(f"the database {self.place} cannot be read: {error}") from error
+                raise AuditUnavailable(
+                    f"the database {self.place} cannot be read: {error}", shown="the database cannot be read"
+                ) from error
 
     # Connections
 
@@ -115,7 +117,9 @@ class PostgresDatabase:
         try:
             raw = psycopg.connect(self._conninfo, autocommit=True, context=adapters())
         except psycopg.Error as error:
-            raise AuditUnavailable(f"the database {self.place} cannot be reached: {reason(error)}") from None
+            raise AuditUnavailable(
+                f"the database {self.place} cannot be reached: {reason(error)}", shown="the database cannot be reached"
+            ) from None
         try:
             # One integer type in all statements, so that each is prepared once.
             raw.adapters.register_dumper(int, Int8Dumper)
@@ -142,15 +146,18 @@ class PostgresDatabase:
             session.make_durable(raw)
             facts = raw.execute(f"SELECT {session.FACTS}".encode()).fetchone()
             if raw.execute(b"SELECT pg_is_in_recovery()").fetchone() != (False,):
-                raise AuditUnavailable(f"the database {self.place} is a standby, which cannot be written")
+                raise AuditUnavailable(
+                    f"the database {self.place} is a standby, which cannot be written",
+                    shown="the database cannot be written",
+                )
         except (psycopg.Error, *driver.Damaged) as error:
             raise self._cannot_be_used(error) from None
         if (problem := session.missing(facts or ())) is not None:
-            raise AuditUnavailable(problem)
+            raise AuditUnavailable(problem, shown="the database is not set to keep what it confirms")
 
     def _cannot_be_used(self, error: Exception) -> AuditUnavailable:
         why = reason(error) if isinstance(error, psycopg.Error) else str(error)
-        return AuditUnavailable(f"the database {self.place} cannot be used: {why}")
+        return AuditUnavailable(f"the database {self.place} cannot be used: {why}", shown="the database cannot be used")
 
     def is_alive(self, connection: driver.Connection) -> bool:
         """See Database."""
@@ -359,7 +366,11 @@ class PostgresDatabase:
                 connection.set_patience(BEGINNING_SECONDS)
                 connection.raw.execute(b"SELECT pg_advisory_lock(%s::int4, %s::int4)", [lock, _half(connection.schema)])
             except psycopg.Error as error:
-                raise away(error) if is_away(error) else AuditUnavailable(reason(error)) from error
+                raise (
+                    away(error)
+                    if is_away(error)
+                    else AuditUnavailable(reason(error), shown="the database cannot be checked")
+                ) from error
             yield
 
     def leads(self) -> bool:

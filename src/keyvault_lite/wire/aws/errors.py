@@ -119,7 +119,7 @@ def write_error(error: errors.KeyVaultError, operation: str, place: Place, named
     """Status and body. `named` is what the request called its key."""
     kind = next((one for one in type(error).__mro__ if one in ERRORS), errors.InternalError)
     written = ERRORS[kind]
-    message = error.detail if written.message is None else written.message
+    message = error.shown if written.message is None else written.message
     if written.about is not None and named:
         message = written.about(named, place)
     elif written.name == "AccessDeniedException":

@@ -65,4 +65,4 @@ def describe(error: KeyVaultError, own: tuple[int, str] | None = None) -> tuple[
     if kind in _ROUTES_OWN and own is not None:
         return own
     status, message = ERRORS[kind]
-    return status, error.detail if message is None else message
+    return status, error.shown if message is None else message
