@@ -26,7 +26,10 @@ class FileLock:
         except OSError as error:
             self._threads.release()
             place = error.filename or "beside the database"
-            raise AuditUnavailable(f"the lock file {place} cannot be used: {error.strerror}", shown="a lock file of the database cannot be used") from error
+            raise AuditUnavailable(
+                f"the lock file {place} cannot be used: {error.strerror}",
+                shown="a lock file of the database cannot be used",
+            ) from error
 
     def try_acquire(self) -> bool:
         """Take it, if nobody has it."""
@@ -59,7 +62,10 @@ class FileLock:
             os.utime(self._opened())
             os.fsync(self._opened())
         except OSError as error:
-            raise AuditUnavailable(f"the disk of the database takes nothing: {error.strerror}") from error
+            raise AuditUnavailable(
+                f"the disk of the database takes nothing: {error.strerror}",
+                shown="the disk of the database takes nothing",
+            ) from error
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -62,7 +62,9 @@ class StoreProof:
         """That there was no proof for too long; None if there was."""
         if self.age <= STALE_SECONDS:
             return None
-        return AuditUnavailable(f"the database has taken no record for {self.age:.0f} seconds")
+        return AuditUnavailable(
+            f"the database has taken no record for {self.age:.0f} seconds", shown="the database takes no record"
+        )
 
     def _run(self) -> None:
         while not self._closing.wait(LOOK_SECONDS):

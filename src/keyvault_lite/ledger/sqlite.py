@@ -59,7 +59,10 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         if not driver.is_safe:
-            raise AuditUnavailable(f"SQLite {driver.version} can corrupt this database; install the pysqlite3 package", shown="this SQLite can corrupt the database")
+            raise AuditUnavailable(
+                f"SQLite {driver.version} can corrupt this database; install the pysqlite3 package",
+                shown="this SQLite can corrupt the database",
+            )
         self.path = path
         self._identity: tuple[int, int] | None = None
         self._turnstile = FileLock(path.with_name(path.name + ".next"))
