@@ -1,3 +1,3 @@
 """KeyVault Lite: a self-hosted key management service whose every answer is on the record."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
