@@ -255,6 +255,13 @@ class TestSignedRequests:
         for now in (first - 1, last + 1):
             assert signer.cause(now, lifetime=lifetime) == (SignatureExpired, signer.folk.service.id)
 
+    def test_a_signature_is_judged_by_the_wall_clock_and_not_by_the_log(self, signer: Signer) -> None:
+        month = 31 * 24 * 3600 * 1_000_000
+        signer.folk.authenticator = replace(signer.folk.authenticator, wall_clock=lambda: NOW)
+        assert signer.present(NOW + month).name == "worker"
+        signer.folk.authenticator = replace(signer.folk.authenticator, wall_clock=lambda: NOW + month)
+        assert signer.cause(NOW) == (SignatureExpired, signer.folk.service.id)
+
     def test_clocks_may_differ_by_five_minutes(self) -> None:
         assert SKEW == 300_000_000
 

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 
+from keyvault_lite.engine import clock as clock_module
 from keyvault_lite.engine import jobs as jobs_module
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.model.errors import AuditUnavailable
@@ -40,6 +41,7 @@ def clock(house: House, monkeypatch: pytest.MonkeyPatch) -> Clock:
     for name in ("time_ns", "time", "monotonic"):
         setattr(moved, name, getattr(time, name))
     monkeypatch.setattr(jobs_module, "time", moved)
+    monkeypatch.setattr(clock_module, "time", moved)
     return Clock(house, moved, monkeypatch)
 
 
@@ -122,6 +124,29 @@ def test_nothing_is_destroyed_while_the_clocks_part(house: House, clock: Clock, 
     clock.wall -= hours * 3600
     house.run(jobs.round())
     assert house.ask(ReadKey(name)).status is KeyStatus.DESTROYED
+
+
+def test_a_start_with_a_clock_ahead_destroys_nothing(
+    house: House, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = KeyRef(house.key().id)
+    house.ask(DestroyKey(name, days=7))
+    clock.wall += 40 * 86400
+    jobs = house.jobs
+    for _ in range(2):
+        house.run(jobs.round())
+    assert house.ask(ReadKey(name)).status is KeyStatus.PENDING_DESTRUCTION
+    assert caplog.text.count("the clock may be wrong") == 1
+    clock.pass_days(1)
+    house.run(jobs.round())
+    assert house.ask(ReadKey(name)).status is KeyStatus.DESTROYED
+
+
+@pytest.mark.parametrize(("days", "allowed"), [(1.5, True), (0.5, False), (2.5, False), (400, False)])
+def test_the_log_shows_that_time_has_passed(house: House, clock: Clock, days: float, *, allowed: bool) -> None:
+    house.key()
+    clock.wall += days * 86400
+    assert clock_module.ClockTrust(house.ledger).allows_destruction() is allowed
 
 
 def test_material_in_use_by_a_reader_is_cleaned_later(house: House, clock: Clock) -> None:

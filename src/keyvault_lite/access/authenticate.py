@@ -1,6 +1,6 @@
 """Who is calling: the only place that makes a Principal. Every failure is the same answer at the same cost."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from hmac import compare_digest
@@ -97,6 +97,9 @@ class Authenticator:
     verifier: Verifier
     parse_token: ParseToken
     access_keys: SignatureVerifier
+    wall_clock: Callable[[], int] | None = None
+    """By which signatures are fresh, in microseconds; None: by the time of the call. The log's time is never before its
+    newest entry: after one start with a clock ahead, no signature of a right clock would be fresh by it."""
     _proven: dict[TokenId, Proof] = field(default_factory=dict, init=False, repr=False)
 
     def authenticate(self, credential: Credential, directory: Directory, now: int) -> Principal:
@@ -158,7 +161,7 @@ class Authenticator:
         found = _fault(token, service, directory, now)
         if found is not None:
             raise Refused(service.id, found, UnknownAccessKey())
-        if not _is_fresh(credential, now):
+        if not _is_fresh(credential, now if self.wall_clock is None else self.wall_clock()):
             stale = SignatureExpired("the signature is of another time")
             raise Refused(service.id, LoginFault.STALE_SIGNATURE, stale)
         return Principal(service.id, service.name, service.role, service.grants)

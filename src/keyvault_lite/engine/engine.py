@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from time import perf_counter, thread_time
+from time import perf_counter, thread_time, time_ns
 from typing import TypeVar
 
 from keyvault_lite import __version__
@@ -48,6 +48,11 @@ _UNRECORDED = (AuditUnavailable, IntegrityViolation, OutcomeUnknown, ShareExceed
 """What is raised where nothing could be recorded; the second may also be the result of a recorded attempt."""
 
 
+def wall_clock() -> int:
+    """The time in microseconds."""
+    return time_ns() // 1000
+
+
 class Engine:
     """Operations on one vault. Belongs to one event loop; made by the composition root."""
 
@@ -55,7 +60,7 @@ class Engine:
         self._account = account
         self._ledger = ledger
         self._keyring = keyring
-        self._authenticator = Authenticator(keyring, parse_token, keyring.access_keys)
+        self._authenticator = Authenticator(keyring, parse_token, keyring.access_keys, wall_clock)
         self._floods = FloodGate(self._record_flood)
         self._freshness = Freshness(ledger.refresh)
         self._lanes = Lanes()

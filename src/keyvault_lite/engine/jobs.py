@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from keyvault_lite.access.spent import removable
+from keyvault_lite.engine.clock import ClockTrust
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.model.aws import is_waiting
@@ -32,8 +33,6 @@ TOKENS_AT_ONCE: Final = 128
 """How many tokens one entry removes: whoever writes meanwhile waits for it."""
 MAX_TOKENS: Final = 32 * TOKENS_AT_ONCE
 """How many a round removes: what is left comes with the next, and more than a hundred can be made each second."""
-MAX_DRIFT_SECONDS: Final = 600.0
-"""How far wall and monotonic clock may part before irreversible timed work stops."""
 
 log = logger("jobs")
 
@@ -48,7 +47,7 @@ class Jobs:
         self._warned = False
         self._made = self._rows_read = time.monotonic()
         self._log_read = float("-inf")
-        self._clocks_apart = time.time() - time.monotonic()
+        self._clock = ClockTrust(ledger)
 
     async def run(self) -> None:
         """Work until cancelled. A failure is logged and tried again in the next round."""
@@ -102,8 +101,11 @@ class Jobs:
         now = time.time_ns() // 1000
         keys = list(self._ledger.snapshot().keys_after(None))
         await self._perform_each(_rotation(key) for key in keys if _rotation_due(key, now))
-        if self._clock_is_steady():
-            await self._perform_each(EraseDueKey(KeyRef(key.id)) for key in keys if _erasure_due(key, now))
+        due = [EraseDueKey(KeyRef(key.id)) for key in keys if _erasure_due(key, now)]
+        allowed = bool(due) and await self._engine.in_background(self._clock.allows_destruction)
+        if allowed:
+            await self._perform_each(due)
+        if self._clock.is_steady():
             await self._perform_each(await self._engine.in_background(lambda: self._removals(now)))
 
     def _removals(self, now: int) -> list[RemoveTokens]:
@@ -132,12 +134,6 @@ class Jobs:
             except KeyVaultError as error:
                 # Another process may have been first; what is still due comes again.
                 log.info("not done: %s", error.detail, extra={"operation": request.action.value})
-
-    def _clock_is_steady(self) -> bool:
-        drift = abs(time.time() - time.monotonic() - self._clocks_apart)
-        if drift > MAX_DRIFT_SECONDS:
-            log.error("the clock was changed by %d seconds: nothing is destroyed until a restart", drift)
-        return drift <= MAX_DRIFT_SECONDS
 
 
 def _rotation(key: Key) -> Request:
