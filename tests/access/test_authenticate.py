@@ -2,6 +2,7 @@
 
 import hmac
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -257,10 +258,14 @@ class TestSignedRequests:
 
     def test_a_signature_is_judged_by_the_wall_clock_and_not_by_the_log(self, signer: Signer) -> None:
         month = 31 * 24 * 3600 * 1_000_000
-        signer.folk.authenticator = replace(signer.folk.authenticator, wall_clock=lambda: NOW)
-        assert signer.present(NOW + month).name == "worker"
-        signer.folk.authenticator = replace(signer.folk.authenticator, wall_clock=lambda: NOW + month)
-        assert signer.cause(NOW) == (SignatureExpired, signer.folk.service.id)
+        for wall, log, fresh in ((NOW, NOW + month, True), (NOW + month, NOW, False)):
+            authenticator = Authenticator(signer.folk.verifier, parse_token, signer, partial(int, wall))
+            if fresh:
+                assert authenticator.authenticate(signer.signed, signer.folk, log).name == "worker"
+            else:
+                with pytest.raises(Refused) as refused:
+                    authenticator.authenticate(signer.signed, signer.folk, log)
+                assert isinstance(refused.value.cause, SignatureExpired)
 
     def test_clocks_may_differ_by_five_minutes(self) -> None:
         assert SKEW == 300_000_000
