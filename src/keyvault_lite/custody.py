@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,17 +19,20 @@ from keyvault_lite.app import (
 )
 from keyvault_lite.audit.entry import row_entry
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.crypto.root import WrongMasterKey
+from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.crypto.witness import verify_ed25519
+from keyvault_lite.ledger import backup
 from keyvault_lite.ledger.anchor import FileAnchor, where_it_stands
 from keyvault_lite.ledger.archiver import SEGMENT
 from keyvault_lite.ledger.check import Identity, Means, check, identity_of, verification_of
 from keyvault_lite.ledger.inspection import Progress
 from keyvault_lite.ledger.mark import DamagedAnchor, Mark, NotAnAnchor
 from keyvault_lite.ledger.moving import Anchors, move
-from keyvault_lite.ledger.opening import open_database, stored_slots
+from keyvault_lite.ledger.opening import check_place, open_database, stored_slots
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.shelf import Shelf
+from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.trust import Accepted, Trusted, check_accepted, describe_loss, judge
 from keyvault_lite.model.archive import Segment
@@ -209,23 +212,102 @@ def verify(
         opened.callback(made.close)
         return made
 
-    def unlock(slots: Sequence[Slot]) -> Keyring | None:
-        try:
-            return None if master is None else Keyring.open(slots, master)
-        except WrongMasterKey:
-            return None
-
     if not database.exists():
         remembered = anchor(None)
         if isinstance(remembered, FileAnchor) and remembered.exists():
             return verification_of([Finding("database", database.name, f"is empty; {remembered.place} is not")])
         raise NotFound(f"the database {database.place} is empty; run `kvl init`")
-    unlocking = None if public else unlock
+    unlocking = None if master is None else partial(_unlock, master)
     means = Means(
         anchor, verify_ed25519, unlock=unlocking, key=key, against=against, progress=progress, archive=archive
     )
     with ExitStack() as opened:
         return check(database, means)
+
+
+def back_up(chosen: Settings, target: Path, *, public: bool = False, progress: Progress | None = None) -> Verification:
+    """Copy the vault, beside running servers, into the new file `target`, if the copy verifies and extends the anchor.
+
+    Only the result of a check that found nothing says that there is a file. `public` is as for `verify`. The anchor is
+    not copied: what it remembers is what refuses a backup that is put back later. Raises one of CANNOT_START.
+    """
+    source = _file_of(chosen)
+    if not source.exists():
+        raise NotFound(f"there is no vault in {source.place}")
+    master = None if public else master_key(chosen)
+    backup.check_new(target.absolute())
+    # Before the copy: whatever the anchor says is in what is read after it.
+    known = show_anchor(chosen)
+    remembered = None if known.stands == "off" else backup.Recalled(known.place, known.mark)
+    unlocking = None if master is None else partial(_unlock, master)
+    means = Means(lambda _: remembered, verify_ed25519, unlock=unlocking, progress=progress)
+    try:
+        with backup.copied(source, target.absolute()) as draft:
+            found = check(draft.database, means)
+            if found.valid:
+                draft.publish()
+    except DamagedVault as error:
+        return verification_of(error.findings)
+    return found
+
+
+def verify_backup(
+    chosen: Settings,
+    file: Path,
+    *,
+    public: bool = False,
+    key: str | None = None,
+    archive: Path | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Check a backup offline, and note what its restore would lose that the anchor remembers, if there is one.
+
+    Raises one of CANNOT_START if it cannot be judged.
+    """
+    copy = SqliteDatabase(file.absolute())
+    check_place(copy)
+    if not copy.exists():
+        raise NotFound(f"there is no backup {file}, or it is empty")
+    backup.check_alone(copy.path)
+    known = show_anchor(chosen)
+    mark = known.mark
+    opened: list[Keyring] = []
+
+    def unlock(master: MasterKey, slots: Sequence[Slot]) -> Keyring | None:
+        keyring = _unlock(master, slots)
+        opened.extend([] if keyring is None else [keyring])
+        return keyring
+
+    unlocking = None if public else partial(unlock, master_key(chosen))
+    key = key or (mark.verifier_key if public and mark is not None else None)
+    means = Means(lambda _: None, verify_ed25519, unlock=unlocking, key=key, archive=archive, progress=progress)
+    found = check(copy, means)
+    if mark is None:
+        return replace(found, notes=(*found.notes, "there is no anchor to compare the backup with"))
+    log = identity_of(mark.verifier_key)
+    ours = [(one.instance_id, one.log_public_key) for one in opened]
+    if ours and ours != [(log.instance_id, log.log_public_key)]:
+        return verification_of([Finding("database", file.name, f"is of another vault than the anchor {known.place}")])
+    size = found.entries + found.archived
+    if found.valid and mark.size > size:
+        lost = f"older than the anchor: a restore would lose {describe_loss(mark, size)}"
+        return replace(found, notes=(*found.notes, lost))
+    return found
+
+
+def _file_of(chosen: Settings) -> SqliteDatabase:
+    database = _database(chosen)
+    if not isinstance(database, SqliteDatabase):
+        raise Conflict("`kvl backup` copies an SQLite database: for PostgreSQL use pg_dump (docs/postgresql.md)")
+    check_place(database)
+    return database
+
+
+def _unlock(master: MasterKey, slots: Sequence[Slot]) -> Keyring | None:
+    try:
+        return Keyring.open(slots, master)
+    except WrongMasterKey:
+        return None
 
 
 def migrate(chosen: Settings, url: str, *, progress: Progress | None = None) -> Moved:

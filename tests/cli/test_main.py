@@ -47,6 +47,7 @@ VERBS = {
     "service": "create ls show update grant revoke token activate deactivate aws-credentials",
     "audit": "ls tail verify receipt public-key export archive read",
     "anchor": "show trust",
+    "backup": "make verify",
     "master-key": "generate rotate",
     "witness": "init key serve",
 }
@@ -87,7 +88,9 @@ def test_help_names_what_works_on_the_vault_itself(kvl: Kvl) -> None:
     [said] = re.findall(
         r"((?:[a-z-]+,? )+and audit read) work on the vault itself", " ".join(kvl("--help").out.split())
     )
-    assert {"init", "serve", "verify", "repair", "migrate", "anchor", "master-key"} <= set(re.findall("[a-z-]+", said))
+    assert {"init", "serve", "verify", "repair", "migrate", "anchor", "backup", "master-key"} <= set(
+        re.findall("[a-z-]+", said)
+    )
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

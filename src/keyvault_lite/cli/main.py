@@ -16,6 +16,7 @@ from keyvault_lite import __version__
 from keyvault_lite.cli import (
     anchor,
     audit,
+    backup,
     cipher,
     key,
     master_key,
@@ -42,8 +43,8 @@ SETTINGS = """
 - `KEYVAULT_CACERT`: certificates (PEM) to trust instead of the system's
 - `KEYVAULT_ALLOW_PLAIN_HTTP`: `1` allows plain http on an address that is not loopback
 
-**init, serve, verify, repair, migrate, anchor, master-key, audit archive** and **audit read** work on the vault itself
-and read, also from the settings file that `kvl --config` or `KEYVAULT_CONFIG` names,
+**init, serve, verify, backup, repair, migrate, anchor, master-key, audit archive** and **audit read** work on
+the vault itself and read, also from the settings file that `kvl --config` or `KEYVAULT_CONFIG` names,
 
 - `KEYVAULT_MASTER_KEY_FILE` (preferred) or `KEYVAULT_MASTER_KEY` (base64, 32 bytes)
 - `KEYVAULT_DATABASE_URL` (default `sqlite:///keyvault.db`; `postgresql://…`), `KEYVAULT_ALLOW_PLAIN_DATABASE`
@@ -132,6 +133,7 @@ app.add_typer(key.app, name="key")
 app.add_typer(service.app, name="service")
 app.add_typer(audit.app, name="audit")
 app.add_typer(anchor.app, name="anchor")
+app.add_typer(backup.app, name="backup")
 app.add_typer(master_key.app, name="master-key")
 app.add_typer(witness.app, name="witness")
 

@@ -119,7 +119,7 @@ def repair(
 
     confirm("What does not verify is lost for good. Go on?", yes=yes)
     with starting():
-        lost, mended = composition.repair(settings.load(), archive=_folder(archive))
+        lost, mended = composition.repair(settings.load(), archive=folder_of(archive))
     for one in lost:
         typer.echo(printable(f"lost: {one.table} {one.row}: {one.problem}"))
     if mended:
@@ -159,11 +159,16 @@ def verify(
             public=public,
             key=key,
             against=kept,
-            archive=_folder(archive),
+            archive=folder_of(archive),
             progress=progress,
         )
     if against is not None:
         found = replace(found, findings=tuple(_with_file(one, against) for one in found.findings))
+    show_verification(found, output)
+
+
+def show_verification(found: Verification, output: Format) -> None:
+    """Print what a check found. Raises Refused if that is anything."""
     if output is Format.JSON:
         typer.echo(json.dumps(_as_json(found), ensure_ascii=False))
     else:
@@ -198,7 +203,8 @@ def _with_file(finding: Finding, kept: Path) -> Finding:
     return replace(finding, row=str(kept)) if finding.table == "checkpoint" else finding
 
 
-def _folder(archive: Path | None) -> Path | None:
+def folder_of(archive: Path | None) -> Path | None:
+    """The folder of archived segments, if one is named. Raises CannotRun if it is none."""
     if archive is not None and not archive.is_dir():
         raise CannotRun(f"{archive} is not a folder")
     return archive

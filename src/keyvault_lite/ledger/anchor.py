@@ -48,14 +48,22 @@ class AnchorBusy(OutcomeUnknown):
     """Somebody else has the anchor at this moment; nothing was signed or written."""
 
 
-class Anchor(Protocol):
-    """Where marks are kept. MUST be compare-and-extend: never replaced backwards, shared by all who share a log."""
+class Remembered(Protocol):
+    """What a check needs of an anchor."""
 
     def read(self, *, at_once: bool = False) -> Mark | None:
         """The newest mark; None before the first. With `at_once`, one that is local waits for nobody who uses it.
 
         Raises DamagedAnchor, or OutcomeUnknown or AuditUnavailable if it cannot be reached.
         """
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+
+
+class Anchor(Remembered, Protocol):
+    """Where marks are kept. MUST be compare-and-extend: never replaced backwards, shared by all who share a log."""
 
     def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove, at_once: bool = False) -> Mark:
         """Replace the mark that was read as `before` by what `sign` makes; returns it.
@@ -83,10 +91,6 @@ class Anchor(Protocol):
     @property
     def waits(self) -> bool:
         """Whether writing it waits for the disk or the network also where no management entry is new."""
-
-    @property
-    def place(self) -> str:
-        """Where it is, for people."""
 
 
 class FileAnchor:

@@ -20,7 +20,7 @@ from keyvault_lite.audit.checkpoint import (
     verify_note,
 )
 from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.anchor import Anchor, FileAnchor
+from keyvault_lite.ledger.anchor import FileAnchor, Remembered
 from keyvault_lite.ledger.claims import Claim
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
 from keyvault_lite.ledger.mark import DamagedAnchor, Mark
@@ -41,7 +41,7 @@ _INSTANCE: Final = re.compile("[0-9a-f]{32}")
 class Means:
     """What a check has at hand beside the database."""
 
-    anchor: Callable[[Identity | None], Anchor | None]
+    anchor: Callable[[Identity | None], Remembered | None]
     """The anchor; a file needs no identity of the log to be found, a shared one does."""
     verify: Verify
     unlock: Callable[[Sequence[Slot]], Authority | None] | None = None
@@ -126,7 +126,7 @@ class _Check:
             )
         return found
 
-    def _mark(self, anchor: Anchor | None) -> Mark | None:
+    def _mark(self, anchor: Remembered | None) -> Mark | None:
         if anchor is None:
             return None
         try:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from keyvault_lite.audit.checkpoint import InvalidNote, parse_checkpoint, parse_note
-from keyvault_lite.ledger.anchor import Anchor
+from keyvault_lite.ledger.anchor import Remembered
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.model.replies import Finding
@@ -19,7 +19,7 @@ class Claim:
     """What it means if the log has another root there, or never had so many entries."""
 
 
-def claim_of(anchor: Anchor, mark: Mark | None) -> list[Claim]:
+def claim_of(anchor: Remembered, mark: Mark | None) -> list[Claim]:
     """What an anchor says."""
     if mark is None or mark.size == 0:
         return []

@@ -12,7 +12,7 @@ from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.audit.merkle import Edge, Tile, Tiles
 from keyvault_lite.audit.survey import Survey
 from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.anchor import Anchor
+from keyvault_lite.ledger.anchor import Remembered
 from keyvault_lite.ledger.archived import Archived
 from keyvault_lite.ledger.attribution import Attribution
 from keyvault_lite.ledger.claims import Claim, claim_of, claim_of_head
@@ -80,7 +80,7 @@ def inspect(
     authority: Authority | PublicAuthority,
     database: Database,
     *,
-    anchor: Anchor | None = None,
+    anchor: Remembered | None = None,
     mark: Mark | None = None,
     log_from: int | None = None,
     progress: Progress | None = None,
