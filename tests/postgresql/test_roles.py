@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_lite import app, custody
+from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.keys import KeyStatus
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import CreateKey, Encrypt, ReadKey, RevokeKey, VerifyAudit
@@ -58,6 +59,16 @@ def test_the_roles_of_the_documentation_are_enough_and_no_more(tmp_path: Path) -
         assert house.ledger.may_forget_tokens()
         run(databases.of("keyvault", user="keyvault_owner"), "REVOKE DELETE ON tokens FROM keyvault")
         assert not house.ledger.may_forget_tokens(), "as the roles were before there was anything to remove"
+        for table in ("audit_logs", "keys", "ledger_head"):
+            owner = databases.of("keyvault", user="keyvault_owner")
+            run(owner, f"REVOKE SELECT ON {table} FROM keyvault")
+            for refused_by in (house.reopen, lambda: custody.verify(house.chosen)):
+                with pytest.raises(AuditUnavailable) as lacking:
+                    refused_by()
+                assert f"the role keyvault lacks a right (permission denied for table {table})" in str(lacking.value)
+                assert "docs/postgresql.md" in str(lacking.value)
+            run(owner, f"GRANT SELECT ON {table} TO keyvault")
+        house.open()
         for statement in FORBIDDEN:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 run(url, statement)

@@ -56,6 +56,7 @@ _GIVES_SOME: Final = 170000
 _DISK_FULL: Final = "53100"
 _REFUSED_BY_TRIGGER: Final = "P0001"
 _NO_LOCK: Final = "55P03"
+_NO_RIGHT: Final = "42501"
 _AWAY: Final = ("08", "53", "57", "25P03", "25P04", "40001", "40P01", _NO_LOCK)
 """Beginnings of SQLSTATE that tell nothing of what is stored: the way there, the server's means or end, time, locks."""
 _ENDS: Final = frozenset({"BEGIN", "COMMIT", "ROLLBACK"})
@@ -276,7 +277,16 @@ class PostgresConnection:
         lost = self._restore_snapshot()
         if lost is not None:
             return away(lost)
+        return self._refused(error)
+
+    def _refused(self, error: psycopg.Error) -> Exception:
+        """As `_told`, for a statement that the server itself refused."""
         state = error.sqlstate or ""
+        if state == _NO_RIGHT:
+            # Nothing of what is stored: not a sign of damage, neither at a start nor in a check.
+            return AuditUnavailable(
+                f"the role {self.raw.info.user} lacks a right ({reason(error)}): run the GRANTs of docs/postgresql.md"
+            )
         if isinstance(error, psycopg.IntegrityError) or state == _REFUSED_BY_TRIGGER:
             return PostgresIntegrityError(f"{state}: refused by a constraint or trigger")
         if isinstance(error, psycopg.DataError) and self._writes:
