@@ -210,6 +210,8 @@ class TestAnchor:
             mark = replace(mark, verifier_key=verifier_key(origin(RING.instance_id, mark.epoch), RING.log_public_key))
         (problem,) = problems(stored, anchor, mark)
         assert told in problem
+        if "--acknowledge-rollback" in problem:
+            assert "moved by `kvl migrate`" in problem.partition("--acknowledge-rollback")[0]
         assert ("--acknowledge-rollback --size 3" in problem) is ("verifier_key" not in changes)
 
     def test_a_head_of_no_epoch_is_not_older(self, stored: driver.Connection, anchor: FileAnchor) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 from keyvault_lite.audit.checkpoint import origin, verifier_key
 from keyvault_lite.audit.merkle import Edge, InvalidProof, Tiles
 from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.anchor import Anchor
+from keyvault_lite.ledger.anchor import Remembered
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.mark import DamagedAnchor, Mark
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
@@ -33,7 +33,7 @@ class DamagedVault(IntegrityViolation):
         self.findings = tuple(findings)
 
 
-def read_mark(anchor: Anchor | None, findings: list[Finding]) -> Mark | None:
+def read_mark(anchor: Remembered | None, findings: list[Finding]) -> Mark | None:
     """The anchor's mark; a damaged anchor is a finding. To be read before the database."""
     if anchor is None:
         return None
@@ -44,7 +44,7 @@ def read_mark(anchor: Anchor | None, findings: list[Finding]) -> Mark | None:
         return None
 
 
-def finding_of(anchor: Anchor, error: DamagedAnchor) -> Finding:
+def finding_of(anchor: Remembered, error: DamagedAnchor) -> Finding:
     """What is said of an anchor that cannot be read."""
     return Finding(TABLE, anchor.place, f"{error.detail.removeprefix('the anchor ')}; {error.way_out}")
 
@@ -52,7 +52,7 @@ def finding_of(anchor: Anchor, error: DamagedAnchor) -> Finding:
 def check_anchor(
     connection: driver.Connection,
     authority: Authority | PublicAuthority,
-    anchor: Anchor,
+    anchor: Remembered,
     mark: Mark | None,
     head: Head | None,
     *,
@@ -112,7 +112,8 @@ def _way_out(head: Head | None) -> str:
     if head is None or not root:
         return restore
     return (
-        f"{restore}; or, if this restore is meant and the loss acknowledged, run "
+        "perhaps the vault was moved by `kvl migrate`: then let KEYVAULT_DATABASE_URL name the new database; "
+        f"else {restore}; or, if this restore is meant and the loss acknowledged, run "
         f"`kvl anchor trust --acknowledge-rollback --size {head.size} --root {encode_base64(root)}`"
     )
 
