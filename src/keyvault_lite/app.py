@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.alarm import tell_quarantine
 from keyvault_lite.ledger.anchor import SAME_DIRECTORY, FileAnchor, where_it_stands
 from keyvault_lite.ledger.ledger import Ledger
+from keyvault_lite.ledger.losses import with_names
 from keyvault_lite.ledger.memory import give_back
 from keyvault_lite.ledger.opening import check_place, open_database, prepare
 from keyvault_lite.ledger.shelf import Shelf
@@ -312,6 +313,8 @@ def repair(chosen: Settings, *, archive: Path | None = None) -> tuple[tuple[Find
     async def run() -> tuple[tuple[Finding, ...], bool]:
         vault = open_vault(chosen, quarantine=True, archive=archive)
         try:
+            with closing(vault.database.reader()) as connection:
+                told = with_names(connection, vault.ledger.lost)
             given_up: set[str] = set()
             for one in vault.ledger.lost:
                 key_id = one.row.partition("/")[0] if one.table in {"keys", "key_versions"} else None
@@ -322,7 +325,7 @@ def repair(chosen: Settings, *, archive: Path | None = None) -> tuple[tuple[Find
                 if one.table == "keyring_slots":
                     slot = vault.keyring.seal(vault.master, slot_id=one.row, created_at=vault.ledger.now())
                 await perform(vault, Repair(one, slot))
-            return vault.ledger.lost, vault.ledger.mend_index()
+            return told, vault.ledger.mend_index()
         finally:
             vault.close()
 

@@ -97,6 +97,21 @@ def test_a_key_is_destroyed_whole_and_its_neighbours_are_not(house: House, edit:
     assert house.key("lost").id != lost.id, "the name can be given again"
 
 
+@pytest.mark.parametrize(("table", "name"), [("keys", "orders"), ("key_versions", "orders"), ("keys", None)])
+def test_what_is_lost_is_told_by_its_name(house: House, table: str, name: str | None) -> None:
+    lost = house.key(name)
+    edit = {
+        "keys": "UPDATE keys SET description = 'harmless' WHERE id = ?",
+        "key_versions": "UPDATE key_versions SET encrypted_key = zeroblob(99) WHERE key_id = ?",
+    }
+    tamper(house, edit[table], lost.id)
+    (found,), _ = app.repair(house.chosen)
+    assert found.row.partition("/")[0] == lost.id
+    assert (f"its row names it '{name}'" if name else "no name that can be read") in found.problem
+    assert "what was encrypted under it cannot be read any more" in found.problem
+    house.open()
+
+
 def test_a_name_of_a_dialect_goes_and_its_key_stays(house: House) -> None:
     key = KeyRef(house.ask(words.CreateKey(HERE)).id)
     house.ask(words.CreateAlias(key, HERE, alias_name="alias/lost"))
