@@ -1,4 +1,4 @@
-"""What is said of a key that `kvl repair` gives up: the name that its row has, to be read before the row is replaced."""
+"""What is said of a key that `kvl repair` gives up: the name that its row has, read before the row is replaced."""
 
 from collections.abc import Sequence
 from dataclasses import replace
