@@ -27,6 +27,9 @@ from keyvault_lite.model.replies import Finding
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 
 
+_NOT_MADE: Final = "the backup cannot be made"
+
+
 @dataclass(frozen=True, slots=True)
 class Recalled:
     """What an anchor remembered before a copy was made: the copy has to extend it."""
@@ -91,7 +94,7 @@ def copied(database: SqliteDatabase, target: Path) -> Iterator[Draft]:
     except FileExistsError:
         raise Conflict(f"{target} exists already and is left as it is: name a new file") from None
     except OSError as error:
-        raise AuditUnavailable(f"the backup {target} cannot be written: {error.strerror}") from error
+        raise AuditUnavailable(f"the backup {target} cannot be written: {error.strerror}", shown=_NOT_MADE) from error
 
 
 def _copy(database: SqliteDatabase, part: Path) -> None:
@@ -122,7 +125,8 @@ def _judged(error: driver.Error, part: Path) -> Exception:
     # By its words: pysqlite3 gives no code here. Neither says what is stored, nor which of the two files is meant.
     if driver.is_full(error) or "I/O error" in str(error):
         return AuditUnavailable(
-            f"the backup {part.name} cannot be written, or the vault cannot be read: {error}; is there enough space?"
+            f"the backup {part.name} cannot be written, or the vault cannot be read: {error}; is there enough space?",
+            shown=_NOT_MADE,
         )
     return error
 

@@ -285,7 +285,8 @@ class PostgresConnection:
         if state == _NO_RIGHT:
             # Nothing of what is stored: not a sign of damage, neither at a start nor in a check.
             return AuditUnavailable(
-                f"the role {self.raw.info.user} lacks a right ({reason(error)}): run the GRANTs of docs/postgresql.md"
+                f"the role {self.raw.info.user} lacks a right ({reason(error)}): run the GRANTs of docs/postgresql.md",
+                shown="the database refused a statement",
             )
         if isinstance(error, psycopg.IntegrityError) or state == _REFUSED_BY_TRIGGER:
             return PostgresIntegrityError(f"{state}: refused by a constraint or trigger")
