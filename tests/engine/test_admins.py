@@ -63,7 +63,8 @@ class Vault(RuleBasedStateMachine):
                 continue
             stored = self.house.ledger.snapshot().token(token.split("_")[1])  # type: ignore[arg-type]
             assert stored is not None
-            if stored.expires_at is None and services[stored.service_id].expires_at is None:
+            service = services[stored.service_id]
+            if service.role is Role.ADMIN and stored.expires_at is None and service.expires_at is None:
                 return token
         return None
 

@@ -203,16 +203,16 @@ def test_nobody_writes_a_source_that_takes_long(
 ) -> None:
     """A session that stands still loses the lock: it does not, and a move that has lost it hands nothing over."""
     custody.migrate(lived_in.chosen, target)
-    impatient = "SET idle_in_transaction_session_timeout = '300ms'"
+    impatient = "SET idle_in_transaction_session_timeout = '1500ms'"
     monkeypatch.setattr(session, "WRITER", (*session.WRITER, impatient))
     monkeypatch.setattr("keyvault_lite.ledger.copying.CHUNK", 100)
     back = f"sqlite:///{tmp_path}/back.db"
     if keeps:
-        custody.migrate(there(lived_in, target), back, progress=lambda *_: time.sleep(0.1))
+        custody.migrate(there(lived_in, target), back, progress=lambda *_: time.sleep(0.5))
         assert House(there(lived_in, back), lived_in.admin).ask(VerifyAudit()).valid
     else:
         with pytest.raises(AuditUnavailable, match="the source's lock was lost"):
-            custody.migrate(there(lived_in, target), back, progress=lambda *_: time.sleep(0.5))
+            custody.migrate(there(lived_in, target), back, progress=lambda *_: time.sleep(2))
         House(there(lived_in, target), lived_in.admin).close()
         with pytest.raises(KeyVaultError):
             app.open_vault(there(lived_in, back))
