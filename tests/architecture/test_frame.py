@@ -182,8 +182,10 @@ def test_a_run_prints_what_makes_kvl_work_from_anywhere(checkout: Path) -> None:
     )
     assert shown.stdout.splitlines() == [
         f"{checkout}/.venv/bin/kvl",
+        "KEYVAULT_ADDR=http://127.0.0.1:8000",
         f"KEYVAULT_DATABASE_URL=sqlite:///{checkout}/.kvl/keyvault.db",
         f"KEYVAULT_MASTER_KEY_FILE={checkout}/.kvl/master.key",
+        f"KEYVAULT_TOKEN_FILE={checkout}/.kvl/admin.token",
     ]
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from keyvault_lite.engine import floods
-from keyvault_lite.engine.floods import OWN_ENTRIES, FloodGate
+from keyvault_lite.engine.floods import ALL_ENTRIES, OWN_ENTRIES, FloodGate
 from keyvault_lite.model.errors import AuditUnavailable, Overloaded, Unauthenticated
 from keyvault_lite.model.evidence import Action, Result
+from keyvault_lite.model.identity import BearerCredential
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Answer
-from keyvault_lite.model.requests import Encrypt, ListKeys
+from keyvault_lite.model.requests import Encrypt, ListKeys, Origin
 from tests.house import House
 
 
@@ -35,6 +36,45 @@ def test_addresses_are_counted_apart(house: House) -> None:
         *(house.perform(ListKeys(), None, source=f"10.0.0.{host}") for host in range(5) for _ in range(OWN_ENTRIES))
     )
     assert [entry.draft.count for entry in house.log(before)] == [1] * 5 * OWN_ENTRIES
+
+
+def test_a_network_of_ipv6_is_one_address_and_all_addresses_have_a_bound(house: House) -> None:
+    before = house.size
+    asked = [house.perform(ListKeys(), None, source=f"2001:db8:1:2::{host:x}") for host in range(1, 101)]
+    house.together(*asked)
+    drafts = [entry.draft for entry in house.log(before)]
+    assert sorted(one.count for one in drafts) == [1] * OWN_ENTRIES + [100 - OWN_ENTRIES]
+    assert "2001:db8:1:2::/64" in {one.source for one in drafts}
+
+    before = house.size
+    house.together(*(house.perform(ListKeys(), None, source=f"10.0.{host}.1") for host in range(ALL_ENTRIES + 40)))
+    drafts = [entry.draft for entry in house.log(before)]
+    assert len(drafts) <= ALL_ENTRIES + 3, "one shared entry a second, and a second may end meanwhile"
+    assert sum(one.count for one in drafts) == ALL_ENTRIES + 40
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        (None, None),
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("no:address", "no:address"),
+    ],
+)
+def test_what_an_address_is_counted_as(address: str | None, counted: str | None) -> None:
+    assert floods.network(address) == counted
+
+
+def test_nothing_that_a_stranger_chose_is_kept(house: House) -> None:
+    before = house.size
+    origin = Origin(request_id=bytes(16), client_request_id="chosen")
+    with pytest.raises(Unauthenticated):
+        house.run(house.engine.perform(ListKeys(), BearerCredential("kvl_unknown"), origin))
+    (entry,) = house.log(before)
+    assert entry.draft.client_request_id is None
 
 
 def test_a_flood_slows_nobody_else(house: House) -> None:

@@ -307,7 +307,8 @@ class Attempt:
             request_id=origin.request_id,
             service_id=refusal.service_id,
             reason=refusal.fault.value,
-            client_request_id=origin.client_request_id,
+            # What a stranger chose to send is not kept.
+            client_request_id=None if refusal.service_id is None else origin.client_request_id,
             source=origin.source,
             operation=origin.operation,
         )

@@ -1,10 +1,14 @@
 """Failed logins by the thousand: ten a second from one address are entries of their own, the rest of the second is one.
 
+An IPv6 network of 64 bits counts as one address: whoever has one has all of it. All addresses together have a hundred
+entries of their own a second; beyond that, those of all addresses share one.
+
 Those who are counted together wait for the entry that counts them: no record, no answer. They are answered a few at a
 time, so that a flood takes a small part of the loop however many connections it has, and good callers have the rest.
 """
 
 import asyncio
+import ipaddress
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -15,6 +19,10 @@ from keyvault_lite.observe.metrics import METRICS
 
 OWN_ENTRIES: Final = 10
 """Failed logins from one address that are recorded one by one, a second."""
+ALL_ENTRIES: Final = 100
+"""The same from all addresses together."""
+EVERYWHERE: Final = "everywhere"
+"""Stands for all addresses."""
 WINDOW: Final = 1.0
 """Seconds."""
 MANY: Final = 50
@@ -41,6 +49,19 @@ class _Window:
         self.recorded: asyncio.Task[None] | None = None
 
 
+def network(source: str | None) -> str | None:
+    """What an address is counted as: an IPv6 address as its network of 64 bits, another as it is."""
+    if source is None or ":" not in source:
+        return source
+    try:
+        address = ipaddress.IPv6Address(source.partition("%")[0])
+    except ValueError:
+        return source
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
 class FloodGate:
     """Decides which failed logins share an entry. Belongs to one event loop."""
 
@@ -61,13 +82,21 @@ class FloodGate:
     def admit(self, source: str | None) -> bool:
         """Whether this failed login is an entry of its own. If not, `counted` MUST be awaited before it is answered."""
         now = time.monotonic()
+        window = self._window(network(source), now)
+        window.singles += 1
+        if window.singles > OWN_ENTRIES:
+            return False
+        everywhere = self._window(EVERYWHERE, now)
+        everywhere.singles += 1
+        return everywhere.singles <= ALL_ENTRIES
+
+    def _window(self, source: str | None, now: float) -> _Window:
         window = self._windows.get(source)
         if window is None or (now - window.began >= WINDOW and window.recorded is None):
             self._forget_old(now)
             ended, strikes = self._last.get(source, (now, 0))
             window = self._windows[source] = _Window(now, strikes if now - ended < WINDOW else 0)
-        window.singles += 1
-        return window.singles <= OWN_ENTRIES
+        return window
 
     def _forget_old(self, now: float) -> None:
         """Once a second, so that a flood from everywhere costs one look at each of its addresses."""
@@ -84,7 +113,10 @@ class FloodGate:
         """
         if self._waiting >= MAX_WAITING:
             raise Overloaded("too many failed logins are waiting to be recorded")
-        window = self._windows[source]
+        source = network(source)
+        if (own := self._windows.get(source)) is None or own.singles <= OWN_ENTRIES:
+            source = EVERYWHERE
+        window = self._window(source, time.monotonic())
         window.counted += 1
         if window.recorded is None:
             window.recorded = asyncio.create_task(self._close(source, window))
@@ -96,7 +128,7 @@ class FloodGate:
             raise error.again() from None
         finally:
             self._waiting -= 1
-        if window.strikes >= STRIKES:
+        if window.strikes >= STRIKES and source != EVERYWHERE:
             raise LimitExceeded("too many failed logins from this address")
 
     async def _close(self, source: str | None, window: _Window) -> None:
@@ -105,7 +137,7 @@ class FloodGate:
         del self._windows[source]
         window.strikes = window.strikes + 1 if window.singles > MANY else 0
         self._last[source] = time.monotonic(), window.strikes
-        await self._record(source, window.counted)
+        await self._record(None if source == EVERYWHERE else source, window.counted)
 
     async def _turn(self) -> None:
         """Wait for one's turn to be answered."""

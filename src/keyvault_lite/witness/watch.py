@@ -186,11 +186,9 @@ class Watch:
 
     def facts(self) -> Mapping[str, object]:
         """See Witness."""
-        last, age = self._newest, self.age
-        facts: dict[str, object] = {
-            "age_seconds": None if age is None else round(age, 1),
-            "size": None if last is None else last[1].size,
-        }
+        age = self.age
+        # Not the size: anybody may ask for these, and a stranger learns nothing of the log, its length neither.
+        facts: dict[str, object] = {"age_seconds": None if age is None else round(age, 1)}
         if self._client.was_put_back:
             facts["put_back"] = True
         return {"witness": facts}
