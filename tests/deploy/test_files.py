@@ -252,6 +252,8 @@ def test_the_composition() -> None:
     volumes = {one.split(":")[1]: one.split(":")[0] for one in vault["volumes"]}
     assert Path(vault["environment"]["KEYVAULT_ANCHOR"]).parent == Path("/var/lib/keyvault-anchor")
     assert volumes["/var/lib/keyvault-anchor"] not in {one.split(":")[0] for one in postgres["volumes"]}
+    assert postgres["environment"]["POSTGRES_USER"] != "keyvault", "that one is a superuser"
+    assert "./postgres-init.sh:/docker-entrypoint-initdb.d/keyvault.sh:ro" in postgres["volumes"]
     assert composed["networks"]["store"]["internal"] is True
     assert postgres["networks"] == ["store"]
     assert "ports" not in postgres
