@@ -21,7 +21,7 @@ from keyvault_lite.access.authorize import (
 )
 from keyvault_lite.model import identity
 from keyvault_lite.model.errors import Forbidden, NotFound
-from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Grant, Permission, Principal, Role
 from keyvault_lite.model.keys import Key, KeyName, KeyStatus
 from keyvault_lite.model.names import SYSTEM, KeyId, ServiceId, matches, new_id
@@ -175,6 +175,18 @@ def test_grants_add_up() -> None:
     assert permissions_on(caller, key("orders-1")) == {Permission.ENCRYPT, Permission.DECRYPT}
 
 
+@pytest.mark.parametrize("space", ["vault:transit/", "aws:eu-central-1/alias/"])
+def test_a_glob_without_a_colon_before_its_star_is_over_native_names(space: str) -> None:
+    foreign = structs.replace(key(), names=(KeyName(space, "a", 0, 0),))
+    narrow = principal(Role.SERVICE, *(grant(pattern) for pattern in ("a*", "v*", "*a", "va*", "*:*")))
+    assert permissions_on(narrow, foreign) == frozenset()
+    assert not authorize.may_know_space(narrow, space)
+    for pattern in ("*", space + "*", space + "a", space.partition(":")[0] + ":*a"):
+        assert permissions_on(principal(Role.SERVICE, grant(pattern, "sign")), foreign) == {Permission.SIGN}
+    assert permissions_on(principal(Role.SERVICE, grant("v*", "sign")), key("va")) == {Permission.SIGN}
+    assert not permissions_on(principal(Role.SERVICE, grant("aws:*"), grant("vault:*")), key("va"))
+
+
 NAMES = st.text("ab*", min_size=1, max_size=4)
 
 
@@ -193,7 +205,11 @@ def test_what_is_looked_up_is_what_each_grant_says(
         what
         for grant in grants
         for what in grant.actions
-        if grant.key in {"*", one.id} or any(matches(grant.key, name) for name in names)
+        if grant.key in {"*", one.id}
+        or any(
+            matches(grant.key, name) and (":" not in name or "*" not in grant.key or ":" in grant.key.partition("*")[0])
+            for name in names
+        )
     }
     assert permissions_on(principal(Role.SERVICE, *grants), one) == said
 
@@ -246,11 +262,12 @@ def test_who_came_with_less_than_the_services_own_token_does_not_renew_it(role: 
 
 def test_whose_receipts_may_be_read() -> None:
     for role in (Role.ADMIN, Role.AUDITOR, None):
-        assert may_read_entry(principal(role), "other")
+        assert all(may_read_entry(principal(role), "other", result) for result in Result)
     caller = principal(Role.SERVICE)
-    assert may_read_entry(caller, caller.service_id)
-    assert not may_read_entry(caller, "other")
-    assert not may_read_entry(caller, None)
+    for result in Result:
+        assert may_read_entry(caller, caller.service_id, result) is (result is Result.SUCCESS)
+        assert not may_read_entry(caller, "other", result)
+        assert not may_read_entry(caller, None, result)
 
 
 def test_credentials_of_a_login_log_in_and_nothing_else_logs_in() -> None:

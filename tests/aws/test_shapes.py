@@ -99,8 +99,23 @@ def test_members_of_another_type(operation: str, body: object) -> None:
         read_members(operation, body)
 
 
-def test_what_is_passed_over() -> None:
-    assert read_members("ListKeys", {"Unknown": 1, "Limit": None}) == {}
+def test_a_member_that_is_null_is_absent() -> None:
+    assert read_members("ListKeys", {"Unknown": None, "Limit": None}) == {}
+
+
+@pytest.mark.parametrize("operation", sorted(OPERATIONS))
+def test_a_member_that_the_model_does_not_have_is_refused_and_not_echoed(operation: str) -> None:
+    with pytest.raises(Validation) as refused:
+        read_members(operation, {"NarrowedTo": "a secret"})
+    assert "unknown to this version" in refused.value.detail
+    assert "a secret" not in refused.value.detail
+    assert "NarrowedTo" not in refused.value.detail
+
+
+def test_an_unknown_constraint_of_a_grant_is_refused() -> None:
+    body = {"KeyId": "k", "GranteePrincipal": "arn:aws:iam::000000000000:user/a", "Operations": ["Decrypt"]}
+    with pytest.raises(Validation, match="constraints"):
+        read_members("CreateGrant", {**body, "Constraints": {"Newer": "x"}})
 
 
 def test_requests_are_built() -> None:

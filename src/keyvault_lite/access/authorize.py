@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from keyvault_lite.model.errors import Forbidden, Hidden, NotFound
-from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Permission, Principal, Role
 from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import SELF, KeyId
@@ -12,6 +12,7 @@ from keyvault_lite.model.requests import (
     AddSlot,
     ArchiveEntries,
     EraseDueKey,
+    EraseExpiredMaterial,
     Initialise,
     RecoverAdmin,
     RemoveSlots,
@@ -80,6 +81,7 @@ SYSTEM_ONLY: Final[frozenset[type[Request]]] = frozenset(
         AddSlot,
         ArchiveEntries,
         EraseDueKey,
+        EraseExpiredMaterial,
         Initialise,
         RecoverAdmin,
         RemoveSlots,
@@ -230,7 +232,7 @@ def may_know_space(principal: Principal, space: str) -> bool:
         return True
     parts = ((grant, *grant.key.partition("*")[:2]) for grant in principal.grants)
     return any(
-        head.startswith(space) or (star and not grant.in_mount and space.startswith(head))
+        head.startswith(space) or (star and not grant.in_mount and not grant.is_native_glob and space.startswith(head))
         for grant, head, star in parts
     )
 
@@ -251,7 +253,10 @@ def may_renew(principal: Principal, service: str) -> bool:
     return not principal.leased and service in {principal.service_id, principal.name, SELF}
 
 
-def may_read_entry(principal: Principal, service_id: str | None) -> bool:
-    """Whether the principal may have the receipt of an entry of that service."""
-    mine = service_id == principal.service_id and not principal.narrowed
+def may_read_entry(principal: Principal, service_id: str | None, result: Result) -> bool:
+    """Whether the principal may have the receipt of an entry of that service.
+
+    A SERVICE has those of what succeeded: the entry of a refused request may name a key that is hidden from it.
+    """
+    mine = service_id == principal.service_id and not principal.narrowed and result is Result.SUCCESS
     return mine or principal.role in {Role.ADMIN, Role.AUDITOR, None}

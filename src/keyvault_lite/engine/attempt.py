@@ -36,7 +36,7 @@ from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Outcome, StoredReply
 from keyvault_lite.ledger.state import State
 from keyvault_lite.model.aws import DEFAULT_ACCOUNT
-from keyvault_lite.model.aws_requests import AwsKeyRequest
+from keyvault_lite.model.aws_requests import AwsKeyRequest, AwsRequest
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import Conflict, Forbidden, IntegrityViolation, InternalError, KeyVaultError, NotFound
 from keyvault_lite.model.evidence import Action, Draft, Result
@@ -191,7 +191,7 @@ class Attempt:
             )
         except Exception as error:  # noqa: BLE001  (a defect is recorded like a refusal)
             self.refused = principal
-            return self._failed(principal, key, error)
+            return self._failed(principal, key or self._entry_key(error, state, now), error)
 
     def act(self, scene: Scene) -> Outcome:
         """The outcome of what was admitted."""
@@ -200,7 +200,8 @@ class Attempt:
                 return at_once(self._batch(self._request, scene))
             return self._single(self._request, scene)
         except Exception as error:  # noqa: BLE001  (as above)
-            return self._failed(scene.principal, scene.named_key, error)
+            key = scene.named_key or self._entry_key(error, scene.state, scene.now)
+            return self._failed(scene.principal, key, error)
 
     def in_steps(self, batch: Batch, state: State) -> Steps[Outcome]:
         """As calling it, for a batch, item by item: others may have their turn in between."""
@@ -211,6 +212,17 @@ class Attempt:
             return (yield from self._batch(batch, admitted))
         except Exception as error:  # noqa: BLE001  (as above)
             return self._failed(admitted.principal, admitted.named_key, error)
+
+    def _entry_key(self, error: Exception, state: State, now: int) -> Key | None:
+        """The key that a denied request was about, so that its history shows the attempt. The answer is the same."""
+        request = self._request
+        if isinstance(error, Forbidden):
+            with suppress(KeyVaultError):
+                if isinstance(request, (AwsKeyRequest, AwsRequest)):
+                    return aws_view.entry_key(request, state, now)
+                if isinstance(request, (KeyRequest, Rejected)) and request.key is not None:
+                    return state.find_key(request.key)
+        return None
 
     def _failed(self, principal: Principal, key: Key | None, error: Exception) -> Outcome:
         if not isinstance(error, KeyVaultError):
@@ -285,6 +297,7 @@ class Attempt:
         origin, request = self._origin, self._request
         denied = isinstance(error, Forbidden) or (isinstance(error, NotFound) and principal.role is Role.SERVICE)
         ref = request.key if isinstance(request, (KeyRequest, Rejected)) else None
+        shown = None if ref is None else self._safe_ref(ref)  # whether it is written or not: alike for every key
         quarantined = isinstance(error, IntegrityViolation) and ref is not None and is_id(ref)
         return Draft(
             action=self._action,
@@ -295,7 +308,7 @@ class Attempt:
             reason=error.code,
             client_request_id=origin.client_request_id,
             source=origin.source,
-            key_ref=self._safe_ref(ref) if key is None and ref is not None and not quarantined else None,
+            key_ref=shown if key is None and not quarantined else None,
             operation=origin.operation,
         )
 

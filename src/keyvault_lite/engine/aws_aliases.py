@@ -19,7 +19,6 @@ from keyvault_lite.model.aws import ALIAS, RESERVED_ALIAS, Named, Place, judged_
 from keyvault_lite.model.aws_errors import (
     AliasNotFound,
     AlreadyExists,
-    InvalidAliasName,
     InvalidTag,
     PolicyNotFound,
     ReservedAlias,
@@ -38,14 +37,14 @@ def _check_alias(name: str) -> None:
     if name.startswith(RESERVED_ALIAS):
         raise ReservedAlias("Aliases under alias/aws/ are reserved.")
     if not name.startswith(ALIAS) or len(name) == len(ALIAS):
-        raise InvalidAliasName('Alias must start with the prefix "alias/". Please see the documentation.')
+        raise Validation('Alias must start with the prefix "alias/". Please see the documentation.')
 
 
 def create(request: words.CreateAlias, seen: View, scene: Scene) -> Done:
     """One more name for a key."""
     _check_alias(request.alias_name)
     if ":" in request.alias_name:
-        raise InvalidAliasName("Alias contains invalid characters for alias creation")
+        raise Validation("Alias contains invalid characters for alias creation")
     require_not_leaving(seen)
     place = request.place
     if find(Named(place.namespace + request.alias_name, alias=True), place, scene.state, scene.now) is not None:
@@ -84,7 +83,7 @@ def delete(request: words.DeleteAlias, seen: View, _: Scene) -> Done:
     """Take a name away."""
     named = parse_name(request.key, request.place)
     if not named.alias:
-        raise InvalidAliasName('Alias must start with the prefix "alias/". Please see the documentation.')
+        raise Validation('Alias must start with the prefix "alias/". Please see the documentation.')
     name = next(one for one in seen.key.names if one.text == named.ref)
     _check_alias(name.name)
     return Done(None, Change(keys=(_without(seen.key, name),)))

@@ -26,6 +26,7 @@ from keyvault_lite.model.requests import Request
 
 IGNORE_CIPHERTEXT: Final = "IGNORE_CIPHERTEXT"
 MAX_CONTEXT: Final = 8192
+_INCORRECT: Final = "The key ID in the request does not identify a CMK that can perform this operation."
 _DATA_KEYS: Final = {"AES_256": 32, "AES_128": 16}
 
 
@@ -34,6 +35,12 @@ def require_usage(seen: View, purpose: Purpose, operation: str) -> None:
     if seen.key.spec.purpose is not purpose:
         usage = USAGE_OF[seen.key.spec.purpose]
         raise InvalidKeyUsage(f"{seen.arn} key usage is {usage} which is not valid for {operation}.")
+
+
+def _require_opening(seen: View) -> None:
+    """Raise IncorrectKey for a key of another usage: no ciphertext was made under it."""
+    if seen.key.spec.purpose is not Purpose.ENCRYPT:
+        raise IncorrectKey(_INCORRECT)
 
 
 def _require_algorithm(seen: View, algorithm: str, context: Context | None) -> None:
@@ -77,7 +84,7 @@ def _open(
     seen: View, sealed: bytes, algorithm: str, context: Context | None, scene: Scene
 ) -> tuple[bytes, KeyVersion | None]:
     """The plaintext of a blob, and the version that opened it; None for a bare RSA ciphertext."""
-    require_usage(seen, Purpose.ENCRYPT, "Decrypt")
+    _require_opening(seen)
     _require_algorithm(seen, algorithm, context)
     seen.require_usable()
     spec = seen.key.spec
@@ -85,7 +92,7 @@ def _open(
         return _open_bare(seen, sealed, ENCRYPTION[algorithm], scene), None
     head = blob.header(sealed)
     if head.id.hex() != seen.key.id.replace("-", ""):
-        raise IncorrectKey("The key ID in the request does not identify a CMK that can perform this operation.")
+        raise IncorrectKey(_INCORRECT)
     version = seen.key.version(head.version)
     if version is None:
         raise InvalidCiphertext
@@ -130,7 +137,7 @@ def decrypt(request: words.Decrypt, seen: View, scene: Scene) -> Done:
     refuse_recipient(request.recipient)
     sealed = _ciphertext(request, request.ciphertext_blob)
     if sealed is None:
-        require_usage(seen, Purpose.ENCRYPT, "Decrypt")
+        _require_opening(seen)
         _require_algorithm(seen, request.encryption_algorithm, request.context)
         seen.require_usable()
         return Done(None)
@@ -163,7 +170,7 @@ def re_encrypt(request: words.ReEncrypt, seen: View, scene: Scene) -> Done:
     check(target, "ReEncryptTo", request, context, scene)
     sealed = _ciphertext(request, request.ciphertext_blob)
     if sealed is None:
-        require_usage(seen, Purpose.ENCRYPT, "ReEncrypt")
+        _require_opening(seen)
         seen.require_usable()
         plaintext, source = b"", None
     else:

@@ -7,7 +7,6 @@ from typing import Any, Final
 from keyvault_lite.access.aws import may_list_retirable, may_retire
 from keyvault_lite.access.aws_policy import is_principal
 from keyvault_lite.engine.aws_guard import guarded, key_by_id, make_token, open_token
-from keyvault_lite.engine.aws_keys import require_not_leaving
 from keyvault_lite.engine.aws_pages import page
 from keyvault_lite.engine.aws_view import View, exists, find, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
@@ -39,7 +38,9 @@ def _principal(named: str | None, service: str | None, what: str, place: Place) 
 
 
 def _constraints(request: words.CreateGrant, seen: View) -> Mapping[str, Any] | None:
-    found = {name: value for name, value in (request.constraints or {}).items() if value}
+    # An empty subset asks for nothing; an empty context to be equal to asks for none.
+    given = request.constraints or {}
+    found = {name: value for name, value in given.items() if value or name == "EncryptionContextEquals"}
     if found.keys() & {"EncryptionContextEquals", "EncryptionContextSubset"} and seen.key.spec.type is not KeyType.AES:
         raise Validation("Encryption context constraints are for symmetric encryption keys only.")
     return found or None
@@ -52,12 +53,15 @@ def create(request: words.CreateGrant, seen: View, scene: Scene) -> Done:
     if grantee is None:
         raise Validation("GranteePrincipal is required.")
     retiring = _principal(request.retiring_principal, request.retiring_service_principal, "Retiring", seen.place)
+    constraints = _constraints(request, seen)
+    if request.grantee_service_principal is not None and ("SourceArn" not in (constraints or {}) or retiring is None):
+        raise Validation("A GranteeServicePrincipal needs a SourceArn constraint and a retiring principal.")
     facts = {
         "name": request.name,
         "grantee": grantee,
         "retiring": retiring,
         "operations": list(dict.fromkeys(request.operations)),
-        "constraints": _constraints(request, seen),
+        "constraints": constraints,
     }
     if not request.operations:
         raise Validation("A grant is for at least one operation.")
@@ -109,7 +113,6 @@ def _is_same(grant: Grant, facts: Grant) -> bool:
 
 def list_grants(request: words.ListGrants, seen: View, _: Scene) -> Done:
     """The grants of a key."""
-    require_not_leaving(seen)
     grants: list[Grant] = list(seen.facet.get("grants", ()))
     if request.grant_id is not None:
         grants = [one for one in grants if one["id"] == request.grant_id]

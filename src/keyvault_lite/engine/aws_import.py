@@ -12,13 +12,21 @@ from msgspec import structs
 
 from keyvault_lite.crypto.versions import IMPORTED
 from keyvault_lite.engine.aws_guard import guarded
-from keyvault_lite.engine.aws_keys import require_not_leaving
-from keyvault_lite.engine.aws_view import View, is_expired, is_present, material
-from keyvault_lite.engine.keys import exchanged
+from keyvault_lite.engine.aws_view import KeyState, View
+from keyvault_lite.engine.keys import exchanged, version_of
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import ATTRIBUTE, EXTERNAL
+from keyvault_lite.model.aws import (
+    ATTRIBUTE,
+    EXTERNAL,
+    facts,
+    is_expired,
+    is_pending_expired,
+    is_present,
+    material,
+    was_revoked,
+)
 from keyvault_lite.model.aws_errors import (
     ExpiredImportToken,
     IncorrectKeyMaterial,
@@ -29,9 +37,9 @@ from keyvault_lite.model.aws_errors import (
 )
 from keyvault_lite.model.aws_replies import ImportedMaterial, ImportParameters
 from keyvault_lite.model.encoding import decode_base64, encode_base64
-from keyvault_lite.model.errors import InvalidCiphertext, InvalidRequest
+from keyvault_lite.model.errors import Conflict, InvalidCiphertext, InvalidRequest
 from keyvault_lite.model.keys import Key, KeySpec, KeyType, KeyVersion, Purpose, VersionStatus
-from keyvault_lite.model.requests import Request
+from keyvault_lite.model.requests import EraseExpiredMaterial, Request
 
 LIFETIME: Final = 24 * 3600 * 1_000_000
 """Microseconds that parameters are good for."""
@@ -52,12 +60,17 @@ _SIZES: Final[Mapping[str, int]] = {"RSA_2048": 2048, "RSA_3072": 3072, "RSA_409
 def _require_external(seen: View) -> None:
     if seen.origin != EXTERNAL:
         raise UnsupportedOperation(f"{seen.arn} origin is {seen.origin} which is not valid for this operation.")
-    require_not_leaving(seen)
+
+
+def _require_importable(seen: View) -> None:
+    """Raise unless material may come: to a key that is neither leaving nor revoked."""
+    _require_external(seen)
+    seen.require(KeyState.ENABLED, KeyState.DISABLED, KeyState.PENDING_IMPORT)
 
 
 def parameters(request: words.GetParametersForImport, seen: View, scene: Scene) -> Done:
     """A public key to wrap material with, and the token to bring it back with."""
-    _require_external(seen)
+    _require_importable(seen)
     if request.wrapping_algorithm not in _WRAPPING or request.wrapping_key_spec not in _SIZES:
         raise UnsupportedOperation("this wrapping algorithm or key is not offered here")
     if seen.key.spec.type is KeyType.RSA and not _WRAPPING[request.wrapping_algorithm][1]:
@@ -118,6 +131,8 @@ def bring(request: words.ImportKeyMaterial, seen: View, scene: Scene) -> Done:
     if seen.is_replica:
         return _shared(request, seen, facts)
     number = _place(request, seen, facts["material_id"])
+    if any(was_revoked(one) for one in seen.key.versions if one.version == number):
+        raise KeyUnavailable(f"{seen.arn} has this key material revoked.")
     attributes = {"origin": IMPORTED, ATTRIBUTE: {name: one for name, one in facts.items() if one is not None}}
     version = scene.keyring.versions.wrap(
         fresh, seen.key.spec, key_id=seen.key.id, version=number, created_at=scene.now, attributes=attributes
@@ -217,11 +232,35 @@ def remove(request: words.DeleteImportedKeyMaterial, seen: View, scene: Scene) -
     result = ImportedMaterial(seen.arn, material(wanted).get("material_id"))
     if not is_present(wanted, scene.now) and wanted.status is VersionStatus.DESTROYED:
         return Done(result)
-    gone = structs.replace(wanted, status=VersionStatus.DESTROYED, encrypted_key=b"")
-    return Done(result, Change(keys=(exchanged(seen.key, wanted, gone),)), key_version=wanted.version)
+    return Done(result, Change(keys=(_without(seen.key, wanted),)), key_version=wanted.version)
+
+
+def _without(key: Key, version: KeyVersion) -> Key:
+    """The key without the material of a version. Revoked material stays so, whether it is imported again or not."""
+    attributes = version.attributes
+    if version.status is VersionStatus.REVOKED:
+        attributes = {**attributes, ATTRIBUTE: {**material(version), "revoked": True}}
+    gone = structs.replace(version, status=VersionStatus.DESTROYED, encrypted_key=b"", attributes=attributes)
+    return exchanged(key, version, gone)
+
+
+def erase_expired(request: EraseExpiredMaterial, scene: Scene) -> Done:
+    """Erase imported material that has expired; it can be imported again."""
+    key = scene.key
+    if request.version is None:
+        if not is_pending_expired(key, scene.now):
+            raise Conflict("the material has not expired")
+        kept = {name: one for name, one in facts(key).items() if name != "pending"}
+        after = structs.replace(key, attributes={**key.attributes, ATTRIBUTE: kept})
+        return Done(None, Change(keys=(after,)), comment="expired before its rotation")
+    version = version_of(key, request.version)
+    if version.status is VersionStatus.DESTROYED or not is_expired(version, scene.now):
+        raise Conflict("the material has not expired")
+    return Done(None, Change(keys=(_without(key, version),)), key_version=version.version, comment="expired")
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    EraseExpiredMaterial: erase_expired,
     words.DeleteImportedKeyMaterial: guarded(remove),
     words.GetParametersForImport: guarded(parameters),
     words.ImportKeyMaterial: guarded(bring),

@@ -44,7 +44,7 @@ def read_tags(tags: words.Tags, held: Mapping[str, str]) -> dict[str, str]:
     """The tags held with others put over them. Raises InvalidTag."""
     if len({name for name, _ in tags}) != len(tags):
         raise InvalidTag("Duplicate tag keys")
-    if any(name.startswith("aws:") for name, _ in tags):
+    if any(name.lower().startswith("aws:") for name, _ in tags):
         raise InvalidTag("Tag keys that begin with aws: are reserved")
     merged = {**held, **dict(tags)}
     if len(merged) > MAX_TAGS or any(len(name) > MAX_TAG_NAME or len(value) > MAX_TAG_VALUE for name, value in tags):
@@ -159,6 +159,11 @@ def update_description(request: words.UpdateKeyDescription, seen: View, _: Scene
 def require_not_leaving(seen: View) -> None:
     """Raise KeyUnavailable for a key that is pending deletion."""
     seen.require(*(state for state in KeyState if state not in _LEAVING))
+
+
+def is_leaving(seen: View) -> bool:
+    """Whether the key is pending deletion, or its replicas' deletion."""
+    return seen.state in _LEAVING
 
 
 _LEAVING: Final = frozenset({KeyState.PENDING_DELETION, KeyState.PENDING_REPLICA_DELETION})

@@ -8,14 +8,14 @@ from msgspec import structs
 
 from keyvault_lite.engine.aws_guard import guarded
 from keyvault_lite.engine.aws_import import pending_version
-from keyvault_lite.engine.aws_keys import changed, require_not_leaving
+from keyvault_lite.engine.aws_keys import changed, is_leaving
 from keyvault_lite.engine.aws_pages import page
-from keyvault_lite.engine.aws_view import KeyState, View, is_present, material, material_id
+from keyvault_lite.engine.aws_view import View, material_id
 from keyvault_lite.engine.keys import DAY, stepped_down
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
 from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import ATTRIBUTE, EXTERNAL
+from keyvault_lite.model.aws import ATTRIBUTE, EXTERNAL, is_present, material
 from keyvault_lite.model.aws_errors import KeyUnavailable, RotationLimit, UnsupportedOperation
 from keyvault_lite.model.aws_replies import Rotation, RotationStatus
 from keyvault_lite.model.keys import KeyType, KeyVersion
@@ -40,11 +40,16 @@ def _require_own(seen: View) -> None:
         raise UnsupportedOperation(f"{seen.arn} is a replica: its primary is rotated.")
 
 
+def _require_made_here(seen: View) -> None:
+    """Refuse a key whose material is imported: it does not rotate by itself."""
+    if seen.origin == EXTERNAL:
+        raise UnsupportedOperation(f"{seen.arn} origin is EXTERNAL which is not valid for this operation.")
+
+
 def enable(request: words.EnableKeyRotation, seen: View, scene: Scene) -> Done:
     """Rotate by itself after so many days."""
     _require_own(seen)
-    if seen.origin == EXTERNAL:
-        raise UnsupportedOperation(f"{seen.arn} origin is EXTERNAL which is not valid for this operation.")
+    _require_made_here(seen)
     seen.require_usable()
     days = request.rotation_period_in_days or seen.key.rotation_days or DEFAULT_PERIOD
     if days == seen.key.rotation_days:
@@ -55,6 +60,7 @@ def enable(request: words.EnableKeyRotation, seen: View, scene: Scene) -> Done:
 def disable(_: words.DisableKeyRotation, seen: View, _scene: Scene) -> Done:
     """Rotate no more by itself."""
     _require_own(seen)
+    _require_made_here(seen)
     seen.require_usable()
     return changed(seen, structs.replace(seen.key, rotation_days=None, rotate_at=None))
 
@@ -62,16 +68,16 @@ def disable(_: words.DisableKeyRotation, seen: View, _scene: Scene) -> Done:
 def status(_: words.GetKeyRotationStatus, seen: View, _scene: Scene) -> Done:
     """Whether and when."""
     _require_symmetric(seen)
-    require_not_leaving(seen)
-    enabled = seen.key.rotation_days is not None
+    # A key that waits for deletion does not rotate; if the deletion is cancelled, it does as before.
+    enabled = seen.key.rotation_days is not None and not is_leaving(seen)
     period = seen.key.rotation_days or (None if seen.origin == EXTERNAL else DEFAULT_PERIOD)
-    return Done(RotationStatus(enabled, seen.arn, period if enabled else None, seen.key.rotate_at))
+    return Done(RotationStatus(enabled, seen.arn, period if enabled else None, seen.key.rotate_at if enabled else None))
 
 
 def on_demand(_: words.RotateKeyOnDemand, seen: View, scene: Scene) -> Done:
     """Make new material the current one; with imported material the one that waits. The automatic schedule stays."""
-    _require_own(seen)
     seen.require_usable()
+    _require_own(seen)
     done = sum(material(one).get("rotation") == ON_DEMAND for one in seen.key.versions)
     if done >= MAX_ON_DEMAND:
         raise RotationLimit(f"A key is rotated on demand at most {MAX_ON_DEMAND} times.")
@@ -100,7 +106,6 @@ def _marked(version: KeyVersion) -> KeyVersion:
 def list_rotations(request: words.ListKeyRotations, seen: View, scene: Scene) -> Done:
     """The rotations, or all materials, oldest first."""
     _require_symmetric(seen)
-    seen.require(*(state for state in KeyState if state is not KeyState.PENDING_DELETION))
     whole = request.include_key_material == ALL_MATERIAL
     versions = [*seen.key.versions]
     waiting = pending_version(seen)

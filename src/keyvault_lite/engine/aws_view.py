@@ -18,14 +18,16 @@ from keyvault_lite.ledger.state import State
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import (
     ATTRIBUTE,
-    EXTERNAL,
     RESERVED_ALIAS,
     Named,
     Place,
+    awaits_material,
     aws_id,
     facts,
+    is_expired,
     is_here,
     is_waiting,
+    material,
     parse_name,
     spec_word,
 )
@@ -41,7 +43,7 @@ from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext, KeyVaultError
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Principal
-from keyvault_lite.model.keys import Key, KeyStatus, KeyVersion, VersionStatus
+from keyvault_lite.model.keys import Key, KeyStatus, KeyVersion
 from keyvault_lite.model.names import KeyId
 
 
@@ -144,7 +146,7 @@ class View:
             return self._leaving
         if self.key.status not in {KeyStatus.ACTIVE, KeyStatus.DISABLED}:
             return _OF_STATUS[self.key.status]
-        if self.origin == EXTERNAL and not all(is_present(one, self.now) for one in self.key.versions):
+        if awaits_material(self.key, self.now):
             return KeyState.PENDING_IMPORT
         if self.key.status is KeyStatus.DISABLED or (self.is_replica and not self.facet["enabled"]):
             return KeyState.DISABLED
@@ -210,18 +212,6 @@ def exists(key: Key, place: Place, now: int) -> bool:
 # Versions
 
 
-def material(version: KeyVersion) -> Mapping[str, Any]:
-    """What the dialect keeps of a version."""
-    found: Mapping[str, Any] = version.attributes.get(ATTRIBUTE, {})
-    return found
-
-
-def is_expired(version: KeyVersion, now: int) -> bool:
-    """Whether imported material is past its time."""
-    valid_to = material(version).get("valid_to")
-    return valid_to is not None and valid_to <= now
-
-
 def material_id(version: KeyVersion) -> str:
     """The id of a version's material, 64 hex digits: the same in every Region."""
     known: str | None = material(version).get("material_id")
@@ -230,11 +220,6 @@ def material_id(version: KeyVersion) -> str:
 
 def _generated_id(key_id: KeyId, version: int) -> str:
     return hashlib.sha256(pae("aws/material", key_id, version)).hexdigest()
-
-
-def is_present(version: KeyVersion, now: int) -> bool:
-    """Whether a version's material is there."""
-    return version.status is not VersionStatus.DESTROYED and not is_expired(version, now)
 
 
 # Finding keys
@@ -278,6 +263,14 @@ def locate(request: words.AwsKeyRequest, state: State, now: int) -> Located:
     key = state.find_key(key_id)
     here = key is not None and exists(key, request.place, now)
     return Located(key if here else None, key_id, None if here else InvalidCiphertext())
+
+
+def entry_key(request: words.AwsRequest | words.AwsKeyRequest, state: State, now: int) -> Key | None:
+    """The key that the entry of a refused request names, even if the operation does not take that kind of name."""
+    name: str | None = getattr(request, "key", None)
+    if name:
+        return find(parse_name(name, request.place), request.place, state, now)
+    return locate(request, state, now).key if isinstance(request, words.AwsKeyRequest) else None
 
 
 def _no_ciphertext(request: words.AwsKeyRequest) -> KeyVaultError:

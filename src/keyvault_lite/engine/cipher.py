@@ -12,11 +12,11 @@ from keyvault_lite.model.replies import DataKey, Decrypted, Encrypted, Rewrapped
 from keyvault_lite.model.requests import Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Request, Rewrap
 
 
-def _require_encryption(key: Key) -> None:
+def _require_encryption(key: Key, now: int) -> None:
     if key.spec.purpose is not Purpose.ENCRYPT:
         raise InvalidRequest(f"a key of purpose {key.spec.purpose} does not encrypt or decrypt")
     key.spec.check_native()
-    require_active(key)
+    require_active(key, now)
 
 
 def protecting(key: Key) -> KeyVersion:
@@ -40,7 +40,7 @@ def _opening(key: Key, wrapped: bytes, scene: Scene) -> KeyVersion:
 def encrypt(request: Encrypt, scene: Scene) -> Done:
     """A fresh DEK encrypts the message, the ACTIVE version wraps the DEK."""
     key = scene.key
-    _require_encryption(key)
+    _require_encryption(key, scene.now)
     version = protecting(key)
     ciphertext, encrypted_dek = scene.once(
         "encrypt",
@@ -58,7 +58,7 @@ def encrypt(request: Encrypt, scene: Scene) -> Done:
 def decrypt(request: Decrypt, scene: Scene) -> Done:
     """Open a message: parse, then the version's state, then the cryptography; every failure of it is the same."""
     key = scene.key
-    _require_encryption(key)
+    _require_encryption(key, scene.now)
     version = _opening(key, request.encrypted_dek, scene)
     if request.key_version not in {None, version.version}:
         raise refusal()
@@ -88,7 +88,7 @@ def _is_text(plaintext: bytes) -> bool:
 def rewrap(request: Rewrap, scene: Scene) -> Done:
     """The DEK under the ACTIVE version."""
     key = scene.key
-    _require_encryption(key)
+    _require_encryption(key, scene.now)
     old, new = _opening(key, request.encrypted_dek, scene), protecting(key)
     encrypted_dek = scene.once(
         "rewrap",
@@ -101,7 +101,7 @@ def rewrap(request: Rewrap, scene: Scene) -> Done:
 def generate_data_key(request: GenerateDataKey, scene: Scene) -> Done:
     """A data key for the caller's own use, wrapped by the ACTIVE version."""
     key = scene.key
-    _require_encryption(key)
+    _require_encryption(key, scene.now)
     version = protecting(key)
     plaintext, wrapped = scene.once(
         "data_key", (version,), lambda: scene.keyring.data_key(key.spec, version, request.bits, request.context)
@@ -113,7 +113,7 @@ def generate_data_key(request: GenerateDataKey, scene: Scene) -> Done:
 def open_data_key(request: OpenDataKey, scene: Scene) -> Done:
     """Open a data key; the DEK of a message does not open here."""
     key = scene.key
-    _require_encryption(key)
+    _require_encryption(key, scene.now)
     version = _opening(key, request.encrypted_key, scene)
     plaintext = scene.once(
         "open",

@@ -6,19 +6,19 @@ Everything that changes anything passes `Engine.perform` like any other request,
 import asyncio
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from keyvault_lite.access.spent import removable
 from keyvault_lite.engine.clock import ClockTrust
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.model.aws import is_waiting
+from keyvault_lite.model.aws import is_expired, is_pending_expired, is_waiting
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.identity import SystemCredential
-from keyvault_lite.model.keys import Key, KeyStatus, Purpose
+from keyvault_lite.model.keys import Key, KeyStatus, Purpose, VersionStatus
 from keyvault_lite.model.names import KeyId, KeyRef
-from keyvault_lite.model.requests import EraseDueKey, Origin, Request, RotateDueKey
+from keyvault_lite.model.requests import EraseDueKey, EraseExpiredMaterial, Origin, Request, RotateDueKey
 from keyvault_lite.model.transit import RotateDueTransitKey
 from keyvault_lite.model.transit_tokens import RemoveTokens
 from keyvault_lite.observe import logger
@@ -43,7 +43,7 @@ class Jobs:
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self._engine = engine
         self._ledger = ledger
-        self._forgotten: set[KeyId] = set()
+        self._forgotten: set[tuple[KeyId, int]] = set()
         self._warned = False
         self._made = self._rows_read = time.monotonic()
         self._log_read = float("-inf")
@@ -101,7 +101,8 @@ class Jobs:
         now = time.time_ns() // 1000
         keys = list(self._ledger.snapshot().keys_after(None))
         await self._perform_each(_rotation(key) for key in keys if _rotation_due(key, now))
-        due = [EraseDueKey(KeyRef(key.id)) for key in keys if _erasure_due(key, now)]
+        due: list[Request] = [EraseDueKey(KeyRef(key.id)) for key in keys if _erasure_due(key, now)]
+        due += (one for key in keys for one in _expired(key, now))
         allowed = bool(due) and await self._engine.in_background(self._clock.allows_destruction)
         if allowed:
             await self._perform_each(due)
@@ -120,8 +121,9 @@ class Jobs:
 
     async def _forget_erased(self, _leads: bool) -> None:  # noqa: FBT001
         """What was erased, by whichever process, goes from this one's memory and from the write-ahead log."""
-        erased = {key.id for key in self._ledger.snapshot().keys_after(None) if key.status is KeyStatus.DESTROYED}
-        for key_id in erased - self._forgotten:
+        erased = _erased(self._ledger.snapshot().keys_after(None))
+        self._forgotten &= erased
+        for key_id, _ in erased - self._forgotten:
             self._engine.forget(key_id)
         if erased - self._forgotten:
             emptied = await self._engine.in_background(self._ledger.empty_write_ahead_log)
@@ -144,6 +146,21 @@ def _rotation(key: Key) -> Request:
 def _rotation_due(key: Key, now: int) -> bool:
     due = key.rotate_at is not None and key.rotate_at <= now
     return due and key.status is KeyStatus.ACTIVE and not is_waiting(key)
+
+
+def _expired(key: Key, now: int) -> Iterator[Request]:
+    """What erases the imported material of a key that has expired."""
+    for version in key.versions:
+        if version.status is not VersionStatus.DESTROYED and is_expired(version, now):
+            yield EraseExpiredMaterial(KeyRef(key.id), version.version)
+    if is_pending_expired(key, now):
+        yield EraseExpiredMaterial(KeyRef(key.id))
+
+
+def _erased(keys: Iterable[Key]) -> set[tuple[KeyId, int]]:
+    """Keys with versions whose material is gone, and how many of them."""
+    counted = ((key.id, sum(one.status is VersionStatus.DESTROYED for one in key.versions)) for key in keys)
+    return {(key_id, gone) for key_id, gone in counted if gone}
 
 
 def _erasure_due(key: Key, now: int) -> bool:

@@ -9,7 +9,7 @@ from keyvault_lite.access.authorize import may_know
 from keyvault_lite.crypto.public import public_key
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.model.aws import EXTERNAL, facts, is_waiting
+from keyvault_lite.model.aws import EXTERNAL, awaits_material, facts, is_waiting
 from keyvault_lite.model.errors import Conflict, InvalidRequest, InvalidState, NotFound
 from keyvault_lite.model.keys import MAY_DESTROY, MAY_PUBLISH, Key, KeyStatus, KeyVersion, Purpose, VersionStatus
 from keyvault_lite.model.names import KeyId, new_id
@@ -36,12 +36,14 @@ DAY: Final = 24 * 3600 * 1_000_000
 """Microseconds."""
 
 
-def require_active(key: Key) -> None:
+def require_active(key: Key, now: int) -> None:
     """Raise InvalidState unless the key may be used at all."""
     if key.status is not KeyStatus.ACTIVE:
         raise InvalidState(f"the key is {key.status}")
     if is_waiting(key):
         raise InvalidState("the key is to be destroyed once its replicas in other Regions are")
+    if awaits_material(key, now):
+        raise InvalidState("the key's imported material has expired or was deleted: import it again")
 
 
 def refuse_transit(key: Key) -> None:
@@ -172,7 +174,7 @@ def _require_own_material(key: Key) -> None:
 
 
 def _rotated(key: Key, scene: Scene) -> Done:
-    require_active(key)
+    require_active(key, scene.now)
     _require_own_material(key)
     number = len(key.versions) + 1
     material = scene.once("material", (), lambda: scene.keyring.generate(key.spec))

@@ -32,7 +32,7 @@ def sign(request: Sign, scene: Scene) -> Done:
     """Sign or MAC with the ACTIVE version."""
     key = scene.key
     algorithm = _algorithm(key, request)
-    require_active(key)
+    require_active(key, scene.now)
     version = protecting(key)
     signature = scene.once(
         "sign",
@@ -52,7 +52,7 @@ def verify(request: Verify, scene: Scene) -> Done:
     key = scene.key
     algorithm = _algorithm(key, request)
     candidates = _candidates(key, request.key_version)
-    require_active(key)
+    require_active(key, scene.now)
 
     def holds_under() -> int | None:
         for version in candidates:

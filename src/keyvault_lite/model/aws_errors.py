@@ -75,10 +75,6 @@ class InvalidArn(InvalidRequest):
     """The ARN is not one of a key or principal here."""
 
 
-class InvalidAliasName(InvalidRequest):
-    """The alias does not begin with `alias/`."""
-
-
 class ReservedAlias(Forbidden):
     """Aliases under `alias/aws/` belong to the service."""
 

@@ -28,15 +28,27 @@ class Permission(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Permission to use the keys whose name matches `key` (a glob), or whose id equals it."""
+    """Permission to use the keys whose name matches `key` (a glob), or whose id equals it.
+
+    A glob is about names of one kind: native names, which have no colon, unless a colon stands before its first `*`.
+    `*` alone is all keys.
+    """
 
     key: str
     actions: frozenset[Permission]
     in_mount: bool = False
     """Whether `*` stands for no slash: a policy of one mount says nothing of those whose path begins with its own."""
 
+    @property
+    def is_native_glob(self) -> bool:
+        """Whether it is a glob over native names alone."""
+        head, star, _ = self.key.partition("*")
+        return bool(star) and ":" not in head and self.key != "*"
+
     def covers(self, name: str) -> bool:
         """Whether it is about the key of that name."""
+        if ":" in name and self.is_native_glob:
+            return False
         return matches(self.key, name) and (not self.in_mount or name.count("/") == self.key.count("/"))
 
 

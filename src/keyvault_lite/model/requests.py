@@ -270,6 +270,14 @@ class EraseDueKey(KeyRequest, frozen=True):
     action = Action.DESTROY
 
 
+class EraseExpiredMaterial(KeyRequest, frozen=True):
+    """Erase imported material that has expired; the vault itself asks. Answers None."""
+
+    action = Action.DESTROY
+    version: int | None = None
+    """Of which version; None for material that waits for its rotation."""
+
+
 # Cipher
 
 

@@ -74,7 +74,6 @@ ERRORS: Final[Mapping[type[errors.KeyVaultError], Written]] = {
     aws.MalformedPolicy: Written("MalformedPolicyDocumentException"),
     aws.InvalidTag: Written("TagException"),
     aws.InvalidArn: Written("InvalidArnException"),
-    aws.InvalidAliasName: Written("InvalidAliasNameException"),
     aws.ReservedAlias: Written("NotAuthorizedException", message=""),
     aws.InvalidMarker: Written("InvalidMarkerException", message="Invalid marker"),
     aws.InvalidGrantToken: Written("InvalidGrantTokenException", message="Invalid grant token"),

@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
 from keyvault_lite.engine.aws_aliases import default_policy
-from keyvault_lite.engine.aws_view import KeyState, View, material, material_id
+from keyvault_lite.engine.aws_view import KeyState, View, material_id
 from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model.aws import (
     EXTERNAL,
@@ -13,6 +13,7 @@ from keyvault_lite.model.aws import (
     Place,
     encryption_algorithms,
     mac_algorithms,
+    material,
     signing_algorithms,
 )
 from keyvault_lite.model.keys import KeyName, KeyType, Purpose
@@ -65,14 +66,14 @@ def metadata(seen: View) -> Members:
         members["PendingDeletionWindowInDays"] = seen.facts["waits_days"]
     if seen.facts.get("multi_region"):
         members["MultiRegionConfiguration"] = _regions(seen)
-    if seen.active is not None:
-        if key.spec.type is KeyType.AES:
-            members["CurrentKeyMaterialId"] = material_id(seen.active)
-        if seen.origin == EXTERNAL:
-            valid_to = material(seen.active).get("valid_to")
-            members["ExpirationModel"] = f"KEY_MATERIAL_{'DOES_NOT_EXPIRE' if valid_to is None else 'EXPIRES'}"
-            if valid_to is not None:
-                members["ValidTo"] = seconds(valid_to)
+    newest = key.versions[-1]
+    if key.spec.type is KeyType.AES and (seen.active is not None or "material_id" in material(newest)):
+        members["CurrentKeyMaterialId"] = material_id(newest)  # of deleted material too: which one is to come back
+    if seen.active is not None and seen.origin == EXTERNAL:
+        valid_to = material(seen.active).get("valid_to")
+        members["ExpirationModel"] = f"KEY_MATERIAL_{'DOES_NOT_EXPIRE' if valid_to is None else 'EXPIRES'}"
+        if valid_to is not None:
+            members["ValidTo"] = seconds(valid_to)
     return members
 
 
@@ -155,6 +156,11 @@ def _tag(pair: tuple[str, str]) -> Members:
     return {"TagKey": pair[0], "TagValue": pair[1]}
 
 
+def _service(principal: str | None) -> str | None:
+    """A principal that is a service of AWS, as its own member beside the one for all principals."""
+    return None if principal is None or principal.startswith("arn:") else principal
+
+
 def _grant(pair: tuple[Mapping[str, Any], View]) -> Members:
     grant, seen = pair
     members = {
@@ -163,7 +169,9 @@ def _grant(pair: tuple[Mapping[str, Any], View]) -> Members:
         "Name": grant.get("name"),
         "CreationDate": seconds(grant["created_at"]),
         "GranteePrincipal": grant["grantee"],
+        "GranteeServicePrincipal": _service(grant["grantee"]),
         "RetiringPrincipal": grant.get("retiring"),
+        "RetiringServicePrincipal": _service(grant.get("retiring")),
         "IssuingAccount": seen.place.root_arn,
         "Operations": grant["operations"],
         "Constraints": grant.get("constraints"),

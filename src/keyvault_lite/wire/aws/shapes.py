@@ -2,7 +2,8 @@
 
 The table is facts of the service (tools/make_aws_shapes.py). What it refuses it words as the service does: all broken
 constraints of a request in one ValidationException; a member of another JSON type is a SerializationException.
-Unknown members are passed over, as the service has it.
+A member that the model does not have is refused, where the service passes it over: it may narrow what a newer client
+asks for, as a constraint of a grant does.
 """
 
 import json
@@ -27,6 +28,10 @@ _ORDERS: Final[Mapping[str, str]] = {
 TABLE: Final[Mapping[str, Any]] = json.loads(
     resources.files(__package__).joinpath("shapes.json").read_text(encoding="utf-8")
 )
+
+
+def _unknown(place: str) -> str:
+    return f"A member of '{place or 'the request'}' is unknown to this version of the service: leave it out"
 
 
 def _fault(shown: str, place: str, rule: str) -> str:
@@ -142,9 +147,13 @@ def _structure(_: str, shape: Mapping[str, Any]) -> Reader:
         for name, inner in shape["members"].items()
     ]
 
+    known = frozenset(shape["members"])
+
     def read(value: Any, place: str, faults: list[str]) -> dict[str, Any]:  # noqa: ANN401
         _typed(value, dict, "an object")
         found = {}
+        if not known.issuperset(name for name, one in value.items() if one is not None):
+            faults.append(_unknown(place))
         for name, shown, reader, required in members:
             one = value.get(name)
             if one is not None:
