@@ -165,7 +165,8 @@ def test_operations_and_bodies_that_are_none(served: Served) -> None:
     for body in (b"{", b"[]", b'{"Limit":"1"}', b'{"Limit":true}', b'{"Limit":1,"Limit":2}', b"\xff"):
         assert send(signed(served, credentials, body=body)) == ("SerializationException", 400)
     assert send(signed(served, credentials, body=b'{"Limit":0,"Unknown":1}')) == ("ValidationException", 400)
-    assert send(signed(served, credentials, body=b'{"Unknown":1}')) == ("", 200)
+    assert send(signed(served, credentials, body=b'{"Unknown":1}')) == ("ValidationException", 400)
+    assert send(signed(served, credentials, body=b'{"Unknown":null}')) == ("", 200)
     assert send(signed(served, credentials, body=b"")) == ("", 200)
     text = signed(served, credentials, headers={"content-type": "text/plain"})
     assert send(text) == ("SerializationException", 400)
@@ -371,9 +372,15 @@ def test_the_life_of_grants(served: Served, admin: Kms) -> None:
 
 
 def test_a_service_principal_can_be_grantee(admin: Kms, key: str) -> None:
-    grant = admin.create_grant(KeyId=key, GranteeServicePrincipal="s3.amazonaws.com", Operations=["Encrypt"])
+    asked: dict[str, Any] = {"KeyId": key, "GranteeServicePrincipal": "s3.amazonaws.com", "Operations": ["Encrypt"]}
+    assert code(admin.create_grant, **asked) == "ValidationException", "without a source it would be for all of them"
+    asked["Constraints"] = {"SourceArn": "arn:aws:s3:::a-bucket"}
+    asked["RetiringPrincipal"] = "arn:aws:iam::000000000000:user/admin"
+    grant = admin.create_grant(**asked)
     listed = admin.list_grants(KeyId=key, GranteeServicePrincipal="s3.amazonaws.com")["Grants"]
     assert [one["GrantId"] for one in listed] == [grant["GrantId"]]
+    assert listed[0]["GranteeServicePrincipal"] == "s3.amazonaws.com"
+    assert listed[0]["Constraints"] == asked["Constraints"]
 
 
 def test_secrets_stay_out_of_the_log(served: Served, admin: Kms, key: str) -> None:

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from keyvault_lite.engine import clock as clock_module
 from keyvault_lite.engine import jobs as jobs_module
 from keyvault_lite.ledger import driver, pending, statements
 from keyvault_lite.ledger import ledger as ledger_module
@@ -43,7 +44,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     moved = ModuleType("time")
     for name in ("time_ns", "time", "monotonic"):
         setattr(moved, name, getattr(time, name))
-    for module in (jobs_module, ledger_module, pending):
+    for module in (clock_module, jobs_module, ledger_module, pending):
         monkeypatch.setattr(module, "time", moved)
     return moved
 

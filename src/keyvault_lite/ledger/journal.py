@@ -359,6 +359,8 @@ class Journal:
         with self._database.lock():
             self._begin()
             try:
+                # As a commit begins: PostgreSQL knows this connection's own transactions from those of others by it.
+                self._connection.execute(statements.CATCH_UP).fetchone()
                 for sql in steps:
                     self._connection.execute(sql, values)
                 self._connection.execute("COMMIT")
