@@ -374,7 +374,7 @@ def test_the_life_of_grants(served: Served, admin: Kms) -> None:
 def test_a_service_principal_can_be_grantee(admin: Kms, key: str) -> None:
     asked: dict[str, Any] = {"KeyId": key, "GranteeServicePrincipal": "s3.amazonaws.com", "Operations": ["Encrypt"]}
     assert code(admin.create_grant, **asked) == "ValidationException", "without a source it would be for all of them"
-    asked["Constraints"] = {"SourceArn": "arn:aws:s3:::a-bucket"}
+    asked["Constraints"] = {"SourceArn": "arn:aws:rds:eu-central-1:000000000000:db:orders"}
     asked["RetiringPrincipal"] = "arn:aws:iam::000000000000:user/admin"
     grant = admin.create_grant(**asked)
     listed = admin.list_grants(KeyId=key, GranteeServicePrincipal="s3.amazonaws.com")["Grants"]
