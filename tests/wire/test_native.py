@@ -334,7 +334,7 @@ def test_actions_of_refusals(app: Dispatcher, engine: FakeEngine) -> None:
         ({"plaintext": "", "context": []}, "context takes an object"),
         ({"plaintext": "", "context": {"plaintext": 5}}, "context[...] takes text"),
         ({"plaintext": "", "encoding": "canary"}, "encoding is one of utf-8, base64"),
-        ({"plaintext": "", "canary": 1}, "an unknown field; the documentation lists the fields there are"),
+        ({"plaintext": "", "canary": 1}, "an unknown field; the fields are context, encoding, plaintext"),
         ([], "the body takes an object"),
         ("canary", "the body takes an object"),
         ({"plaintext": "!", "encoding": "base64"}, "plaintext is not canonical standard base64"),
@@ -355,7 +355,11 @@ def test_details_of_the_hot_road(app: Dispatcher, body: object, detail: str) -> 
         ({"name": "s", "role": "SERVICE", "grants": [{"key": 1, "actions": ["sign"]}]}, "grants[0] takes text"),
         (
             {"name": "s", "role": "SERVICE", "canary": 1},
-            "an unknown field; the documentation lists the fields there are",
+            "an unknown field; the fields are expires_at, grants, name, role, token_max_ttl, token_ttl",
+        ),
+        (
+            {"name": "s", "role": "SERVICE", "grants": [{"key": "a", "actions": ["sign"], "canary": 1}]},
+            "an unknown field within a field of the body",
         ),
         ([], "the body takes an object"),
     ],

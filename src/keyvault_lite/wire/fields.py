@@ -66,6 +66,14 @@ def _refusal(place: str, kind: str | None) -> InvalidRequest:
     return InvalidRequest(f"{place or 'the body'} {expected}")
 
 
+def _unknown(fields: Iterable[str]) -> InvalidRequest:
+    """The refusal of a field that is not one of those of the body; without them, of a field further inside."""
+    named = ", ".join(sorted(fields))
+    return InvalidRequest(
+        f"an unknown field; the fields are {named}" if named else "an unknown field within a field of the body"
+    )
+
+
 def convert(value: object, shape: type[B]) -> B:
     """Read a value into a struct. Raises InvalidRequest."""
     try:
@@ -76,7 +84,8 @@ def convert(value: object, shape: type[B]) -> B:
 
 def _explain_struct(message: str, shape: type[msgspec.Struct]) -> InvalidRequest:
     if message.startswith("Object contains unknown field"):
-        return InvalidRequest("an unknown field; the documentation lists the fields there are")
+        inner = message.partition(" - at `$")[2]
+        return _unknown(shape.__struct_encode_fields__ if not inner else ())
     missing = _STRUCT_MISSING.match(message)
     if missing is not None:
         return InvalidRequest(f"the field {missing[1]} is missing")
@@ -117,7 +126,7 @@ def _words(kind: inspect.Type) -> tuple[str, ...]:
 def validate(value: object, shape: type[M]) -> M:
     """Read a value into a pydantic model. Raises InvalidRequest."""
     if isinstance(value, dict) and not _names(shape).issuperset(value):
-        raise InvalidRequest("an unknown field; the documentation lists the fields there are")
+        raise _unknown(shape.model_fields[name].alias or name for name in shape.model_fields)
     try:
         return shape.model_validate(value)
     except ValidationError as error:
@@ -147,7 +156,7 @@ def _explain_model(
     kind: str, location: Sequence[int | str], known: frozenset[str], context: Mapping[str, object]
 ) -> InvalidRequest:
     if kind == "extra_forbidden":
-        return InvalidRequest("an unknown field; the documentation lists the fields there are")
+        return _unknown(known if len(location) == 1 else ())
     # Past the first name a part may be the caller's own (the name of a tag): only a position is safe to show.
     names = [str(part) for part in location[:1] if part in known]
     place = "".join(names + [f"[{part}]" for part in location[1:2] if isinstance(part, int)])
