@@ -21,7 +21,7 @@ from keyvault_lite.access.authorize import (
 )
 from keyvault_lite.model import identity
 from keyvault_lite.model.errors import Forbidden, NotFound
-from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Grant, Permission, Principal, Role
 from keyvault_lite.model.keys import Key, KeyName, KeyStatus
 from keyvault_lite.model.names import SYSTEM, KeyId, ServiceId, matches, new_id
@@ -262,11 +262,12 @@ def test_who_came_with_less_than_the_services_own_token_does_not_renew_it(role: 
 
 def test_whose_receipts_may_be_read() -> None:
     for role in (Role.ADMIN, Role.AUDITOR, None):
-        assert may_read_entry(principal(role), "other")
+        assert all(may_read_entry(principal(role), "other", result) for result in Result)
     caller = principal(Role.SERVICE)
-    assert may_read_entry(caller, caller.service_id)
-    assert not may_read_entry(caller, "other")
-    assert not may_read_entry(caller, None)
+    for result in Result:
+        assert may_read_entry(caller, caller.service_id, result) is (result is not Result.DENIED)
+        assert not may_read_entry(caller, "other", result)
+        assert not may_read_entry(caller, None, result)
 
 
 def test_credentials_of_a_login_log_in_and_nothing_else_logs_in() -> None:

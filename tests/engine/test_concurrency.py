@@ -214,7 +214,10 @@ def test_evidence_through_the_one_door(house: House) -> None:
 
     house.refusal(Encrypt(name, plaintext=b"x"), NotFound, token)
     own = house.size
-    assert house.ask(ReadReceipt(own), token).startswith("c2sp.org/tlog-proof@v1\nextra ")
+    assert house.ask(ReadReceipt(own)).startswith("c2sp.org/tlog-proof@v1\nextra ")
+    house.refusal(ReadReceipt(own), NotFound, token)
+    house.ask(ReadLogKey(), token)
+    assert house.ask(ReadReceipt(house.size), token).startswith("c2sp.org/tlog-proof@v1\nextra ")
     house.refusal(ReadReceipt(1), NotFound, token)
     house.refusal(ReadReceipt(10**9), NotFound)
     house.refusal(ListAudit(), Forbidden, token)

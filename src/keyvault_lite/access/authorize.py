@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from keyvault_lite.model.errors import Forbidden, Hidden, NotFound
-from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Permission, Principal, Role
 from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import SELF, KeyId
@@ -253,11 +253,11 @@ def may_renew(principal: Principal, service: str) -> bool:
     return not principal.leased and service in {principal.service_id, principal.name, SELF}
 
 
-def may_read_entry(principal: Principal, service_id: str | None) -> bool:
+def may_read_entry(principal: Principal, service_id: str | None, result: Result) -> bool:
     """Whether the principal may have the receipt of an entry of that service.
 
-    Also of refused requests, whose entries may name a key that is hidden from a SERVICE: the receipt holds the entry's
-    hash and not the entry, and the hash is over the state root, which no SERVICE knows and nobody guesses.
+    A SERVICE has none of what was denied: such an entry names the key if there is one, and a receipt holds the entry.
+    Its hash alone would tell as well: who knows a key's id could try what the entry would be.
     """
-    mine = service_id == principal.service_id and not principal.narrowed
+    mine = service_id == principal.service_id and not principal.narrowed and result is not Result.DENIED
     return mine or principal.role in {Role.ADMIN, Role.AUDITOR, None}

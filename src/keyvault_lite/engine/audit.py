@@ -96,7 +96,7 @@ def checkpoint(_: ReadCheckpoint, scene: Scene) -> Done:
 def receipt(request: ReadReceipt, scene: Scene) -> Done:
     """The proof that an entry is in the log: for who may read the log, and for the service whose entry it is."""
     entry = scene.once("entry", (), lambda: scene.ledger.evidence.entry(request.entry))
-    if entry is None or not may_read_entry(scene.principal, entry.draft.service_id):
+    if entry is None or not may_read_entry(scene.principal, entry.draft.service_id, entry.draft.result):
         raise NotFound("no such entry")
     return Done(scene.ledger.evidence.receipt(entry))
 
