@@ -29,7 +29,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from tools.mutant_map import LAYERS, Coverage, own_tests
+from tools.mutant_map import JUDGED, Coverage, own_tests
 from tools.mutant_worker import BROKEN, KILLED, SURVIVED, TIMEOUT
 from tools.mutations import Mutant, mutants
 
@@ -100,7 +100,7 @@ class Target:
 def targets(patterns: Iterable[str] = ("*",)) -> list[Target]:
     """Every mutant of the modules that fit a pattern: `access/*`, `audit/merkle.py`."""
     wanted = list(patterns)
-    files = [file for layer in LAYERS for file in sorted((ROOT / PACKAGE / layer).glob("*.py"))]
+    files = [file for pattern in JUDGED for file in sorted((ROOT / PACKAGE).glob(pattern))]
     return [
         Target(name, mutant)
         for file in files

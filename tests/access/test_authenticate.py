@@ -11,7 +11,7 @@ from msgspec import structs
 from keyvault_lite.access.authenticate import REFUSAL, SKEW, Authenticator, Refused
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.model.aws_errors import (
+from keyvault_lite.dialects.aws.errors import (
     IncompleteSignature,
     MissingSignature,
     SignatureExpired,

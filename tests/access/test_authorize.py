@@ -19,6 +19,7 @@ from keyvault_lite.access.authorize import (
     may_renew,
     permissions_on,
 )
+from keyvault_lite.dialects.vault.token_requests import Login
 from keyvault_lite.model import identity
 from keyvault_lite.model.errors import Forbidden, NotFound
 from keyvault_lite.model.evidence import Action, Result
@@ -35,7 +36,6 @@ from keyvault_lite.model.requests import (
     Request,
     RotateDueKey,
 )
-from keyvault_lite.model.transit_tokens import Login
 from tests.house import AES, grant
 
 SERVICE_USES = {

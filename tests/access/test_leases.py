@@ -14,10 +14,10 @@ from keyvault_lite.access.leases import (
     policy_grants,
     role_login,
 )
+from keyvault_lite.dialects.vault.token_requests import GRANTS, POLICIES, Lease, role_ids_at, roles_at, secrets_at
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.identity import AppRoleCredential, Grant, Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.names import ServiceId, TokenId
-from keyvault_lite.model.transit_tokens import GRANTS, POLICIES, Lease, role_ids_at, roles_at, secrets_at
 from tests.house import grant
 
 ROLE_IDS, ROLES, SECRETS = role_ids_at("approle"), roles_at("approle"), secrets_at("approle")

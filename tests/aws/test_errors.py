@@ -9,8 +9,8 @@ from typing import Any
 import botocore.loaders
 import pytest
 
-from keyvault_lite.model import aws_errors
-from keyvault_lite.model.aws import Place
+from keyvault_lite.dialects.aws import errors
+from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.model.errors import Hidden, InternalError, KeyVaultError, NotFound
 from keyvault_lite.model.replies import Answer
 from keyvault_lite.wire.aws.application import Aws
@@ -36,7 +36,7 @@ OF_EVERY_SERVICE = {
 
 def tree(root: type[KeyVaultError]) -> Iterator[type[KeyVaultError]]:
     for child in root.__subclasses__():
-        if child.__module__ in {KeyVaultError.__module__, aws_errors.__name__}:
+        if child.__module__ in {KeyVaultError.__module__, errors.__name__}:
             yield child
             yield from tree(child)
 
@@ -64,8 +64,8 @@ class Refusing:
 @pytest.mark.parametrize(
     ("error", "named"),
     [
-        (aws_errors.AliasNotFound(), "Alias arn:aws:kms::000000000000:alias/moves is not found."),
-        (aws_errors.KeyNotFound(), "Key 'arn:aws:kms::000000000000:key/mrk-0' does not exist"),
+        (errors.AliasNotFound(), "Alias arn:aws:kms::000000000000:alias/moves is not found."),
+        (errors.KeyNotFound(), "Key 'arn:aws:kms::000000000000:key/mrk-0' does not exist"),
     ],
 )
 def test_what_is_said_to_be_missing_is_what_is(error: KeyVaultError, named: str) -> None:
@@ -108,18 +108,18 @@ def test_what_is_not_found_is_named(named: str, message: str) -> None:
 
 @pytest.mark.parametrize("named", ["alias/a", "arn:aws:kms:eu-central-1:000000000000:alias/a"])
 def test_an_alias_where_only_an_id_is_one(named: str) -> None:
-    _, body = write_error(aws_errors.InvalidKeyId(), "GetKeyRotationStatus", PLACE, named)
+    _, body = write_error(errors.InvalidKeyId(), "GetKeyRotationStatus", PLACE, named)
     assert body == {"__type": "NotFoundException", "message": f"Invalid keyId '{named}'"}
 
 
 def test_a_replica_that_is_not_there_says_so_itself() -> None:
-    _, body = write_error(aws_errors.ReplicaNotFound("there is none"), "UpdatePrimaryRegion", PLACE, "mrk-0")
+    _, body = write_error(errors.ReplicaNotFound("there is none"), "UpdatePrimaryRegion", PLACE, "mrk-0")
     assert body == {"__type": "NotFoundException", "message": "there is none"}
 
 
 def test_only_a_genuine_signature_is_told_that_its_time_is_over() -> None:
-    _, late = write_error(aws_errors.SignatureExpired(), "ListKeys", PLACE, "")
-    _, false = write_error(aws_errors.SignatureMismatch(), "ListKeys", PLACE, "")
+    _, late = write_error(errors.SignatureExpired(), "ListKeys", PLACE, "")
+    _, false = write_error(errors.SignatureMismatch(), "ListKeys", PLACE, "")
     assert late["__type"] == false["__type"] == "InvalidSignatureException"
     assert late["message"].startswith("Signature expired")
     assert "expired" not in false["message"]

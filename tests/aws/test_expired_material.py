@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from keyvault_lite.model import aws_requests as words
+from keyvault_lite.dialects.aws import requests as words
+from keyvault_lite.dialects.aws.errors import KeyUnavailable
 from keyvault_lite.model import requests as native
-from keyvault_lite.model.aws_errors import KeyUnavailable
 from keyvault_lite.model.errors import InvalidState
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.keys import VersionStatus

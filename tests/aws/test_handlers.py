@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from msgspec import structs
 
 from keyvault_lite.crypto import blob
-from keyvault_lite.engine import access_keys, aws_grants
-from keyvault_lite.engine.aws_view import View
+from keyvault_lite.dialects.aws import errors, grants
+from keyvault_lite.dialects.aws import requests as words
+from keyvault_lite.dialects.aws.model import Place
+from keyvault_lite.dialects.aws.view import View
+from keyvault_lite.engine import access_keys
 from keyvault_lite.engine.jobs import _rotation_due
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.model import aws_errors as errors
-from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import Place
 from keyvault_lite.model.errors import (
     Forbidden,
     Hidden,
@@ -265,13 +265,13 @@ def test_grants_that_cannot_be(house: House, monkeypatch: pytest.MonkeyPatch) ->
     long = {"EncryptionContextSubset": {"a": "x" * 4000}}
     kept = words.CreateGrant(KeyRef(key.id), HERE, grantee_principal=someone, operations=("Encrypt",), constraints=long)
     with monkeypatch.context() as small:
-        small.setattr(aws_grants, "MAX_KEPT", 4000)
+        small.setattr(grants, "MAX_KEPT", 4000)
         refused(house, kept, LimitExceeded)
-        small.setattr(aws_grants, "MAX_KEPT", 5000)
+        small.setattr(grants, "MAX_KEPT", 5000)
         first = house.ask(kept)
         refused(house, kept, LimitExceeded)
         house.ask(words.RevokeGrant(KeyRef(key.id), HERE, grant_id=first.grant_id))
-    monkeypatch.setattr(aws_grants, "MAX_GRANTS", 1)
+    monkeypatch.setattr(grants, "MAX_GRANTS", 1)
     good = words.CreateGrant(KeyRef(key.id), HERE, grantee_principal=someone, operations=("Encrypt",))
     made_grant = house.ask(good)
     refused(house, good, LimitExceeded)

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import pytest
 
-from keyvault_lite.engine.aws_view import View
-from keyvault_lite.model import aws_errors as errors
-from keyvault_lite.model import aws_requests as words
+from keyvault_lite.dialects.aws import errors
+from keyvault_lite.dialects.aws import requests as words
+from keyvault_lite.dialects.aws.view import View
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.wire.aws.render import metadata

@@ -8,17 +8,17 @@ import pytest
 
 from keyvault_lite.access.authorize import PERMISSIONS
 from keyvault_lite.crypto import blob
+from keyvault_lite.dialects.aws import requests as words
+from keyvault_lite.dialects.aws.errors import KeyNotFound
+from keyvault_lite.dialects.aws.model import Place
+from keyvault_lite.dialects.aws.native_use import METADATA, OPERATIONS
+from keyvault_lite.dialects.vault.requests import CreateTransitKey
 from keyvault_lite.engine import attempt
-from keyvault_lite.engine.aws_native import METADATA, OPERATIONS
-from keyvault_lite.model import aws_requests as words
 from keyvault_lite.model import requests as native
-from keyvault_lite.model.aws import Place
-from keyvault_lite.model.aws_errors import KeyNotFound
 from keyvault_lite.model.errors import Forbidden, KeyVaultError
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.keys import Algorithm, Key, KeySpec, KeyType, Purpose
 from keyvault_lite.model.names import KeyRef
-from keyvault_lite.model.transit import CreateTransitKey
 from tests.house import AES, HMAC, P256, House, grant
 
 HERE: Final = Place("000000000000", "eu-central-1")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from keyvault_lite.access.aws_conditions import KEYS, PAIRS, like
-from keyvault_lite.access.aws_policy import Judgement, Question, check_policy, read_policy
-from keyvault_lite.model.aws_errors import MalformedPolicy
+from keyvault_lite.dialects.aws.conditions import KEYS, PAIRS, like
+from keyvault_lite.dialects.aws.errors import MalformedPolicy
+from keyvault_lite.dialects.aws.policy import Judgement, Question, check_policy, read_policy
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A loaded machine is no finding."""

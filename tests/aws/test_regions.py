@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import pytest
 
-from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import Place
-from keyvault_lite.model.aws_errors import MalformedPolicy
+from keyvault_lite.dialects.aws import requests as words
+from keyvault_lite.dialects.aws.errors import MalformedPolicy
+from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.model.errors import Forbidden, KeyVaultError
 from keyvault_lite.model.keys import Key, KeySpec
 from keyvault_lite.model.names import KeyRef

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keyvault_lite.model.aws import Place
-from keyvault_lite.model.aws_errors import Unserializable, UnsupportedOperation, Validation
+from keyvault_lite.dialects.aws.errors import Unserializable, UnsupportedOperation, Validation
+from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.requests import Rejected, Request
 from keyvault_lite.wire.aws.operations import OPERATIONS

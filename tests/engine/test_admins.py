@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from keyvault_lite.dialects.vault.token_requests import CreateToken, DeleteRole, WriteRole
 from keyvault_lite.model.errors import Conflict, KeyVaultError, NotFound
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.requests import NEVER, CreateService, ListServices, RecoverAdmin, RenewToken, UpdateService
-from keyvault_lite.model.transit_tokens import CreateToken, DeleteRole, WriteRole
 from tests.house import DAY, House, move_in
 
 NAMES = ("admin", "second", "approle-ops", "approle-web")

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import pytest
 
-from keyvault_lite.model import aws_requests as words
+from keyvault_lite.dialects.aws import requests as words
+from keyvault_lite.dialects.aws.model import Place
+from keyvault_lite.dialects.vault import requests
 from keyvault_lite.model import requests as native
-from keyvault_lite.model import transit
-from keyvault_lite.model.aws import Place
 from keyvault_lite.model.errors import KeyVaultError, NotFound
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Role
@@ -23,7 +23,7 @@ DENIED: Final[dict[str, tuple[Role, Any]]] = {
     "revoke": (Role.SERVICE, native.RevokeKey(KeyRef("orders"))),
     "encrypt": (Role.AUDITOR, native.Encrypt(KeyRef("orders"), plaintext=b"x")),
     "batch": (Role.AUDITOR, native.Batch(KeyRef("orders"), items=(native.Encrypt(KeyRef("orders"), plaintext=b"x"),))),
-    "Vault rotate": (Role.SERVICE, transit.RotateTransitKey(KeyRef(VAULT))),
+    "Vault rotate": (Role.SERVICE, requests.RotateTransitKey(KeyRef(VAULT))),
     "ScheduleKeyDeletion": (Role.SERVICE, words.ScheduleKeyDeletion(KeyRef("alias/orders"), HERE)),
     "ScheduleKeyDeletion by an AUDITOR": (Role.AUDITOR, words.ScheduleKeyDeletion(KeyRef("alias/orders"), HERE)),
     "DisableKey": (Role.SERVICE, words.DisableKey(KeyRef("alias/orders"), HERE)),
@@ -34,7 +34,7 @@ DENIED: Final[dict[str, tuple[Role, Any]]] = {
 def furnish(house: House, name: str) -> str:
     """The id of the key that the request names."""
     if name.startswith("Vault"):
-        house.ask(transit.CreateTransitKey("transit", name="orders"))
+        house.ask(requests.CreateTransitKey("transit", name="orders"))
         return str(house.ask(native.ReadKey(KeyRef(VAULT))).id)
     key = house.key("orders")
     house.ask(words.CreateAlias(KeyRef(key.id), HERE, alias_name="alias/orders"))

@@ -7,9 +7,9 @@ from typing import cast
 
 import pytest
 
+from keyvault_lite.dialects.aws import requests as words
+from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.engine.scene import Scene
-from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import Place
 from keyvault_lite.model.errors import Forbidden, NotFound, Unauthenticated
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.keys import Key, KeySpec, KeyType, Purpose

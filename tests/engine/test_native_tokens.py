@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from keyvault_lite.dialects.vault.token_requests import CreateToken, RevokeToken
 from keyvault_lite.model.errors import (
     Conflict,
     Forbidden,
@@ -27,7 +28,6 @@ from keyvault_lite.model.requests import (
     RenewToken,
     UpdateService,
 )
-from keyvault_lite.model.transit_tokens import CreateToken, RevokeToken
 from tests.house import DAY, House, grant, idempotent
 
 SECOND = 1_000_000

@@ -7,10 +7,11 @@ import pytest
 
 from keyvault_lite import app
 from keyvault_lite.custody import verify
+from keyvault_lite.dialects.aws import requests as words
+from keyvault_lite.dialects.aws.model import Place
+from keyvault_lite.dialects.vault.system_requests import EnableMount
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.start import DamagedVault
-from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import Place
 from keyvault_lite.model.errors import Forbidden, IntegrityViolation, NotFound, Unauthenticated
 from keyvault_lite.model.evidence import Action, Entry
 from keyvault_lite.model.keys import KeyStatus, VersionStatus
@@ -28,7 +29,6 @@ from keyvault_lite.model.requests import (
     Repair,
     RevokeKey,
 )
-from keyvault_lite.model.transit_system import EnableMount
 from tests.house import AES, House, grant, idempotent
 
 HERE = Place("000000000000", "eu-central-1")

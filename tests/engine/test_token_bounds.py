@@ -7,16 +7,7 @@ import pytest
 
 from keyvault_lite.access import authenticate, spent
 from keyvault_lite.access.spent import TOMBSTONES
-from keyvault_lite.engine import token_room
-from keyvault_lite.engine.token_room import AT_ONCE
-from keyvault_lite.ledger.rows import NOT_COMMITTED
-from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest, LimitExceeded, Unauthenticated
-from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.identity import AppRoleCredential, BearerCredential, Role, TokenKind
-from keyvault_lite.model.names import TokenId
-from keyvault_lite.model.native_tokens import MAX_RENEWALS
-from keyvault_lite.model.requests import NEVER, CreateAccessKey, ListKeys, RenewToken, RevokeAccessKey, UpdateService
-from keyvault_lite.model.transit_tokens import (
+from keyvault_lite.dialects.vault.token_requests import (
     CreateSecretId,
     CreateToken,
     Issued,
@@ -28,6 +19,15 @@ from keyvault_lite.model.transit_tokens import (
     RevokeToken,
     WriteRole,
 )
+from keyvault_lite.engine import token_room
+from keyvault_lite.engine.token_room import AT_ONCE
+from keyvault_lite.ledger.rows import NOT_COMMITTED
+from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest, LimitExceeded, Unauthenticated
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import AppRoleCredential, BearerCredential, Role, TokenKind
+from keyvault_lite.model.names import TokenId
+from keyvault_lite.model.native_tokens import MAX_RENEWALS
+from keyvault_lite.model.requests import NEVER, CreateAccessKey, ListKeys, RenewToken, RevokeAccessKey, UpdateService
 from tests.house import DAY, House, idempotent
 
 BOUND = 40

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from keyvault_lite import app
+from keyvault_lite.dialects.vault.system_requests import EnableMount
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.alarm import MAX_ENTRIES, Alarm, _tell, entries
 from keyvault_lite.ledger.postgresql import others
@@ -16,7 +17,6 @@ from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import SYSTEM, KeyRef
 from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import ListKeys, ReadKey, ReadService
-from keyvault_lite.model.transit_system import EnableMount
 from tests.house import House
 
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"

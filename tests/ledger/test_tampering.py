@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_lite.crypto.root import InvalidMasterKey
+from keyvault_lite.dialects.vault.token_requests import CreateToken
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.ledger import Ledger
@@ -20,7 +21,6 @@ from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, RevokeKey, UpdateService, VerifyAudit
-from keyvault_lite.model.transit_tokens import CreateToken
 from tests.house import House, grant
 
 EDITS = {

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from keyvault_lite.dialects.vault.token_requests import CreateSecretId, CreateToken, WriteRole
 from keyvault_lite.model import requests as r
 from keyvault_lite.model.errors import InvalidCiphertext, InvalidRequest, TooLarge
 from keyvault_lite.model.evidence import Action, Draft, Entry, Result
@@ -13,7 +14,6 @@ from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import KeySpec, KeyType, Purpose
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import BatchReply, Rewrapped
-from keyvault_lite.model.transit_tokens import CreateSecretId, CreateToken, WriteRole
 
 AES = KeySpec(KeyType.AES, 256, Purpose.ENCRYPT)
 K = KeyRef("orders")

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
+from keyvault_lite.dialects.vault.system_requests import EnableMount
 from keyvault_lite.engine import shares
 from keyvault_lite.engine.shares import Shares
 from keyvault_lite.model.errors import ShareExceeded
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef, ServiceId
 from keyvault_lite.model.requests import Encrypt, ListKeys, RevokeKey
-from keyvault_lite.model.transit_system import EnableMount
 from keyvault_lite.wire.aws import Aws, belongs
 from keyvault_lite.wire.dispatcher import Dispatcher
 from keyvault_lite.wire.native import build

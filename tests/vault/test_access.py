@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from keyvault_lite import app
 from keyvault_lite.crypto.credentials import new_token
 from keyvault_lite.custody import verify
-from keyvault_lite.engine.transit_policies import compile_rules
+from keyvault_lite.dialects.vault.policies import compile_rules
+from keyvault_lite.dialects.vault.token_requests import CreateSecretId, CreateToken, PolicyRule, ReadToken
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.outcome import Change, Outcome
 from keyvault_lite.model.encoding import encode_base64
@@ -20,7 +21,6 @@ from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Permission, Role, Setting
 from keyvault_lite.model.names import ServiceId, TokenId, new_id
 from keyvault_lite.model.requests import ReadReceipt, RenewToken, UpdateService
-from keyvault_lite.model.transit_tokens import CreateSecretId, CreateToken, PolicyRule, ReadToken
 from keyvault_lite.wire.vault.policies import read_policy
 from tests.house import House, grant
 from tests.vault.asking import Asker, b64

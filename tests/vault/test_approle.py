@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from keyvault_lite.engine import transit_approle
+from keyvault_lite.dialects.vault import approle
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Role
 from tests.house import House
@@ -96,7 +96,7 @@ def test_a_ttl_is_within_its_maximum(ask: Asker) -> None:
 
 def test_a_role_that_was_written_before_its_bounds_were_checked_still_changes() -> None:
     kept = {"token_ttl": 7200, "token_max_ttl": 3600}
-    assert transit_approle._changed(kept, {"secret_id_uses": 1}).items() >= {**kept, "secret_id_uses": 1}.items()
+    assert approle._changed(kept, {"secret_id_uses": 1}).items() >= {**kept, "secret_id_uses": 1}.items()
 
 
 def test_the_role_id_in_the_roles_own_body(ask: Asker) -> None:
@@ -167,7 +167,7 @@ def test_tidying_forgets_what_is_past_its_end_and_nothing_else(
     late = house.ledger.now() + 3601 * 1_000_000
     monkeypatch.setattr(house.ledger, "now", lambda: late)
     assert len(ask("LIST", f"{ROLE}/secret-id").data["keys"]) == 4
-    monkeypatch.setattr(transit_approle, "MAX_TIDIED", 2)
+    monkeypatch.setattr(approle, "MAX_TIDIED", 2)
     for left in (2, 1, 1):
         answer = ask.post("auth/approle/tidy/secret-id")
         assert (answer.status, answer.json["data"]) == (202, None)

@@ -6,16 +6,16 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from keyvault_lite.crypto.foreign import _hchacha
+from keyvault_lite.dialects.vault import requests
+from keyvault_lite.dialects.vault.requests import ReadTransitKey, RotateDueTransitKey
+from keyvault_lite.dialects.vault.token_requests import ReadToken
 from keyvault_lite.ledger import committer
 from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.model import transit
 from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.keys import KeyStatus
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import CreateKey, EraseDueKey, RevokeKey
-from keyvault_lite.model.transit import ReadTransitKey, RotateDueTransitKey
-from keyvault_lite.model.transit_tokens import ReadToken
 from tests.house import AES, DAY, House
 from tests.vault.asking import Asker, b64
 from tests.vault.test_outside import bring
@@ -155,11 +155,11 @@ def test_xchacha_and_rsa_refuse_what_is_not_theirs(ask: Asker) -> None:
 
 
 def test_rules_are_read_once_and_the_memory_is_bounded(ask: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transit, "MAX_READ", 1)
+    monkeypatch.setattr(requests, "MAX_READ", 1)
     for name in ("a", "b", "a"):
         ask.key(name)
         ask.encrypt(name)
-    assert len(transit._READ) <= 1
+    assert len(requests._READ) <= 1
 
 
 def test_capabilities_of_an_auditor_and_without_a_key(ask: Asker) -> None:

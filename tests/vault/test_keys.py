@@ -2,6 +2,7 @@
 
 import pytest
 
+from keyvault_lite.dialects.vault.requests import ReadTransitKey, RestoreTransitKey, RotateDueTransitKey
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.identity import SystemCredential
@@ -24,7 +25,6 @@ from keyvault_lite.model.requests import (
     UpdateKey,
     Verify,
 )
-from keyvault_lite.model.transit import ReadTransitKey, RestoreTransitKey, RotateDueTransitKey
 from tests.house import DAY, House
 from tests.vault.asking import Asker, b64
 

@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, paddin
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from msgspec import structs
 
+from keyvault_lite.dialects.vault.requests import key_ref
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.keys import Key
-from keyvault_lite.model.transit import key_ref
 from tests.house import House
 from tests.vault.asking import Answer, Asker, b64
 from tests.vault.test_outside import bring, wrapped

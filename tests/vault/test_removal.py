@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from keyvault_lite.dialects.vault.token_requests import RemoveTokens
 from keyvault_lite.engine import clock as clock_module
 from keyvault_lite.engine import jobs as jobs_module
 from keyvault_lite.ledger import driver, pending, statements
@@ -17,7 +18,6 @@ from keyvault_lite.model.errors import Conflict, Forbidden
 from keyvault_lite.model.evidence import Action, Entry, Result
 from keyvault_lite.model.identity import SystemCredential, TokenKind
 from keyvault_lite.model.names import SYSTEM, TokenId
-from keyvault_lite.model.transit_tokens import RemoveTokens
 from tests.house import House
 from tests.ledger.faults import FaultyConnection
 from tests.vault.asking import Asker

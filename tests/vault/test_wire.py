@@ -2,7 +2,8 @@
 
 import pytest
 
-from keyvault_lite.model import errors, transit
+from keyvault_lite.dialects.vault import requests
+from keyvault_lite.model import errors
 from keyvault_lite.model.evidence import Result
 from keyvault_lite.model.identity import Role
 from keyvault_lite.wire.vault.errors import ERRORS
@@ -17,7 +18,7 @@ def tree(root: type[errors.KeyVaultError]) -> set[type[errors.KeyVaultError]]:
 
 
 def test_every_error_has_a_row() -> None:
-    ours = {kind for kind in tree(errors.KeyVaultError) if kind.__module__ in {errors.__name__, transit.__name__}}
+    ours = {kind for kind in tree(errors.KeyVaultError) if kind.__module__ in {errors.__name__, requests.__name__}}
     assert ours - {errors.KeyVaultError} == ERRORS.keys()
 
 

@@ -7,7 +7,7 @@ from hmac import compare_digest
 from typing import Final, Protocol
 
 from keyvault_lite.access.leases import ancestors_live, authority, is_past, role_login
-from keyvault_lite.model.aws_errors import (
+from keyvault_lite.dialects.aws.errors import (
     IncompleteSignature,
     MissingSignature,
     SignatureExpired,

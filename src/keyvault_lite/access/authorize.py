@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from keyvault_lite.dialects.vault.requests import RotateDueTransitKey
+from keyvault_lite.dialects.vault.token_requests import Login, RemoveTokens
 from keyvault_lite.model.errors import Forbidden, Hidden, NotFound
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Permission, Principal, Role
@@ -22,8 +24,6 @@ from keyvault_lite.model.requests import (
     RotateDueKey,
     TrustAnchor,
 )
-from keyvault_lite.model.transit import RotateDueTransitKey
-from keyvault_lite.model.transit_tokens import Login, RemoveTokens
 
 _ALL: Final = frozenset(Role)
 _ADMIN: Final = frozenset({Role.ADMIN})
@@ -46,7 +46,7 @@ ROLES: Final[Mapping[Action, frozenset[Role]]] = {
     Action.ENCAPSULATE: _USERS,
     Action.ENCRYPT: _USERS,
     Action.GENERATE: _ADMIN,
-    Action.GRANT_RETIRE: _USERS,  # of others than ADMIN only grants that let them: `access/aws.py`
+    Action.GRANT_RETIRE: _USERS,  # of others than ADMIN only grants that let them: `dialects/aws/authorize.py`
     Action.IMPORT: _ADMIN,
     Action.HASH: _USERS,
     Action.KEY_READ: _ALL,

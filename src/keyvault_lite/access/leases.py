@@ -6,10 +6,7 @@ ends it in that moment, because every use walks up to the token at the top.
 
 from typing import Final, Protocol
 
-from keyvault_lite.model.encoding import decode_base64
-from keyvault_lite.model.identity import AppRoleCredential, Grant, Permission, Role, Service, Setting, Token
-from keyvault_lite.model.names import TokenId
-from keyvault_lite.model.transit_tokens import (
+from keyvault_lite.dialects.vault.token_requests import (
     GRANTS,
     MAKES_TOKENS,
     POLICIES,
@@ -18,6 +15,9 @@ from keyvault_lite.model.transit_tokens import (
     roles_at,
     secrets_at,
 )
+from keyvault_lite.model.encoding import decode_base64
+from keyvault_lite.model.identity import AppRoleCredential, Grant, Permission, Role, Service, Setting, Token
+from keyvault_lite.model.names import TokenId
 
 DEPTH: Final = 16
 """Generations of children."""

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from keyvault_lite.access.leases import Leases, ancestors_live, is_past
+from keyvault_lite.dialects.vault.token_requests import KEPT_SECONDS
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Service, Token, TokenKind
 from keyvault_lite.model.names import ServiceId
-from keyvault_lite.model.transit_tokens import KEPT_SECONDS
 
 CROWD: Final = 256
 """Leased tokens of a service beyond which those that were revoked are not kept."""

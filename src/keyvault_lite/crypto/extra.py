@@ -7,7 +7,7 @@ Errors name the library. Nothing here chooses parameters: they are fixed by FIPS
 from importlib import import_module
 from typing import Any, Final
 
-from keyvault_lite.model.aws_errors import UnsupportedOperation
+from keyvault_lite.dialects.aws.errors import UnsupportedOperation
 
 REQUIREMENT: Final = "pycryptodome>=4.4,<4.5"
 """As the extra `aws-full` has it."""

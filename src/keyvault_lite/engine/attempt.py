@@ -16,27 +16,17 @@ from msgspec import structs
 from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.access.authorize import check_key, check_may_know, check_role
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.engine import (
-    access_keys,
-    audit,
-    aws,
-    aws_native,
-    aws_view,
-    cipher,
-    keys,
-    repair,
-    services,
-    signing,
-    transit,
-)
+from keyvault_lite.dialects.aws import handlers, native_use, view
+from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT
+from keyvault_lite.dialects.aws.requests import AwsKeyRequest, AwsRequest
+from keyvault_lite.dialects.vault import handlers as transit
+from keyvault_lite.engine import access_keys, audit, cipher, keys, repair, services, signing
 from keyvault_lite.engine.admins import check_admins_left
 from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
 from keyvault_lite.engine.slices import Steps, at_once
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Outcome, StoredReply
 from keyvault_lite.ledger.state import State
-from keyvault_lite.model.aws import DEFAULT_ACCOUNT
-from keyvault_lite.model.aws_requests import AwsKeyRequest, AwsRequest
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import Conflict, Forbidden, IntegrityViolation, InternalError, KeyVaultError, NotFound
 from keyvault_lite.model.evidence import Action, Draft, Result
@@ -71,8 +61,8 @@ from keyvault_lite.observe import logger
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     **audit.HANDLERS,
     **access_keys.HANDLERS,
-    **aws.HANDLERS,
-    **aws_native.judged({**cipher.HANDLERS, **keys.HANDLERS, **signing.HANDLERS}),
+    **handlers.HANDLERS,
+    **native_use.judged({**cipher.HANDLERS, **keys.HANDLERS, **signing.HANDLERS}),
     **repair.HANDLERS,
     **services.HANDLERS,
     **transit.HANDLERS,
@@ -167,9 +157,9 @@ class Attempt:
                     key = None if request.key is None else state.find_key(request.key)
                 raise request.error  # noqa: TRY301  (refused like everything below, by one road)
             if isinstance(request, AwsKeyRequest):
-                located = aws_view.locate(request, state, now)
+                located = view.locate(request, state, now)
                 key = located.key
-                key = aws_view.admit(request, located, principal)
+                key = view.admit(request, located, principal)
             elif isinstance(request, KeyRequest):
                 try:
                     key = state.find_key(request.key)
@@ -219,7 +209,7 @@ class Attempt:
         if isinstance(error, Forbidden):
             with suppress(KeyVaultError):
                 if isinstance(request, (AwsKeyRequest, AwsRequest)):
-                    return aws_view.entry_key(request, state, now)
+                    return view.entry_key(request, state, now)
                 if isinstance(request, (KeyRequest, Rejected)) and request.key is not None:
                     return state.find_key(request.key)
         return None

@@ -12,7 +12,8 @@ from keyvault_lite.access.authenticate import Authenticator
 from keyvault_lite.access.authorize import may_send
 from keyvault_lite.crypto.credentials import parse_token
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.engine import transit
+from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT
+from keyvault_lite.dialects.vault import handlers
 from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.floods import FloodGate
 from keyvault_lite.engine.freshness import Freshness
@@ -25,7 +26,6 @@ from keyvault_lite.engine.turns import turn
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.outcome import Committed, Outcome
 from keyvault_lite.ledger.state import Moment
-from keyvault_lite.model.aws import DEFAULT_ACCOUNT
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     IntegrityViolation,
@@ -147,7 +147,7 @@ class Engine:
 
     async def _record(self, request: Request, credential: Credential, origin: Origin, attempt: Attempt) -> Committed:
         since, outcome = await self._judge(request, attempt)
-        if type(outcome.result) is NotFound and (missing := transit.key_to_make(request)) is not None:
+        if type(outcome.result) is NotFound and (missing := handlers.key_to_make(request)) is not None:
             # Made by an entry of its own, and only for who may make keys; then the request is judged anew.
             await self.perform(missing, credential, origin)
             since, outcome = await self._judge(request, attempt)

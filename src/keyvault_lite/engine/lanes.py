@@ -10,7 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from keyvault_lite.engine import aws, transit
+from keyvault_lite.dialects.aws import handlers
+from keyvault_lite.dialects.vault import handlers as transit
+from keyvault_lite.dialects.vault.requests import CreateTransitKey, ListTransitKeys, RotateDueTransitKey
 from keyvault_lite.engine.scene import Scene
 from keyvault_lite.engine.slices import Slices
 from keyvault_lite.model.errors import AuditUnavailable, Overloaded
@@ -47,7 +49,6 @@ from keyvault_lite.model.requests import (
     Verify,
     VerifyAudit,
 )
-from keyvault_lite.model.transit import CreateTransitKey, ListTransitKeys, RotateDueTransitKey
 from keyvault_lite.observe.metrics import METRICS
 
 T = TypeVar("T")
@@ -65,17 +66,17 @@ _QUICK: Final[frozenset[type[Request]]] = frozenset(
         ReadSelf,
         ReadService,
         Rejected,
-        *aws.QUICK,
+        *handlers.QUICK,
         *transit.QUICK,
     }
 )
 """Requests that never do costly work."""
 _CIPHERS: Final[frozenset[type[Request]]] = frozenset(
-    {Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Rewrap, Sign, Verify, *aws.CIPHERS, *transit.CIPHERS}
+    {Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Rewrap, Sign, Verify, *handlers.CIPHERS, *transit.CIPHERS}
 )
 """Requests whose cost is that of their key's primitive."""
 _MAKING: Final[frozenset[type[Request]]] = frozenset(
-    {CreateKey, CreateTransitKey, RotateDueKey, RotateDueTransitKey, RotateKey, *aws.MAKING}
+    {CreateKey, CreateTransitKey, RotateDueKey, RotateDueTransitKey, RotateKey, *handlers.MAKING}
 )
 """Requests that make key material: an RSA-4096 key takes a second and more, all others less than a millisecond."""
 _LISTS: Final[frozenset[type[Request]]] = frozenset({ListKeys, ListTransitKeys})
@@ -196,8 +197,8 @@ def _may_take_long(request: Request, key: Key | None) -> bool:
     """Whether what is made is an RSA key."""
     if isinstance(request, (CreateKey, CreateTransitKey)):
         return request.spec.type is KeyType.RSA
-    if type(request) in aws.MAKING:
-        return aws.makes_rsa(request)
+    if type(request) in handlers.MAKING:
+        return handlers.makes_rsa(request)
     return key is not None and key.spec.type is KeyType.RSA
 
 

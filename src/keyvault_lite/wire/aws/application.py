@@ -7,8 +7,8 @@ from uuid import UUID
 import msgspec
 from starlette.types import Scope
 
-from keyvault_lite.model.aws import DEFAULT_ACCOUNT, Place
-from keyvault_lite.model.aws_errors import AliasNotFound, DestinationNotFound, UnknownOperation, Unserializable
+from keyvault_lite.dialects.aws.errors import AliasNotFound, DestinationNotFound, UnknownOperation, Unserializable
+from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT, Place
 from keyvault_lite.model.errors import InternalError, KeyVaultError, MalformedRequest, TooLarge, Unauthenticated
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import AwsCredential

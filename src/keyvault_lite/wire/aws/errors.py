@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from keyvault_lite.model import aws_errors as aws
+from keyvault_lite.dialects.aws import errors as aws
+from keyvault_lite.dialects.aws.model import ALIAS, Place
 from keyvault_lite.model import errors
-from keyvault_lite.model.aws import ALIAS, Place
 
 BAD: Final = 400
 BROKEN: Final = 500

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from msgspec.structs import fields
 
-from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import Place
-from keyvault_lite.model.aws_errors import UnsupportedOperation
+from keyvault_lite.dialects.aws import requests as words
+from keyvault_lite.dialects.aws.errors import UnsupportedOperation
+from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Rejected, Request
 from keyvault_lite.wire.aws.shapes import TABLE, read_members

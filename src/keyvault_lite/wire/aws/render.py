@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
-from keyvault_lite.engine.aws_aliases import default_policy
-from keyvault_lite.engine.aws_view import KeyState, View, material_id
-from keyvault_lite.model import aws_requests as words
-from keyvault_lite.model.aws import (
+from keyvault_lite.dialects.aws import requests as words
+from keyvault_lite.dialects.aws.aliases import default_policy
+from keyvault_lite.dialects.aws.model import (
     EXTERNAL,
     USAGE_OF,
     Place,
@@ -16,6 +15,7 @@ from keyvault_lite.model.aws import (
     material,
     signing_algorithms,
 )
+from keyvault_lite.dialects.aws.view import KeyState, View, material_id
 from keyvault_lite.model.keys import KeyName, KeyType, Purpose
 from keyvault_lite.model.replies import Page
 from keyvault_lite.model.requests import Request
@@ -179,7 +179,7 @@ def _grant(pair: tuple[Mapping[str, Any], View]) -> Members:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def members(reply: Any) -> Members:  # noqa: ANN401  (any of model/aws_replies.py)
+def members(reply: Any) -> Members:  # noqa: ANN401  (any of dialects/aws/replies.py)
     """Write a reply by the names of its fields."""
     found: Members = {}
     for one in fields(reply):

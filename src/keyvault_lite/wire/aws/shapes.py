@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any, Final
 
-from keyvault_lite.model.aws_errors import Unserializable, Validation
+from keyvault_lite.dialects.aws.errors import Unserializable, Validation
 from keyvault_lite.model.encoding import decode_base64
 from keyvault_lite.model.errors import InvalidRequest
 

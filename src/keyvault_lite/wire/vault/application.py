@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Scope
 
+from keyvault_lite.dialects.vault.requests import DIALECT, namespace
 from keyvault_lite.model.errors import (
     InternalError,
     InvalidRequest,
@@ -20,7 +21,6 @@ from keyvault_lite.model.errors import (
 from keyvault_lite.model.identity import BearerCredential, Credential
 from keyvault_lite.model.intake import Upload
 from keyvault_lite.model.requests import Rejected, Request
-from keyvault_lite.model.transit import DIALECT, namespace
 from keyvault_lite.wire.http import EARLY, MAX_BODY, MAX_TOKEN, RETRY_AFTER, Engine, Exchange, Reply, is_passing
 from keyvault_lite.wire.reader import QUICK_TEXT, is_quick, read_json, read_parameters, read_query
 from keyvault_lite.wire.vault import status

@@ -4,11 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from keyvault_lite.model.errors import InvalidRequest
-from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.requests import Request
-from keyvault_lite.model.transit_roles import ChangeRole, TidySecretIds, WriteRoleAndId
-from keyvault_lite.model.transit_tokens import (
+from keyvault_lite.dialects.vault.role_requests import ChangeRole, TidySecretIds, WriteRoleAndId
+from keyvault_lite.dialects.vault.token_requests import (
     CreateSecretId,
     DeleteRole,
     DestroySecretId,
@@ -21,6 +18,9 @@ from keyvault_lite.model.transit_tokens import (
     SetRoleId,
     WriteRole,
 )
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.reader import read_json
 from keyvault_lite.wire.vault.route import DELETE, NO_CONTENT, NOT_FOUND, READ, WRITE, Call, Route, Written
 from keyvault_lite.wire.vault.tokens import moment

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from keyvault_lite.dialects.vault.requests import MAX_TRANSIT_BATCH, TransitBatch
 from keyvault_lite.engine.slices import Steps, at_once
 from keyvault_lite.model.errors import InvalidRequest, KeyVaultError, TooLarge
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import BatchReply
 from keyvault_lite.model.requests import KeyRequest
-from keyvault_lite.model.transit import MAX_TRANSIT_BATCH, TransitBatch
 from keyvault_lite.wire.http import has_body
 from keyvault_lite.wire.vault.errors import describe
 from keyvault_lite.wire.vault.route import Call, Written

@@ -4,19 +4,19 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from keyvault_lite.engine.slices import Steps
-from keyvault_lite.model.errors import InvalidRequest
-from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.names import KeyRef
-from keyvault_lite.model.replies import BatchReply
-from keyvault_lite.model.requests import KeyRequest, Request
-from keyvault_lite.model.transit import (
+from keyvault_lite.dialects.vault.requests import (
     Protected,
     TransitDataKey,
     TransitDecrypt,
     TransitEncrypt,
     TransitRewrap,
 )
+from keyvault_lite.engine.slices import Steps
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import BatchReply
+from keyvault_lite.model.requests import KeyRequest, Request
 from keyvault_lite.wire.vault.batch import BATCH, PARTIAL, REFERENCE, build_batch, is_batch, outcome
 from keyvault_lite.wire.vault.route import MAX_DATA, Call, Route, Written
 from keyvault_lite.wire.vault.values import (

@@ -6,6 +6,7 @@ A caller learns the same of a missing token, a wrong one, a key that is not ther
 from collections.abc import Mapping
 from typing import Final
 
+from keyvault_lite.dialects.vault.requests import NoMount
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     Conflict,
@@ -29,7 +30,6 @@ from keyvault_lite.model.errors import (
     Unauthenticated,
     UnsupportedMediaType,
 )
-from keyvault_lite.model.transit import NoMount
 
 DENIED: Final = "permission denied"
 ERRORS: Final[Mapping[type[KeyVaultError], tuple[int, str | None]]] = {

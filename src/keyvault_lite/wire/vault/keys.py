@@ -5,11 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from keyvault_lite.model.errors import InvalidRequest
-from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.keys import KeySpec, KeyStatus, KeyType, KeyVersion
-from keyvault_lite.model.requests import Request
-from keyvault_lite.model.transit import (
+from keyvault_lite.dialects.vault.requests import (
     CERTIFICATES,
     DERIVING,
     ENCRYPTING,
@@ -35,6 +31,10 @@ from keyvault_lite.model.transit import (
     TransitKey,
     TrimTransitKey,
 )
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.keys import KeySpec, KeyStatus, KeyType, KeyVersion
+from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.vault.kinds import read_spec
 from keyvault_lite.wire.vault.route import NO_CONTENT, NOT_FOUND, Call, Route, Written
 from keyvault_lite.wire.vault.values import (

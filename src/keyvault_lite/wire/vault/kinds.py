@@ -2,9 +2,9 @@
 
 from typing import Final
 
+from keyvault_lite.dialects.vault.requests import DEFAULT_TYPE, SPECS, hmac_spec
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.keys import HMAC_WORD, KeySpec
-from keyvault_lite.model.transit import DEFAULT_TYPE, SPECS, hmac_spec
 from keyvault_lite.wire.vault.values import Fields, number, text
 
 _SETS: Final = frozenset({"44", "65", "87"})

@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from keyvault_lite.model.errors import InvalidRequest
-from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.requests import Request
-from keyvault_lite.model.transit_system import (
+from keyvault_lite.dialects.vault.system_requests import (
     DisableLogin,
     EnableLogin,
     ListLogins,
@@ -15,7 +12,10 @@ from keyvault_lite.model.transit_system import (
     ReadLogin,
     TuneLogin,
 )
-from keyvault_lite.model.transit_tokens import DEFAULT_TTL
+from keyvault_lite.dialects.vault.token_requests import DEFAULT_TTL
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
 from keyvault_lite.wire.vault.system import CONFIG, FIELDS, TTLS, TUNE, limits, mount_object, stable_uuid
 from keyvault_lite.wire.vault.values import Fields, mapping, text

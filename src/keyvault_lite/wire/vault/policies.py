@@ -7,10 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from keyvault_lite.model.errors import InvalidRequest, KeyVaultError
-from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.requests import Request
-from keyvault_lite.model.transit_tokens import (
+from keyvault_lite.dialects.vault.token_requests import (
     MAX_POLICY,
     DeletePolicy,
     ListPolicies,
@@ -18,6 +15,9 @@ from keyvault_lite.model.transit_tokens import (
     ReadPolicy,
     WritePolicy,
 )
+from keyvault_lite.model.errors import InvalidRequest, KeyVaultError
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.reader import read_json
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
 from keyvault_lite.wire.vault.values import text, texts

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from keyvault_lite.dialects.vault.requests import key_ref
+from keyvault_lite.dialects.vault.system_requests import RESERVED, TOKEN
 from keyvault_lite.engine.slices import Steps
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Request
-from keyvault_lite.model.transit import key_ref
-from keyvault_lite.model.transit_system import RESERVED, TOKEN
 from keyvault_lite.wire.http import MAX_BODY
 
 READ, WRITE, LIST, DELETE = "GET", "POST", "LIST", "DELETE"

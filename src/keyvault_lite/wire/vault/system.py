@@ -4,17 +4,17 @@ import hashlib
 from dataclasses import replace
 from typing import Any, Final
 
-from keyvault_lite.model.errors import InvalidRequest, NotFound
-from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.requests import Request
-from keyvault_lite.model.transit_system import (
+from keyvault_lite.dialects.vault.system_requests import (
     DisableMount,
     EnableMount,
     ListMounts,
     Mount,
     TuneMount,
 )
-from keyvault_lite.model.transit_tokens import DEFAULT_TTL
+from keyvault_lite.dialects.vault.token_requests import DEFAULT_TTL
+from keyvault_lite.model.errors import InvalidRequest, NotFound
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.vault import signing
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
 from keyvault_lite.wire.vault.values import flag, mapping, optional_period, text

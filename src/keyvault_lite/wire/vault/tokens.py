@@ -4,11 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from keyvault_lite.model.errors import InvalidRequest
-from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.identity import AppRoleCredential, Credential
-from keyvault_lite.model.requests import Request
-from keyvault_lite.model.transit_tokens import (
+from keyvault_lite.dialects.vault.token_requests import (
     MADE,
     CreateToken,
     ExtendToken,
@@ -20,6 +16,10 @@ from keyvault_lite.model.transit_tokens import (
     RevokeToken,
     TokenFacts,
 )
+from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import AppRoleCredential, Credential
+from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
 from keyvault_lite.wire.vault.values import Fields, flag, mapping, optional_flag, optional_period, text, texts
 

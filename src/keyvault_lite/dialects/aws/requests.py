@@ -1,0 +1,501 @@
+"""All operations of the AWS dialect that the vault performs, one request each, under the service's own names.
+
+A field is the member of that name (`KeyId` is `key`); wire/aws fills it from what the table of the service's model lets
+through. What `key` names is read by the engine, because only it may tell the caller that it names nothing.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from keyvault_lite.dialects.aws.model import Place
+from keyvault_lite.model.encoding import Context
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.requests import KeyRequest, Request
+
+Tags = tuple[tuple[str, str], ...]
+
+
+class AwsRequest(Request, frozen=True):
+    """Base of the requests that name no key, or not always."""
+
+    place: Place
+
+
+class AwsKeyRequest(KeyRequest, frozen=True):
+    """Base of the requests on one key."""
+
+    by_alias: ClassVar[bool] = False
+    """Whether an alias may name it."""
+    place: Place
+
+
+class UseRequest(AwsKeyRequest, frozen=True):
+    """Base of the requests that use a key's material."""
+
+    by_alias = True
+    grant_tokens: tuple[str, ...] = ()
+    dry_run: bool = False
+
+
+class BoundRequest(UseRequest, frozen=True):
+    """Base of the requests with an encryption context."""
+
+    context: Context | None = None
+
+    @property
+    def bound_context(self) -> Context | None:
+        """The encryption context."""
+        return self.context
+
+
+# Keys
+
+
+class CreateKey(AwsRequest, frozen=True):
+    """Answers View."""
+
+    action = Action.GENERATE
+    policy: str | None = None
+    description: str = ""
+    key_usage: str | None = None
+    key_spec: str = "SYMMETRIC_DEFAULT"
+    origin: str = "AWS_KMS"
+    custom_key_store_id: str | None = None
+    bypass_policy_lockout_safety_check: bool = False
+    tags: Tags = ()
+    multi_region: bool = False
+    xks_key_id: str | None = None
+
+
+class DescribeKey(AwsKeyRequest, frozen=True):
+    """Answers View."""
+
+    action = Action.KEY_READ
+    by_alias = True
+    grant_tokens: tuple[str, ...] = ()
+
+
+class ListRequest(AwsRequest, frozen=True):
+    """Base of the lists."""
+
+    action = Action.KEY_READ
+    limit: int | None = None
+    marker: str | None = None
+
+
+class KeyListRequest(AwsKeyRequest, frozen=True):
+    """Base of the lists of one key's things."""
+
+    action = Action.KEY_READ
+    limit: int | None = None
+    marker: str | None = None
+
+
+class ListKeys(ListRequest, frozen=True):
+    """Answers Page[Key]."""
+
+    resource_owners: tuple[str, ...] = ("SELF",)
+
+
+class EnableKey(AwsKeyRequest, frozen=True):
+    """Answers None."""
+
+    action = Action.ENABLE
+
+
+class DisableKey(AwsKeyRequest, frozen=True):
+    """Answers None."""
+
+    action = Action.DISABLE
+
+
+class UpdateKeyDescription(AwsKeyRequest, frozen=True):
+    """Answers None."""
+
+    action = Action.KEY_UPDATE
+    description: str = ""
+
+
+class ScheduleKeyDeletion(AwsKeyRequest, frozen=True):
+    """Answers View."""
+
+    action = Action.DESTROY
+    pending_window_in_days: int = 30
+
+
+class CancelKeyDeletion(AwsKeyRequest, frozen=True):
+    """Answers View."""
+
+    action = Action.RESTORE
+
+
+class GetKeyLastUsage(AwsKeyRequest, frozen=True):
+    """Answers LastUsage."""
+
+    action = Action.KEY_READ
+
+
+# Tags and policies
+
+
+class TagResource(AwsKeyRequest, frozen=True):
+    """Answers None."""
+
+    action = Action.KEY_UPDATE
+    tags: Tags = ()
+
+
+class UntagResource(AwsKeyRequest, frozen=True):
+    """Answers None."""
+
+    action = Action.KEY_UPDATE
+    tag_keys: tuple[str, ...] = ()
+
+
+class ListResourceTags(KeyListRequest, frozen=True):
+    """Answers Page of pairs."""
+
+
+class GetKeyPolicy(AwsKeyRequest, frozen=True):
+    """Answers Policy."""
+
+    action = Action.KEY_READ
+    policy_name: str = "default"
+
+
+class PutKeyPolicy(AwsKeyRequest, frozen=True):
+    """Answers None."""
+
+    action = Action.KEY_UPDATE
+    policy: str = ""
+    policy_name: str = "default"
+    bypass_policy_lockout_safety_check: bool = False
+
+
+class ListKeyPolicies(KeyListRequest, frozen=True):
+    """Answers Page of names."""
+
+
+# Aliases
+
+
+class CreateAlias(AwsKeyRequest, frozen=True):
+    """`key` is the target. Answers None."""
+
+    action = Action.KEY_UPDATE
+    alias_name: str = ""
+
+
+class UpdateAlias(AwsKeyRequest, frozen=True):
+    """`key` is the new target. Answers None."""
+
+    action = Action.KEY_UPDATE
+    alias_name: str = ""
+
+
+class DeleteAlias(AwsKeyRequest, frozen=True):
+    """`key` is the alias. Answers None."""
+
+    action = Action.KEY_UPDATE
+    by_alias = True
+
+
+class ListAliases(ListRequest, frozen=True):
+    """Answers Page of pairs of KeyName and Key."""
+
+    key: str | None = None
+
+
+# Encryption
+
+
+class Encrypt(BoundRequest, frozen=True):
+    """Answers Encrypted."""
+
+    action = Action.ENCRYPT
+    plaintext: bytes = b""
+    encryption_algorithm: str = "SYMMETRIC_DEFAULT"
+
+
+class Decrypt(BoundRequest, frozen=True):
+    """`key` is empty where the ciphertext names it. Answers Decrypted."""
+
+    action = Action.DECRYPT
+    ciphertext_blob: bytes | None = None
+    encryption_algorithm: str = "SYMMETRIC_DEFAULT"
+    recipient: Mapping[str, object] | None = None
+    dry_run_modifiers: tuple[str, ...] = ()
+
+
+class ReEncrypt(BoundRequest, frozen=True):
+    """`key` and `context` are of the source; no key where the ciphertext names it. Answers ReEncrypted."""
+
+    action = Action.REWRAP
+    destination_key_id: str = ""
+    ciphertext_blob: bytes | None = None
+    destination_encryption_context: Context | None = None
+    source_encryption_algorithm: str = "SYMMETRIC_DEFAULT"
+    destination_encryption_algorithm: str = "SYMMETRIC_DEFAULT"
+    dry_run_modifiers: tuple[str, ...] = ()
+
+
+class DataKeyRequest(BoundRequest, frozen=True):
+    """Base of the requests that make something and wrap it."""
+
+    action = Action.DATA_KEY
+
+
+class GenerateDataKeyWithoutPlaintext(DataKeyRequest, frozen=True):
+    """Answers NewDataKey."""
+
+    key_spec: str | None = None
+    number_of_bytes: int | None = None
+
+
+class GenerateDataKey(DataKeyRequest, frozen=True):
+    """Answers NewDataKey."""
+
+    key_spec: str | None = None
+    number_of_bytes: int | None = None
+    recipient: Mapping[str, object] | None = None
+
+
+class GenerateDataKeyPairWithoutPlaintext(DataKeyRequest, frozen=True):
+    """Answers NewPair."""
+
+    key_pair_spec: str = ""
+
+
+class GenerateDataKeyPair(DataKeyRequest, frozen=True):
+    """Answers NewPair."""
+
+    key_pair_spec: str = ""
+    recipient: Mapping[str, object] | None = None
+
+
+class GenerateRandom(AwsRequest, frozen=True):
+    """Answers bytes."""
+
+    action = Action.RANDOM
+    number_of_bytes: int | None = None
+    custom_key_store_id: str | None = None
+    recipient: Mapping[str, object] | None = None
+
+
+# Signatures, MACs, shared secrets
+
+
+class Sign(UseRequest, frozen=True):
+    """Answers Signed."""
+
+    action = Action.SIGN
+    message: bytes = b""
+    message_type: str = "RAW"
+    signing_algorithm: str = ""
+
+
+class Verify(UseRequest, frozen=True):
+    """Answers Verified."""
+
+    action = Action.VERIFY
+    message: bytes = b""
+    message_type: str = "RAW"
+    signature: bytes = b""
+    signing_algorithm: str = ""
+
+
+class GenerateMac(UseRequest, frozen=True):
+    """Answers Signed."""
+
+    action = Action.SIGN
+    message: bytes = b""
+    mac_algorithm: str = ""
+
+
+class VerifyMac(UseRequest, frozen=True):
+    """Answers Verified."""
+
+    action = Action.VERIFY
+    message: bytes = b""
+    mac: bytes = b""
+    mac_algorithm: str = ""
+
+
+class GetPublicKey(AwsKeyRequest, frozen=True):
+    """Answers View."""
+
+    action = Action.KEY_READ
+    by_alias = True
+    grant_tokens: tuple[str, ...] = ()
+
+
+class DeriveSharedSecret(UseRequest, frozen=True):
+    """Answers SharedSecret."""
+
+    action = Action.DERIVE
+    key_agreement_algorithm: str = ""
+    public_key: bytes = b""
+    recipient: Mapping[str, object] | None = None
+
+
+class Encapsulate(UseRequest, frozen=True):
+    """Answers SharedSecret."""
+
+    action = Action.ENCAPSULATE
+    encapsulation_algorithm: str = ""
+
+
+class Decapsulate(UseRequest, frozen=True):
+    """Answers SharedSecret."""
+
+    action = Action.DECAPSULATE
+    shared_secret_ciphertext_blob: bytes = b""
+    encapsulation_algorithm: str = ""
+
+
+# Rotation
+
+
+class EnableKeyRotation(AwsKeyRequest, frozen=True):
+    """Answers None."""
+
+    action = Action.KEY_UPDATE
+    rotation_period_in_days: int | None = None
+
+
+class DisableKeyRotation(AwsKeyRequest, frozen=True):
+    """Answers None."""
+
+    action = Action.KEY_UPDATE
+
+
+class GetKeyRotationStatus(AwsKeyRequest, frozen=True):
+    """Answers View."""
+
+    action = Action.KEY_READ
+
+
+class RotateKeyOnDemand(AwsKeyRequest, frozen=True):
+    """Answers View."""
+
+    action = Action.ROTATE
+
+
+class ListKeyRotations(KeyListRequest, frozen=True):
+    """Answers Page[Rotation]."""
+
+    include_key_material: str = "ROTATIONS_ONLY"
+
+
+# Grants
+
+
+class CreateGrant(AwsKeyRequest, frozen=True):
+    """Answers NewGrant."""
+
+    action = Action.KEY_UPDATE
+    grantee_principal: str | None = None
+    retiring_principal: str | None = None
+    grantee_service_principal: str | None = None
+    retiring_service_principal: str | None = None
+    operations: tuple[str, ...] = ()
+    constraints: Mapping[str, object] | None = None
+    grant_tokens: tuple[str, ...] = ()
+    name: str | None = None
+    dry_run: bool = False
+
+
+class ListGrants(KeyListRequest, frozen=True):
+    """Answers Page of pairs of grant and View."""
+
+    grant_id: str | None = None
+    grantee_principal: str | None = None
+    grantee_service_principal: str | None = None
+
+
+class ListRetirableGrants(ListRequest, frozen=True):
+    """Answers as ListGrants."""
+
+    retiring_principal: str | None = None
+    retiring_service_principal: str | None = None
+
+
+class RetireGrant(AwsRequest, frozen=True):
+    """Answers None."""
+
+    action = Action.GRANT_RETIRE
+    grant_token: str | None = None
+    key: str | None = None
+    grant_id: str | None = None
+    dry_run: bool = False
+
+
+class RevokeGrant(AwsKeyRequest, frozen=True):
+    """Answers None."""
+
+    action = Action.KEY_UPDATE
+    grant_id: str = ""
+    dry_run: bool = False
+
+
+# Imported material
+
+
+class GetParametersForImport(AwsKeyRequest, frozen=True):
+    """Answers ImportParameters."""
+
+    action = Action.IMPORT
+    wrapping_algorithm: str = ""
+    wrapping_key_spec: str = ""
+
+
+class ImportKeyMaterial(AwsKeyRequest, frozen=True):
+    """Answers ImportedMaterial."""
+
+    action = Action.IMPORT
+    import_token: bytes = b""
+    encrypted_key_material: bytes = b""
+    valid_to: int | None = None
+    """Microseconds."""
+    expiration_model: str = "KEY_MATERIAL_EXPIRES"
+    import_type: str | None = None
+    key_material_description: str | None = None
+    key_material_id: str | None = None
+
+
+class DeleteImportedKeyMaterial(AwsKeyRequest, frozen=True):
+    """Answers ImportedMaterial."""
+
+    action = Action.IMPORT
+    key_material_id: str | None = None
+
+
+# Regions
+
+
+class ReplicateKey(AwsKeyRequest, frozen=True):
+    """Answers View of the replica."""
+
+    action = Action.GENERATE
+    replica_region: str = ""
+    policy: str | None = None
+    bypass_policy_lockout_safety_check: bool = False
+    description: str = ""
+    tags: Tags = ()
+
+
+class UpdatePrimaryRegion(AwsKeyRequest, frozen=True):
+    """Answers None."""
+
+    action = Action.KEY_UPDATE
+    primary_region: str = ""
+
+
+# Key stores of others: none can be
+
+
+class DescribeCustomKeyStores(ListRequest, frozen=True):
+    """Answers an empty Page."""
+
+    custom_key_store_id: str | None = None
+    custom_key_store_name: str | None = None

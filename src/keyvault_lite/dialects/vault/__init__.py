@@ -1,0 +1,1 @@
+"""The Vault dialect: the operations of HashiCorp Vault's Transit engine, of tokens, policies, AppRole and mounts."""

@@ -1,0 +1,269 @@
+"""Tokens of the Vault dialect: children of the caller's token, their renewal and their end."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from keyvault_lite.access.authorize import ROLE_REFUSAL
+from keyvault_lite.access.leases import DEPTH, end_of, last_end, makes_tokens
+from keyvault_lite.access.spent import is_over, is_valid
+from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
+from keyvault_lite.dialects.vault.token_requests import (
+    DEFAULT_POLICY,
+    DEFAULT_TTL,
+    POLICIES,
+    ROOT_POLICY,
+    CreateToken,
+    ExtendToken,
+    Issued,
+    Lease,
+    ListTokens,
+    ReadToken,
+    RemoveTokens,
+    RevokeToken,
+    TokenFacts,
+    TokenRequest,
+)
+from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.token_room import make_room, told
+from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest
+from keyvault_lite.model.identity import Role, Service, Token, TokenKind
+from keyvault_lite.model.names import ServiceId, TokenId
+from keyvault_lite.model.requests import Request
+
+_SECOND: Final = 1_000_000
+BAD_TOKEN: Final = "bad token"  # noqa: S105  (a message)
+
+
+def own_token(scene: Scene) -> Token:
+    """The token that the caller came with. Raises Forbidden for callers who have none."""
+    token_id = scene.principal.token_id
+    token = None if token_id is None else scene.state.token(token_id)
+    if token is None:
+        raise Forbidden(ROLE_REFUSAL)
+    return token
+
+
+def named_token(request: TokenRequest, scene: Scene) -> Token:
+    """The token that a request is about, if the caller may know of it: its own and their children, for an ADMIN any."""
+    token = _live_token(request, scene)
+    if token is None:
+        raise InvalidRequest(BAD_TOKEN)
+    return token
+
+
+def _live_token(request: TokenRequest, scene: Scene) -> Token | None:
+    """As `named_token`; None for one that is not valid or never was."""
+    token = _stored_token(request, scene)
+    return None if token is None or not _is_live(token, scene) else token
+
+
+def _stored_token(request: TokenRequest, scene: Scene) -> Token | None:
+    """As `named_token`, valid or not; None for one that is not stored."""
+    if request.token is not None:
+        parsed = parse_token(request.token)
+        token = None if parsed is None else scene.state.token(parsed[0])
+        stored = None if token is None else token.digest
+        if parsed is None or not scene.keyring.token_matches(parsed[0], parsed[1], stored):
+            token = None
+    elif request.accessor is not None:
+        token = scene.state.token(TokenId(request.accessor))
+    else:
+        return own_token(scene)
+    mine = token is not None and _descends(token, scene)
+    if scene.principal.role is not Role.ADMIN and not mine:
+        raise Forbidden(ROLE_REFUSAL)
+    return None if token is None or token.kind is TokenKind.AWS else token
+
+
+def _is_live(token: Token, scene: Scene) -> bool:
+    """Whether a token is valid: nobody shows or renews one that is not."""
+    return is_valid(token, scene.state.find_service(token.service_id), scene.state, scene.now)
+
+
+def _descends(token: Token, scene: Scene) -> bool:
+    """Whether a token is the caller's own, or was made with it or with one that was."""
+    found: Token | None = token
+    while found is not None and found.id != scene.principal.token_id:
+        found = None if found.parent is None else scene.state.token(found.parent)
+    return found is not None
+
+
+def _service(token: Token, scene: Scene) -> Service:
+    service = scene.state.find_service(token.service_id)
+    if service is None:
+        raise InvalidRequest(BAD_TOKEN)
+    return service
+
+
+def facts(token: Token, scene: Scene) -> TokenFacts:
+    """A token as the dialect shows it. It ends when it says, or when its service or a token above it does."""
+    service, lease = _service(token, scene), Lease.of(token)
+    policies: tuple[str, ...] = (DEFAULT_POLICY,)
+    if lease is not None and lease.policies is not None:
+        policies = lease.policies
+    elif service.role is Role.ADMIN:
+        policies = (ROOT_POLICY,)
+    return TokenFacts(token, lease, policies, service.name, end_of(token, service, scene.state), scene.now)
+
+
+def read(request: ReadToken, scene: Scene) -> Done:
+    """A token's facts."""
+    token = _live_token(request, scene)
+    if token is None:
+        raise InvalidRequest(BAD_TOKEN) if request.token is None else Forbidden(BAD_TOKEN)
+    return Done(facts(token, scene), subject=token.service_id)
+
+
+def issue(service_id: ServiceId, lease: Lease, scene: Scene, *, parent: TokenId | None) -> tuple[Token, str]:
+    """A new token of a service, and its text."""
+    token_id, secret = scene.once("token", (), new_token)
+    token = Token(
+        id=token_id,
+        service_id=service_id,
+        kind=TokenKind.LEASED,
+        digest=scene.keyring.token_digest(token_id, secret),
+        created_at=scene.now,
+        expires_at=scene.now + lease.ttl * _SECOND,
+        parent=parent,
+        attributes=lease.attributes(),
+    )
+    return token, format_token(token_id, secret)
+
+
+def bounded(ttl: int | None, *, max_ttl: int, period: int, explicit: int) -> tuple[int, int, tuple[str, ...]]:
+    """Seconds a lease begins with, the most it can come to, and what to tell the caller."""
+    if period:
+        return min(period, explicit or period), 0, ()
+    most = min(max_ttl or DEFAULT_TTL, explicit or DEFAULT_TTL, DEFAULT_TTL)
+    if ttl is not None and ttl > most:
+        return (
+            most,
+            most,
+            (f"TTL of {ttl}s exceeded the effective max_ttl of {most}s; TTL value is capped accordingly",),
+        )
+    return ttl or most, most, ()
+
+
+def create(request: CreateToken, scene: Scene) -> Done:
+    """A child of the caller's token, with what its parent may do or less."""
+    parent = own_token(scene)
+    unrestricted = scene.principal.role is Role.ADMIN
+    if request.orphan and not unrestricted:
+        raise Forbidden(ROLE_REFUSAL)
+    above = Lease.of(parent)
+    if not makes_tokens(above, scene.state):
+        raise Forbidden(ROLE_REFUSAL)
+    if request.period and not unrestricted:
+        raise InvalidRequest("root or sudo privileges required to create periodic token")
+    if not request.orphan and _generation(parent, scene) >= DEPTH:
+        raise InvalidRequest("this token is too many generations from one that has no parent")
+    explicit = request.explicit_max_ttl
+    end = None if request.orphan else last_end(parent)
+    left = 0 if end is None else max(1, (end - scene.now) // _SECOND)
+    ttl, most, warnings = bounded(request.ttl, max_ttl=left, period=request.period, explicit=explicit)
+    policies, unknown = _policies(request.policies, above, scene)
+    lease = Lease(
+        ttl=ttl,
+        max_ttl=most,
+        explicit_max_ttl=explicit,
+        period=request.period,
+        renewable=request.renewable,
+        display_name="-".join(filter(None, ("token", request.display_name))),
+        policies=policies,
+        alone=bool(request.policies) or (above is not None and above.alone),
+        meta=request.meta,
+    )
+    gone = make_room(_service(parent, scene), scene, children=not request.orphan)
+    token, text = issue(parent.service_id, lease, scene, parent=None if request.orphan else parent.id)
+    return issued(Issued(facts(token, scene), text, (*warnings, *unknown)), Change(tokens=(token,), gone_tokens=gone))
+
+
+def _generation(token: Token, scene: Scene) -> int:
+    """How many tokens there are from this one to the one that has no parent, both counted."""
+    count, above = 1, token.parent
+    while above is not None and count < DEPTH:
+        found = scene.state.token(above)
+        count, above = count + 1, None if found is None else found.parent
+    return count
+
+
+def issued(result: Issued, change: Change) -> Done:
+    """A token that was made: the entry says which, by its accessor, so that it can be found and revoked."""
+    token = result.facts.token
+    comment = f"accessor {token.id}{told(change.gone_tokens)}"
+    return Done(result, change, subject=token.service_id, comment=comment)
+
+
+def _policies(
+    asked: tuple[str, ...], parent: Lease | None, scene: Scene
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """What the child is held to, and warnings: what was asked for, within what the parent is held to, or the same."""
+    parents = None if parent is None else parent.policies
+    if not asked:
+        return parents, ()
+    if parents is None and scene.principal.role is not Role.ADMIN and set(asked) - {DEFAULT_POLICY}:
+        raise InvalidRequest("child policies must be subset of parent")
+    if parents is None and ROOT_POLICY in asked:
+        return None, ()
+    wanted = tuple(sorted({DEFAULT_POLICY, *asked}))
+    if parents is not None and not set(wanted) <= {DEFAULT_POLICY, *parents}:
+        raise InvalidRequest("child policies must be subset of parent")
+    unknown = [name for name in wanted if name != DEFAULT_POLICY and scene.state.setting(POLICIES + name) is None]
+    # As in the products, one may come later; until then it gives nothing.
+    return wanted, ("a policy that was asked for does not exist",) if unknown else ()
+
+
+def page(_: ListTokens, scene: Scene) -> Done:
+    """The accessors of the tokens that hold, those of services included."""
+    kinds = {TokenKind.LEASED, TokenKind.NATIVE}
+    shown = (one for one in scene.state.tokens() if one.kind in kinds)
+    known = (one for one in shown if not scene.state.is_quarantined(one.service_id))
+    return Done(tuple(one.id for one in known if _is_live(one, scene)))
+
+
+def extend(request: ExtendToken, scene: Scene) -> Done:
+    """A later end, within the lease."""
+    token = named_token(request, scene)
+    lease = Lease.of(token)
+    if lease is None or not lease.renewable:
+        raise InvalidRequest("lease is not renewable")
+    seconds = lease.period or request.increment or lease.ttl
+    expires_at = scene.now + seconds * _SECOND
+    warnings: tuple[str, ...] = ()
+    if (last := last_end(token)) is not None and expires_at > last:
+        expires_at, warnings = last, ("TTL capped by the token's maximum",)
+    changed = replace(token, expires_at=expires_at)
+    return Done(Issued(facts(changed, scene), None, warnings), Change(tokens=(changed,)), subject=token.service_id)
+
+
+def revoke(request: RevokeToken, scene: Scene) -> Done:
+    """The end of a token; its children end with it, as every use of them asks for their parents."""
+    token = _stored_token(request, scene)
+    # One that is not valid at present, because its service has expired, would be when the service is given more time.
+    if token is None or is_over(token, scene.state, scene.now):
+        return Done(None)  # as was asked for, and whoever revokes at the end of its work is not told of a failure
+    if token.kind is TokenKind.NATIVE:
+        raise InvalidRequest("the token of a service ends when the service is given a new one, or deactivated")
+    ended = replace(token, ended_at=scene.now)
+    return Done(None, Change(tokens=(ended,)), subject=token.service_id)
+
+
+def remove(request: RemoveTokens, scene: Scene) -> Done:
+    """Delete what is left of tokens that can never be used again."""
+    found = (scene.state.token(token_id) for token_id in request.tokens)
+    gone = tuple(one.id for one in found if one is not None and is_over(one, scene.state, scene.now))
+    if not gone:
+        raise Conflict("none of these tokens can be removed")
+    return Done(len(gone), Change(gone_tokens=gone), comment=f"{len(gone)} tokens that are no longer valid")
+
+
+HANDLERS: Final[Mapping[type[Request], Handler]] = {
+    CreateToken: create,
+    ExtendToken: extend,
+    ListTokens: page,
+    ReadToken: read,
+    RemoveTokens: remove,
+    RevokeToken: revoke,
+}
