@@ -27,8 +27,9 @@ from keyvault_lite.ledger import statements
 from keyvault_lite.ledger.inspection import inspect
 from keyvault_lite.ledger.opening import open_database, prepare
 from keyvault_lite.ledger.outcome import Change, Outcome
-from keyvault_lite.ledger.pending import Item, Known, Pending
+from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.ledger.tree import RowMacs, StateTree
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import BearerCredential, Grant, Permission, Role
@@ -120,7 +121,7 @@ class _Grower:
         self._tree = _BulkTree(seen.tree)
         tiles = Tiles()
         tiles.extend([row[0] for row in self._connection.execute(statements.LEAVES, (0, seen.head.size))])
-        self._known = Known(seen.head, seen.mac, tiles, seen.head.checkpoint)
+        self._known = LogTip(seen.head, seen.mac, tiles, seen.head.checkpoint)
 
     @property
     def size(self) -> int:

@@ -25,6 +25,7 @@ from keyvault_lite.ledger import backup
 from keyvault_lite.ledger.anchor import FileAnchor, where_it_stands
 from keyvault_lite.ledger.archiver import SEGMENT
 from keyvault_lite.ledger.check import Identity, Means, check, identity_of, verification_of
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.inspection import Progress
 from keyvault_lite.ledger.mark import DamagedAnchor, Mark, NotAnAnchor
 from keyvault_lite.ledger.moving import Anchors, move
@@ -32,7 +33,6 @@ from keyvault_lite.ledger.opening import check_place, open_database, stored_slot
 from keyvault_lite.ledger.outcome import Authority
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.trust import Accepted, Trusted, check_accepted, describe_loss, judge
 from keyvault_lite.model.archive import Segment

@@ -16,7 +16,7 @@ import pytest
 from keyvault_lite import custody
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.start import DamagedVault
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, VerifyAudit
 from tests.crash.work import ORDERS

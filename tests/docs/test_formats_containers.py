@@ -18,9 +18,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyvault_lite.audit.merkle import Edge
 from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.head import HEAD_COLUMNS
 from keyvault_lite.ledger.mark import BLOCK, Mark
-from keyvault_lite.ledger.schema import IN_ROOT
+from keyvault_lite.ledger.schema import HEAD_COLUMNS, IN_ROOT
 from keyvault_lite.ledger.tree import StateTree, row_key
 
 ROOT = Path(__file__).parents[2]

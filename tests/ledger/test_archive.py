@@ -27,12 +27,12 @@ from keyvault_lite.custody import archive, verify
 from keyvault_lite.ledger import driver, evidence, shelf, start
 from keyvault_lite.ledger.archiver import boundary
 from keyvault_lite.ledger.catalogue import check_schema
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.inspection import inspect
 from keyvault_lite.ledger.reader import Filter, read_page
 from keyvault_lite.ledger.retention import segments_of
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.trust import Accepted
 from keyvault_lite.model.archive import PREFIX
 from keyvault_lite.model.encoding import decode_base64

@@ -19,13 +19,13 @@ from keyvault_lite.ledger import driver, inspection
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.check import Means, check
 from keyvault_lite.ledger.claims import Claim
-from keyvault_lite.ledger.head import HEAD_COLUMNS
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.inspection import Inspection, inspect, verification
 from keyvault_lite.ledger.mark import BLOCK, Mark
 from keyvault_lite.ledger.outcome import Authority, Change, Outcome
 from keyvault_lite.ledger.reader import position_behind, read_entry
 from keyvault_lite.ledger.rows import VerifiedRows
-from keyvault_lite.ledger.start import DamagedVault
+from keyvault_lite.ledger.schema import HEAD_COLUMNS
 from keyvault_lite.ledger.tree import StateTree
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import IntegrityViolation

@@ -21,10 +21,10 @@ from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.journal import MANY, Journal
 from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.outcome import Authority
-from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.store import BUSY_SECONDS
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, Unauthenticated
 from keyvault_lite.model.identity import Permission, Role
 from keyvault_lite.model.names import KeyRef
@@ -55,7 +55,7 @@ class Catching:
         journal._connection, journal._database, journal._data_version = connection, database, 0
         journal.announcer = announcing(None)
         journal.suspect = False
-        journal.known = Known(HEAD, b"known", Tiles(), "")
+        journal.known = LogTip(HEAD, b"known", Tiles(), "")
         monkeypatch.setattr(journal, "_authority", None, raising=False)
         monkeypatch.setattr(journal, "_adopt", self._adopt)
         monkeypatch.setattr(module, "read_head", lambda row, _: Head(*row[:-1]))
@@ -241,7 +241,7 @@ def test_on_a_disk_that_is_nearly_full_keys_are_managed_and_not_used(
 @pytest.mark.parametrize(("mark", "scrubbed"), [(None, 0), (replace(MARK, scrubbed=3), 3)])
 def test_a_background_check_goes_on_from_what_the_anchor_says(mark: Mark | None, scrubbed: int) -> None:
     journal = bare(state=SimpleNamespace(apply=lambda _: None), announcer=announcing(None))
-    journal.load(Known(HEAD, b"", Tiles(), ""), None, None, mark)
+    journal.load(LogTip(HEAD, b"", Tiles(), ""), None, None, mark)
     assert (journal.announcer.scrubbed, journal.announcer.anchored) == (scrubbed, mark)
 
 
@@ -252,12 +252,12 @@ def test_a_head_that_an_anchor_refuses_is_not_signed() -> None:
     known = announcing(SimpleNamespace(write=refuse))
     known.anchored = replace(MARK, hash=NEW[0])
     with pytest.raises(IntegrityViolation, match="forked"):
-        known.publish(Known(HEAD, b"", Tiles(), ""), lambda _: [])  # without a key to sign with
+        known.publish(LogTip(HEAD, b"", Tiles(), ""), lambda _: [])  # without a key to sign with
 
 
 def test_what_others_wrote_is_read_in_a_transaction() -> None:
     done: list[str] = []
-    journal = bare(known=Known(HEAD, b"", Tiles(), ""), _database=SimpleNamespace(lock=nullcontext))
+    journal = bare(known=LogTip(HEAD, b"", Tiles(), ""), _database=SimpleNamespace(lock=nullcontext))
     journal._begin = lambda *, patience: done.append(f"begin {patience < BUSY_SECONDS}")
     for name in ("_catch_up", "_abort"):
         setattr(journal, name, lambda name=name: done.append(name))
@@ -349,7 +349,7 @@ def test_an_anchor_in_use_is_waited_for_unless_it_is_said_otherwise() -> None:
     anchor = SimpleNamespace(write=lambda *_, at_once, **__: asked.append(at_once))
     database = SimpleNamespace(check_same_file=lambda: None)
     journal = bare(announcer=announcing(anchor), _prove=None, _alarms=[], _database=database)
-    known = Known(HEAD, b"", Tiles(), "")
+    known = LogTip(HEAD, b"", Tiles(), "")
     pending = SimpleNamespace(apply=lambda: None, after=known)
     journal._publish(known)
     journal._settle(pending)

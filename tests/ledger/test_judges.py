@@ -17,13 +17,15 @@ from keyvault_lite.ledger import check, driver, inspection, ledger, retention, s
 from keyvault_lite.ledger.anchor import FileAnchor
 from keyvault_lite.ledger.archived import Archived
 from keyvault_lite.ledger.claims import claim_of, claim_of_head
-from keyvault_lite.ledger.head import HEAD_COLUMNS, Head
+from keyvault_lite.ledger.damage import DamagedVault
+from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.head_check import check_head, root_named
 from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.mark import DamagedAnchor, Mark, NotAnAnchor
 from keyvault_lite.ledger.outcome import PublicAuthority
 from keyvault_lite.ledger.records import setting_values
 from keyvault_lite.ledger.rows import NOT_COMMITTED, NOT_GENUINE, VerifiedRows
+from keyvault_lite.ledger.schema import HEAD_COLUMNS
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.tree import row_key
@@ -454,7 +456,7 @@ class TestWords:
     )
     def test_of_a_vault_that_does_not_start(self, count: int, named: int, more: str) -> None:
         findings = [Finding("keys", f"{number}", "is old") for number in range(count)]
-        error = start.DamagedVault(findings)
+        error = DamagedVault(findings)
         told = "; ".join(f"keys {number}: is old" for number in range(named))
         assert str(error) == error.detail == f"the database does not verify: {told}{more}"
         assert error.findings == tuple(findings)
@@ -534,7 +536,7 @@ def test_only_rows_can_be_set_aside(table: str) -> None:
     made._state, made._journal = SimpleNamespace(quarantine=set_aside.append), SimpleNamespace(frozen=False)
     row = Finding("keys", "1", "is not genuine")
     for findings, quarantine in (([row, Finding(table, "1", "is wrong")], True), ([row], False)):
-        with pytest.raises(start.DamagedVault):
+        with pytest.raises(DamagedVault):
             made._set_aside(findings, {"a key"}, quarantine=quarantine)
     assert (set_aside, made._journal.frozen) == ([], False)
     made._state.quarantined = set()

@@ -17,12 +17,12 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger import copying, driver, moving
 from keyvault_lite.ledger.anchor import Anchor, FileAnchor
 from keyvault_lite.ledger.copying import Copied
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.inspection import inspect
 from keyvault_lite.ledger.moving import Anchors
 from keyvault_lite.ledger.opening import prepare
 from keyvault_lite.ledger.schema import Row
 from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.store import Count
 from keyvault_lite.ledger.tables import metadata
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, NotFound, OutcomeUnknown

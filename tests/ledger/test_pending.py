@@ -15,8 +15,9 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.outcome import Change, Outcome
-from keyvault_lite.ledger.pending import Item, Known, Pending
+from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.ledger.tree import StateTree, row_key
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.evidence import Action, Draft, Result
@@ -60,7 +61,7 @@ class Recording:
 def begun(tree: StateTree | None = None) -> Pending:
     start, tiles, tree = genesis(RING.instance_id, RING.log_public_key), Tiles(), StateTree() if tree is None else tree
     head = Head(3, 0, start, 0, 0, tree.root(), tiles.edge.to_bytes(), "")
-    return Pending(Known(head, b"", tiles, ""), State(lambda *_: None), tree, RING, lambda *_: None)
+    return Pending(LogTip(head, b"", tiles, ""), State(lambda *_: None), tree, RING, lambda *_: None)
 
 
 def item(change: Change | None = None) -> Item:

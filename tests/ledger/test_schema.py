@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from keyvault_lite.audit.entry import ENTRY_COLUMNS
 from keyvault_lite.custody import verify
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.catalogue import USUAL, _facts, check_schema, digest_of, expected_schema
+from keyvault_lite.ledger.damage import DamagedVault
+from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.opening import open_database, prepare
-from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, NEVER_DELETED, TABLES, TRIGGERS
+from keyvault_lite.ledger.schema import FORMATS, HEAD_COLUMNS, IN_ROOT, NEVER_DELETED, TABLES, TRIGGERS
 from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.tables import ONE_ACTIVE, metadata
 from keyvault_lite.ledger.upgrade import REVISION, revision_of, run_migrations
 from keyvault_lite.model.errors import (
@@ -441,3 +443,7 @@ def test_an_entry_is_not_changed_by_mistake(house: House, statement: str) -> Non
     """The triggers stop whoever does not mean to forge."""
     with closing(driver.connect(str(house.path))) as connection, pytest.raises(driver.IntegrityError):
         connection.execute(statement)
+
+
+def test_the_columns_of_the_head_are_the_fields_of_its_record() -> None:
+    assert tuple(field.name for field in fields(Head)) == HEAD_COLUMNS

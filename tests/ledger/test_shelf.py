@@ -33,9 +33,9 @@ from keyvault_lite.ledger import driver, shelf, statements
 from keyvault_lite.ledger.archived import Archived
 from keyvault_lite.ledger.archiver import SEGMENT, make_segment
 from keyvault_lite.ledger.head import Head
-from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.retention import end_of
 from keyvault_lite.ledger.shelf import NotInFiles, Shelf
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.model.archive import PREFIX, Segment
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Draft, Result
@@ -53,7 +53,7 @@ class Log:
     """A log of SIZE entries as it is stored, and as it is known."""
 
     connection: driver.Connection
-    known: Known
+    known: LogTip
 
     def archive(self, folder: Path, after: Segment | None = None, last: int = TILE_WIDTH) -> Segment:
         return make_segment(self.connection, self.known, on(folder), after=after, last=last)
@@ -82,7 +82,7 @@ def log_of(connection: driver.Connection, comment: str) -> Log:
     connection.executemany(statements.APPEND, rows)
     connection.executemany(statements.PUT_TILE, full)
     note, edge = signed(tiles.edge), tiles.edge.to_bytes()
-    return Log(connection, Known(Head(0, SIZE, before, SIZE, rows[-1][3], bytes(32), edge, note), b"", tiles, note))
+    return Log(connection, LogTip(Head(0, SIZE, before, SIZE, rows[-1][3], bytes(32), edge, note), b"", tiles, note))
 
 
 def signed(edge: Edge, epoch: int = 0) -> str:

@@ -18,14 +18,14 @@ from keyvault_lite import app, settings
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.ledger import committer, driver, ledger, memory
 from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.head import HEAD_COLUMNS
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.journal import Journal, StoreFull
 from keyvault_lite.ledger.opening import prepare
 from keyvault_lite.ledger.pending import Item
 from keyvault_lite.ledger.reader import Filter
 from keyvault_lite.ledger.readers import Readers
+from keyvault_lite.ledger.schema import HEAD_COLUMNS
 from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.tree import StateTree
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.names import KeyRef

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from keyvault_lite import app, custody
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.postgresql import session
 from keyvault_lite.ledger.postgresql.database import PostgresDatabase
 from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Role

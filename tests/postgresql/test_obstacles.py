@@ -14,13 +14,13 @@ from keyvault_lite import app, custody
 from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.engine import jobs as jobs_module
 from keyvault_lite.ledger import driver, journal, statements, upkeep
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.postgresql import connection as connection_module
 from keyvault_lite.ledger.postgresql import database as database_module
 from keyvault_lite.ledger.postgresql import limits, session
 from keyvault_lite.ledger.postgresql.address import read_address
 from keyvault_lite.ledger.postgresql.database import PostgresDatabase
 from keyvault_lite.ledger.schema import FORMATS
-from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.tables import metadata
 from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError
 from keyvault_lite.model.names import KeyRef

@@ -12,10 +12,10 @@ import pytest
 
 from keyvault_lite import app, custody
 from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.outcome import Outcome
 from keyvault_lite.ledger.postgresql.others import Snapshot
 from keyvault_lite.ledger.schema import NEVER_DELETED
-from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.upgrade import REVISION
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidRequest, KeyVaultError, NotFound
 from keyvault_lite.model.evidence import Action, Draft, Result

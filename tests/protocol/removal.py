@@ -61,7 +61,7 @@ REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
     "R2": (
         Removal(journal.Journal, "_catch_up", "head.size < old.size or head.epoch < old.epoch", "False"),
         # As if this process knew nothing.
-        Removal(adoption, "new_entries", "tiles = k", "known = Known.before_any_entry(authority, b''); tiles = k"),
+        Removal(adoption, "new_entries", "tiles = k", "known = LogTip.before_any_entry(authority, b''); tiles = k"),
         Removal(journal.Journal, "_adopt", "head.state_seq != known.head.state_seq", "True"),
         Removal(adoption, "take_in", "newer_than=state.sequence", "newer_than=0"),
     ),

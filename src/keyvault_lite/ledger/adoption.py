@@ -6,17 +6,17 @@ from keyvault_lite.audit.merkle import Tiles
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.outcome import Authority
-from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.retention import hashes_between
 from keyvault_lite.ledger.rows import read_rows
 from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.ledger.tree import StateTree, row_key
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
 from keyvault_lite.model.names import TokenId
 
 
 def new_entries(
-    connection: driver.Connection, authority: Authority, known: Known, head: Head
+    connection: driver.Connection, authority: Authority, known: LogTip, head: Head
 ) -> tuple[Tiles, list[bytes], bool]:
     """The tree under a head that others have written, the hashes of the entries that are new in it, and an alarm.
 

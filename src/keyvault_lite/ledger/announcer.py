@@ -12,7 +12,7 @@ from keyvault_lite.ledger.anchor import Anchor, Prove
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.outcome import Authority
-from keyvault_lite.ledger.pending import Known
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.model.errors import IntegrityViolation
 
 PUT_BACK: Final = "the database was put back: its log does not extend the one that the anchor remembers"
@@ -58,7 +58,7 @@ class Announcer:
             raise IntegrityViolation(PUT_BACK)
         self.anchored = mark
 
-    def publish(self, known: Known, prove: Prove, *, at_once: bool = False) -> Known:
+    def publish(self, known: LogTip, prove: Prove, *, at_once: bool = False) -> LogTip:
         """Sign the head and put it in the anchor; what is known with its checkpoint. Raises as Anchor.write."""
         signed = known
 
@@ -74,14 +74,14 @@ class Announcer:
             self.anchored = self._anchor.write(sign, before=anchored, prove=prove, at_once=at_once)
         return signed
 
-    def _note(self, known: Known) -> str:
+    def _note(self, known: LogTip) -> str:
         head = known.head
         origin = checkpoint.origin(self._authority.instance_id, head.epoch)
         lines = checkpoint.fact_lines(head.state_seq, head.hash)
         body = checkpoint.checkpoint_body(origin, head.size, known.tiles.edge.root(), lines)
         return checkpoint.sign_note(body, origin, self._authority.log_public_key, self._authority.sign_log)
 
-    def mark(self, known: Known) -> Mark:
+    def mark(self, known: LogTip) -> Mark:
         """A head with its checkpoint, as an anchor keeps it."""
         head = known.head
         origin = checkpoint.origin(self._authority.instance_id, head.epoch)

@@ -19,11 +19,11 @@ from keyvault_lite.audit.merkle import (
 )
 from keyvault_lite.audit.segment import End, Start
 from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.reader import first_at, position_behind
 from keyvault_lite.ledger.retention import end_of
 from keyvault_lite.ledger.shelf import Shelf
 from keyvault_lite.ledger.tiles import tile_reader
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import IntegrityViolation
 
@@ -44,7 +44,7 @@ def boundary(connection: driver.Connection, *, archived: int, size: int, before:
 
 
 def make_segment(
-    connection: driver.Connection, known: Known, shelf: Shelf, *, after: Segment | None, last: int
+    connection: driver.Connection, known: LogTip, shelf: Shelf, *, after: Segment | None, last: int
 ) -> Segment:
     """A file on the shelf with the entries behind `after` up to `last`, checked whole and proven to be the log's.
 
@@ -70,7 +70,7 @@ def make_segment(
     return found
 
 
-def _is_under(segment: Segment, tree: TileReader, known: Known) -> bool:
+def _is_under(segment: Segment, tree: TileReader, known: LogTip) -> bool:
     edge, index = known.tiles.edge, segment.last - 1
     try:
         proof = inclusion_proof(tree.node, index, edge.size)

@@ -16,11 +16,11 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.own_files import open_own
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.sqlite_files import beside
-from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.model.errors import AuditUnavailable, Conflict
 from keyvault_lite.model.replies import Finding
 

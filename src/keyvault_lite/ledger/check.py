@@ -22,12 +22,13 @@ from keyvault_lite.audit.checkpoint import (
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.anchor import FileAnchor, Remembered
 from keyvault_lite.ledger.claims import Claim
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
 from keyvault_lite.ledger.mark import DamagedAnchor, Mark
 from keyvault_lite.ledger.opening import stored_slots
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.start import DamagedVault, finding_of
+from keyvault_lite.ledger.start import finding_of
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.model.keyring import Slot

@@ -13,16 +13,18 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect
 from keyvault_lite.ledger.opening import prepare
 from keyvault_lite.ledger.outcome import Authority, Change, Outcome
-from keyvault_lite.ledger.pending import Item, Known, Pending
+from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.reader import entries_after
 from keyvault_lite.ledger.schema import Row
-from keyvault_lite.ledger.start import DamagedVault, resumed_tiles
+from keyvault_lite.ledger.start import resumed_tiles
 from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.tables import audit_index, audit_logs, ledger_head, metadata
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.ledger.upgrade import MOVING
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, OutcomeUnknown
 from keyvault_lite.model.evidence import Action, Draft, Result
@@ -36,7 +38,7 @@ NAME_REVISION: Final = "UPDATE alembic_version SET version_num = ?"
 class Copied:
     """A whole vault in the target, with the entry that records the move, committed and not to be opened yet."""
 
-    known: Known
+    known: LogTip
     entries: int
     """That were copied; those that were archived are in none of the databases."""
 
@@ -115,7 +117,7 @@ def _fill(source: Resting, target: Database, writer: driver.Connection, total: i
     _copy_rows(ledger_head, source.reader, writer)  # behind the entries, as always
 
 
-def _record(target: Database, writer: driver.Connection, authority: Authority, seen: Inspection, way: str) -> Known:
+def _record(target: Database, writer: driver.Connection, authority: Authority, seen: Inspection, way: str) -> LogTip:
     """Write the entry that records the move behind what was copied, which has to be what was read."""
     stored = inspect(Within(writer), authority, target, load=True)
     if stored.findings:
@@ -135,11 +137,11 @@ def _record(target: Database, writer: driver.Connection, authority: Authority, s
     return pending.after
 
 
-def known_of(connection: driver.Connection, seen: Inspection) -> Known:
+def known_of(connection: driver.Connection, seen: Inspection) -> LogTip:
     """The log that was inspected without a finding, to go on from."""
     if seen.head is None:
         raise IntegrityViolation("the vault has no head")
-    return Known(seen.head, seen.mac, resumed_tiles(connection, seen.head), seen.head.checkpoint)
+    return LogTip(seen.head, seen.mac, resumed_tiles(connection, seen.head), seen.head.checkpoint)
 
 
 def _check_copy(
@@ -147,7 +149,7 @@ def _check_copy(
     writer: driver.Connection,
     authority: Authority,
     entries: int,
-    known: Known,
+    known: LogTip,
     *,
     progress: Progress | None = None,
 ) -> None:

@@ -12,11 +12,11 @@ from keyvault_lite.audit.receipt import format_receipt
 from keyvault_lite.ledger import driver
 from keyvault_lite.ledger.journal import Journal
 from keyvault_lite.ledger.outcome import Authority
-from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.reader import Filter, read_entry, read_page
 from keyvault_lite.ledger.readers import Readers
 from keyvault_lite.ledger.retention import archived_up_to
 from keyvault_lite.ledger.tiles import tile_reader
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.ledger.witnessed import Confirmation, Witness
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Entry
@@ -162,7 +162,7 @@ class Evidence:
             self._halt(IntegrityViolation("an entry of the log is not under its head"))
             raise IntegrityViolation("an entry of the log is not under its head") from error
 
-    def _known_up_to(self, size: int) -> Known:
+    def _known_up_to(self, size: int) -> LogTip:
         if self._journal.head.size < size:
             self.refresh()  # another process wrote it
         known = self._journal.known

@@ -1,11 +1,12 @@
 """The head of the log: what the newest commit says the whole log and state are, authenticated as one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from hmac import compare_digest
-from typing import Any, Final
+from typing import Any
 
 from keyvault_lite.ledger.outcome import Authority
+from keyvault_lite.ledger.schema import HEAD_COLUMNS
 from keyvault_lite.model.errors import IntegrityViolation
 
 
@@ -41,9 +42,6 @@ class Head:
             self.edge,
             self.checkpoint,
         )
-
-
-HEAD_COLUMNS: Final = tuple(field.name for field in fields(Head))
 
 
 def read_head(row: tuple[Any, ...], authority: Authority) -> Head:

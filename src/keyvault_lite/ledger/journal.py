@@ -21,11 +21,12 @@ from keyvault_lite.ledger.head import Head, check_unchanged, read_head
 from keyvault_lite.ledger.log_index import CLEAR, FILL, PART
 from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.outcome import Authority, Change, StoredReply
-from keyvault_lite.ledger.pending import Item, Known, Pending
+from keyvault_lite.ledger.pending import Item, Pending
 from keyvault_lite.ledger.replies import find_reply
 from keyvault_lite.ledger.state import State
 from keyvault_lite.ledger.store import BUSY_SECONDS, Database
 from keyvault_lite.ledger.tiles import tile_reader
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.ledger.tree import StateTree
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.names import ServiceId
@@ -57,7 +58,7 @@ class Journal:
         self._connection = database.writer(patient=False)
         self.state = state
         self.tree = StateTree()
-        self.known = Known.before_any_entry(authority, self.tree.root())
+        self.known = LogTip.before_any_entry(authority, self.tree.root())
         self._data_version = self._database.count_of_others(self._connection)
         """The database's count of what others have written, from before anything of it is read."""
         self._alarms: list[Alarm] = []
@@ -79,7 +80,7 @@ class Journal:
         """The newest head."""
         return self.known.head
 
-    def load(self, known: Known, tree: StateTree, change: Change, mark: Mark | None) -> None:
+    def load(self, known: LogTip, tree: StateTree, change: Change, mark: Mark | None) -> None:
         """Start from a head, tree and state that were verified together, and from the anchor they extend."""
         self.tree, self.known = tree, known
         self.announcer.load(mark)
@@ -449,13 +450,13 @@ class Journal:
             raise AuditUnavailable("all stored rows have to be compared first")
         if head.state_seq != known.head.state_seq:
             take_in(self._connection, self._authority, self.state, self.tree, head, at_once=at_once)
-        self.known = Known(head, mac, tiles, known.checkpoint)
+        self.known = LogTip(head, mac, tiles, known.checkpoint)
         self._overtaken = self._overtaken or head.timestamp > time.time_ns() // 1000
         return hashes
 
     # Telling the world
 
-    def _publish(self, known: Known, *, at_once: bool = False) -> None:
+    def _publish(self, known: LogTip, *, at_once: bool = False) -> None:
         """After COMMIT: put the head in the anchor, signed, before anybody is answered."""
         self.known = known
         self.known = self.announcer.publish(known, self._prove, at_once=at_once)

@@ -16,6 +16,7 @@ from keyvault_lite.ledger.alarm import owner
 from keyvault_lite.ledger.anchor import Anchor, FileAnchor, where_it_stands
 from keyvault_lite.ledger.archiver import boundary, make_segment
 from keyvault_lite.ledger.committer import Committer
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.evidence import Evidence
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
 from keyvault_lite.ledger.journal import Journal
@@ -24,7 +25,6 @@ from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.memory import give_back
 from keyvault_lite.ledger.opening import cannot_open
 from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredReply
-from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.proof import StoreProof
 from keyvault_lite.ledger.readers import Readers
 from keyvault_lite.ledger.replies import find_reply
@@ -32,9 +32,10 @@ from keyvault_lite.ledger.retention import archived_up_to, newest_segment
 from keyvault_lite.ledger.schema import CAN_BE_MADE_ANEW, MAY_BE_LOST
 from keyvault_lite.ledger.sharing import SharedVerification
 from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.start import DamagedVault, read_mark, resumed_tiles, unproven
+from keyvault_lite.ledger.start import read_mark, resumed_tiles, unproven
 from keyvault_lite.ledger.state import Moment, State
 from keyvault_lite.ledger.store import Database
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.ledger.upkeep import Upkeep
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError
@@ -124,7 +125,7 @@ class Ledger:
             if seen.head is None:
                 return
             tiles = resumed_tiles(connection, seen.head)
-            known = Known(seen.head, seen.mac, tiles, seen.head.checkpoint)
+            known = LogTip(seen.head, seen.mac, tiles, seen.head.checkpoint)
             self._journal.load(known, seen.tree, seen.rows.change, mark)
         self._database.make_reserve()
         # Signs the head and flushes the anchor before anything is served.

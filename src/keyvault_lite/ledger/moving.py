@@ -27,15 +27,16 @@ from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Anchor, FileAnchor
 from keyvault_lite.ledger.announcer import Announcer
 from keyvault_lite.ledger.copying import NAME_REVISION, Copied, Resting, Within, copy, known_of, written
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.inspection import Inspection, Progress, inspect
 from keyvault_lite.ledger.mark import Mark
 from keyvault_lite.ledger.opening import refuse_strange, stored_slots
 from keyvault_lite.ledger.outcome import Authority
-from keyvault_lite.ledger.pending import Known
-from keyvault_lite.ledger.start import DamagedVault, read_mark
+from keyvault_lite.ledger.start import read_mark
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.tables import metadata
 from keyvault_lite.ledger.tiles import tile_reader
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.ledger.upgrade import MOVING, REVISION, VERSION_TABLE, revision_of
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, NotFound
 from keyvault_lite.model.keyring import Slot
@@ -221,7 +222,7 @@ def _verified(source: _Source) -> Inspection:
 # Handing over
 
 
-def _hand_over(source: _Source, target: Database, known: Known, new: FileAnchor | None) -> None:
+def _hand_over(source: _Source, target: Database, known: LogTip, new: FileAnchor | None) -> None:
     """Let the target be the vault: tell the anchors of its newest entry, then name the revision that is opened."""
     with target.lock(), closing(target.writer()) as writer, written(target, writer):
         # In the transaction before anybody is told: a target that cannot be written is met while the source serves.

@@ -5,10 +5,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.records import read_slot
 from keyvault_lite.ledger.sqlite import SqliteDatabase
 from keyvault_lite.ledger.sqlite_files import MAGIC, refuse_journal
-from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.store import Database
 from keyvault_lite.ledger.upgrade import MOVING, OLDER, REVISION, UNFINISHED, VERSION_TABLE, revision_of
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidRequest

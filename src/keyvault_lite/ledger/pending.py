@@ -2,20 +2,19 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Final, Self
+from dataclasses import replace
+from typing import Final
 
-from keyvault_lite.audit.chain import genesis
 from keyvault_lite.audit.entry import encode_draft, entry_hash, entry_row
-from keyvault_lite.audit.merkle import Tile, Tiles
+from keyvault_lite.audit.merkle import Tile
 from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.outcome import Authority, Change, Outcome, StoredReply
 from keyvault_lite.ledger.records import changed_rows
 from keyvault_lite.ledger.replies import reply_row
 from keyvault_lite.ledger.schema import FORMATS, Row
 from keyvault_lite.ledger.state import FindReply, Moment, Overlay, State
 from keyvault_lite.ledger.store import Store
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.ledger.tree import StateTree, row_key
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError
 from keyvault_lite.model.evidence import Action, Result
@@ -33,35 +32,6 @@ USES: Final = frozenset(
         Action.VERIFY,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The log as this process knows it. Replaced as a whole, so that a reader never sees parts of two."""
-
-    head: Head
-    mac: bytes
-    """Of the head as it stands in the database; empty while there is none."""
-    tiles: Tiles = field(repr=False)
-    """The Merkle tree's edge over the same entries, and the tiles that are not full yet."""
-    checkpoint: str
-    """The newest signed checkpoint; it may be of a smaller size than the head's, never of a larger."""
-
-    @classmethod
-    def before_any_entry(cls, authority: Authority, root: bytes) -> Self:
-        """A log that has not begun, over the state of that root."""
-        start, tiles = genesis(authority.instance_id, authority.log_public_key), Tiles()
-        head = Head(
-            epoch=0,
-            size=0,
-            hash=start,
-            timestamp=0,
-            state_seq=0,
-            state_root=root,
-            edge=tiles.edge.to_bytes(),
-            checkpoint="",
-        )
-        return cls(head, b"", tiles, "")
 
 
 class Item:
@@ -90,7 +60,7 @@ class Pending:
 
     def __init__(
         self,
-        known: Known,
+        known: LogTip,
         state: State,
         tree: StateTree,
         authority: Authority,
@@ -126,7 +96,7 @@ class Pending:
         """Whether any of its entries is one of management."""
         return bool(self._changes)
 
-    def _close(self) -> Known:
+    def _close(self) -> LogTip:
         self._full_tiles = self._tiles.extend(self._leaves)
         head = replace(
             self._before.head,
@@ -139,7 +109,7 @@ class Pending:
             edge=self._tiles.edge.to_bytes(),
             checkpoint=self._before.checkpoint,
         )
-        return Known(head, self._authority.head_mac(*head.values()), self._tiles, self._before.checkpoint)
+        return LogTip(head, self._authority.head_mac(*head.values()), self._tiles, self._before.checkpoint)
 
     def is_judged_again(self, item: Item) -> bool:
         """Whether something that decides may have changed since the outcome was computed."""

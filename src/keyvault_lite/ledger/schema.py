@@ -13,6 +13,8 @@ TABLES: Final = (
     *("keyring_slots", "idempotency_replies", "audit_logs", "audit_index", "alembic_version"),
 )
 """All tables of a vault, in the order in which foreign keys let them be removed."""
+HEAD_COLUMNS: Final = ("epoch", "size", "hash", "timestamp", "state_seq", "state_root", "edge", "checkpoint")
+"""The columns of ledger_head between its id and its MAC."""
 NEVER_DELETED: Final = (
     *("audit_logs", "keys", "key_versions", "key_names", "services", "tokens", "keyring_slots", "settings"),
 )

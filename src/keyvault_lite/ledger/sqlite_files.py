@@ -11,8 +11,8 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.own_files import open_own
-from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.replies import Finding
 

@@ -6,14 +6,14 @@ from keyvault_lite.audit.checkpoint import origin, verifier_key
 from keyvault_lite.audit.merkle import Edge, InvalidProof, Tiles
 from keyvault_lite.ledger import driver, statements
 from keyvault_lite.ledger.anchor import Remembered
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.mark import DamagedAnchor, Mark
 from keyvault_lite.ledger.outcome import Authority, PublicAuthority
-from keyvault_lite.ledger.pending import Known
 from keyvault_lite.ledger.retention import leaf_of
 from keyvault_lite.ledger.tiles import tile_reader
+from keyvault_lite.ledger.tip import LogTip
 from keyvault_lite.model.encoding import encode_base64
-from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.replies import Finding
 
 TABLE = "anchor"
@@ -21,16 +21,6 @@ FOREIGN = "belongs to another vault"
 CHECKED_AT_START: Final = 200_000
 """A log of so many entries is checked whole at each start, a longer one from where a background check has got to."""
 _MARKED = "SELECT hash, epoch, state_seq FROM audit_logs WHERE id = ?"
-
-
-class DamagedVault(IntegrityViolation):
-    """What start-up found; the server does not start on it."""
-
-    def __init__(self, findings: list[Finding]) -> None:
-        first = "; ".join(f"{one.table} {one.row}: {one.problem}" for one in findings[:5])
-        more = f" (and {len(findings) - 5} more)" if len(findings) > 5 else ""  # noqa: PLR2004
-        super().__init__(f"the database does not verify: {first}{more}")
-        self.findings = tuple(findings)
 
 
 def read_mark(anchor: Remembered | None, findings: list[Finding]) -> Mark | None:
@@ -129,7 +119,7 @@ def unproven(connection: driver.Connection, scrubbed: int) -> int:
 def resumed_tiles(connection: driver.Connection, head: Head) -> Tiles:
     """The writer's state of the Merkle tree, from what is stored; it has to be that of the head's edge."""
     edge = Edge.from_bytes(head.edge)
-    reader = tile_reader(connection, Known(head, b"", Tiles(edge), ""))
+    reader = tile_reader(connection, LogTip(head, b"", Tiles(edge), ""))
     try:
         return Tiles.resume(edge, reader)
     except InvalidProof as error:

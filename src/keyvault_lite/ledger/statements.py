@@ -4,8 +4,7 @@ from functools import cache
 from typing import Final
 
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, FOLDED_APART, FOLDED_TOGETHER
-from keyvault_lite.ledger.head import HEAD_COLUMNS
-from keyvault_lite.ledger.schema import FORMATS, RowFormat
+from keyvault_lite.ledger.schema import FORMATS, HEAD_COLUMNS, RowFormat
 from keyvault_lite.model.evidence import Action
 
 

@@ -2,10 +2,10 @@
 
 from keyvault_lite.audit.merkle import InvalidProof, TileReader
 from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.pending import Known
+from keyvault_lite.ledger.tip import LogTip
 
 
-def tile_reader(connection: driver.Connection, known: Known) -> TileReader:
+def tile_reader(connection: driver.Connection, known: LogTip) -> TileReader:
     """The Merkle tree of a known log, from stored tiles, tiles in memory and leaves. Nothing read here is trusted."""
     size = known.tiles.edge.size
 

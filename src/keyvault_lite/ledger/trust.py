@@ -7,8 +7,9 @@ other check has to pass before. What the anchor remembered goes into the log, an
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.mark import Mark
-from keyvault_lite.ledger.start import FOREIGN, TABLE, DamagedVault
+from keyvault_lite.ledger.start import FOREIGN, TABLE
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import Conflict, IntegrityViolation
 from keyvault_lite.model.replies import Finding

@@ -5,7 +5,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.start import DamagedVault
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.model.replies import Finding
 
 REVISION: Final = "0003"

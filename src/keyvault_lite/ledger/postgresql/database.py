@@ -16,6 +16,7 @@ import psycopg
 from psycopg.types.numeric import Int8Dumper
 
 from keyvault_lite.ledger import driver, statements
+from keyvault_lite.ledger.damage import DamagedVault
 from keyvault_lite.ledger.log_index import block_of, rows_for
 from keyvault_lite.ledger.postgresql import arrays, session
 from keyvault_lite.ledger.postgresql.address import Address
@@ -31,7 +32,6 @@ from keyvault_lite.ledger.postgresql.connection import One, PostgresConnection, 
 from keyvault_lite.ledger.postgresql.qualified import REFUSE, SCHEMA, SEARCH_PATH, quote, search_path_of
 from keyvault_lite.ledger.postgresql.results import adapters
 from keyvault_lite.ledger.schema import TABLES, Row
-from keyvault_lite.ledger.start import DamagedVault
 from keyvault_lite.ledger.store import BUSY_SECONDS, Taken
 from keyvault_lite.ledger.upgrade import other_tables, run_migrations
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest
