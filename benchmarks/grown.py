@@ -23,14 +23,14 @@ from msgspec import structs
 from keyvault_lite import app, settings
 from keyvault_lite.audit.merkle import Tiles
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.ledger import statements
-from keyvault_lite.ledger.inspection import inspect
+from keyvault_lite.ledger.commit.transaction import Item, Pending
 from keyvault_lite.ledger.opening import open_database, prepare
-from keyvault_lite.ledger.outcome import Change, Outcome
-from keyvault_lite.ledger.pending import Item, Pending
-from keyvault_lite.ledger.state import State
-from keyvault_lite.ledger.tip import LogTip
-from keyvault_lite.ledger.tree import RowMacs, StateTree
+from keyvault_lite.ledger.state.outcome import Change, Outcome
+from keyvault_lite.ledger.state.root import RowMacs, StateTree
+from keyvault_lite.ledger.state.snapshot import State
+from keyvault_lite.ledger.state.tip import LogTip
+from keyvault_lite.ledger.storage import statements
+from keyvault_lite.ledger.verify.inspection import inspect
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import BearerCredential, Grant, Permission, Role
 from keyvault_lite.model.keys import Key, KeySpec, KeyStatus, KeyType, KeyVersion, Purpose, VersionStatus

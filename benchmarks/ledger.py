@@ -28,12 +28,12 @@ import uvloop
 from benchmarks.report import table
 from keyvault_lite import app, settings
 from keyvault_lite.audit.entry import entry_row
-from keyvault_lite.ledger import statements
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.ledger.log_index import rows_for
 from keyvault_lite.ledger.opening import prepare
-from keyvault_lite.ledger.outcome import Outcome
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.state.outcome import Outcome
+from keyvault_lite.ledger.storage import statements
+from keyvault_lite.ledger.storage.log_index import rows_for
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import KeyId, ServiceId, new_id
 from keyvault_lite.settings import Settings

@@ -39,6 +39,6 @@ def _versions() -> Iterator[str]:
             yield f"{name} {version(name)}"
         except ImportError:  # PackageNotFoundError: optional on this platform
             continue
-    from keyvault_lite.ledger import driver  # noqa: PLC0415  (fails where no safe SQLite is installed)
+    from keyvault_lite.ledger.storage import driver  # noqa: PLC0415  (fails where no safe SQLite is installed)
 
     yield f"SQLite {driver.version}"

@@ -5,8 +5,8 @@ from typing import Final
 
 from keyvault_lite.cli.main import main
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.ledger.outcome import Committed, Outcome
-from keyvault_lite.ledger.state import Moment, State
+from keyvault_lite.ledger.state.outcome import Committed, Outcome
+from keyvault_lite.ledger.state.snapshot import Moment, State
 
 _record: Final = Ledger.commit
 

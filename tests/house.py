@@ -15,8 +15,8 @@ from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.ledger.reader import Filter
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.log.query import Filter
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.identity import (

@@ -146,8 +146,8 @@ def _survived_files(digest: str) -> dict[str, str]:
 @cache
 def _files_that_import(file: str) -> frozenset[str]:
     """The files of tests in which a module is named."""
-    layer, stem = file.removesuffix(".py").split("/")
-    module = re.compile(rf"keyvault_lite\.{layer}(\.| import .*\b){stem}\b")
+    package, stem = file.removesuffix(".py").replace("/", r"\.").rsplit(r"\.", 1)
+    module = re.compile(rf"keyvault_lite\.{package}(\.| import .*\b){stem}\b")
     return frozenset(name for name in _files_of_tests() if module.search((ROOT / name).read_text(encoding="utf-8")))
 
 

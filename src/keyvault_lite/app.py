@@ -15,14 +15,14 @@ from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, read_master_k
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
-from keyvault_lite.ledger.alarm import tell_quarantine
-from keyvault_lite.ledger.anchor import SAME_DIRECTORY, FileAnchor, where_it_stands
+from keyvault_lite.ledger.anchor.files import SAME_DIRECTORY, FileAnchor, where_it_stands
+from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.commit.edit_detection import tell_quarantine
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.ledger.losses import with_names
-from keyvault_lite.ledger.memory import give_back
 from keyvault_lite.ledger.opening import check_place, open_database, prepare
-from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.store import Database
+from keyvault_lite.ledger.storage.bulk_memory import give_back
+from keyvault_lite.ledger.storage.database import Database
+from keyvault_lite.ledger.verify.lost_names import with_names
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, InvalidRequest, KeyVaultError, NotFound
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.names import new_id

@@ -21,20 +21,20 @@ from keyvault_lite.audit.entry import row_entry
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.crypto.witness import verify_ed25519
-from keyvault_lite.ledger import backup
-from keyvault_lite.ledger.anchor import FileAnchor, where_it_stands
-from keyvault_lite.ledger.archiver import SEGMENT
-from keyvault_lite.ledger.check import Identity, Means, check, identity_of, verification_of
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.inspection import Progress
-from keyvault_lite.ledger.mark import DamagedAnchor, Mark, NotAnAnchor
-from keyvault_lite.ledger.moving import Anchors, move
+from keyvault_lite.ledger.anchor.files import FileAnchor, where_it_stands
+from keyvault_lite.ledger.anchor.record import DamagedAnchor, Mark, NotAnAnchor
+from keyvault_lite.ledger.archive.archiver import SEGMENT
+from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.migrate import backup
+from keyvault_lite.ledger.migrate.move import Anchors, move
 from keyvault_lite.ledger.opening import check_place, open_database, stored_slots
-from keyvault_lite.ledger.outcome import Authority
-from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.store import Database
-from keyvault_lite.ledger.trust import Accepted, Trusted, check_accepted, describe_loss, judge
+from keyvault_lite.ledger.state.outcome import Authority
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.database import Database
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
+from keyvault_lite.ledger.verify.inspection import Progress
+from keyvault_lite.ledger.verify.offline_check import Identity, Means, check, identity_of, verification_of
+from keyvault_lite.ledger.verify.trust import Accepted, Trusted, check_accepted, describe_loss, judge
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import Conflict, NotFound
 from keyvault_lite.model.evidence import Entry

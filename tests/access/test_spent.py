@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from keyvault_lite.access.spent import CROWD, TOMBSTONES, is_over, is_valid, removable
-from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.state.outcome import Change
+from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.identity import Role, Service, Token, TokenKind
 from keyvault_lite.model.names import ServiceId, TokenId, new_id
 

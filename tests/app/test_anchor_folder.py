@@ -6,7 +6,7 @@ import pytest
 
 from keyvault_lite import app
 from keyvault_lite.crypto.root import MasterKey
-from keyvault_lite.ledger.schema import FORMATS
+from keyvault_lite.ledger.storage.schema import FORMATS
 from keyvault_lite.model.errors import AuditUnavailable, InvalidRequest, KeyVaultError
 from keyvault_lite.settings import InvalidSettings, Settings, load
 

@@ -34,6 +34,7 @@ def test_every_contract_is_kept() -> None:
 PLANTED = {
     "layers": ("utils.py", ""),
     "cryptography": ("model/planted.py", "import cryptography"),
+    "ledger": ("ledger/planted.py", ""),
     "sql": ("engine/planted.py", "import sqlite3"),
     "pydantic": ("engine/planted.py", "import pydantic"),
     "http": ("engine/planted.py", "import starlette"),

@@ -26,10 +26,10 @@ LONG = {
     "dialects/vault/requests.py",
     "wire/native/routes.py",
     # To be divided.
-    "ledger/committer.py",
-    "ledger/journal.py",
+    "ledger/commit/group_commit.py",
+    "ledger/commit/journal.py",
     "ledger/ledger.py",
-    "ledger/postgresql/database.py",
+    "ledger/storage/postgresql/database.py",
 }
 
 
@@ -156,13 +156,13 @@ UNRECORDED = {"AuditUnavailable", "OutcomeUnknown", "IntegrityViolation", "Store
 OPERATORS_ALONE = {
     # What commands and starts do: nobody is told over HTTP.
     "app.py",
-    "ledger/archived.py",
-    "ledger/copying.py",
-    "ledger/moving.py",
-    "ledger/offline.py",
+    "ledger/archive/archived.py",
+    "ledger/migrate/copy.py",
+    "ledger/migrate/move.py",
+    "ledger/storage/sqlite/offline.py",
     "ledger/opening.py",
-    "ledger/replies.py",  # names a fault of the record, no place
-    "ledger/retention.py",  # names a tile
+    "ledger/log/kept_replies.py",  # names a fault of the record, no place
+    "ledger/log/retention.py",  # names a tile
     # A witness answers in its own form.
     "witness/client.py",
     "witness/record.py",

@@ -16,8 +16,8 @@ from msgspec import structs
 
 from keyvault_lite import app, custody
 from keyvault_lite.crypto.root import MasterKey
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.outcome import Change, Outcome
+from keyvault_lite.ledger.state.outcome import Change, Outcome
+from keyvault_lite.ledger.storage import driver
 from keyvault_lite.model.errors import NotFound
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Role, Setting, Token, TokenKind

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.storage import driver
 from tests.campaign.furnished import Furnished, Scene, unflushed
 
 KEYS: Final = {

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.offline import read_offline
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.sqlite.offline import read_offline
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, RotateKey

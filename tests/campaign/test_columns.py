@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.inspection import MAX_FINDINGS
-from keyvault_lite.ledger.tables import metadata
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.tables import metadata
+from keyvault_lite.ledger.verify.inspection import MAX_FINDINGS
 from tests.campaign.furnished import Furnished, Scene
 from tests.campaign.mutations import KEYS, columns_of, label, loosened, others, set_value
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from keyvault_lite import app, custody
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.mark import BLOCK, Mark
-from keyvault_lite.ledger.trust import Accepted
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.anchor.record import BLOCK, Mark
+from keyvault_lite.ledger.verify.trust import Accepted
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, NotFound
 from keyvault_lite.model.evidence import Action

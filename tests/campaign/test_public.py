@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.check import NothingOpens
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.verify.offline_check import NothingOpens
 from keyvault_lite.model.errors import InvalidRequest
 from tests.campaign import mutations
 from tests.campaign.furnished import Furnished, Scene

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import keyvault_lite
-from keyvault_lite.ledger.mark import Mark
-from keyvault_lite.ledger.trust import Accepted, Trusted
+from keyvault_lite.ledger.anchor.record import Mark
+from keyvault_lite.ledger.verify.trust import Accepted, Trusted
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import Conflict, InvalidRequest, KeyVaultError
 from keyvault_lite.model.replies import Finding, Verification

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from keyvault_lite import app
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.errors import AuditUnavailable, OutcomeUnknown
 from tests.crash.dying import arm, follow_ways, say
 from tests.crash.load import Load

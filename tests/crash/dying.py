@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from keyvault_lite.ledger.journal import Journal
+from keyvault_lite.ledger.commit.journal import Journal
 from tests.crash.points import ANY, BEFORE, HANDED, LOOP, THREAD, Point
 
 _way = threading.local()

@@ -7,9 +7,9 @@ import pytest
 
 from keyvault_lite import app, custody
 from keyvault_lite.crypto.root import MasterKey
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.check import NothingOpens
-from keyvault_lite.ledger.damage import DamagedVault
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.verify.offline_check import NothingOpens
 from keyvault_lite.model.errors import Conflict
 from tests.crash.child import Order
 from tests.crash.nursery import Nursery

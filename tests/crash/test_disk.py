@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from keyvault_lite import custody
-from keyvault_lite.ledger import committer, driver, sqlite
-from keyvault_lite.ledger.sqlite import RESERVE, SqliteDatabase
+from keyvault_lite.ledger.commit import group_commit
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.sqlite import database as sqlite
+from keyvault_lite.ledger.storage.sqlite.database import RESERVE, SqliteDatabase
 from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, NotFound, OutcomeUnknown, Unauthenticated
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.keys import Key, KeyStatus
@@ -195,7 +197,7 @@ def counting_probes(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[l
             raise
         told.append(None)
 
-    monkeypatch.setattr(committer, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(group_commit, "RETRY_SECONDS", 0.02)
     monkeypatch.setattr(journal, "probe", watched)
     yield told
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_lite import custody
-from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.storage import driver
 from keyvault_lite.settings import InvalidSettings
 from tests.house import House
 

@@ -7,7 +7,7 @@ import pytest
 
 from keyvault_lite import app, custody
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
-from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.storage import driver
 from keyvault_lite.model.errors import Conflict
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef

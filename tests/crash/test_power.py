@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from keyvault_lite import custody
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.damage import DamagedVault
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, VerifyAudit
 from tests.crash.work import ORDERS

@@ -10,7 +10,7 @@ import pytest
 
 from keyvault_lite import custody
 from keyvault_lite.app import CANNOT_START
-from keyvault_lite.ledger import sqlite
+from keyvault_lite.ledger.storage.sqlite import database
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.keys import KeyStatus
 from keyvault_lite.model.names import KeyRef
@@ -61,14 +61,14 @@ def test_a_full_disk(on_small_disk: House, small: Path) -> None:
     name = KeyRef(house.key().id)
     doomed = [house.key() for _ in range(40)]
     fill_disk(ballast)
-    time.sleep(sqlite.LOOK_SECONDS)
+    time.sleep(database.LOOK_SECONDS)
     for key in doomed:
         house.refusal(Encrypt(name, plaintext=b"x"), AuditUnavailable)
         assert house.ask(RevokeKey(KeyRef(key.id))).status is KeyStatus.REVOKED
     fill(house)  # what was kept is used up, by whoever only makes more
     ballast.unlink()
     comes_back(house)
-    time.sleep(sqlite.LOOK_SECONDS)
+    time.sleep(database.LOOK_SECONDS)
     house.ask(Encrypt(name, plaintext=b"x"))
     house.ledger.scrub()
     assert house.path.with_name("vault.db.reserve").exists()

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyvault_lite.audit.merkle import Edge
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.mark import BLOCK, Mark
-from keyvault_lite.ledger.schema import HEAD_COLUMNS, IN_ROOT
-from keyvault_lite.ledger.tree import StateTree, row_key
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.anchor.record import BLOCK, Mark
+from keyvault_lite.ledger.state.root import StateTree, row_key
+from keyvault_lite.ledger.storage.schema import HEAD_COLUMNS, IN_ROOT
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ from collections.abc import Awaitable
 import pytest
 
 from keyvault_lite.engine import attempt
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.outcome import Committed, Outcome, StoredReply
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.state.outcome import Committed, Outcome, StoredReply
+from keyvault_lite.ledger.state.snapshot import State
+from keyvault_lite.ledger.storage import driver
 from keyvault_lite.model.errors import Conflict, Forbidden, IntegrityViolation, InvalidState, NotFound, Unauthenticated
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Role

@@ -10,8 +10,8 @@ from keyvault_lite.custody import verify
 from keyvault_lite.dialects.aws import requests as words
 from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.dialects.vault.system_requests import EnableMount
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.damage import DamagedVault
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.model.errors import Forbidden, IntegrityViolation, NotFound, Unauthenticated
 from keyvault_lite.model.evidence import Action, Entry
 from keyvault_lite.model.keys import KeyStatus, VersionStatus

@@ -10,7 +10,7 @@ import pytest
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.engine.scene import Done
-from keyvault_lite.ledger.outcome import Outcome
+from keyvault_lite.ledger.state.outcome import Outcome
 from keyvault_lite.model.errors import InternalError, KeyVaultError
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import Algorithm

@@ -21,7 +21,7 @@ from keyvault_lite.dialects.vault.token_requests import (
 )
 from keyvault_lite.engine import token_room
 from keyvault_lite.engine.token_room import AT_ONCE
-from keyvault_lite.ledger.rows import NOT_COMMITTED
+from keyvault_lite.ledger.state.verified_rows import NOT_COMMITTED
 from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest, LimitExceeded, Unauthenticated
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import AppRoleCredential, BearerCredential, Role, TokenKind

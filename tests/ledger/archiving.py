@@ -7,9 +7,9 @@ from typing import Any
 from unittest.mock import patch
 
 from keyvault_lite import custody
-from keyvault_lite.ledger.journal import Journal
-from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.commit.journal import Journal
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from tests.house import chosen
 
 PLACES = (

@@ -11,8 +11,8 @@ from typing import Any
 from unittest.mock import patch
 
 from keyvault_lite import custody
-from keyvault_lite.ledger import copying, moving
-from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.migrate import copy, move
 from keyvault_lite.settings import Settings, load
 
 SOURCE_OPENS = (
@@ -43,7 +43,7 @@ def _dying(*given: Any) -> Iterator[None]:  # noqa: ANN401
         die()
 
 
-_written, _hand_over = copying.written, moving._hand_over
+_written, _hand_over = copy.written, move._hand_over
 
 
 def hand_over(change: Callable[[], object]) -> object:
@@ -54,20 +54,20 @@ def hand_over(change: Callable[[], object]) -> object:
         _hand_over(*given)
         die()
 
-    return patch.object(moving, "_hand_over", handed_over).start()
+    return patch.object(move, "_hand_over", handed_over).start()
 
 
 def die_at(place: str) -> None:
     """Let the process end there."""
     changes: dict[str, Callable[[], object]] = {
-        "before the schema": patch.object(copying, "prepare", die).start,
-        "before a row": patch.object(copying, "_fill", die).start,
-        "before the copy's COMMIT": patch.object(copying, "written", _dying).start,
-        "after the copy's COMMIT": patch.object(moving, "_hand_over", die).start,
+        "before the schema": patch.object(copy, "prepare", die).start,
+        "before a row": patch.object(copy, "_fill", die).start,
+        "before the copy's COMMIT": patch.object(copy, "written", _dying).start,
+        "after the copy's COMMIT": patch.object(move, "_hand_over", die).start,
         "before the old anchor": lambda: hand_over(patch.object(FileAnchor, "write", die).start),
         "after the old anchor": lambda: hand_over(patch.object(FileAnchor, "flush", die).start),
         "before the new anchor": lambda: hand_over(patch.object(FileAnchor, "replace", die).start),
-        "before the last COMMIT": lambda: hand_over(patch.object(moving, "written", _dying).start),
+        "before the last COMMIT": lambda: hand_over(patch.object(move, "written", _dying).start),
         "after the last COMMIT": lambda: hand_over(lambda: None),
     }
     changes[place]()

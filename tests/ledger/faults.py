@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from keyvault_lite.ledger import driver
+from keyvault_lite.ledger.storage import driver
 
 Fault = Callable[[str], Exception | None]
 

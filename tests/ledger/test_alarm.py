@@ -8,10 +8,10 @@ import pytest
 
 from keyvault_lite import app
 from keyvault_lite.dialects.vault.system_requests import EnableMount
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.alarm import MAX_ENTRIES, Alarm, _tell, entries
-from keyvault_lite.ledger.postgresql import others
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.commit.edit_detection import MAX_ENTRIES, Alarm, _tell, entries
+from keyvault_lite.ledger.state.snapshot import State
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.postgresql import others
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import SYSTEM, KeyRef

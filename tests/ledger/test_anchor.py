@@ -8,10 +8,10 @@ from struct import unpack_from
 
 import pytest
 
-from keyvault_lite.ledger import anchor as module
-from keyvault_lite.ledger import syscalls
-from keyvault_lite.ledger.anchor import AnchorBusy, FileAnchor, where_it_stands
-from keyvault_lite.ledger.mark import BLOCK, DamagedAnchor, Mark, counter_of, pack_record, unpack_record
+from keyvault_lite.ledger.anchor import files as module
+from keyvault_lite.ledger.anchor.files import AnchorBusy, FileAnchor, where_it_stands
+from keyvault_lite.ledger.anchor.record import BLOCK, DamagedAnchor, Mark, counter_of, pack_record, unpack_record
+from keyvault_lite.ledger.storage import nonblocking
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, OutcomeUnknown
 
 EMPTY = Mark(0, 0, 0, bytes(32), bytes(32), "", "key")
@@ -304,7 +304,7 @@ class TestInUse:
     def test_one_that_becomes_free_is_had(self, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch) -> None:
         put(anchor, FIRST, None)
         free = [False, True] * 3
-        monkeypatch.setattr(syscalls, "try_lock", lambda _: free.pop(0))
+        monkeypatch.setattr(nonblocking, "try_lock", lambda _: free.pop(0))
         assert anchor.read() == FIRST
         assert put(anchor, after(FIRST), FIRST) == after(FIRST)
         anchor.flush()
@@ -350,7 +350,7 @@ class TestFaults:
     ) -> None:
         put(anchor, FIRST, None)
         with monkeypatch.context() as short:
-            short.setattr(syscalls, "pwrite", lambda *_: written)
+            short.setattr(nonblocking, "pwrite", lambda *_: written)
             with pytest.raises(OutcomeUnknown, match="cannot be written"):
                 put(anchor, after(FIRST), FIRST)
         assert anchor.read() == FIRST
@@ -358,8 +358,8 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("owner", "name", "told"),
         [
-            (syscalls, "pwrite", "cannot be written"),
-            (syscalls, "pread", "cannot be read"),
+            (nonblocking, "pwrite", "cannot be written"),
+            (nonblocking, "pread", "cannot be read"),
             (os, "fdatasync", "cannot be flushed"),
         ],
     )

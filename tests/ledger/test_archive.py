@@ -24,16 +24,19 @@ from keyvault_lite.audit.receipt import verify_receipt
 from keyvault_lite.audit.segment import write_entries
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.custody import archive, verify
-from keyvault_lite.ledger import driver, evidence, shelf, start
-from keyvault_lite.ledger.archiver import boundary
-from keyvault_lite.ledger.catalogue import check_schema
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.inspection import inspect
-from keyvault_lite.ledger.reader import Filter, read_page
-from keyvault_lite.ledger.retention import segments_of
-from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.trust import Accepted
+from keyvault_lite.ledger import evidence
+from keyvault_lite.ledger.archive import segment_files
+from keyvault_lite.ledger.archive.archiver import boundary
+from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.log.query import Filter, read_page
+from keyvault_lite.ledger.log.retention import segments_of
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
+from keyvault_lite.ledger.storage.sqlite.schema_check import check_schema
+from keyvault_lite.ledger.verify import startup
+from keyvault_lite.ledger.verify.inspection import inspect
+from keyvault_lite.ledger.verify.trust import Accepted
 from keyvault_lite.model.archive import PREFIX
 from keyvault_lite.model.encoding import decode_base64
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, InvalidState, NotFound
@@ -439,7 +442,7 @@ def test_a_folder_that_cannot_be_flushed_archives_nothing(
     def fail(_: Path) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(shelf, "_flush_folder", fail)
+    monkeypatch.setattr(segment_files, "_flush_folder", fail)
     with pytest.raises(OSError, match="Input/output"):
         archive(house.chosen, to, keep=300)
     monkeypatch.undo()
@@ -455,7 +458,7 @@ def test_a_file_that_cannot_be_read_back_archives_nothing(
     def forgetful(rows: list[Row]) -> bytes:
         return write_entries(rows)[:-1] + b"\x00"
 
-    monkeypatch.setattr(shelf, "write_entries", forgetful)
+    monkeypatch.setattr(segment_files, "write_entries", forgetful)
     with pytest.raises(IntegrityViolation):
         archive(house.chosen, to, keep=300)
     assert list(to.iterdir()) == []
@@ -620,7 +623,7 @@ def test_a_changed_file_is_found_and_named(
     file = to / done.segments[0].file
     whole = file.read_bytes()
     if on_record:
-        monkeypatch.setattr(shelf, "_digest", lambda _: done.segments[0].file_hash)
+        monkeypatch.setattr(segment_files, "_digest", lambda _: done.segments[0].file_hash)
     for what, change in FILES.items():
         file.write_bytes(change(whole))
         if on_record and what == "another compression":
@@ -714,7 +717,7 @@ def test_the_background_check_goes_on(house: House, to: Path) -> None:
 
 def test_a_long_log_is_checked_from_the_boundary(house: House, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive(house.chosen, to, keep=300)
-    monkeypatch.setattr(start, "CHECKED_AT_START", 400)
+    monkeypatch.setattr(startup, "CHECKED_AT_START", 400)
     house.reopen()
     house.ledger.scrub_log()
     use(house, 1)

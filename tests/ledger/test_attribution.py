@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
-from keyvault_lite.ledger import attribution, driver
-from keyvault_lite.ledger.attribution import Attribution
-from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.ledger.rows import VerifiedRows
+from keyvault_lite.ledger.state.outcome import Change
+from keyvault_lite.ledger.state.verified_rows import VerifiedRows
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.verify import row_writers
+from keyvault_lite.ledger.verify.row_writers import Attribution
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Token, TokenKind
@@ -200,5 +201,5 @@ def test_what_was_archived_last() -> None:
 def test_a_row_that_names_no_entry_is_not_the_one_that_was_written(writer: object) -> None:
     found: list[Finding] = []
     written: Any = {"keys": {"k": writer}}
-    attribution._compare(found, "keys", {"k": 7}, written)
+    row_writers._compare(found, "keys", {"k": 7}, written)
     assert [(one.table, one.row) for one in found] == [("keys", "k")]

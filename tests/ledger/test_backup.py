@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from keyvault_lite import app, custody
-from keyvault_lite.ledger import backup, driver
-from keyvault_lite.ledger.check import check
-from keyvault_lite.ledger.sqlite_files import beside
-from keyvault_lite.ledger.trust import Accepted
+from keyvault_lite.ledger.migrate import backup
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.sqlite.files import beside
+from keyvault_lite.ledger.verify.offline_check import check
+from keyvault_lite.ledger.verify.trust import Accepted
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, NotFound
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Decrypt, Encrypt, ReadKey
@@ -249,7 +250,7 @@ def test_one_that_is_ended_gives_no_file_its_name(shut: House, out: Path, number
         "import sys, time\n"
         "from pathlib import Path\n"
         "from keyvault_lite.ledger import backup\n"
-        "from keyvault_lite.ledger.sqlite import SqliteDatabase\n"
+        "from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase\n"
         "with backup.copied(SqliteDatabase(Path(sys.argv[1])), Path(sys.argv[2])):\n"
         "    print('copied', flush=True)\n"
         "    time.sleep(60)\n"

@@ -8,14 +8,14 @@ import pytest
 from keyvault_lite.audit.checkpoint import Checkpoint, origin, verifier_key
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.witness import verify_ed25519
-from keyvault_lite.ledger import check
-from keyvault_lite.ledger.check import Means, identity_of
-from keyvault_lite.ledger.head import Head
-from keyvault_lite.ledger.inspection import Inspection
-from keyvault_lite.ledger.mark import Mark
-from keyvault_lite.ledger.outcome import Authority, PublicAuthority
-from keyvault_lite.ledger.rows import VerifiedRows
-from keyvault_lite.ledger.tree import StateTree
+from keyvault_lite.ledger.anchor.record import Mark
+from keyvault_lite.ledger.state.head import Head
+from keyvault_lite.ledger.state.outcome import Authority, PublicAuthority
+from keyvault_lite.ledger.state.root import StateTree
+from keyvault_lite.ledger.state.verified_rows import VerifiedRows
+from keyvault_lite.ledger.verify import offline_check
+from keyvault_lite.ledger.verify.inspection import Inspection
+from keyvault_lite.ledger.verify.offline_check import Means, identity_of
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.model.keyring import Slot
 
@@ -29,9 +29,9 @@ def seen(entries: int, checkpoint: str = "", *, head: bool = True) -> Inspection
     return Inspection(stored, b"", VerifiedRows(), StateTree(), b"", entries=entries)
 
 
-def of(**means: Any) -> check._Check:  # noqa: ANN401
+def of(**means: Any) -> offline_check._Check:  # noqa: ANN401
     given = {"anchor": lambda _: None, "verify": verify_ed25519, **means}
-    return check._Check(cast(Any, None), cast(Any, None), Means(**given))
+    return offline_check._Check(cast(Any, None), cast(Any, None), Means(**given))
 
 
 def test_a_key_names_its_log() -> None:
@@ -81,7 +81,7 @@ def test_without_the_keyring_it_is_told_what_nobody_signed_yet(
 ) -> None:
     """`stored` is up to which entry the head's checkpoint goes, 0 if it is not signed."""
     found = Checkpoint("log", stored, bytes(32)) if stored else None
-    monkeypatch.setattr(check._Check, "_check_note", lambda *_: found)
+    monkeypatch.setattr(offline_check._Check, "_check_note", lambda *_: found)
     remembered = None if mark is None else Mark(0, mark, 0, bytes(32), bytes(32), "note", "key")
     for identity, notes in ((PUBLIC, [UNSIGNED.format(unsigned)] if unsigned else []), (RING, [])):
         judged = seen(entries, "" if stored is None else "checkpoint")
@@ -105,7 +105,7 @@ def test_it_looks_at_everything(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(how)
         return seen(2)
 
-    monkeypatch.setattr(check, "inspect", inspect)
+    monkeypatch.setattr(offline_check, "inspect", inspect)
     found = of()._judge(PUBLIC, None)
     assert [(how["log_from"], how["pages"], how["shelf"]) for how in asked] == [(0, True, None)]
     assert found.notes == (UNSIGNED.format(2),)

@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from keyvault_lite.ledger import committer as module
-from keyvault_lite.ledger.committer import QUIET, Committer
-from keyvault_lite.ledger.outcome import Committed, Outcome
-from keyvault_lite.ledger.pending import Item, Pending
-from keyvault_lite.ledger.waiting import Transaction, Turn, Waiting
+from keyvault_lite.ledger.commit import group_commit as module
+from keyvault_lite.ledger.commit.group_commit import QUIET, Committer
+from keyvault_lite.ledger.commit.queue import Transaction, Turn, Waiting
+from keyvault_lite.ledger.commit.transaction import Item, Pending
+from keyvault_lite.ledger.state.outcome import Committed, Outcome
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown, Overloaded
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.observe.metrics import METRICS

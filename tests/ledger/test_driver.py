@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from tests.ledger.faults import FaultyConnection, failing
 
 QUERY = "SELECT id, word FROM words ORDER BY id"

@@ -9,7 +9,7 @@ import pytest
 
 import keyvault_lite
 from keyvault_lite import app, custody
-from keyvault_lite.ledger.upgrade import UNFINISHED
+from keyvault_lite.ledger.storage.upgrade import UNFINISHED
 from keyvault_lite.model.errors import Conflict, KeyVaultError
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef

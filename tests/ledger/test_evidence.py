@@ -8,7 +8,7 @@ import pytest
 from keyvault_lite.audit.merkle import Edge, verify_consistency
 from keyvault_lite.audit.receipt import verify_receipt
 from keyvault_lite.crypto.witness import verify_ed25519
-from keyvault_lite.ledger.witnessed import Confirmation
+from keyvault_lite.ledger.anchor.confirmation import Confirmation
 from keyvault_lite.model.errors import AuditUnavailable, InvalidRequest, KeyVaultError
 from keyvault_lite.model.requests import ListKeys
 from tests.house import House

@@ -15,19 +15,20 @@ import pytest
 
 from keyvault_lite.engine import engine
 from keyvault_lite.engine.attempt import Attempt
-from keyvault_lite.ledger import adoption, driver
-from keyvault_lite.ledger import committer as committer_module
-from keyvault_lite.ledger import journal as journal_module
-from keyvault_lite.ledger.alarm import Alarm, recheck
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.journal import Journal
-from keyvault_lite.ledger.outcome import Change, Committed, Outcome
-from keyvault_lite.ledger.pending import Item, Pending
-from keyvault_lite.ledger.retention import hashes_between
-from keyvault_lite.ledger.rows import read_rows
-from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.state import State
-from keyvault_lite.ledger.tree import RowMacs
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.commit import catch_up
+from keyvault_lite.ledger.commit import group_commit as committer_module
+from keyvault_lite.ledger.commit import journal as journal_module
+from keyvault_lite.ledger.commit.edit_detection import Alarm, recheck
+from keyvault_lite.ledger.commit.journal import Journal
+from keyvault_lite.ledger.commit.transaction import Item, Pending
+from keyvault_lite.ledger.log.retention import hashes_between
+from keyvault_lite.ledger.state.outcome import Change, Committed, Outcome
+from keyvault_lite.ledger.state.root import RowMacs
+from keyvault_lite.ledger.state.snapshot import State
+from keyvault_lite.ledger.state.verified_rows import read_rows
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     IntegrityViolation,
@@ -250,9 +251,9 @@ def test_much_is_not_read_on_the_loop(house: House, monkeypatch: pytest.MonkeyPa
         for times, thread in ((3, threading.main_thread().name), (4, "committer")):
             for _ in range(times):
                 other.ask(ReadKey(name))
-            monkeypatch.setattr(adoption, "hashes_between", watched)
+            monkeypatch.setattr(catch_up, "hashes_between", watched)
             house.ask(Encrypt(name, plaintext=b"x"))
-            monkeypatch.setattr(adoption, "hashes_between", hashes_between)
+            monkeypatch.setattr(catch_up, "hashes_between", hashes_between)
             assert threads == [thread]
             threads.clear()
     finally:
@@ -329,7 +330,7 @@ def test_service_comes_back_by_itself(
 
 
 def test_a_reader_fault_is_a_refusal_and_passes(house: House) -> None:
-    from keyvault_lite.ledger.reader import Filter
+    from keyvault_lite.ledger.log.query import Filter
 
     with pytest.raises(AuditUnavailable), house.ledger._readers.one():
         raise failing()

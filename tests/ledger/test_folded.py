@@ -19,7 +19,9 @@ from keyvault_lite.audit.entry import (
     row_hashes,
 )
 from keyvault_lite.audit.merkle import Edge
-from keyvault_lite.ledger import driver, inspection, reader
+from keyvault_lite.ledger.log import query
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.verify import inspection
 from keyvault_lite.model.requests import VerifyAudit
 from tests.house import House
 
@@ -51,7 +53,7 @@ def stored(row: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[tuple[Any, ...]]
     try:
         connection.execute(f"CREATE TABLE audit_logs ({', '.join(ENTRY_COLUMNS)})")
         connection.execute(f"INSERT INTO audit_logs VALUES ({', '.join('?' * len(row))})", row)
-        return connection.execute("SELECT * FROM audit_logs").fetchone(), reader.folded_after(connection, 0, 1)
+        return connection.execute("SELECT * FROM audit_logs").fetchone(), query.folded_after(connection, 0, 1)
     finally:
         connection.close()
 

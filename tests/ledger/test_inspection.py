@@ -15,18 +15,19 @@ from keyvault_lite.audit.chain import BrokenChain
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.audit.merkle import Edge
 from keyvault_lite.crypto.witness import verify_ed25519
-from keyvault_lite.ledger import driver, inspection
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.check import Means, check
-from keyvault_lite.ledger.claims import Claim
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.inspection import Inspection, inspect, verification
-from keyvault_lite.ledger.mark import BLOCK, Mark
-from keyvault_lite.ledger.outcome import Authority, Change, Outcome
-from keyvault_lite.ledger.reader import position_behind, read_entry
-from keyvault_lite.ledger.rows import VerifiedRows
-from keyvault_lite.ledger.schema import HEAD_COLUMNS
-from keyvault_lite.ledger.tree import StateTree
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.anchor.record import BLOCK, Mark
+from keyvault_lite.ledger.log.query import position_behind, read_entry
+from keyvault_lite.ledger.state.outcome import Authority, Change, Outcome
+from keyvault_lite.ledger.state.root import StateTree
+from keyvault_lite.ledger.state.verified_rows import VerifiedRows
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.schema import HEAD_COLUMNS
+from keyvault_lite.ledger.verify import inspection
+from keyvault_lite.ledger.verify.expected_heads import Claim
+from keyvault_lite.ledger.verify.inspection import Inspection, inspect, verification
+from keyvault_lite.ledger.verify.offline_check import Means, check
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Draft, Result

@@ -13,18 +13,18 @@ import pytest
 from keyvault_lite import app
 from keyvault_lite.audit.merkle import Edge, Tiles
 from keyvault_lite.crypto.root import MasterKey
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger import journal as module
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.announcer import PUT_BACK, Announcer
-from keyvault_lite.ledger.head import Head
-from keyvault_lite.ledger.journal import MANY, Journal
-from keyvault_lite.ledger.mark import Mark
-from keyvault_lite.ledger.outcome import Authority
-from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.state import State
-from keyvault_lite.ledger.store import BUSY_SECONDS
-from keyvault_lite.ledger.tip import LogTip
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.anchor.record import Mark
+from keyvault_lite.ledger.commit import journal as module
+from keyvault_lite.ledger.commit.journal import MANY, Journal
+from keyvault_lite.ledger.commit.publisher import PUT_BACK, Announcer
+from keyvault_lite.ledger.state.head import Head
+from keyvault_lite.ledger.state.outcome import Authority
+from keyvault_lite.ledger.state.snapshot import State
+from keyvault_lite.ledger.state.tip import LogTip
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.database import BUSY_SECONDS
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, Unauthenticated
 from keyvault_lite.model.identity import Permission, Role
 from keyvault_lite.model.names import KeyRef

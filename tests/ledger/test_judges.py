@@ -13,22 +13,25 @@ from keyvault_lite.audit.checkpoint import origin, verifier_key
 from keyvault_lite.audit.merkle import TILE_BYTES, TILE_WIDTH, Edge
 from keyvault_lite.audit.segment import InvalidSegment
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.ledger import check, driver, inspection, ledger, retention, start
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.archived import Archived
-from keyvault_lite.ledger.claims import claim_of, claim_of_head
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.head import Head
-from keyvault_lite.ledger.head_check import check_head, root_named
-from keyvault_lite.ledger.journal import Journal
-from keyvault_lite.ledger.mark import DamagedAnchor, Mark, NotAnAnchor
-from keyvault_lite.ledger.outcome import PublicAuthority
-from keyvault_lite.ledger.records import setting_values
-from keyvault_lite.ledger.rows import NOT_COMMITTED, NOT_GENUINE, VerifiedRows
-from keyvault_lite.ledger.schema import HEAD_COLUMNS
-from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.tree import row_key
+from keyvault_lite.ledger import ledger
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.anchor.record import DamagedAnchor, Mark, NotAnAnchor
+from keyvault_lite.ledger.archive.archived import Archived
+from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.commit.head_check import check_head, root_named
+from keyvault_lite.ledger.commit.journal import Journal
+from keyvault_lite.ledger.log import retention
+from keyvault_lite.ledger.state.codec import setting_values
+from keyvault_lite.ledger.state.head import Head
+from keyvault_lite.ledger.state.outcome import PublicAuthority
+from keyvault_lite.ledger.state.root import row_key
+from keyvault_lite.ledger.state.verified_rows import NOT_COMMITTED, NOT_GENUINE, VerifiedRows
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.schema import HEAD_COLUMNS
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
+from keyvault_lite.ledger.verify import inspection, offline_check, startup
+from keyvault_lite.ledger.verify.expected_heads import claim_of, claim_of_head
 from keyvault_lite.model.archive import PREFIX, Segment
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Setting
@@ -176,7 +179,7 @@ class TestClaims:
 
 
 def problems(connection: driver.Connection, anchor: FileAnchor, mark: Mark | None, **more: Any) -> list[str]:  # noqa: ANN401
-    found = start.check_anchor(connection, RING, anchor, mark, **{"head": HEAD, **more})
+    found = startup.check_anchor(connection, RING, anchor, mark, **{"head": HEAD, **more})
     assert all((one.table, one.row) == ("anchor", anchor.place) for one in found)
     return [one.problem for one in found]
 
@@ -262,17 +265,17 @@ class TestAnchor:
 
     def test_a_damaged_one_is_told(self, anchor: FileAnchor) -> None:
         findings: list[Finding] = []
-        assert start.read_mark(None, findings) is None
-        assert start.read_mark(anchor, findings) is None
+        assert startup.read_mark(None, findings) is None
+        assert startup.read_mark(anchor, findings) is None
         assert findings == []
         anchor.path.write_bytes(b"x" * 8000)
-        assert start.read_mark(anchor, findings) is None
+        assert startup.read_mark(anchor, findings) is None
         anchor.path.write_bytes(b"KVLANCH1" + b"x" * 8000)
-        assert start.read_mark(anchor, findings) is None
+        assert startup.read_mark(anchor, findings) is None
         for torn in (b"KVL", bytes(4096) + b"KVLANCH1" + b"x" * 4000, bytes(100) + b"x" * 8000):
             anchor.path.write_bytes(torn)
             told: list[Finding] = []
-            assert start.read_mark(anchor, told) is None
+            assert startup.read_mark(anchor, told) is None
             assert told[0].problem.startswith("is damaged: neither"), torn[:10]
         foreign, found = findings
         assert foreign.problem == f"is another kind of file; {NotAnAnchor.way_out}"
@@ -389,10 +392,10 @@ class TestArchived:
 def test_a_long_log_is_checked_from_where_it_is_proven(
     stored: driver.Connection, monkeypatch: pytest.MonkeyPatch, limit: int, scrubbed: int, behind: int
 ) -> None:
-    monkeypatch.setattr(start, "CHECKED_AT_START", limit)
-    assert start.unproven(stored, scrubbed) == behind
+    monkeypatch.setattr(startup, "CHECKED_AT_START", limit)
+    assert startup.unproven(stored, scrubbed) == behind
     stored.execute("DELETE FROM audit_logs")
-    assert start.unproven(stored, scrubbed) == 0
+    assert startup.unproven(stored, scrubbed) == 0
 
 
 class TestWords:
@@ -463,7 +466,7 @@ class TestWords:
 
     def test_of_a_check_that_got_nowhere(self) -> None:
         findings = [Finding("database", "vault.db", "is damaged"), Finding("anchor", "", "is missing")]
-        assert check.verification_of(findings) == Verification(
+        assert offline_check.verification_of(findings) == Verification(
             valid=False, entries=0, head=bytes(32), reason="is damaged", findings=tuple(findings)
         )
 
@@ -492,11 +495,11 @@ def test_the_log_ends_as_its_head_says(last: tuple[Any, Any], size: int, *, same
 def test_slots_that_are_not_there_are_none(stored: driver.Connection, tmp_path: Path) -> None:
     """A table that is missing is found by who compares the schema; any other error is one."""
     database = SqliteDatabase(tmp_path / "v.db")
-    assert check._slots(database, stored) == ()
+    assert offline_check._slots(database, stored) == ()
     faulty = FaultyConnection(stored)
     faulty.before = lambda _: failing()
     with pytest.raises(driver.Error, match="disk I/O error"):
-        check._slots(database, faulty)
+        offline_check._slots(database, faulty)
 
 
 def test_settings_that_are_no_segments() -> None:

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 
 from keyvault_lite import custody
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.schema import HEAD_COLUMNS
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.schema import HEAD_COLUMNS
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from keyvault_lite import app
 from keyvault_lite.audit.entry import ENTRY_COLUMNS
 from keyvault_lite.custody import verify
-from keyvault_lite.ledger import driver, log_index, reader, statements
-from keyvault_lite.ledger.log_index import BLOCK, IndexCheck, block_of, blocks_with, rows_for
-from keyvault_lite.ledger.reader import Filter
+from keyvault_lite.ledger.log import query
+from keyvault_lite.ledger.log.query import Filter
+from keyvault_lite.ledger.storage import driver, log_index, statements
+from keyvault_lite.ledger.storage.log_index import BLOCK, IndexCheck, block_of, blocks_with, rows_for
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Finding
@@ -224,7 +225,7 @@ def test_a_page_by_key_looks_through_its_blocks_alone(
 ) -> None:
     rare = next(one.draft.key_id for one in long.log() if one.draft.action is Action.KEY_READ)
     looked: list[tuple[int, int]] = []
-    real = reader._parts
+    real = query._parts
 
     def watched(*given: Any, **more: Any) -> Iterator[tuple[int, int]]:  # noqa: ANN401
         for part in real(*given, **more):
@@ -233,7 +234,7 @@ def test_a_page_by_key_looks_through_its_blocks_alone(
 
     expected = [one.id for one in long.log() if one.draft.key_id == rare]
     size = long.size
-    monkeypatch.setattr(reader, "_parts", watched)
+    monkeypatch.setattr(query, "_parts", watched)
     page = long.ledger.evidence.entries(Filter(10, key_id=rare, ascending=ascending))
     assert [one.id for one in page.items] == (expected if ascending else expected[::-1])
     assert page.next is None
@@ -268,7 +269,7 @@ def test_repair_makes_it_anew(house: House, monkeypatch: pytest.MonkeyPatch) -> 
     assert app.repair(house.chosen) == ((), False)
     with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
         connection.execute("DELETE FROM audit_index")
-    monkeypatch.setattr("keyvault_lite.ledger.journal.PART", 5)
+    monkeypatch.setattr("keyvault_lite.ledger.commit.journal.PART", 5)
     assert app.repair(house.chosen) == ((), True)
     house.open()
     assert stored_index(house) == whole
@@ -298,7 +299,7 @@ def test_it_is_made_anew_in_parts(house: House, monkeypatch: pytest.MonkeyPatch,
     journal = house.ledger._journal
     size = first + 9
     written: list[Any] = []
-    monkeypatch.setattr("keyvault_lite.ledger.journal.PART", part)
+    monkeypatch.setattr("keyvault_lite.ledger.commit.journal.PART", part)
     monkeypatch.setattr(journal, "_write_apart", lambda sql, values=(): written.append((sql, values)))
     monkeypatch.setattr(journal, "known", replace(journal.known, head=replace(journal.head, size=size)))
     journal.renew_index(first)

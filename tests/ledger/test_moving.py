@@ -14,17 +14,19 @@ from typing import Any, TypeVar
 import pytest
 
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.ledger import copying, driver, moving
-from keyvault_lite.ledger.anchor import Anchor, FileAnchor
-from keyvault_lite.ledger.copying import Copied
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.inspection import inspect
-from keyvault_lite.ledger.moving import Anchors
+from keyvault_lite.ledger.anchor.files import Anchor, FileAnchor
+from keyvault_lite.ledger.migrate import copy
+from keyvault_lite.ledger.migrate import move as moving
+from keyvault_lite.ledger.migrate.copy import Copied
+from keyvault_lite.ledger.migrate.move import Anchors
 from keyvault_lite.ledger.opening import prepare
-from keyvault_lite.ledger.schema import Row
-from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.store import Count
-from keyvault_lite.ledger.tables import metadata
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.database import Count
+from keyvault_lite.ledger.storage.schema import Row
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
+from keyvault_lite.ledger.storage.tables import metadata
+from keyvault_lite.ledger.verify.inspection import inspect
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, NotFound, OutcomeUnknown
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Finding
@@ -108,7 +110,7 @@ def lived_in(template: tuple[Path, str, str], tmp_path_factory: pytest.TempPathF
 def move(lived_in: tuple[Path, Keyring, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Move:
     """It, to be moved in parts of 100 rows."""
     folder, keyring, size = lived_in
-    monkeypatch.setattr(copying, "CHUNK", 100)
+    monkeypatch.setattr(copy, "CHUNK", 100)
     return Move(shutil.copytree(folder, tmp_path / "vault"), keyring, size)
 
 
@@ -276,8 +278,8 @@ def test_a_copy_that_fails_leaves_nothing(
     "table", ["audit_logs", "key_versions", "keyring_slots", "keys", "ledger_head", "services", "tiles", "tokens"]
 )
 def test_a_copy_that_lacks_a_table_is_not_kept(move: Move, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = copying._copy_rows
-    monkeypatch.setattr(copying, "_copy_rows", lambda one, *how: None if one.name == table else real(one, *how))
+    real = copy._copy_rows
+    monkeypatch.setattr(copy, "_copy_rows", lambda one, *how: None if one.name == table else real(one, *how))
     if table == "audit_logs":
         monkeypatch.setattr(SqliteDatabase, "append", lambda _, __, entries: Count(len(entries)))
     move.refused((DamagedVault, AuditUnavailable))  # the second where the database itself refuses what is left
@@ -288,17 +290,17 @@ def test_a_copy_that_lacks_a_table_is_not_kept(move: Move, table: str, monkeypat
 def test_a_copy_of_something_else_is_none(move: Move, other: dict[str, Any]) -> None:
     with closing(move.source.reader()) as reader:
         seen = inspect(reader, move.keyring, move.source, log_from=0)
-        known = copying.known_of(reader, seen)
+        known = copy.known_of(reader, seen)
     with closing(move.source.writer()) as writer:
         writer.execute("BEGIN")
-        copying._check_copy(move.source, writer, move.keyring, seen.entries, known)
+        copy._check_copy(move.source, writer, move.keyring, seen.entries, known)
         assert writer.in_transaction, "the check has not ended it"
         entries, mac = other.get("entries", seen.entries), other.get("mac", known.mac)
         with pytest.raises(IntegrityViolation, match="is not the vault that was read"):
-            copying._check_copy(move.source, writer, move.keyring, entries, replace(known, mac=mac))
+            copy._check_copy(move.source, writer, move.keyring, entries, replace(known, mac=mac))
         if "mac" in other:
             with pytest.raises(IntegrityViolation, match="is not the vault that was read"):
-                copying._record(move.source, writer, move.keyring, replace(seen, mac=mac), "")
+                copy._record(move.source, writer, move.keyring, replace(seen, mac=mac), "")
         writer.execute("ROLLBACK")
 
 

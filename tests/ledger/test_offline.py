@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from keyvault_lite.audit.segment import InvalidSegment
-from keyvault_lite.ledger import driver, offline, shelf
-from keyvault_lite.ledger.offline import _is_stale, _judged, read_offline
-from keyvault_lite.ledger.shelf import _Decompressed
+from keyvault_lite.ledger.archive import segment_files
+from keyvault_lite.ledger.archive.segment_files import _Decompressed
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.sqlite import offline
+from keyvault_lite.ledger.storage.sqlite.offline import _is_stale, _judged, read_offline
 from keyvault_lite.model.errors import AuditUnavailable
 
 
@@ -187,7 +189,7 @@ def test_an_index_of_another_wal_is_stale(
 def test_an_archive_is_one_stream_and_nothing_after_it(
     monkeypatch: pytest.MonkeyPatch, chunk: int, rest: bytes
 ) -> None:
-    monkeypatch.setattr(shelf, "_CHUNK", chunk)
+    monkeypatch.setattr(segment_files, "_CHUNK", chunk)
     whole = lzma.compress(b"payload")
     reader = _Decompressed(io.BytesIO(whole))
     assert [reader.read(3), reader.read(9), reader.read(9)] == [b"pay", b"load", b""]
@@ -208,11 +210,11 @@ def test_an_archive_is_one_stream_and_nothing_after_it(
 
 
 def test_of_an_archive_as_much_is_read_as_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "_CHUNK", 16)
+    monkeypatch.setattr(segment_files, "_CHUNK", 16)
     stream = io.BytesIO(whole := lzma.compress(bytes(1 << 20)))
     reader = _Decompressed(stream)
     assert reader.read(0) == b""
     assert reader.read(1000) == bytes(1000)
     assert stream.tell() < len(whole) / 2
-    monkeypatch.setattr(shelf, "_CHUNK", 1 << 16)
+    monkeypatch.setattr(segment_files, "_CHUNK", 1 << 16)
     assert reader.read(1 << 20) == bytes((1 << 20) - 1000)

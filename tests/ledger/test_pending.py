@@ -12,13 +12,13 @@ from keyvault_lite.audit.chain import genesis
 from keyvault_lite.audit.entry import ENTRY_COLUMNS
 from keyvault_lite.audit.merkle import Tiles
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.head import Head
-from keyvault_lite.ledger.outcome import Change, Outcome
-from keyvault_lite.ledger.pending import Item, Pending
-from keyvault_lite.ledger.state import State
-from keyvault_lite.ledger.tip import LogTip
-from keyvault_lite.ledger.tree import StateTree, row_key
+from keyvault_lite.ledger.commit.transaction import Item, Pending
+from keyvault_lite.ledger.state.head import Head
+from keyvault_lite.ledger.state.outcome import Change, Outcome
+from keyvault_lite.ledger.state.root import StateTree, row_key
+from keyvault_lite.ledger.state.snapshot import State
+from keyvault_lite.ledger.state.tip import LogTip
+from keyvault_lite.ledger.storage import driver, statements
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Role, Service

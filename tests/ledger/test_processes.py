@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import keyvault_lite
-from keyvault_lite.ledger import driver, inspection
-from keyvault_lite.ledger.tree import RowMacs
+from keyvault_lite.ledger.state.root import RowMacs
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.verify import inspection
 from keyvault_lite.model.errors import IntegrityViolation, InvalidState, Unauthenticated
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef

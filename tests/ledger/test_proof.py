@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from keyvault_lite.ledger import file_lock, proof, sqlite
-from keyvault_lite.ledger.journal import StoreBusy
-from keyvault_lite.ledger.proof import StoreProof
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.commit import write_probe
+from keyvault_lite.ledger.commit.journal import StoreBusy
+from keyvault_lite.ledger.commit.write_probe import StoreProof
+from keyvault_lite.ledger.storage.sqlite import database as sqlite
+from keyvault_lite.ledger.storage.sqlite import locks
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, VerifyAudit
@@ -39,8 +41,8 @@ def says(house: House, *status: str) -> bool:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(proof, "PROVE_SECONDS", 0.1)
+    monkeypatch.setattr(write_probe, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(write_probe, "PROVE_SECONDS", 0.1)
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def test_a_database_that_is_moved_away_shows_and_is_served_again_once_it_is_back
 
 
 def test_nothing_is_written_into_a_file_that_was_moved_away(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "PROVE_SECONDS", 100.0)
+    monkeypatch.setattr(write_probe, "PROVE_SECONDS", 100.0)
     name, aside = KeyRef(house.key().id), house.path.with_name("aside.db")
     size = house.ledger._journal.head.size
     house.path.rename(aside)
@@ -120,7 +122,7 @@ def test_another_file_in_its_place_ends_service(house: House) -> None:
 
 
 def test_a_disk_that_takes_no_flush(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(write_probe, "FLUSH_SECONDS", 0.0)
     broken = threading.Event()
     broken.set()
 
@@ -129,14 +131,14 @@ def test_a_disk_that_takes_no_flush(house: House, monkeypatch: pytest.MonkeyPatc
             raise OSError(5, "Input/output error")
         os.fsync(descriptor)
 
-    monkeypatch.setattr(file_lock, "os", SimpleNamespace(**vars(os) | {"fsync": fsync}))
+    monkeypatch.setattr(locks, "os", SimpleNamespace(**vars(os) | {"fsync": fsync}))
     until(lambda: says(house, "audit_unavailable"))
     broken.clear()
     until(lambda: says(house, "ok"))
 
 
 def test_a_lock_that_another_program_keeps_shows_after_a_while(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "STALE_SECONDS", 1.5)
+    monkeypatch.setattr(write_probe, "STALE_SECONDS", 1.5)
     with SqliteDatabase(house.path).lock():
         until(lambda: says(house, "audit_unavailable"))
         assert "no record for" in str(house.ledger.fault)
@@ -173,7 +175,7 @@ def test_who_asks_for_the_health_makes_no_work(house: House) -> None:
 def test_a_start_on_a_full_disk_serves_only_from_the_reserve(
     house: House, monkeypatch: pytest.MonkeyPatch, *, reserve: bool
 ) -> None:
-    from keyvault_lite.ledger.journal import Journal, StoreFull
+    from keyvault_lite.ledger.commit.journal import Journal, StoreFull
 
     def full(*_: object, **__: object) -> None:
         raise StoreFull("full")

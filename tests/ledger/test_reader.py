@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, row_hash
-from keyvault_lite.ledger import driver, reader, statements
-from keyvault_lite.ledger.reader import Filter, read_page
+from keyvault_lite.ledger.log import query
+from keyvault_lite.ledger.log.query import Filter, read_page
+from keyvault_lite.ledger.storage import driver, statements
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Action, Entry, Result
 from keyvault_lite.model.identity import Role
@@ -109,8 +110,8 @@ def test_every_filter_in_every_order(busy: House, monkeypatch: pytest.MonkeyPatc
         scans,
     )
     def check(wanted: Filter, scan: tuple[int, int]) -> None:
-        monkeypatch.setattr(reader, "_CHUNK", scan[0])
-        monkeypatch.setattr(reader, "_SCAN", scan[1])
+        monkeypatch.setattr(query, "_CHUNK", scan[0])
+        monkeypatch.setattr(query, "_SCAN", scan[1])
         assert walk(busy, wanted) == matching(entries, wanted)
 
     check()
@@ -121,8 +122,8 @@ def test_every_filter_in_every_order(busy: House, monkeypatch: pytest.MonkeyPatc
 def test_where_a_scan_ends_nothing_is_told_twice_or_passed_over(
     busy: House, monkeypatch: pytest.MonkeyPatch, chunk: int, scan: int, *, ascending: bool
 ) -> None:
-    monkeypatch.setattr(reader, "_CHUNK", chunk)
-    monkeypatch.setattr(reader, "_SCAN", scan)
+    monkeypatch.setattr(query, "_CHUNK", chunk)
+    monkeypatch.setattr(query, "_SCAN", scan)
     entries = busy.log()
     for action in {one.draft.action for one in entries}:
         wanted = Filter(1000, action=action, ascending=ascending)
@@ -130,8 +131,8 @@ def test_where_a_scan_ends_nothing_is_told_twice_or_passed_over(
 
 
 def test_a_sparse_filter_looks_through_a_part_and_goes_on(busy: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_CHUNK", 5)
-    monkeypatch.setattr(reader, "_SCAN", 10)
+    monkeypatch.setattr(query, "_CHUNK", 5)
+    monkeypatch.setattr(query, "_SCAN", 10)
     with busy.ledger._readers.one() as connection:
         page = read_page(connection, Filter(10, action=Action.REVOKE))
         assert page.items == ()
@@ -147,7 +148,7 @@ def test_cursors_that_are_none(house: House, cursor: str) -> None:
 
 
 def test_a_cursor_has_eighteen_digits_at_most() -> None:
-    assert reader._cursor("9" * 18) == 10**18 - 1
+    assert query._cursor("9" * 18) == 10**18 - 1
 
 
 class TestHowFarAPageLooks:
@@ -155,9 +156,9 @@ class TestHowFarAPageLooks:
 
     @pytest.fixture(autouse=True)
     def _small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reader, "_CHUNK", 3)
-        monkeypatch.setattr(reader, "_SCAN", 12)
-        monkeypatch.setattr(reader, "_entry", lambda row: row[0])
+        monkeypatch.setattr(query, "_CHUNK", 3)
+        monkeypatch.setattr(query, "_SCAN", 12)
+        monkeypatch.setattr(query, "_entry", lambda row: row[0])
 
     def page(self, wanted: Filter) -> tuple[list[Any], str | None, list[int]]:
         """What is on it, where the next one begins, and how many entries each statement has read."""
@@ -223,10 +224,10 @@ def test_the_first_entry_at_a_moment(moment: int, begin: int, first: int) -> Non
         connection.execute("CREATE TABLE audit_logs (id INTEGER PRIMARY KEY, timestamp)")
         for number, stamp in enumerate((10, 20, 20, 30, 40), 1):
             connection.execute("INSERT INTO audit_logs VALUES (?, ?)", (number, stamp))
-        assert reader.first_at(connection, moment, begin, 5) == first
+        assert query.first_at(connection, moment, begin, 5) == first
         connection.execute("DELETE FROM audit_logs WHERE id = 3")
         with pytest.raises(IntegrityViolation, match="the log has a gap"):
-            reader.first_at(connection, 20, 1, 5)
+            query.first_at(connection, 20, 1, 5)
 
 
 @pytest.mark.sqlite_only
@@ -305,7 +306,7 @@ def test_what_was_removed_is_missed_on_every_page_that_passes_it(house: House) -
 
 
 def test_what_is_written_while_it_is_looked_for_is_no_gap(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    evidence, real = house.ledger.evidence, reader.read_entry
+    evidence, real = house.ledger.evidence, query.read_entry
 
     def others_are_quicker(connection: driver.Connection, number: int) -> Entry | None:
         found = real(connection, number)

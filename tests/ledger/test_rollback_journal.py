@@ -11,11 +11,11 @@ import pytest
 
 from keyvault_lite import app, custody
 from keyvault_lite.crypto.root import MasterKey
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.offline import read_offline
-from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.sqlite_files import _EMPTY, beside, make_empty
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
+from keyvault_lite.ledger.storage.sqlite.files import _EMPTY, beside, make_empty
+from keyvault_lite.ledger.storage.sqlite.offline import read_offline
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
 from keyvault_lite.model.requests import ListKeys
 from keyvault_lite.settings import Settings

@@ -9,14 +9,15 @@ import pytest
 from msgspec import structs
 
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.ledger import driver, records
-from keyvault_lite.ledger.outcome import Change, PublicAuthority, StoredReply
-from keyvault_lite.ledger.records import changed_rows, read_key, read_slot, setting_values
-from keyvault_lite.ledger.replies import check_replies, find_reply, reply_row
-from keyvault_lite.ledger.retention import newest_segment
-from keyvault_lite.ledger.rows import VerifiedRows, last_writers, read_rows
-from keyvault_lite.ledger.schema import FORMATS, IN_ROOT, Row
-from keyvault_lite.ledger.tree import row_key
+from keyvault_lite.ledger.log.kept_replies import check_replies, find_reply, reply_row
+from keyvault_lite.ledger.log.retention import newest_segment
+from keyvault_lite.ledger.state import codec
+from keyvault_lite.ledger.state.codec import changed_rows, read_key, read_slot, setting_values
+from keyvault_lite.ledger.state.outcome import Change, PublicAuthority, StoredReply
+from keyvault_lite.ledger.state.root import row_key
+from keyvault_lite.ledger.state.verified_rows import VerifiedRows, last_writers, read_rows
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.schema import FORMATS, IN_ROOT, Row
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Grant, Permission, Role, Service, Setting, Token, TokenKind
@@ -313,7 +314,7 @@ class TestNewer:
 
 
 def test_what_a_key_shares_with_its_first_version_is_equal() -> None:
-    row = records.key_values(key(version(1)))
+    row = codec.key_values(key(version(1)))
     for made in (1, 2):
         one = read_key(row, versions=(version(1, at=made),), names=())
         assert (one.id, one.created_at) == (ONE, 1)
@@ -321,7 +322,7 @@ def test_what_a_key_shares_with_its_first_version_is_equal() -> None:
 
 def test_maps_stand_in_canonical_json() -> None:
     made = key(version(1), tags={"b": "1", "a": "é"}, attributes={"z": [1, 2], "y": {"d": 1, "c": None}})
-    assert {'{"a":"é","b":"1"}', '{"y":{"c":null,"d":1},"z":[1,2]}'} < set(records.key_values(made))
+    assert {'{"a":"é","b":"1"}', '{"y":{"c":null,"d":1},"z":[1,2]}'} < set(codec.key_values(made))
 
 
 def test_only_versions_that_are_others_are_written() -> None:
@@ -352,7 +353,7 @@ NO_ENTRY = "names an entry that the log does not have"
 
 def test_kept_replies(stored: driver.Connection) -> None:
     reply = StoredReply(ServiceId("s"), b"\x01", b"\x02", 3, b"sealed")
-    table, values = "idempotency_replies", records.reply_values(reply)
+    table, values = "idempotency_replies", codec.reply_values(reply)
     put(stored, table, values, 7)
     stored.execute("CREATE TABLE audit_logs (id, hash)")
     assert check_replies(stored, RING) == [], "one of the first schema"

@@ -15,15 +15,15 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from keyvault_lite import app
 from keyvault_lite.audit.entry import ENTRY_COLUMNS
 from keyvault_lite.custody import verify
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.catalogue import USUAL, _facts, check_schema, digest_of, expected_schema
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.head import Head
 from keyvault_lite.ledger.opening import open_database, prepare
-from keyvault_lite.ledger.schema import FORMATS, HEAD_COLUMNS, IN_ROOT, NEVER_DELETED, TABLES, TRIGGERS
-from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.tables import ONE_ACTIVE, metadata
-from keyvault_lite.ledger.upgrade import REVISION, revision_of, run_migrations
+from keyvault_lite.ledger.state.head import Head
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.schema import FORMATS, HEAD_COLUMNS, IN_ROOT, NEVER_DELETED, TABLES, TRIGGERS
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
+from keyvault_lite.ledger.storage.sqlite.schema_check import USUAL, _facts, check_schema, digest_of, expected_schema
+from keyvault_lite.ledger.storage.tables import ONE_ACTIVE, metadata
+from keyvault_lite.ledger.storage.upgrade import REVISION, revision_of, run_migrations
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     Conflict,

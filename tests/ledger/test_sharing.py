@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from keyvault_lite.ledger.sharing import SharedVerification
+from keyvault_lite.ledger.verify.single_flight import SharedVerification
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.replies import Verification
 

@@ -29,13 +29,14 @@ from keyvault_lite.audit.segment import (
 )
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.witness import verify_ed25519
-from keyvault_lite.ledger import driver, shelf, statements
-from keyvault_lite.ledger.archived import Archived
-from keyvault_lite.ledger.archiver import SEGMENT, make_segment
-from keyvault_lite.ledger.head import Head
-from keyvault_lite.ledger.retention import end_of
-from keyvault_lite.ledger.shelf import NotInFiles, Shelf
-from keyvault_lite.ledger.tip import LogTip
+from keyvault_lite.ledger.archive import segment_files
+from keyvault_lite.ledger.archive.archived import Archived
+from keyvault_lite.ledger.archive.archiver import SEGMENT, make_segment
+from keyvault_lite.ledger.archive.segment_files import NotInFiles, Shelf
+from keyvault_lite.ledger.log.retention import end_of
+from keyvault_lite.ledger.state.head import Head
+from keyvault_lite.ledger.state.tip import LogTip
+from keyvault_lite.ledger.storage import driver, statements
 from keyvault_lite.model.archive import PREFIX, Segment
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action, Draft, Result
@@ -127,7 +128,7 @@ def test_a_file_that_fits_the_buffer_is_on_disk_too(tmp_path: Path, monkeypatch:
     flushed: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_size))
     start = Start(RING.instance_id, RING.log_public_key, 1, TILE_WIDTH, START, bytes(8))
-    shelf._write(tmp_path / "part", start, [], End(START, "a checkpoint", ()))
+    segment_files._write(tmp_path / "part", start, [], End(START, "a checkpoint", ()))
     assert flushed == [(tmp_path / "part").stat().st_size]
 
 
@@ -184,16 +185,16 @@ def test_a_log_with_a_gap_is_not_archived(log: Log, tmp_path: Path, entry: int) 
 def test_segments_are_whole_tiles_and_no_larger_than_can_be_read() -> None:
     assert SEGMENT % TILE_WIDTH == 0
     assert TILE_WIDTH <= SEGMENT <= MAX_ENTRIES
-    assert shelf.MAX_FILE >= MAX_BYTES
+    assert segment_files.MAX_FILE >= MAX_BYTES
 
 
 def test_a_file_larger_than_any_is_not_read(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segment = log.archive(tmp_path)
     size = (tmp_path / segment.file).stat().st_size
-    monkeypatch.setattr(shelf, "MAX_FILE", size)
+    monkeypatch.setattr(segment_files, "MAX_FILE", size)
     assert [len(rows) for rows, _ in on(tmp_path).entries(segment, START)] == [TILE_WIDTH]
-    monkeypatch.setattr(shelf, "MAX_FILE", size - 1)
-    monkeypatch.delattr(shelf, "_digest")
+    monkeypatch.setattr(segment_files, "MAX_FILE", size - 1)
+    monkeypatch.delattr(segment_files, "_digest")
     with pytest.raises(InvalidSegment, match="is larger than any segment"):
         list(on(tmp_path).entries(segment, START))
 
@@ -295,7 +296,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_read_for_ever(
 ) -> None:
     segment = log.archive(tmp_path)
     size = (tmp_path / segment.file).stat().st_size
-    monkeypatch.setattr(shelf, "MAX_FILE", size)
+    monkeypatch.setattr(segment_files, "MAX_FILE", size)
     real = os.fstat
 
     def late(descriptor: int) -> os.stat_result:
@@ -331,7 +332,7 @@ def test_only_the_bytes_that_were_proven_are_handed_over(
     ours.mkdir()
     path = ours / log.archive(ours).file
     forged = forgery(path.read_bytes())
-    regular, opened = shelf._regular, [0]
+    regular, opened = segment_files._regular, [0]
 
     @contextmanager
     def exchanged(name: Path) -> Iterator[IO[bytes]]:
@@ -343,7 +344,7 @@ def test_only_the_bytes_that_were_proven_are_handed_over(
                 path.write_bytes(forged)
             yield stream
 
-    monkeypatch.setattr(shelf, "_regular", exchanged)
+    monkeypatch.setattr(segment_files, "_regular", exchanged)
     found: list[Row] = []
     try:
         found.extend(read(ours))
@@ -358,7 +359,7 @@ SOURCE = ENTRY_COLUMNS.index("source")
 
 def forgery(whole: bytes) -> bytes:
     """Another history from the first entry on, consistent in itself, that keeps checkpoint and proof."""
-    reader = SegmentReader(shelf._Decompressed(BytesIO(whole)).read)
+    reader = SegmentReader(segment_files._Decompressed(BytesIO(whole)).read)
     rows: list[Row] = []
     before = reader.start.position.head
     for one in chain.from_iterable(rows for rows, _ in reader.entries()):

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger import sqlite as module
 from keyvault_lite.ledger.opening import prepare
-from keyvault_lite.ledger.schema import TABLES, TRIGGERS
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.schema import TABLES, TRIGGERS
+from keyvault_lite.ledger.storage.sqlite import database as module
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
 
 MB = 1024 * 1024

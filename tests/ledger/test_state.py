@@ -10,11 +10,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from keyvault_lite.ledger import tree as tree_module
-from keyvault_lite.ledger.alarm import owner
-from keyvault_lite.ledger.outcome import Change, StoredReply
-from keyvault_lite.ledger.state import Overlay, State
-from keyvault_lite.ledger.tree import RowMacs, StateTree, row_key, row_of
+from keyvault_lite.ledger.commit.edit_detection import owner
+from keyvault_lite.ledger.state import root as tree_module
+from keyvault_lite.ledger.state.outcome import Change, StoredReply
+from keyvault_lite.ledger.state.root import RowMacs, StateTree, row_key, row_of
+from keyvault_lite.ledger.state.snapshot import Overlay, State
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Role, Service, Setting, Token, TokenKind

@@ -16,17 +16,19 @@ import pytest
 import keyvault_lite
 from keyvault_lite import app, settings
 from keyvault_lite.crypto.root import MasterKey
-from keyvault_lite.ledger import committer, driver, ledger, memory
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.journal import Journal, StoreFull
+from keyvault_lite.ledger import ledger
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.commit import group_commit
+from keyvault_lite.ledger.commit.journal import Journal, StoreFull
+from keyvault_lite.ledger.commit.transaction import Item
+from keyvault_lite.ledger.log.query import Filter
 from keyvault_lite.ledger.opening import prepare
-from keyvault_lite.ledger.pending import Item
-from keyvault_lite.ledger.reader import Filter
-from keyvault_lite.ledger.readers import Readers
-from keyvault_lite.ledger.schema import HEAD_COLUMNS
-from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.tree import StateTree
+from keyvault_lite.ledger.state.root import StateTree
+from keyvault_lite.ledger.storage import bulk_memory, driver
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.read_pool import Readers
+from keyvault_lite.ledger.storage.schema import HEAD_COLUMNS
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Finding
@@ -87,11 +89,11 @@ def test_a_vault_on_a_full_disk_is_opened_with_the_reserve(
 
 def test_memory_goes_back_where_the_system_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
-    monkeypatch.setattr(memory, "_trim", told.append)
-    memory.give_back()
+    monkeypatch.setattr(bulk_memory, "_trim", told.append)
+    bulk_memory.give_back()
     assert told == [0], "all of it"
-    monkeypatch.setattr(memory, "_trim", None)
-    memory.give_back()
+    monkeypatch.setattr(bulk_memory, "_trim", None)
+    bulk_memory.give_back()
 
 
 def keep_in_reserve(monkeypatch: pytest.MonkeyPatch, done: list[str], *, reserve: bool) -> None:
@@ -239,8 +241,8 @@ def test_an_anchor_that_was_removed_or_replaced_ends_service(house: House, *, re
 
 @pytest.mark.sqlite_only
 def test_a_lock_that_does_not_come_shows_until_it_comes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committer, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(committer, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(group_commit, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(group_commit, "WATCH_SECONDS", 0.05)
     name = KeyRef(house.key().id)
     with SqliteDatabase(house.path).lock():
         house.refusal(Encrypt(name, plaintext=b"x"), AuditUnavailable)
@@ -595,7 +597,7 @@ def test_what_makes_a_database_ready_lets_go_of_it(house: House, monkeypatch: py
 
 def test_what_is_measured_of_a_vault(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = Metrics()
-    for module in (ledger, committer):
+    for module in (ledger, group_commit):
         monkeypatch.setattr(module, "METRICS", metrics)
     house.reopen()
     house.key()

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite.ledger import syscalls
+from keyvault_lite.ledger.storage import nonblocking
 
 
 @pytest.mark.parametrize(
-    "call", [lambda: syscalls.pwrite(-1, b"x", 0), lambda: syscalls.pread(-1, 1, 0), lambda: syscalls.unlock(-1)]
+    "call",
+    [lambda: nonblocking.pwrite(-1, b"x", 0), lambda: nonblocking.pread(-1, 1, 0), lambda: nonblocking.unlock(-1)],
 )
 def test_a_call_that_fails_is_an_error_with_its_number(call: Callable[[], object]) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)) as failed:
@@ -21,8 +22,8 @@ def test_a_call_that_fails_is_an_error_with_its_number(call: Callable[[], object
 
 def test_nothing_is_no_failure(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    assert syscalls.pwrite(descriptor, b"", 0) == 0
-    assert syscalls.pread(descriptor, 5, 0) == b""
-    assert syscalls.pwrite(descriptor, b"abc", 1) == 3
-    assert syscalls.pread(descriptor, 9, 0) == b"\x00abc"
+    assert nonblocking.pwrite(descriptor, b"", 0) == 0
+    assert nonblocking.pread(descriptor, 5, 0) == b""
+    assert nonblocking.pwrite(descriptor, b"abc", 1) == 3
+    assert nonblocking.pread(descriptor, 9, 0) == b"\x00abc"
     os.close(descriptor)

@@ -9,13 +9,13 @@ import pytest
 
 from keyvault_lite.crypto.root import InvalidMasterKey
 from keyvault_lite.dialects.vault.token_requests import CreateToken
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.ledger.outcome import Committed, Outcome
-from keyvault_lite.ledger.rows import NOT_COMMITTED
-from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.state import Moment, State
+from keyvault_lite.ledger.state.outcome import Committed, Outcome
+from keyvault_lite.ledger.state.snapshot import Moment, State
+from keyvault_lite.ledger.state.verified_rows import NOT_COMMITTED
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Role

@@ -2,10 +2,10 @@
 
 import pytest
 
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.mark import Mark
-from keyvault_lite.ledger.start import FOREIGN
-from keyvault_lite.ledger.trust import Accepted, check_accepted, describe_loss, judge
+from keyvault_lite.ledger.anchor.record import Mark
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.verify.startup import FOREIGN
+from keyvault_lite.ledger.verify.trust import Accepted, check_accepted, describe_loss, judge
 from keyvault_lite.model.errors import Conflict, IntegrityViolation
 from keyvault_lite.model.replies import Finding
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.journal import Journal
-from keyvault_lite.ledger.pending import Item, Pending
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.commit.journal import Journal
+from keyvault_lite.ledger.commit.transaction import Item, Pending
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, VerifyAudit

@@ -11,7 +11,7 @@ import pytest
 from keyvault_lite.engine import floods, lanes
 from keyvault_lite.engine.floods import FloodGate
 from keyvault_lite.engine.lanes import Lane, Lanes
-from keyvault_lite.ledger import committer
+from keyvault_lite.ledger.commit import group_commit
 from keyvault_lite.model.errors import AuditUnavailable, LimitExceeded, Overloaded, Unauthenticated
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Role
@@ -109,7 +109,7 @@ def test_costly_work_keeps_nobody_from_quick_work_or_from_revoking(house: House)
 
 def test_a_full_queue_of_the_log_turns_away_without_an_entry(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     key = KeyRef(house.key().id)
-    monkeypatch.setattr(committer, "MAX_WAITING", 40)
+    monkeypatch.setattr(group_commit, "MAX_WAITING", 40)
     before = house.size
     results = house.together(*(house.perform(Encrypt(key, plaintext=b"x")) for _ in range(200)))
     done = [one for one in results if isinstance(one, Answer)]
@@ -125,7 +125,7 @@ def test_a_full_queue_of_the_log_turns_away_without_an_entry(house: House, monke
 
 def test_a_transaction_has_an_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     key = KeyRef(house.key().id)
-    monkeypatch.setattr(committer, "MAX_ENTRIES", 100)
+    monkeypatch.setattr(group_commit, "MAX_ENTRIES", 100)
     sizes: list[int] = []
     take = house.ledger._committer._take
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_lite import app
-from keyvault_lite.ledger.reader import Filter
+from keyvault_lite.ledger.log.query import Filter
 from keyvault_lite.model.evidence import Action
 from tests.overload.server import Client, Load, Vault, raw, wait_until
 

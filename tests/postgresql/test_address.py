@@ -6,7 +6,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from keyvault_lite.ledger.opening import open_database
-from keyvault_lite.ledger.postgresql.address import read_address
+from keyvault_lite.ledger.storage.postgresql.address import read_address
 from keyvault_lite.model.errors import InvalidRequest
 
 
@@ -139,7 +139,7 @@ def test_the_password_is_shown_nowhere() -> None:
 
 
 def test_without_the_driver_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [one for one in sys.modules if one.startswith("keyvault_lite.ledger.postgresql")]:
+    for name in [one for one in sys.modules if one.startswith("keyvault_lite.ledger.storage.postgresql")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(InvalidRequest, match=r"pip install 'psycopg\[binary\]"):

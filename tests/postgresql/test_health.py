@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite.ledger import proof
+from keyvault_lite.ledger.commit import write_probe
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt
 from tests.house import House, chosen, furnish
@@ -18,8 +18,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "postgresql.md"
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(proof, "PROVE_SECONDS", 0.2)
+    monkeypatch.setattr(write_probe, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(write_probe, "PROVE_SECONDS", 0.2)
 
 
 def until(holds: Callable[[], bool], seconds: float = 30) -> None:

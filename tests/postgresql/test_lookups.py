@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keyvault_lite import app, custody
-from keyvault_lite.ledger.damage import DamagedVault
+from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, ReadKey, VerifyAudit
 from tests.house import House, chosen, furnish

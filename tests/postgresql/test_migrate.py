@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from keyvault_lite import app, custody
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.postgresql import session
-from keyvault_lite.ledger.postgresql.database import PostgresDatabase
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.postgresql import session
+from keyvault_lite.ledger.storage.postgresql.database import PostgresDatabase
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Role
@@ -153,7 +153,7 @@ def test_a_move_that_fails_leaves_nothing(
         return real(database, connection, entries)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PostgresDatabase, "append", append)
-    monkeypatch.setattr("keyvault_lite.ledger.copying.CHUNK", 100)
+    monkeypatch.setattr("keyvault_lite.ledger.migrate.copy.CHUNK", 100)
     with pytest.raises(AuditUnavailable):
         custody.migrate(lived_in.chosen, target)
     monkeypatch.setattr(PostgresDatabase, "append", real)
@@ -169,16 +169,16 @@ def test_a_move_that_fails_leaves_nothing(
 def test_a_copy_that_is_not_the_vault_is_not_committed(
     lived_in: House, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from keyvault_lite.ledger import copying
+    from keyvault_lite.ledger.migrate import copy
 
-    real = copying._copy_rows
+    real = copy._copy_rows
 
     def leave_out(table: object, reader: object, writer: object) -> None:
         if getattr(table, "name", None) != "services":
             return
         real(table, reader, writer)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(copying, "_copy_rows", leave_out)
+    monkeypatch.setattr(copy, "_copy_rows", leave_out)
     with pytest.raises(KeyVaultError):
         custody.migrate(lived_in.chosen, target)
     assert run(target, TABLES) == [(0,)]
@@ -205,7 +205,7 @@ def test_nobody_writes_a_source_that_takes_long(
     custody.migrate(lived_in.chosen, target)
     impatient = "SET idle_in_transaction_session_timeout = '1500ms'"
     monkeypatch.setattr(session, "WRITER", (*session.WRITER, impatient))
-    monkeypatch.setattr("keyvault_lite.ledger.copying.CHUNK", 100)
+    monkeypatch.setattr("keyvault_lite.ledger.migrate.copy.CHUNK", 100)
     back = f"sqlite:///{tmp_path}/back.db"
     if keeps:
         custody.migrate(there(lived_in, target), back, progress=lambda *_: time.sleep(0.5))

@@ -13,15 +13,17 @@ import pytest
 from keyvault_lite import app, custody
 from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.engine import jobs as jobs_module
-from keyvault_lite.ledger import driver, journal, statements, upkeep
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.postgresql import connection as connection_module
-from keyvault_lite.ledger.postgresql import database as database_module
-from keyvault_lite.ledger.postgresql import limits, session
-from keyvault_lite.ledger.postgresql.address import read_address
-from keyvault_lite.ledger.postgresql.database import PostgresDatabase
-from keyvault_lite.ledger.schema import FORMATS
-from keyvault_lite.ledger.tables import metadata
+from keyvault_lite.ledger import maintenance
+from keyvault_lite.ledger.commit import journal
+from keyvault_lite.ledger.storage import driver, statements
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.postgresql import connection as connection_module
+from keyvault_lite.ledger.storage.postgresql import database as database_module
+from keyvault_lite.ledger.storage.postgresql import limits, session
+from keyvault_lite.ledger.storage.postgresql.address import read_address
+from keyvault_lite.ledger.storage.postgresql.database import PostgresDatabase
+from keyvault_lite.ledger.storage.schema import FORMATS
+from keyvault_lite.ledger.storage.tables import metadata
 from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, UpdateKey, VerifyAudit
@@ -296,14 +298,14 @@ def test_what_fails_keeps_nothing_else_from_being_done(postgres: House, monkeypa
 
 def test_a_vault_whose_rows_were_not_checked_for_long_says_so(postgres: House, monkeypatch: pytest.MonkeyPatch) -> None:
     assert postgres.engine.health().status == "ok"
-    monkeypatch.setattr(upkeep, "UNCHECKED_SECONDS", 0.05)
+    monkeypatch.setattr(maintenance, "UNCHECKED_SECONDS", 0.05)
     time.sleep(0.06)
     health = postgres.engine.health()
     assert (health.status, health.serving) == ("unchecked", True)
     with held(postgres.chosen.database_url, lock("settings")), pytest.raises(AuditUnavailable):
         postgres.ledger.scrub()
     assert postgres.engine.health().details["rows_checked_seconds_ago"]
-    monkeypatch.setattr(upkeep, "UNCHECKED_SECONDS", 5.0)
+    monkeypatch.setattr(maintenance, "UNCHECKED_SECONDS", 5.0)
     postgres.ledger.scrub()
     assert postgres.engine.health().status == "ok"
 

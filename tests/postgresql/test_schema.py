@@ -11,12 +11,12 @@ import psycopg
 import pytest
 
 from keyvault_lite import app, custody
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.outcome import Outcome
-from keyvault_lite.ledger.postgresql.others import Snapshot
-from keyvault_lite.ledger.schema import NEVER_DELETED
-from keyvault_lite.ledger.upgrade import REVISION
+from keyvault_lite.ledger.state.outcome import Outcome
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.postgresql.others import Snapshot
+from keyvault_lite.ledger.storage.schema import NEVER_DELETED
+from keyvault_lite.ledger.storage.upgrade import REVISION
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidRequest, KeyVaultError, NotFound
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import KeyRef

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, encode_draft, entry_hash, entry_row
 from keyvault_lite.audit.merkle import Edge
-from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.head import Head
-from keyvault_lite.ledger.schema import HEAD_COLUMNS
+from keyvault_lite.ledger.state.head import Head
+from keyvault_lite.ledger.storage import driver, statements
+from keyvault_lite.ledger.storage.schema import HEAD_COLUMNS
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import KeyId
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from keyvault_lite.ledger import statements
-from keyvault_lite.ledger.schema import FORMATS, IN_ROOT
-from keyvault_lite.ledger.tree import RowMacs, row_key
+from keyvault_lite.ledger.state.root import RowMacs, row_key
+from keyvault_lite.ledger.storage import statements
+from keyvault_lite.ledger.storage.schema import FORMATS, IN_ROOT
 from keyvault_lite.model.encoding import Value
 from tests.protocol import attacker
 

@@ -20,14 +20,14 @@ from typing import Any, Final
 from keyvault_lite import app
 from keyvault_lite.app import CANNOT_START, Vault
 from keyvault_lite.audit import checkpoint
-from keyvault_lite.ledger import committer as committer_module
 from keyvault_lite.ledger import ledger as ledger_module
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.catalogue import expected_schema
-from keyvault_lite.ledger.mark import BLOCK
-from keyvault_lite.ledger.outcome import Committed
-from keyvault_lite.ledger.pending import Pending
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.anchor.record import BLOCK
+from keyvault_lite.ledger.commit import group_commit as committer_module
+from keyvault_lite.ledger.commit.transaction import Pending
+from keyvault_lite.ledger.state.outcome import Committed
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
+from keyvault_lite.ledger.storage.sqlite.schema_check import expected_schema
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.identity import BearerCredential
 from keyvault_lite.model.replies import Answer

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final, Protocol
 
-from keyvault_lite.ledger import adoption, anchor, announcer, head, journal, pending
+from keyvault_lite.ledger.anchor import files
+from keyvault_lite.ledger.commit import catch_up, journal, publisher, transaction
+from keyvault_lite.ledger.state import head
 
 Owner = type[Any] | ModuleType
 
@@ -57,17 +59,17 @@ _SIGN: Final = "pending.store(self._connection, self._database); self.announcer.
 
 REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
     # The rules of the protocol (docs/adr/0017-commit-anchor-reply.md).
-    "R1": (Removal(pending.Pending, "is_judged_again", "item.since != self._moment or self._overtaken or ", ""),),
+    "R1": (Removal(transaction.Pending, "is_judged_again", "item.since != self._moment or self._overtaken or ", ""),),
     "R2": (
         Removal(journal.Journal, "_catch_up", "head.size < old.size or head.epoch < old.epoch", "False"),
         # As if this process knew nothing.
-        Removal(adoption, "new_entries", "tiles = k", "known = LogTip.before_any_entry(authority, b''); tiles = k"),
+        Removal(catch_up, "new_entries", "tiles = k", "known = LogTip.before_any_entry(authority, b''); tiles = k"),
         Removal(journal.Journal, "_adopt", "head.state_seq != known.head.state_seq", "True"),
-        Removal(adoption, "take_in", "newer_than=state.sequence", "newer_than=0"),
+        Removal(catch_up, "take_in", "newer_than=state.sequence", "newer_than=0"),
     ),
     "R3": (
         Removal(
-            adoption,
+            catch_up,
             "take_in",
             "news.findings or tree.root() != head.state_root",
             "False",
@@ -75,26 +77,26 @@ REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
     ),
     "R4": (Removal(head, "read_head", "not genuine", "False"),),
     "R5": (Removal(journal.Journal, "_fill", "pending.store(self._connection, self._database)", _SIGN),),
-    "R6": (Removal(anchor.FileAnchor, "write", "self._always or mark.state_seq > self._covered", "self._always"),),
+    "R6": (Removal(files.FileAnchor, "write", "self._always or mark.state_seq > self._covered", "self._always"),),
     "R7": (
-        Removal(announcer.Announcer, "check", "held != mark.hash", "False"),
-        Removal(anchor.FileAnchor, "write", "now is not None and now != before", "False"),
+        Removal(publisher.Announcer, "check", "held != mark.hash", "False"),
+        Removal(files.FileAnchor, "write", "now is not None and now != before", "False"),
         Removal(
-            anchor.FileAnchor,
+            files.FileAnchor,
             "write",
             "now is not None and 0 < now.size >= mark.size and (now.size, now.hash) != (mark.size, mark.hash)",
             "False",
         ),
     ),
     # Parts of R7: what each of them stops that the others do not.
-    "R7, extend": (Removal(announcer.Announcer, "check", "held != mark.hash", "False"),),
-    "R7, compare": (Removal(anchor.FileAnchor, "write", "now is not None and now != before", "False"),),
+    "R7, extend": (Removal(publisher.Announcer, "check", "held != mark.hash", "False"),),
+    "R7, compare": (Removal(files.FileAnchor, "write", "now is not None and now != before", "False"),),
     "R7, before signing": (
-        Removal(anchor.FileAnchor, "write", "now = self._newest(descriptor)", "sign(); now = self._newest(descriptor)"),
+        Removal(files.FileAnchor, "write", "now = self._newest(descriptor)", "sign(); now = self._newest(descriptor)"),
     ),
     "R6, always": (
         Removal(
-            anchor.FileAnchor,
+            files.FileAnchor,
             "write",
             "self._always or mark.state_seq > self._covered",
             "mark.state_seq > self._covered",

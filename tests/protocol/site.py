@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import keyvault_lite
-from keyvault_lite.ledger.mark import BLOCK
+from keyvault_lite.ledger.anchor.record import BLOCK
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.keys import KeySpec, KeyType, Purpose
 from keyvault_lite.model.names import KeyRef

@@ -13,19 +13,14 @@ from typing import Final
 import pytest
 
 from keyvault_lite.audit.entry import row_hash
-from keyvault_lite.ledger import (
-    evidence,
-    inspection,
-    journal,
-    ledger,
-    pending,
-    replies,
-    rows,
-    sqlite,
-    start,
-    statements,
-)
-from keyvault_lite.ledger.reader import Filter
+from keyvault_lite.ledger import evidence, ledger
+from keyvault_lite.ledger.commit import journal, transaction
+from keyvault_lite.ledger.log import kept_replies
+from keyvault_lite.ledger.log.query import Filter
+from keyvault_lite.ledger.state import verified_rows
+from keyvault_lite.ledger.storage import statements
+from keyvault_lite.ledger.storage.sqlite import database
+from keyvault_lite.ledger.verify import inspection, startup
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
@@ -166,7 +161,10 @@ def unnoticed(attack: Act) -> Act:
 
 CHECKS["row MAC"] = Check(
     Removal(
-        rows, "mac_is", "compare_digest(authority.row_mac(table, key, row[-2], values, schema=schema), row[-1])", "True"
+        verified_rows,
+        "mac_is",
+        "compare_digest(authority.row_mac(table, key, row[-2], values, schema=schema), row[-1])",
+        "True",
     ),
     at_rest(
         edited(
@@ -204,7 +202,7 @@ CHECKS["anchor never backwards"] = Check(
     before=(Removal(inspection, "inspect", "if anchor is not None:", "if False:"),),
 )
 CHECKS["anchor is there"] = Check(
-    Removal(start, "check_anchor", "if size else []", "if False else []"),
+    Removal(startup, "check_anchor", "if size else []", "if False else []"),
     at_rest(anchor_lost),
     it_starts_and_uses_the_revoked_key,
 )
@@ -249,19 +247,19 @@ CHECKS["schema while it serves"] = Check(
     it_is_answered,
 )
 CHECKS["entries read back"] = Check(
-    Removal(pending.Pending, "store", "appended.rowcount != len(self._entries)", "False"),
+    Removal(transaction.Pending, "store", "appended.rowcount != len(self._entries)", "False"),
     planted("CREATE TRIGGER planted BEFORE INSERT ON audit_logs BEGIN SELECT RAISE(IGNORE); END"),
     it_is_answered,
     before=(ROWS_ARE_COMPARED,),
 )
 CHECKS["head read back"] = Check(
-    Removal(pending.Pending, "store", "written.rowcount != 1", "False"),
+    Removal(transaction.Pending, "store", "written.rowcount != 1", "False"),
     planted("CREATE TRIGGER planted BEFORE UPDATE ON ledger_head BEGIN SELECT RAISE(IGNORE); END"),
     it_is_answered,
     before=(ROWS_ARE_COMPARED,),
 )
 CHECKS["same file"] = Check(
-    Removal(sqlite.SqliteDatabase, "check_same_file", "self._stat() != self._identity", "False"),
+    Removal(database.SqliteDatabase, "check_same_file", "self._stat() != self._identity", "False"),
     file_replaced,
     it_is_answered,
 )
@@ -325,7 +323,7 @@ def kept_reply_is_given(house: House) -> bool:
 
 
 REPLIES_ARE_JUDGED = Removal(
-    replies, "_problem", "mac_is(authority, _FORM.name, _FORM.key_of(bound), bound, row, schema=BOUND)", "True"
+    kept_replies, "_problem", "mac_is(authority, _FORM.name, _FORM.key_of(bound), bound, row, schema=BOUND)", "True"
 )
 CHECKS["MAC of a kept reply"] = Check(
     REPLIES_ARE_JUDGED,

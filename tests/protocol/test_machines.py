@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from keyvault_lite.custody import verify
-from keyvault_lite.ledger import anchor as anchor_module
-from keyvault_lite.ledger import check as check_module
-from keyvault_lite.ledger import inspection
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.mark import BLOCK, DamagedAnchor, Mark
+from keyvault_lite.ledger.anchor import files as anchor_module
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.anchor.record import BLOCK, DamagedAnchor, Mark
+from keyvault_lite.ledger.verify import inspection
+from keyvault_lite.ledger.verify import offline_check as check_module
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import RotateKey
 from tests.house import House

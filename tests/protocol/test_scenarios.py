@@ -14,7 +14,7 @@ import pytest
 
 from keyvault_lite import app
 from keyvault_lite.crypto.witness import verify_ed25519
-from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.settings import Settings
 from keyvault_lite.witness.anchor import SharedAnchor
 from tests.protocol.conftest import Scene

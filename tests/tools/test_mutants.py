@@ -181,9 +181,10 @@ def test_what_runs_at_import_meets_the_files_that_name_its_module() -> None:
         "tests/model/test_c.py::test_c",
     ]
     assert coverage.tests("access/tables.py", range(2, 3)) == ["tests/model/test_c.py::test_c"]
-    assert {"tests/ledger/test_archive.py", "tests/ledger/test_shelf.py"} <= _files_that_import("ledger/archiver.py")
-    assert "tests/ledger/test_moving.py" in _files_that_import("ledger/moving.py"), "imported from its package"
-    assert "tests/access/test_leases.py" not in _files_that_import("ledger/archiver.py")
+    importers = _files_that_import("ledger/archive/archiver.py")
+    assert {"tests/ledger/test_archive.py", "tests/ledger/test_shelf.py"} <= importers
+    assert "tests/ledger/test_moving.py" in _files_that_import("ledger/migrate/move.py"), "imported from its package"
+    assert "tests/access/test_leases.py" not in importers
 
 
 def test_only_tests_of_files_that_changed_are_asked_about_a_survivor() -> None:

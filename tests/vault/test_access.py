@@ -13,8 +13,8 @@ from keyvault_lite.crypto.credentials import new_token
 from keyvault_lite.custody import verify
 from keyvault_lite.dialects.vault.policies import compile_rules
 from keyvault_lite.dialects.vault.token_requests import CreateSecretId, CreateToken, PolicyRule, ReadToken
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.outcome import Change, Outcome
+from keyvault_lite.ledger.state.outcome import Change, Outcome
+from keyvault_lite.ledger.storage import driver
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import Forbidden, InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Action, Draft, Result

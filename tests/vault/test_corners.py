@@ -9,8 +9,8 @@ from keyvault_lite.crypto.foreign import _hchacha
 from keyvault_lite.dialects.vault import requests
 from keyvault_lite.dialects.vault.requests import ReadTransitKey, RotateDueTransitKey
 from keyvault_lite.dialects.vault.token_requests import ReadToken
-from keyvault_lite.ledger import committer
-from keyvault_lite.ledger.sqlite import SqliteDatabase
+from keyvault_lite.ledger.commit import group_commit
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.keys import KeyStatus
@@ -36,8 +36,8 @@ def test_generations_of_tokens_end_somewhere(ask: Asker) -> None:
 
 @pytest.mark.sqlite_only
 def test_who_may_try_again_is_told_when(ask: Asker, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committer, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(committer, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(group_commit, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(group_commit, "WATCH_SECONDS", 0.05)
     with SqliteDatabase(house.path).lock():
         answer = ask.post("transit/random")
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")

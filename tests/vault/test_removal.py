@@ -11,9 +11,10 @@ import pytest
 from keyvault_lite.dialects.vault.token_requests import RemoveTokens
 from keyvault_lite.engine import clock as clock_module
 from keyvault_lite.engine import jobs as jobs_module
-from keyvault_lite.ledger import driver, pending, statements
 from keyvault_lite.ledger import ledger as ledger_module
-from keyvault_lite.ledger.rows import NOT_COMMITTED
+from keyvault_lite.ledger.commit import transaction
+from keyvault_lite.ledger.state.verified_rows import NOT_COMMITTED
+from keyvault_lite.ledger.storage import driver, statements
 from keyvault_lite.model.errors import Conflict, Forbidden
 from keyvault_lite.model.evidence import Action, Entry, Result
 from keyvault_lite.model.identity import SystemCredential, TokenKind
@@ -44,7 +45,7 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     moved = ModuleType("time")
     for name in ("time_ns", "time", "monotonic"):
         setattr(moved, name, getattr(time, name))
-    for module in (clock_module, jobs_module, ledger_module, pending):
+    for module in (clock_module, jobs_module, ledger_module, transaction):
         monkeypatch.setattr(module, "time", moved)
     return moved
 

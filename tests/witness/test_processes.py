@@ -29,7 +29,7 @@ import keyvault_lite
 from keyvault_lite import app, witnessing
 from keyvault_lite.cli import main
 from keyvault_lite.crypto.witness import verify_ed25519
-from keyvault_lite.ledger.anchor import FileAnchor
+from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.settings import Settings
 from keyvault_lite.witness.client import WitnessClient
 from tests.witness.support import ORIGIN, VKEY, Tree

@@ -17,10 +17,10 @@ from keyvault_lite.app import Vault
 from keyvault_lite.audit.checkpoint import verify_cosignature, verify_note
 from keyvault_lite.audit.receipt import parse_receipt, verify_receipt
 from keyvault_lite.crypto.witness import verify_ed25519
-from keyvault_lite.ledger.anchor import FileAnchor
-from keyvault_lite.ledger.mark import Mark
-from keyvault_lite.ledger.outcome import Outcome
-from keyvault_lite.ledger.trust import Accepted
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.anchor.record import Mark
+from keyvault_lite.ledger.state.outcome import Outcome
+from keyvault_lite.ledger.verify.trust import Accepted
 from keyvault_lite.model.encoding import decode_base64
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.evidence import Action, Draft, Result

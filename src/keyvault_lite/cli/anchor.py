@@ -13,7 +13,7 @@ from keyvault_lite.model.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from keyvault_lite.custody import AnchorView
-    from keyvault_lite.ledger.trust import Trusted
+    from keyvault_lite.ledger.verify.trust import Trusted
 
 app = typer.Typer(help="The newest head of the log, kept outside the database.", no_args_is_help=True)
 
@@ -72,7 +72,7 @@ def trust(
     the log goes on as another log, under a new origin that everybody who follows it has to be told.
     """
     from keyvault_lite import custody, settings
-    from keyvault_lite.ledger.trust import Accepted
+    from keyvault_lite.ledger.verify.trust import Accepted
 
     if acknowledge_rollback != (size is not None) or acknowledge_rollback != (root is not None):
         raise CannotRun("--acknowledge-rollback, --size and --root go together")

@@ -259,7 +259,7 @@ def read(
     import msgspec
 
     from keyvault_lite import custody, settings
-    from keyvault_lite.ledger.shelf import NotInFiles
+    from keyvault_lite.ledger.archive.segment_files import NotInFiles
     from keyvault_lite.model.errors import IntegrityViolation
     from keyvault_lite.wire.native import render
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from keyvault_lite.crypto.sigv4 import new_access_key
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import LimitExceeded, NotFound
 from keyvault_lite.model.identity import Service, Token, TokenKind
 from keyvault_lite.model.replies import NewAccessKey, Page

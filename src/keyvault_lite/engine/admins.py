@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.ledger.state import Overlay, State
+from keyvault_lite.ledger.state.outcome import Change
+from keyvault_lite.ledger.state.snapshot import Overlay, State
 from keyvault_lite.model.errors import Conflict
 from keyvault_lite.model.identity import Role, Service, TokenKind
 

@@ -25,8 +25,8 @@ from keyvault_lite.engine.admins import check_admins_left
 from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
 from keyvault_lite.engine.slices import Steps, at_once
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.ledger.outcome import Outcome, StoredReply
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.state.outcome import Outcome, StoredReply
+from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import Conflict, Forbidden, IntegrityViolation, InternalError, KeyVaultError, NotFound
 from keyvault_lite.model.evidence import Action, Draft, Result

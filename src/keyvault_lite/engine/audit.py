@@ -8,8 +8,8 @@ from keyvault_lite.access.authorize import may_read_entry
 from keyvault_lite.engine import session
 from keyvault_lite.engine.display import with_names
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.ledger.reader import Filter
+from keyvault_lite.ledger.log.query import Filter
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.archive import PREFIX, newest_of
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, NotFound
 from keyvault_lite.model.replies import LogPage

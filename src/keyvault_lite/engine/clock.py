@@ -10,7 +10,7 @@ import time
 from typing import Final
 
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.ledger.reader import Filter
+from keyvault_lite.ledger.log.query import Filter
 from keyvault_lite.observe import logger
 
 MAX_DRIFT_SECONDS: Final = 600.0

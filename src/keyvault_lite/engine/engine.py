@@ -24,8 +24,8 @@ from keyvault_lite.engine.shares import Shares
 from keyvault_lite.engine.slices import Steps
 from keyvault_lite.engine.turns import turn
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.ledger.outcome import Committed, Outcome
-from keyvault_lite.ledger.state import Moment
+from keyvault_lite.ledger.state.outcome import Committed, Outcome
+from keyvault_lite.ledger.state.snapshot import Moment
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     IntegrityViolation,
@@ -178,7 +178,7 @@ class Engine:
 
     def _admit(self, attempt: Attempt) -> tuple[Moment, Scene | Outcome]:
         state = self._ledger.snapshot()
-        # Before anything of the state is judged: see ledger/state.py.
+        # Before anything of the state is judged: see ledger/state/snapshot.py.
         since = state.moment
         return since, attempt.admit(state)
 

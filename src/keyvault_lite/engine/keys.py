@@ -9,7 +9,7 @@ from keyvault_lite.access.authorize import may_know
 from keyvault_lite.crypto.public import public_key
 from keyvault_lite.dialects.aws.model import EXTERNAL, awaits_material, facts, is_waiting
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, InvalidState, NotFound
 from keyvault_lite.model.keys import MAY_DESTROY, MAY_PUBLISH, Key, KeyStatus, KeyVersion, Purpose, VersionStatus
 from keyvault_lite.model.names import KeyId, new_id

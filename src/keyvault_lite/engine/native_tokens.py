@@ -10,7 +10,7 @@ from typing import Final
 from keyvault_lite.access.authorize import ROLE_REFUSAL
 from keyvault_lite.crypto.credentials import format_token, new_token
 from keyvault_lite.engine.scene import Done, Scene
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Forbidden, LimitExceeded
 from keyvault_lite.model.identity import Role, Service, Token, TokenKind
 from keyvault_lite.model.native_tokens import MAX_RENEWALS, SECOND, WINDOW, Lifetime

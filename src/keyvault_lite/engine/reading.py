@@ -22,8 +22,8 @@ from keyvault_lite.engine.lanes import Lane
 from keyvault_lite.engine.scene import Scene
 from keyvault_lite.engine.session import Session
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.ledger.outcome import Outcome
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.state.outcome import Outcome
+from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.errors import KeyVaultError, LimitExceeded
 from keyvault_lite.model.evidence import Draft, Result
 from keyvault_lite.model.identity import Credential, Principal

@@ -8,8 +8,8 @@ from msgspec import Struct
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT
 from keyvault_lite.ledger.ledger import Ledger
-from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.state.outcome import Change
+from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.identity import Principal
 from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import KeyId

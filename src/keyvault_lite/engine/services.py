@@ -12,7 +12,7 @@ from keyvault_lite.engine.admins import is_lasting
 from keyvault_lite.engine.keys import format_place, parse_place
 from keyvault_lite.engine.native_tokens import first_lifetime, issue, renew
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, NotFound
 from keyvault_lite.model.identity import Grant, Permission, Role, Service, Token, TokenKind
 from keyvault_lite.model.names import SELF, ServiceId, new_id

@@ -9,15 +9,15 @@ from keyvault_lite.audit import checkpoint
 from keyvault_lite.audit.entry import encode_entry
 from keyvault_lite.audit.merkle import InvalidProof, consistency_proof, inclusion_proof, verify_inclusion
 from keyvault_lite.audit.receipt import format_receipt
-from keyvault_lite.ledger import driver
-from keyvault_lite.ledger.journal import Journal
-from keyvault_lite.ledger.outcome import Authority
-from keyvault_lite.ledger.reader import Filter, read_entry, read_page
-from keyvault_lite.ledger.readers import Readers
-from keyvault_lite.ledger.retention import archived_up_to
-from keyvault_lite.ledger.tiles import tile_reader
-from keyvault_lite.ledger.tip import LogTip
-from keyvault_lite.ledger.witnessed import Confirmation, Witness
+from keyvault_lite.ledger.anchor.confirmation import Confirmation, Witness
+from keyvault_lite.ledger.commit.journal import Journal
+from keyvault_lite.ledger.log.query import Filter, read_entry, read_page
+from keyvault_lite.ledger.log.retention import archived_up_to
+from keyvault_lite.ledger.log.tiles import tile_reader
+from keyvault_lite.ledger.state.outcome import Authority
+from keyvault_lite.ledger.state.tip import LogTip
+from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.read_pool import Readers
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Entry
 from keyvault_lite.model.replies import Consistency, EntryReceipt, LogKey, Page

@@ -11,32 +11,32 @@ from pathlib import Path
 from typing import Final, Self
 
 from keyvault_lite.audit import checkpoint
-from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.alarm import owner
-from keyvault_lite.ledger.anchor import Anchor, FileAnchor, where_it_stands
-from keyvault_lite.ledger.archiver import boundary, make_segment
-from keyvault_lite.ledger.committer import Committer
-from keyvault_lite.ledger.damage import DamagedVault
+from keyvault_lite.ledger.anchor.files import Anchor, FileAnchor, where_it_stands
+from keyvault_lite.ledger.anchor.record import Mark
+from keyvault_lite.ledger.archive.archiver import boundary, make_segment
+from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.commit.edit_detection import owner
+from keyvault_lite.ledger.commit.group_commit import Committer
+from keyvault_lite.ledger.commit.journal import Journal
+from keyvault_lite.ledger.commit.write_probe import StoreProof
 from keyvault_lite.ledger.evidence import Evidence
-from keyvault_lite.ledger.inspection import Inspection, Progress, inspect, verification
-from keyvault_lite.ledger.journal import Journal
-from keyvault_lite.ledger.log_index import IndexCheck
-from keyvault_lite.ledger.mark import Mark
-from keyvault_lite.ledger.memory import give_back
+from keyvault_lite.ledger.log.kept_replies import find_reply
+from keyvault_lite.ledger.log.retention import archived_up_to, newest_segment
+from keyvault_lite.ledger.maintenance import Upkeep
 from keyvault_lite.ledger.opening import cannot_open
-from keyvault_lite.ledger.outcome import Authority, Committed, Outcome, StoredReply
-from keyvault_lite.ledger.proof import StoreProof
-from keyvault_lite.ledger.readers import Readers
-from keyvault_lite.ledger.replies import find_reply
-from keyvault_lite.ledger.retention import archived_up_to, newest_segment
-from keyvault_lite.ledger.schema import CAN_BE_MADE_ANEW, MAY_BE_LOST
-from keyvault_lite.ledger.sharing import SharedVerification
-from keyvault_lite.ledger.shelf import Shelf
-from keyvault_lite.ledger.start import read_mark, resumed_tiles, unproven
-from keyvault_lite.ledger.state import Moment, State
-from keyvault_lite.ledger.store import Database
-from keyvault_lite.ledger.tip import LogTip
-from keyvault_lite.ledger.upkeep import Upkeep
+from keyvault_lite.ledger.state.outcome import Authority, Committed, Outcome, StoredReply
+from keyvault_lite.ledger.state.snapshot import Moment, State
+from keyvault_lite.ledger.state.tip import LogTip
+from keyvault_lite.ledger.storage import driver, statements
+from keyvault_lite.ledger.storage.bulk_memory import give_back
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.database import Database
+from keyvault_lite.ledger.storage.log_index import IndexCheck
+from keyvault_lite.ledger.storage.read_pool import Readers
+from keyvault_lite.ledger.storage.schema import CAN_BE_MADE_ANEW, MAY_BE_LOST
+from keyvault_lite.ledger.verify.inspection import Inspection, Progress, inspect, verification
+from keyvault_lite.ledger.verify.single_flight import SharedVerification
+from keyvault_lite.ledger.verify.startup import read_mark, resumed_tiles, unproven
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError
 from keyvault_lite.model.keys import KeyName

@@ -4,13 +4,13 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from keyvault_lite.ledger import driver, statements
-from keyvault_lite.ledger.damage import DamagedVault
-from keyvault_lite.ledger.records import read_slot
-from keyvault_lite.ledger.sqlite import SqliteDatabase
-from keyvault_lite.ledger.sqlite_files import MAGIC, refuse_journal
-from keyvault_lite.ledger.store import Database
-from keyvault_lite.ledger.upgrade import MOVING, OLDER, REVISION, UNFINISHED, VERSION_TABLE, revision_of
+from keyvault_lite.ledger.state.codec import read_slot
+from keyvault_lite.ledger.storage import driver, statements
+from keyvault_lite.ledger.storage.damage import DamagedVault
+from keyvault_lite.ledger.storage.database import Database
+from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
+from keyvault_lite.ledger.storage.sqlite.files import MAGIC, refuse_journal
+from keyvault_lite.ledger.storage.upgrade import MOVING, OLDER, REVISION, UNFINISHED, VERSION_TABLE, revision_of
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, InvalidRequest
 from keyvault_lite.model.keyring import Slot
 
@@ -25,8 +25,8 @@ def open_database(url: str, *, allow_plain: bool = False) -> Database:
         return SqliteDatabase(path)
     try:
         # Imported here: SQLite needs nothing of it, and it takes a while.
-        from keyvault_lite.ledger.postgresql.address import read_address
-        from keyvault_lite.ledger.postgresql.database import PostgresDatabase
+        from keyvault_lite.ledger.storage.postgresql.address import read_address
+        from keyvault_lite.ledger.storage.postgresql.database import PostgresDatabase
     except ImportError as error:
         raise InvalidRequest("PostgreSQL needs the driver psycopg: pip install 'psycopg[binary]>=3.3,<4'") from error
     return PostgresDatabase(read_address(url, allow_plain=allow_plain))

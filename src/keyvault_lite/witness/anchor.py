@@ -18,9 +18,9 @@ from keyvault_lite.audit.checkpoint import (
     verifier_key,
     verify_note,
 )
-from keyvault_lite.ledger.anchor import Prove
-from keyvault_lite.ledger.mark import DamagedAnchor, Mark
-from keyvault_lite.ledger.witnessed import Confirmation
+from keyvault_lite.ledger.anchor.confirmation import Confirmation
+from keyvault_lite.ledger.anchor.files import Prove
+from keyvault_lite.ledger.anchor.record import DamagedAnchor, Mark
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.witness.client import Ahead, Confirmed, WitnessClient
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from keyvault_lite.ledger.own_files import open_own
+from keyvault_lite.ledger.storage.own_files import open_own
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.observe import logger
 

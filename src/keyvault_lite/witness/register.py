@@ -33,7 +33,7 @@ from keyvault_lite.audit.checkpoint import (
     verify_note,
 )
 from keyvault_lite.audit.merkle import ROOT_OF_EMPTY, InvalidProof, verify_consistency
-from keyvault_lite.ledger.own_files import open_own
+from keyvault_lite.ledger.storage.own_files import open_own
 from keyvault_lite.model.encoding import decode_base64
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.observe import logger

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from keyvault_lite.audit.checkpoint import parse_checkpoint, parse_note, split_origin
 from keyvault_lite.audit.merkle import InvalidProof
-from keyvault_lite.ledger.witnessed import Confirmation
+from keyvault_lite.ledger.anchor.confirmation import Confirmation
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.replies import Consistency
 from keyvault_lite.observe import logger

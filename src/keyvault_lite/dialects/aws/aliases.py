@@ -24,7 +24,7 @@ from keyvault_lite.dialects.aws.pagination import page
 from keyvault_lite.dialects.aws.replies import KeyPolicy
 from keyvault_lite.dialects.aws.view import View, exists, find, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.keys import Key, KeyName
 from keyvault_lite.model.requests import Request
 

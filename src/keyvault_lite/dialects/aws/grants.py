@@ -14,8 +14,8 @@ from keyvault_lite.dialects.aws.policy import is_principal
 from keyvault_lite.dialects.aws.replies import NewGrant
 from keyvault_lite.dialects.aws.view import View, exists, find, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.ledger.records import key_values
+from keyvault_lite.ledger.state.codec import key_values
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Forbidden, LimitExceeded
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import KeyType, Purpose

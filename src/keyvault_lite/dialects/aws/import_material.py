@@ -35,7 +35,7 @@ from keyvault_lite.dialects.aws.replies import ImportedMaterial, ImportParameter
 from keyvault_lite.dialects.aws.view import KeyState, View
 from keyvault_lite.engine.keys import exchanged, version_of
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import Conflict, InvalidCiphertext, InvalidRequest
 from keyvault_lite.model.keys import Key, KeySpec, KeyType, KeyVersion, Purpose, VersionStatus

@@ -25,8 +25,8 @@ from keyvault_lite.dialects.aws.replies import LastUsage, UsageData
 from keyvault_lite.dialects.aws.view import KeyState, View, exists, view
 from keyvault_lite.engine.keys import DAY, format_place, parse_place
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.ledger.reader import Filter
+from keyvault_lite.ledger.log.query import Filter
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action, Entry, Result
 from keyvault_lite.model.keys import Key, KeySpec, KeyStatus, KeyType, KeyVersion, VersionStatus

@@ -17,7 +17,7 @@ from keyvault_lite.dialects.aws.keys import read_policy, read_tags
 from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.dialects.aws.view import View, exists, view
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.replies import Page
 from keyvault_lite.model.requests import Request
 

@@ -17,7 +17,7 @@ from keyvault_lite.dialects.aws.replies import Rotation, RotationStatus
 from keyvault_lite.dialects.aws.view import View, material_id
 from keyvault_lite.engine.keys import DAY, stepped_down
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.keys import KeyType, KeyVersion
 from keyvault_lite.model.requests import Request
 

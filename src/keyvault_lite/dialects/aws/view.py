@@ -38,7 +38,7 @@ from keyvault_lite.dialects.aws.model import (
     parse_name,
     spec_word,
 )
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext, KeyVaultError
 from keyvault_lite.model.evidence import Action

@@ -38,7 +38,7 @@ from keyvault_lite.dialects.vault.token_requests import (
 from keyvault_lite.dialects.vault.tokens import bounded, facts, issue, issued
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.token_room import make_room
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.identity import Role, Service, Setting

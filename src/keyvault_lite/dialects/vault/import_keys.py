@@ -32,7 +32,7 @@ from keyvault_lite.dialects.vault.requests import (
 from keyvault_lite.dialects.vault.rules import protecting, sound, usable
 from keyvault_lite.engine.keys import exchanged
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.identity import Setting

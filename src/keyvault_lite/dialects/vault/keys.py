@@ -35,7 +35,7 @@ from keyvault_lite.dialects.vault.requests import (
 from keyvault_lite.dialects.vault.rules import is_absent, present, usable
 from keyvault_lite.engine.keys import stepped_down
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, InvalidState, NotFound
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.keys import MAY_PROCESS, Key, KeyName, KeySpec, KeyStatus, KeyType, KeyVersion, VersionStatus

@@ -17,8 +17,8 @@ from keyvault_lite.dialects.vault.rules import is_absent
 from keyvault_lite.dialects.vault.system_requests import DisableMount, EnableMount, ListMounts, Mount, TuneMount
 from keyvault_lite.engine.keys import DAY
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.state.outcome import Change
+from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.identity import Setting
 from keyvault_lite.model.keys import MAX_DESTROY_DAYS, Key, KeyStatus

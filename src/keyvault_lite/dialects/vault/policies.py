@@ -33,8 +33,8 @@ from keyvault_lite.dialects.vault.token_requests import (
 )
 from keyvault_lite.dialects.vault.tokens import BAD_TOKEN, named_token
 from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.ledger.outcome import Change
-from keyvault_lite.ledger.state import State
+from keyvault_lite.ledger.state.outcome import Change
+from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.identity import Permission, Principal, Role, Setting
 from keyvault_lite.model.requests import Request

@@ -26,7 +26,7 @@ from keyvault_lite.dialects.vault.token_requests import (
 )
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.token_room import make_room, told
-from keyvault_lite.ledger.outcome import Change
+from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest
 from keyvault_lite.model.identity import Role, Service, Token, TokenKind
 from keyvault_lite.model.names import ServiceId, TokenId

@@ -1,0 +1,1 @@
+"""The anchor: the newest head of the log, kept outside the database."""

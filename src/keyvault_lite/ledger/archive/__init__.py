@@ -1,0 +1,1 @@
+"""Archive: the oldest entries as files that prove themselves."""

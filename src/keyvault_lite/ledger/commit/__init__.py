@@ -1,0 +1,1 @@
+"""Commit: how waiting outcomes become one durable transaction, and are then answered."""

@@ -1,0 +1,1 @@
+"""The log: queries over its entries, its boundary and its tiles."""

@@ -1,0 +1,1 @@
+"""Copies of a vault: moved to another database, or backed up."""

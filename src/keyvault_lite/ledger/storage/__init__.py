@@ -1,0 +1,1 @@
+"""Storage: tables, statements and connections of SQLite and PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Verification: of everything that is stored, at start, offline and in the background."""
