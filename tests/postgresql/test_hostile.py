@@ -4,19 +4,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from struct import pack
 
 import pytest
 
 from keyvault_lite import app, custody
-from keyvault_lite.model.errors import KeyVaultError
+from keyvault_lite.ledger.storage.postgresql import silence
+from keyvault_lite.ledger.storage.postgresql.address import read_address
+from keyvault_lite.ledger.storage.postgresql.connection import PostgresConnection
+from keyvault_lite.ledger.storage.postgresql.database import PostgresDatabase
+from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt
 from tests.house import House, chosen, furnish
 from tests.postgres import Databases, Server
-from tests.postgresql.hostile import DATA_ROW, ROW_DESCRIPTION, Messages, Middle, between, error, with_types
+from tests.postgresql.hostile import DATA_ROW, ROW_DESCRIPTION, Answer, Messages, Middle, between, error, with_types
 
 CLEARTEXT, MD5 = pack(">I", 3), pack(">I", 5) + b"salt"
 REFUSALS = (*app.CANNOT_START, KeyVaultError)
@@ -31,7 +35,7 @@ def middle(postgres: House) -> Iterator[Middle]:
 def by_way_of(house: House, middle: Middle) -> House:
     """The same vault, reached through somebody."""
     house.vault.close()
-    house.chosen = house.chosen.model_copy(update={"database_url": middle.url})
+    house.chosen = house.chosen.model_copy(update={"database_url": f"{middle.url}?connect_timeout=2"})
     return house
 
 
@@ -144,3 +148,61 @@ def test_the_servers_words_do_not_drive_a_terminal(postgres: House, middle: Midd
         assert b"hush" not in told
     middle.answer = None
     house.open()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "SILENCE_SECONDS", 0.5)
+
+
+def falls_silent(after: int) -> Answer:
+    """A server that says nothing more after so many messages, and keeps the connection."""
+    left = after
+
+    def answer(kind: bytes, body: bytes) -> Messages:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            yield kind, body
+
+    return answer
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("after", [0, 25, 200, 500])
+def test_a_server_that_falls_silent_ends_a_check_and_a_start_with_the_next_step(
+    postgres: House, middle: Middle, after: int
+) -> None:
+    """Before it has answered a login, or at any later point: the connection stays open, and nothing comes."""
+    house = by_way_of(postgres, middle)
+    middle.answer = falls_silent(after)
+    attempt = app.open_vault if after in {25, 200} else custody.verify
+    with pytest.raises(app.CANNOT_START, match=r"connection timeout|no answer.*accepts connections") as refused:
+        attempt(house.chosen)
+    assert "connection pooler" in str(refused.value)
+    middle.answer = None
+    house.open()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_falls_silent_keeps_no_caller_waiting(postgres: House, middle: Middle) -> None:
+    house = by_way_of(postgres, middle)
+    house.open()
+    house.key("orders")
+    middle.answer = falls_silent(5)
+    with pytest.raises((AuditUnavailable, OutcomeUnknown)):
+        house.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
+    middle.answer = None
+    house.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_works_for_long_on_the_owners_statement_is_waited_for(postgres: House) -> None:
+    database = PostgresDatabase(read_address(postgres.chosen.database_url, allow_plain=False))
+    with closing(database.writer()) as connection:
+        assert isinstance(connection, PostgresConnection)
+        with connection.raw.unhurried():
+            connection.execute("SELECT pg_catalog.pg_sleep(1)")
+        with pytest.raises(AuditUnavailable):
+            connection.execute("SELECT pg_catalog.pg_sleep(1)")
+        assert connection.raw.closed

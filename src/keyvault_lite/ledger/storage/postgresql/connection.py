@@ -20,6 +20,7 @@ from keyvault_lite.ledger.storage.postgresql import session
 from keyvault_lite.ledger.storage.postgresql.limits import bounded, rows_at_once
 from keyvault_lite.ledger.storage.postgresql.others import SIGN, Snapshots
 from keyvault_lite.ledger.storage.postgresql.qualified import qualified
+from keyvault_lite.ledger.storage.postgresql.silence import Connection
 from keyvault_lite.model.errors import AuditUnavailable
 
 IN_FORCE: Final = {"INTRANS", "ACTIVE", "INERROR"}
@@ -133,7 +134,7 @@ class PostgresConnection:
 
     def __init__(
         self,
-        raw: psycopg.Connection[Any],
+        raw: Connection,
         *,
         schema: str,
         writes: bool,
@@ -271,6 +272,7 @@ class PostgresConnection:
         Where a transaction of a writer begins and ends it is one of `driver` all the same: only there it decides what
         has happened.
         """
+        error = self.raw.fell_silent or error
         if is_away(error) and error.sqlstate != _DISK_FULL and not (self._writes and sql in _ENDS):
             self._restore_snapshot()
             return away(error)

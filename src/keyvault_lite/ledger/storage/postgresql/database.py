@@ -8,11 +8,12 @@ that dies, or whose host does, holds nobody up for longer than it takes the serv
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import psycopg
+from psycopg.errors import ConnectionTimeout
 from psycopg.types.numeric import Int8Dumper
 
 from keyvault_lite.ledger.storage import driver, statements
@@ -32,6 +33,7 @@ from keyvault_lite.ledger.storage.postgresql.catalogue import (
 from keyvault_lite.ledger.storage.postgresql.connection import One, PostgresConnection, away, is_away, reason
 from keyvault_lite.ledger.storage.postgresql.qualified import REFUSE, SCHEMA, SEARCH_PATH, quote, search_path_of
 from keyvault_lite.ledger.storage.postgresql.results import adapters
+from keyvault_lite.ledger.storage.postgresql.silence import NEXT_STEP, Connection
 from keyvault_lite.ledger.storage.schema import TABLES, Row
 from keyvault_lite.ledger.storage.upgrade import other_tables, run_migrations
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest
@@ -113,12 +115,13 @@ class PostgresDatabase:
         raw, schema = self._connect(session.READER)
         return PostgresConnection(raw, schema=schema, writes=False, key=(WRITING, _half(schema)))
 
-    def _connect(self, more: tuple[str, ...]) -> tuple[psycopg.Connection[Any], str]:
+    def _connect(self, more: tuple[str, ...]) -> tuple[Connection, str]:
         try:
-            raw = psycopg.connect(self._conninfo, autocommit=True, context=adapters())
+            raw = Connection.connect(self._conninfo, autocommit=True, context=adapters())
         except psycopg.Error as error:
+            why = f"{reason(error)}: {NEXT_STEP}" if isinstance(error, ConnectionTimeout) else reason(error)
             raise AuditUnavailable(
-                f"the database {self.place} cannot be reached: {reason(error)}", shown="the database cannot be reached"
+                f"the database {self.place} cannot be reached: {why}", shown="the database cannot be reached"
             ) from None
         try:
             # One integer type in all statements, so that each is prepared once.
@@ -140,7 +143,7 @@ class PostgresDatabase:
             raise InvalidRequest(f"the database {self.place} {problem}")
         return raw, found[0]
 
-    def _check_durability(self, raw: psycopg.Connection[Any]) -> None:
+    def _check_durability(self, raw: Connection) -> None:
         """Raise AuditUnavailable unless COMMIT, on this session, returns only once all of it is durable."""
         try:
             session.make_durable(raw)
@@ -239,7 +242,8 @@ class PostgresDatabase:
         """See Store. Needs the owner's role: the trigger in the way is away only inside the transaction."""
         drop, create = GUARD_OF_LOG
         connection.execute(drop)
-        deleted = connection.execute(statements.FORGET_ENTRIES, (first, last)).rowcount
+        with _unhurried(connection):
+            deleted = connection.execute(statements.FORGET_ENTRIES, (first, last)).rowcount
         connection.execute(create)
         connection.execute(statements.FORGET_INDEX, (block_of(last + 1),))
         left = connection.execute(statements.FIRST_ENTRY).fetchone()
@@ -248,7 +252,7 @@ class PostgresDatabase:
 
     def give_space_back(self) -> None:
         """See Database. Needs the owner's role; autovacuum does it in time."""
-        with closing(self.writer()) as connection:
+        with closing(self.writer()) as connection, _unhurried(connection):
             connection.execute("VACUUM audit_logs")
 
     def check_there(self) -> None:
@@ -327,7 +331,8 @@ class PostgresDatabase:
             raise DamagedVault(planted)
         connection.raw.execute(search_path_of(connection.schema))
         try:
-            run_migrations("postgresql+psycopg://", connection.raw, begin="BEGIN", after=TRIGGERS)
+            with connection.raw.unhurried():
+                run_migrations("postgresql+psycopg://", connection.raw, begin="BEGIN", after=TRIGGERS)
         finally:
             if not connection.raw.closed:
                 connection.raw.execute(SEARCH_PATH)
@@ -424,6 +429,10 @@ def _schema_of(connection: driver.Connection) -> str:
     """The vault's schema; asked, because a connection may stand behind another object."""
     row = connection.execute(f"SELECT nspname::text FROM pg_catalog.pg_namespace WHERE oid = {SCHEMA}").fetchone()  # noqa: S608
     return "" if row is None else str(row[0])
+
+
+def _unhurried(connection: driver.Connection) -> AbstractContextManager[None]:
+    return connection.raw.unhurried() if isinstance(connection, PostgresConnection) else nullcontext()
 
 
 def _half(schema: str) -> int:
