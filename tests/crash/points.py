@@ -29,11 +29,11 @@ class Point:
     ways: tuple[str, ...] = (ANY,)
 
 
-_COMMIT: Final = "ledger.journal:Journal._commit"
-_ANCHOR: Final = "ledger.anchor:FileAnchor.write"
-_FLUSH: Final = "ledger.anchor:FileAnchor._flush"
-_STORE: Final = "ledger.pending:Pending.store"
-_REFRESH: Final = "ledger.journal:Journal.refresh"
+_COMMIT: Final = "ledger.commit.journal:Journal._commit"
+_ANCHOR: Final = "ledger.anchor.files:FileAnchor.write"
+_FLUSH: Final = "ledger.anchor.files:FileAnchor._flush"
+_STORE: Final = "ledger.commit.transaction:Pending.store"
+_REFRESH: Final = "ledger.commit.journal:Journal.refresh"
 
 LOAD: Final = {
     "after crypto, encrypted": Point("crypto.keyring:Keyring.encrypt", AFTER),
@@ -49,28 +49,28 @@ LOAD: Final = {
     "before the anchor": Point(_ANCHOR, BEFORE, (LOOP, HANDED, THREAD)),
     "after the anchor": Point(_ANCHOR, AFTER, (LOOP, HANDED, THREAD)),
     "anchor written, not flushed": Point(_FLUSH, BEFORE, (HANDED, THREAD)),
-    "anchor flushed, which is not noted": Point("ledger.anchor:os.fdatasync", AFTER, (HANDED, THREAD)),
-    "before the answers": Point("ledger.committer:Committer._answer", BEFORE),
+    "anchor flushed, which is not noted": Point("ledger.anchor.files:os.fdatasync", AFTER, (HANDED, THREAD)),
+    "before the answers": Point("ledger.commit.group_commit:Committer._answer", BEFORE),
 }
 """Under mixed load."""
 OPENING: Final = {
     "nothing loaded": Point("ledger.ledger:Ledger._load", BEFORE),
     "loaded, not signed": Point(_REFRESH, BEFORE),
-    "signed, anchor not flushed": Point("ledger.anchor:FileAnchor.flush", BEFORE),
-    "opened": Point("ledger.committer:Committer.start", BEFORE),
+    "signed, anchor not flushed": Point("ledger.anchor.files:FileAnchor.flush", BEFORE),
+    "opened": Point("ledger.commit.group_commit:Committer.start", BEFORE),
 }
 """At the start after another crash."""
 CLOSING: Final = {
     "checkpoint not committed": Point(_STORE, AFTER),
-    "checkpoint committed": Point("ledger.journal:Journal._store_checkpoint", AFTER),
-    "anchor not flushed": Point("ledger.anchor:FileAnchor.close", BEFORE),
-    "closed": Point("ledger.journal:Journal.close", AFTER),
+    "checkpoint committed": Point("ledger.commit.journal:Journal._store_checkpoint", AFTER),
+    "anchor not flushed": Point("ledger.anchor.files:FileAnchor.close", BEFORE),
+    "closed": Point("ledger.commit.journal:Journal.close", AFTER),
 }
 """When it is stopped in good order."""
 BEGINNING: Final = {
     "schema made": Point("app:prepare", AFTER),
-    "before the anchor knows of it": Point("ledger.journal:Journal.begin", BEFORE),
-    "after the anchor knows of it": Point("ledger.journal:Journal.begin", AFTER),
+    "before the anchor knows of it": Point("ledger.commit.journal:Journal.begin", BEFORE),
+    "after the anchor knows of it": Point("ledger.commit.journal:Journal.begin", AFTER),
     "keyring sealed": Point("crypto.keyring:Keyring.seal", AFTER),
     "before COMMIT": Point(_COMMIT, BEFORE, (HANDED, THREAD)),
     "after COMMIT": Point(_COMMIT, AFTER, (HANDED, THREAD)),
@@ -100,10 +100,10 @@ MASTER_KEY: Final = {
     "after COMMIT of the removal": Step(Point(_COMMIT, AFTER, (HANDED, THREAD)), 2, old=False, new=True),
     "removal in the anchor": Step(Point(_ANCHOR, AFTER, (HANDED, THREAD)), 2, old=False, new=True),
     "write-ahead log not emptied": Step(
-        Point("ledger.sqlite:SqliteDatabase.forget_overwritten", BEFORE), 1, old=False, new=True
+        Point("ledger.storage.sqlite.database:SqliteDatabase.forget_overwritten", BEFORE), 1, old=False, new=True
     ),
     "write-ahead log emptied": Step(
-        Point("ledger.sqlite:SqliteDatabase.forget_overwritten", AFTER), 1, old=False, new=True
+        Point("ledger.storage.sqlite.database:SqliteDatabase.forget_overwritten", AFTER), 1, old=False, new=True
     ),
     "closed": Step(Point("app:Vault.close", AFTER), 1, old=False, new=True),
 }

@@ -249,7 +249,7 @@ def test_one_that_is_ended_gives_no_file_its_name(shut: House, out: Path, number
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from keyvault_lite.ledger import backup\n"
+        "from keyvault_lite.ledger.migrate import backup\n"
         "from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase\n"
         "with backup.copied(SqliteDatabase(Path(sys.argv[1])), Path(sys.argv[2])):\n"
         "    print('copied', flush=True)\n"
