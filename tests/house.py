@@ -12,6 +12,7 @@ import pytest
 
 from keyvault_lite import app, settings
 from keyvault_lite.crypto.root import MasterKey
+from keyvault_lite.engine.clock import ClockTrust
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.ledger.ledger import Ledger
@@ -94,6 +95,8 @@ class House:
 
     @property
     def jobs(self) -> Jobs:
+        """Background work as it begins with a process."""
+        self.engine.clock = ClockTrust(self.ledger)
         return Jobs(self.engine, self.ledger)
 
     # Asking

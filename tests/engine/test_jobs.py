@@ -14,6 +14,7 @@ from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.keys import KeyStatus, VersionStatus
 from keyvault_lite.model.names import SYSTEM, KeyRef
 from keyvault_lite.model.requests import DestroyKey, DisableKey, Encrypt, ReadKey, RotateKey, UpdateKey
+from keyvault_lite.observe.metrics import METRICS
 from tests.house import DAY, House, idempotent
 
 
@@ -147,6 +148,47 @@ def test_the_log_shows_that_time_has_passed(house: House, clock: Clock, days: fl
     house.key()
     clock.wall += days * 86400
     assert clock_module.ClockTrust(house.ledger).allows_destruction() is allowed
+
+
+def clock_told(house: House) -> tuple[str, object, bool]:
+    health = house.engine.health()
+    return health.status, health.details["clock"], health.serving
+
+
+def test_health_tells_of_a_clock_that_was_set_while_the_server_runs(house: House, clock: Clock) -> None:
+    house.key()
+    assert clock_told(house) == ("ok", "steady", True)
+    clock.pass_days(30)
+    assert clock_told(house) == ("ok", "steady", True)
+    clock.wall += 3600
+    assert clock_told(house) == ("wrong_clock", "changed", True)
+    clock.wall -= 3600 - 300
+    assert clock_told(house) == ("ok", "steady", True), "NTP that sets the time by some minutes"
+
+
+@pytest.mark.parametrize(("behind", "told"), [(30, "steady"), (120, "behind the log"), (86400, "behind the log")])
+def test_health_tells_of_a_clock_behind_the_log(house: House, clock: Clock, behind: int, told: str) -> None:
+    house.key()
+    clock.wall -= behind
+    _ = house.jobs  # as after a restart with the right time
+    assert clock_told(house)[1] == told
+    page = METRICS.page()
+    seconds = float(page.partition("\nkeyvault_clock_behind_log_seconds ")[2].split()[0])
+    assert behind - 30 <= seconds <= behind
+    clock.pass_days(2)
+    assert clock_told(house) == ("ok", "steady", True), "real time has passed the newest entry"
+
+
+def test_health_tells_of_a_start_with_a_clock_ahead(house: House, clock: Clock) -> None:
+    house.key()
+    clock.wall += 1.5 * 86400
+    _ = house.jobs
+    assert clock_told(house) == ("ok", "steady", True)
+    clock.wall += 86400
+    _ = house.jobs
+    assert clock_told(house) == ("ok", "ahead of the log", True)
+    clock.pass_days(1)
+    assert clock_told(house) == ("ok", "steady", True)
 
 
 def test_material_in_use_by_a_reader_is_cleaned_later(house: House, clock: Clock) -> None:

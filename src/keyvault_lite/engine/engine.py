@@ -15,6 +15,7 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT
 from keyvault_lite.dialects.vault import handlers
 from keyvault_lite.engine.attempt import Attempt
+from keyvault_lite.engine.clock import ClockTrust
 from keyvault_lite.engine.floods import FloodGate
 from keyvault_lite.engine.freshness import Freshness
 from keyvault_lite.engine.lanes import Lane, Lanes
@@ -61,6 +62,7 @@ class Engine:
         self._ledger = ledger
         self._keyring = keyring
         self._authenticator = Authenticator(keyring, parse_token, keyring.access_keys, wall_clock)
+        self.clock = ClockTrust(ledger)
         self._floods = FloodGate(self._record_flood)
         self._freshness = Freshness(ledger.refresh)
         self._lanes = Lanes()
@@ -225,7 +227,7 @@ class Engine:
             sealed=False,
             version=__version__,
             serving=fault is None and not self._ledger.space_is_low,
-            details=self._ledger.facts(),
+            details={**self._ledger.facts(), "clock": self.clock.state},
         )
 
     def _status(self, fault: KeyVaultError | None) -> str:
@@ -236,6 +238,7 @@ class Engine:
             "degraded": self._ledger.degraded,
             "low_space": self._ledger.space_is_scarce,
             "unchecked": self._ledger.upkeep.is_late,
+            "wrong_clock": self.clock.is_wrong,
         }
         return next((name for name, holds in states.items() if holds), "ok")
 

@@ -13,7 +13,6 @@ from keyvault_lite.access.spent import removable
 from keyvault_lite.dialects.aws.model import is_expired, is_pending_expired, is_waiting
 from keyvault_lite.dialects.vault.requests import RotateDueTransitKey
 from keyvault_lite.dialects.vault.token_requests import RemoveTokens
-from keyvault_lite.engine.clock import ClockTrust
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.model.errors import KeyVaultError
@@ -47,7 +46,7 @@ class Jobs:
         self._warned = False
         self._made = self._rows_read = time.monotonic()
         self._log_read = float("-inf")
-        self._clock = ClockTrust(ledger)
+        self._clock = engine.clock
 
     async def run(self) -> None:
         """Work until cancelled. A failure is logged and tried again in the next round."""

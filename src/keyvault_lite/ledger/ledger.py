@@ -242,6 +242,10 @@ class Ledger:
         """The time in microseconds; never before the newest entry's, so that a clock set back revives nothing."""
         return max(time.time_ns() // 1000, self._journal.head.timestamp)
 
+    def newest_entry_at(self) -> float:
+        """The time of the newest entry, in seconds as `time.time()` has them."""
+        return self._journal.head.timestamp / 1e6
+
     def snapshot(self) -> State:
         """The verified state. Note its `moment` before reading anything of it."""
         return self._state

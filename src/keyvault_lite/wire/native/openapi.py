@@ -269,6 +269,8 @@ class HealthReply(msgspec.Struct):
     anchor_flushed_seconds_ago: float | None = None
     rows_checked_seconds_ago: float | None = None
     """When all stored rows were last read again and verified; after 15 minutes the status is `unchecked`."""
+    clock: str | None = None
+    """`steady`, `changed` while the server ran, `behind the log`, or `ahead of the log` at the start."""
 
 
 def _schemas() -> Schema:
