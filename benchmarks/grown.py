@@ -37,6 +37,7 @@ from keyvault_lite.model.keys import Key, KeySpec, KeyStatus, KeyType, KeyVersio
 from keyvault_lite.model.names import KeyId, ServiceId, new_id
 from keyvault_lite.model.replies import NewService
 from keyvault_lite.model.requests import CreateService, Origin
+from keyvault_lite.operator.initialise import initialise_vault
 from keyvault_lite.settings import Settings
 
 KEY: Final = "grown-0"
@@ -159,7 +160,7 @@ def grow(folder: Path, size: Size) -> Grown:
     key.touch(0o600)
     key.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
     chosen = settings.load(**_settings(folder))
-    admin = app.initialise(chosen).token
+    admin = initialise_vault(chosen).token
     services = asyncio.run(_services(chosen, admin))
     with _Grower(chosen) as grower:
         _grow_keys(grower, size)

@@ -36,6 +36,7 @@ from keyvault_lite.ledger.storage.log_index import rows_for
 from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import KeyId, ServiceId, new_id
+from keyvault_lite.operator.initialise import initialise_vault
 from keyvault_lite.settings import Settings
 
 CALLERS: Final = (32, 128)
@@ -139,7 +140,7 @@ def measure(*, rounds: int, seconds: float) -> list[Pair]:
         folder = Path(name)
         master = base64.b64encode(secrets.token_bytes(32)).decode()
         chosen = settings.load(master_key=master, database_url=f"sqlite:///{folder / 'full.db'}")
-        app.initialise(chosen)
+        initialise_vault(chosen)
         return uvloop.run(_measure(chosen, folder, rounds=rounds, seconds=seconds))
 
 

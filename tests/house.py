@@ -33,6 +33,7 @@ from keyvault_lite.model.keys import Key, KeySpec, KeyType, Purpose
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Answer, NewService
 from keyvault_lite.model.requests import CreateKey, CreateService, Idempotency, Origin, Request, RotateKey
+from keyvault_lite.operator.initialise import initialise_vault
 from keyvault_lite.settings import Settings
 
 E = TypeVar("E", bound=KeyVaultError)
@@ -192,7 +193,7 @@ class House:
 def furnish(folder: Path, url: str | None = None) -> tuple[str, str]:
     """Begin a vault in a folder, or in the database of a server; its master key and the token of its first ADMIN."""
     _, master = MasterKey.generate()
-    return master, app.initialise(chosen(folder, master, url)).token
+    return master, initialise_vault(chosen(folder, master, url)).token
 
 
 def chosen(folder: Path, master: str, url: str | None = None) -> Settings:

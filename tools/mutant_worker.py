@@ -25,7 +25,7 @@ import pytest
 
 LOADED: Final = (
     "keyvault_lite.app",
-    "keyvault_lite.serving",
+    "keyvault_lite.server.serve",
     "keyvault_lite.cli.main",
     "hypothesis",
     "alembic.command",

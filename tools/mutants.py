@@ -62,7 +62,7 @@ FOLDERS: Final = (
     "witness",
 )
 """Of tests/: what judges the layers in the process of the tests and within a minute or two."""
-LOADED: Final = ("keyvault_lite.app", "keyvault_lite.serving", "keyvault_lite.cli.main")
+LOADED: Final = ("keyvault_lite.app", "keyvault_lite.server.serve", "keyvault_lite.cli.main")
 UNREACHED, SUSPECT, OPEN = "unreached", "suspect", "open"
 FAVOURITES: Final = 15
 

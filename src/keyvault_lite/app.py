@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,25 +15,19 @@ from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, read_master_k
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
-from keyvault_lite.ledger.anchor.files import SAME_DIRECTORY, FileAnchor, where_it_stands
+from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.archive.segment_files import Shelf
-from keyvault_lite.ledger.commit.edit_detection import tell_quarantine
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.opening import check_place, open_database, prepare
 from keyvault_lite.ledger.storage.bulk_memory import give_back
 from keyvault_lite.ledger.storage.database import Database
-from keyvault_lite.ledger.verify.lost_names import with_names
-from keyvault_lite.model.errors import Conflict, IntegrityViolation, InvalidRequest, KeyVaultError, NotFound
+from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest, KeyVaultError, NotFound
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.names import new_id
-from keyvault_lite.model.replies import Finding, NewService
+from keyvault_lite.model.replies import NewService
 from keyvault_lite.model.requests import (
-    AddSlot,
     Initialise,
     Origin,
-    RecoverAdmin,
-    RemoveSlots,
-    Repair,
     Request,
 )
 from keyvault_lite.observe import announce
@@ -49,24 +43,10 @@ from keyvault_lite.witness.watch import Watch
 
 AnyAnchor = FileAnchor | SharedAnchor
 
-_ANCHOR_ADVICE: Final = {
-    SAME_DIRECTORY: "it goes back together with the database; let KEYVAULT_ANCHOR name a file elsewhere",
-    "off": "a database that is put back will not be found out",
-}
 COLLECT_AFTER: Final = 10_000
 """New objects after which cycles are looked for among them: requests under way hold thousands that are no garbage."""
 CANNOT_START: Final = (InvalidMasterKey, InvalidSettings, KeyVaultError)
 """What keeps a command or server from starting; each says in one sentence why."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewVault:
-    """What `kvl init` prints."""
-
-    service_id: str
-    token: str
-    database: str
-    anchor: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +74,6 @@ def master_key(chosen: Settings) -> MasterKey:
     return read_master_key(text=text, path=chosen.master_key_file)
 
 
-def _origin() -> Origin:
-    return Origin(request_id=os.urandom(16))
-
-
 def open_vault(
     chosen: Settings, *, quarantine: bool = False, anchored: bool = True, archive: Path | None = None
 ) -> Vault:
@@ -109,7 +85,7 @@ def open_vault(
     """
     check_witness(chosen)
     master = master_key(chosen)
-    database = open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
+    database = database_of(chosen)
     check_place(database)
     # Looking at a vault that is not there must not make one.
     slots = prepare(database) if database.exists() else ()
@@ -206,18 +182,23 @@ def _compose(
     return vault
 
 
+def database_of(chosen: Settings) -> Database:
+    """The database that the settings name, not opened yet."""
+    return open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
+
+
 async def perform(vault: Vault, request: Request) -> object:
     """Have the vault itself do something, and return the result."""
-    return (await vault.engine.perform(request, SystemCredential(), _origin())).result
+    return (await vault.engine.perform(request, SystemCredential(), Origin(request_id=os.urandom(16)))).result
 
 
-async def _initialise(
+async def open_or_begin(
     chosen: Settings, name: str = "admin", *, quarantine: bool = False
 ) -> tuple[Vault, NewService | None]:
     """Open the vault; if it is empty, begin it and return its first ADMIN. Exactly one process does."""
     check_witness(chosen)
     master = master_key(chosen)
-    database = open_database(chosen.database_url, allow_plain=chosen.allow_plain_database)
+    database = database_of(chosen)
     check_place(database)
     if database.exists() and prepare(database):
         # Begun already, which is never undone: nobody else has to be waited for.
@@ -241,109 +222,20 @@ async def _initialise(
         return vault, made
 
 
-def initialise(chosen: Settings, name: str = "admin") -> NewVault:
-    """Make a new vault. Raises Conflict if there is one."""
-
-    async def run() -> NewVault:
-        vault, made = await _initialise(chosen, name)
-        vault.close()
-        if made is None:
-            raise Conflict("the vault is initialised already; `kvl init --recover-admin` helps who lost the token")
-        return _new_vault(vault, made)
-
-    return asyncio.run(run())
-
-
-def recover_admin(chosen: Settings) -> NewVault:
-    """Give the oldest ADMIN a new token; the old one dies. The master key is the authority for it."""
-
-    async def run() -> NewVault:
-        vault = open_vault(chosen)
-        try:
-            made = await perform(vault, RecoverAdmin())
-        finally:
-            vault.close()
-        if not isinstance(made, NewService):
-            raise TypeError("recovery made no token")
-        return _new_vault(vault, made)
-
-    return asyncio.run(run())
-
-
-def _new_vault(vault: Vault, made: NewService) -> NewVault:
-    anchor = vault.anchor
-    return NewVault(made.service.id, made.token, vault.database.place, None if anchor is None else anchor.place)
-
-
-def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False) -> None:
-    """Let another master key (base64) open the vault, and unless `keep_old` no other. No key row changes.
-
-    Raises Conflict if nothing would change by it.
-    """
-    new_master = MasterKey.parse(new_key)
-
-    async def run() -> None:
-        vault = open_vault(chosen)
-        try:
-            slots = vault.ledger.snapshot().slots()
-            keep = [slot.id for slot in slots if vault.keyring.opens(slot, new_master)]
-            if keep and (keep_old or len(keep) == len(slots)):
-                vault.ledger.empty_write_ahead_log()  # a change may have been cut off right before it
-                raise Conflict("that is the key the vault has")
-            if not keep:
-                slot = vault.keyring.seal(new_master, slot_id=new_id(), created_at=vault.ledger.now())
-                await perform(vault, AddSlot(slot))
-                keep = [slot.id]
-            old = tuple(slot.id for slot in slots if slot.id not in keep)
-            if old and not keep_old:
-                await perform(vault, RemoveSlots(old))
-                vault.ledger.empty_write_ahead_log()  # what the old master key opens is in no file of ours any more
-        finally:
-            vault.close()
-
-    asyncio.run(run())
-
-
-def repair(chosen: Settings, *, archive: Path | None = None) -> tuple[tuple[Finding, ...], bool]:
-    """Give up, on record, every object that does not verify, so that the vault can be managed again.
-
-    Returns them, and whether the index of the log had to be made anew.
-    """
-
-    async def run() -> tuple[tuple[Finding, ...], bool]:
-        vault = open_vault(chosen, quarantine=True, archive=archive)
-        try:
-            with closing(vault.database.reader()) as connection:
-                told = with_names(connection, vault.ledger.lost)
-            given_up: set[str] = set()
-            for one in vault.ledger.lost:
-                key_id = one.row.partition("/")[0] if one.table in {"keys", "key_versions"} else None
-                if key_id in given_up:
-                    continue
-                given_up |= set() if key_id is None else {key_id}
-                slot = None
-                if one.table == "keyring_slots":
-                    slot = vault.keyring.seal(vault.master, slot_id=one.row, created_at=vault.ledger.now())
-                await perform(vault, Repair(one, slot))
-            return told, vault.ledger.mend_index()
-        finally:
-            vault.close()
-
-    return asyncio.run(run())
-
-
-# Serving
+def announce_admin(made: NewService) -> None:
+    """Print the token of a new vault's first ADMIN on standard error."""
+    announce("new vault. The token of its first ADMIN, shown this once:", token=made.token)
 
 
 @asynccontextmanager
 async def _serving(chosen: Settings, vault: Vault | None) -> AsyncIterator[Engine]:
     if vault is None:
         try:
-            vault, made = await _initialise(chosen)
+            vault, made = await open_or_begin(chosen)
         except CANNOT_START as error:
             raise CannotStart(error) from None
         if made is not None:
-            _announce(made)
+            announce_admin(made)
     forget_environment_key()
     protect_process()
     _spare_collector()
@@ -365,10 +257,6 @@ def _spare_collector() -> None:
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
-def _announce(made: NewService) -> None:
-    announce("new vault. The token of its first ADMIN, shown this once:", token=made.token)
-
-
 def build(chosen: Settings, *, vault: Vault | None = None, loopback_only: bool = False) -> Dispatcher:
     """The ASGI application; it opens the vault, and begins an empty one, when it is started."""
     aws = Aws(chosen.aws_account_id)
@@ -382,18 +270,3 @@ def build(chosen: Settings, *, vault: Vault | None = None, loopback_only: bool =
 
     mounts: list[Mount] = [(aws_belongs, aws.answer), (transit.belongs, transit.answer)]
     return native.build(lifespan=serving, mounts=mounts, loopback_only=loopback_only)
-
-
-def open_to_serve(chosen: Settings, *, quarantine: bool = False, begin: bool = True) -> Vault:
-    """Open the vault; with `begin`, make an empty database one and print its first token on standard error."""
-    if not begin:
-        vault, made = open_vault(chosen, quarantine=quarantine), None
-    else:
-        vault, made = asyncio.run(_initialise(chosen, quarantine=quarantine))
-    if made is not None:
-        _announce(made)
-    tell_quarantine(vault.ledger.lost)
-    stands = where_it_stands(vault.anchor, vault.database.folder)
-    if stands in _ANCHOR_ADVICE:
-        announce(f"anchor: {stands}: {_ANCHOR_ADVICE[stands]}", level="warning")
-    return vault

@@ -1,9 +1,7 @@
 """All settings, read once: the environment first, then the file that KEYVAULT_CONFIG names."""
 
 import difflib
-import ipaddress
 import os
-import ssl
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from functools import partial
@@ -24,7 +22,6 @@ from keyvault_lite.audit.checkpoint import COSIGNATURE, InvalidNote, parse_verif
 from keyvault_lite.ledger.opening import sqlite_path
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.observe import announce
-from keyvault_lite.wire.tls import UnusablePair, load_pair
 
 PREFIX = "KEYVAULT_"
 TESTS: Final = f"{PREFIX}TEST_"
@@ -260,33 +257,3 @@ def check_witness(chosen: Settings) -> None:
             raise InvalidSettings(f"KEYVAULT_WITNESS_KEY: {error.detail}.") from None
         if key.algorithm != COSIGNATURE:
             raise InvalidSettings("KEYVAULT_WITNESS_KEY: this is the key of a log, and not that of a witness.")
-
-
-def check_address(chosen: Settings) -> ssl.SSLContext | None:
-    """With what to serve TLS; None: plain HTTP.
-
-    Raises InvalidSettings for plain HTTP on an address that others can reach, for TLS by halves, and for files that it
-    cannot be served with.
-    """
-    if (chosen.tls_cert is None) != (chosen.tls_key is None):
-        raise InvalidSettings("KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY go together.")
-    for name, path in (("KEYVAULT_TLS_CERT", chosen.tls_cert), ("KEYVAULT_TLS_KEY", chosen.tls_key)):
-        if path is not None and not os.access(path, os.R_OK):
-            raise InvalidSettings(f"{name} does not name a readable file.")
-    if chosen.tls_cert is not None and chosen.tls_key is not None:
-        try:
-            return load_pair(chosen.tls_cert, chosen.tls_key, names=("KEYVAULT_TLS_CERT", "KEYVAULT_TLS_KEY"))
-        except UnusablePair as error:
-            raise InvalidSettings(f"{error}.") from None
-    if chosen.allow_plain_http:
-        return None
-    try:
-        loopback = ipaddress.ip_address(chosen.host).is_loopback
-    except ValueError:
-        loopback = chosen.host == "localhost"
-    if not loopback:
-        raise InvalidSettings(
-            "Plain HTTP is served on loopback addresses only: set KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY, "
-            "or KEYVAULT_ALLOW_PLAIN_HTTP=1 behind something that ends TLS."
-        )
-    return None

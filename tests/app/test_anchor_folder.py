@@ -8,6 +8,7 @@ from keyvault_lite import app
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.ledger.storage.schema import FORMATS
 from keyvault_lite.model.errors import AuditUnavailable, InvalidRequest, KeyVaultError
+from keyvault_lite.operator.initialise import initialise_vault
 from keyvault_lite.settings import InvalidSettings, Settings, load
 
 
@@ -21,9 +22,9 @@ def test_a_vault_does_not_begin_where_its_anchor_cannot_be(tmp_path: Path) -> No
         anchor=str(tmp_path / "elsewhere" / "anchor"),
     )
     with pytest.raises(InvalidSettings, match=r"The folder of the anchor, .*elsewhere, does not exist"):
-        app.initialise(chosen)
+        initialise_vault(chosen)
     (tmp_path / "elsewhere").mkdir()
-    assert app.initialise(chosen).token.startswith("kvl_")
+    assert initialise_vault(chosen).token.startswith("kvl_")
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
@@ -49,7 +50,7 @@ def test_where_no_database_can_be_is_said_and_left_as_it_is(tmp_path: Path, path
     (tmp_path / "folder").mkdir()
     (tmp_path / "text").write_text("a file of somebody's")
     chosen = settings_of(f"sqlite:///{tmp_path / path}")
-    for start in (app.initialise, app.open_vault):
+    for start in (initialise_vault, app.open_vault):
         with pytest.raises(KeyVaultError, match=sentence):
             start(chosen)
     assert sorted(one.name for one in tmp_path.rglob("*")) == ["folder", "text"]
@@ -59,18 +60,18 @@ def test_where_no_database_can_be_is_said_and_left_as_it_is(tmp_path: Path, path
 def test_a_url_says_nothing_that_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidRequest, match=r"no query|:memory:"):
-        app.initialise(settings_of(url))
+        initialise_vault(settings_of(url))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lock_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "vault.db.init").mkdir()
     with pytest.raises(AuditUnavailable, match=r"the lock file .*/vault\.db\.init cannot be used: Is a directory"):
-        app.initialise(settings_of(f"sqlite:///{tmp_path / 'vault.db'}"))
+        initialise_vault(settings_of(f"sqlite:///{tmp_path / 'vault.db'}"))
 
 
 def test_the_folder_of_an_anchor_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("a file of somebody's")
     chosen = settings_of(f"sqlite:///{tmp_path / 'vault.db'}", str(tmp_path / "text" / "anchor"))
     with pytest.raises(InvalidSettings, match=r"The folder of the anchor, .*/text, is not a folder"):
-        app.initialise(chosen)
+        initialise_vault(chosen)

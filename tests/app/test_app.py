@@ -12,16 +12,21 @@ from pathlib import Path
 import pytest
 
 import keyvault_lite
-from keyvault_lite import app, custody, serving, settings
+from keyvault_lite import app, settings
 from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultError, Unauthenticated
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import SYSTEM, KeyRef
 from keyvault_lite.model.requests import Decrypt, Encrypt, ListKeys, VerifyAudit
+from keyvault_lite.operator.initialise import initialise_vault, recover_admin
+from keyvault_lite.operator.rotate_master_key import rotate_master_key
+from keyvault_lite.operator.verify import verify_vault
+from keyvault_lite.server import serve as serving
+from keyvault_lite.server.connection import serve as server_config
+from keyvault_lite.server.lifecycle import Server
+from keyvault_lite.server.listeners import check_address
 from keyvault_lite.settings import InvalidSettings
-from keyvault_lite.wire.lifecycle import Server
-from keyvault_lite.wire.server import serve as server_config
 from tests.house import House, chosen, furnish
 
 SOURCE = Path(keyvault_lite.__file__).parents[1]
@@ -35,7 +40,7 @@ def text_of(house: House) -> str:
 def test_a_vault_is_begun_once(tmp_path: Path) -> None:
     master, token = furnish(tmp_path)
     with pytest.raises(Conflict, match="recover-admin"):
-        app.initialise(chosen(tmp_path, master))
+        initialise_vault(chosen(tmp_path, master))
     house = House(chosen(tmp_path, master), token)
     first, *_ = house.log()
     assert (first.id, first.draft.action, first.draft.service_id) == (1, Action.INITIALISE, SYSTEM)
@@ -49,7 +54,7 @@ def test_many_begin_at_once_and_one_does(tmp_path: Path) -> None:
 
     def begin(_: int) -> str | None:
         try:
-            return app.initialise(mine).token
+            return initialise_vault(mine).token
         except Conflict:
             return None
 
@@ -147,7 +152,7 @@ def test_a_wrong_master_key_is_told_in_a_sentence(house: House) -> None:
 
 
 def test_a_lost_token_is_recovered(house: House) -> None:
-    made = app.recover_admin(house.chosen)
+    made = recover_admin(house.chosen)
     # The server that runs meanwhile knows it at once.
     house.refusal(ListKeys(), Unauthenticated)
     house.ask(ListKeys(), made.token)
@@ -161,13 +166,13 @@ def test_a_master_key_is_replaced_while_the_server_runs(house: House) -> None:
     made = house.ask(Encrypt(name, plaintext=b"x"))
     old = text_of(house)
     _, new = MasterKey.generate()
-    app.rotate_master_key(house.chosen, new_key=new, keep_old=True)
+    rotate_master_key(house.chosen, new_key=new, keep_old=True)
     with pytest.raises(Conflict, match="that is the key the vault has"):
-        app.rotate_master_key(house.chosen, new_key=new, keep_old=True)
+        rotate_master_key(house.chosen, new_key=new, keep_old=True)
     for text in (old, new):
         vault = app.open_vault(chosen(house.path.parent, text))
         vault.close()
-    app.rotate_master_key(house.chosen, new_key=new)
+    rotate_master_key(house.chosen, new_key=new)
     with pytest.raises(InvalidMasterKey):
         app.open_vault(house.chosen)
     # The running server goes on; nothing of the keys has changed.
@@ -178,15 +183,15 @@ def test_a_master_key_is_replaced_while_the_server_runs(house: House) -> None:
     house.open()
     assert house.ask(Decrypt(name, None, made.ciphertext, made.encrypted_dek)).plaintext == b"x"
     with pytest.raises(Conflict, match="that is the key the vault has"):
-        app.rotate_master_key(house.chosen, new_key=new)
+        rotate_master_key(house.chosen, new_key=new)
     assert sum(one.draft.action is Action.MASTER_KEY_ROTATE for one in house.log()) == 2
     with pytest.raises(InvalidMasterKey):
-        app.rotate_master_key(house.chosen, new_key="not a key")
+        rotate_master_key(house.chosen, new_key="not a key")
 
 
 def test_the_check_beside_the_server(house: House) -> None:
     house.key()
-    found = custody.verify(house.chosen)
+    found = verify_vault(house.chosen)
     assert (found.valid, found.findings) == (True, ())
     assert found.entries == house.size
 
@@ -213,7 +218,7 @@ def test_an_emptied_database_beside_an_anchor_does_not_begin_anew(house: House) 
     house.vault.close()
     saved = house.path.read_bytes()
     house.path.unlink()
-    for opening in (app.open_vault, app.initialise):
+    for opening in (app.open_vault, initialise_vault):
         with pytest.raises(IntegrityViolation, match="anchor"):
             opening(house.chosen)
     house.path.write_bytes(saved)
@@ -225,22 +230,22 @@ def test_an_emptied_database_beside_an_anchor_does_not_begin_anew(house: House) 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
 def test_plain_http_on_loopback(host: str) -> None:
-    settings.check_address(settings.load(host=host))
+    check_address(settings.load(host=host))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "vault.example", ""])
 def test_plain_http_elsewhere_is_refused(host: str) -> None:
     with pytest.raises(InvalidSettings, match="KEYVAULT_ALLOW_PLAIN_HTTP"):
-        settings.check_address(settings.load(host=host))
-    settings.check_address(settings.load(host=host, allow_plain_http=True))
+        check_address(settings.load(host=host))
+    check_address(settings.load(host=host, allow_plain_http=True))
 
 
 def test_tls_needs_both_files(tmp_path: Path) -> None:
     for half in ("tls_cert", "tls_key"):
         with pytest.raises(InvalidSettings, match="go together"):
-            settings.check_address(settings.load(**{half: tmp_path / "x"}))
+            check_address(settings.load(**{half: tmp_path / "x"}))
     with pytest.raises(InvalidSettings, match="TLS"):
-        settings.check_address(settings.load(host="0.0.0.0", tls_cert=tmp_path / "x", tls_key=tmp_path / "y"))
+        check_address(settings.load(host="0.0.0.0", tls_cert=tmp_path / "x", tls_key=tmp_path / "y"))
 
 
 def test_what_keeps_a_server_from_starting_is_told_before(house: House, tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import app, settings, witnessing
+from keyvault_lite import app, settings
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.observe import configure_logs, logger
+from keyvault_lite.operator.initialise import initialise_vault
+from keyvault_lite.server import serve_witness
 from keyvault_lite.settings import InvalidSettings, Settings
 from tests.witness.support import VKEY
 
@@ -162,9 +164,9 @@ def test_settings_of_a_witness_go_together(given: dict[str, object], sentence: s
 
 
 def test_an_address_that_is_none_is_named_by_its_setting(tmp_path: Path) -> None:
-    key = witnessing.make_witness(tmp_path / "w", "w.example/1")
+    key = serve_witness.make_witness(tmp_path / "w", "w.example/1")
     master = MasterKey.generate()[1]
-    app.initialise(settings.load(master_key=master))
+    initialise_vault(settings.load(master_key=master))
     for name in ("witness", "anchor"):
         chosen = settings.load(master_key=master, witness_key=key, **{name: "http://w.example"})
         with pytest.raises(InvalidSettings, match=f"KEYVAULT_{name.upper()}: a witness on another machine"):

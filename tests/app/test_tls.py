@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 import keyvault_lite
 from keyvault_lite import settings
+from keyvault_lite.server.listeners import check_address
 from keyvault_lite.settings import InvalidSettings
 from tests.house import furnish
 
@@ -64,15 +65,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_certificate_and_its_key(folder: Path) -> None:
-    assert settings.check_address(settings.load(tls_cert=folder / "cert.pem", tls_key=folder / "cert.key")) is not None
-    assert settings.check_address(settings.load()) is None
+    assert check_address(settings.load(tls_cert=folder / "cert.pem", tls_key=folder / "cert.key")) is not None
+    assert check_address(settings.load()) is None
 
 
 @pytest.mark.parametrize(("certificate", "key", "sentence"), WRONG)
 def test_a_wrong_pair_is_one_sentence(folder: Path, certificate: str, key: str, sentence: str) -> None:
     chosen = settings.load(tls_cert=folder / certificate, tls_key=folder / key)
     with pytest.raises(InvalidSettings, match=sentence) as refused:
-        settings.check_address(chosen)
+        check_address(chosen)
     assert "\n" not in str(refused.value)
 
 

@@ -38,6 +38,7 @@ PLANTED = {
     "sql": ("engine/planted.py", "import sqlite3"),
     "pydantic": ("engine/planted.py", "import pydantic"),
     "http": ("engine/planted.py", "import starlette"),
+    "sockets": ("wire/planted2.py", "import uvicorn"),
     "wire": ("wire/planted.py", "import keyvault_lite.crypto.planted"),
     "dialects": ("wire/aws/planted.py", "import keyvault_lite.wire.gcp.planted"),
 }

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.grown import KEY, USERS, Size, grow
-from keyvault_lite import app, custody
+from keyvault_lite import app
+from keyvault_lite.operator.verify import verify_vault
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 )
 def test_a_grown_vault_is_one_that_the_product_accepts(tmp_path: Path, size: Size) -> None:
     chosen = grow(tmp_path / "vault", size).chosen()
-    found = custody.verify(chosen)
+    found = verify_vault(chosen)
     assert (found.valid, found.findings) == (True, ())
     assert found.entries == max(USERS + 2, size.entries)
 

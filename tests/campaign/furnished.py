@@ -14,7 +14,7 @@ from unittest import mock
 
 from msgspec import structs
 
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.ledger.state.outcome import Change, Outcome
 from keyvault_lite.ledger.storage import driver
@@ -39,6 +39,8 @@ from keyvault_lite.model.requests import (
     UpdateKey,
     UpdateService,
 )
+from keyvault_lite.operator.rotate_master_key import rotate_master_key
+from keyvault_lite.operator.verify import verify_vault
 from tests.house import AES, DAY, House, chosen, furnish, grant, idempotent, move_in
 
 ENTRIES = 300
@@ -92,7 +94,7 @@ class Scene:
         return self.folder / "vault.db.anchor"
 
     def verify(self, **how: Any) -> Verification:  # noqa: ANN401
-        return custody.verify(chosen(self.folder, self.master), **how)
+        return verify_vault(chosen(self.folder, self.master), **how)
 
     def starts(self) -> bool:
         try:
@@ -156,7 +158,7 @@ def build(folder: Path) -> Furnished:
     older = [_first_day(house, folder / "older-0"), _second_day(house, folder / "older-1")]
     house.close()
     _, newer = MasterKey.generate()
-    app.rotate_master_key(chosen(folder / "vault", master), new_key=newer)
+    rotate_master_key(chosen(folder / "vault", master), new_key=newer)
     house = House(chosen(folder / "vault", newer), token)
     older.append(_keep(house, folder / "older-2"))
     _third_day(house)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.anchor.record import BLOCK, Mark
 from keyvault_lite.ledger.verify.trust import Accepted
@@ -18,6 +18,8 @@ from keyvault_lite.model.errors import Conflict, IntegrityViolation, KeyVaultErr
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt
+from keyvault_lite.operator.anchor import trust_anchor
+from keyvault_lite.operator.rotate_master_key import rotate_master_key
 from tests.campaign.furnished import Furnished, Scene, unflushed
 from tests.house import House, chosen, furnish
 
@@ -49,7 +51,7 @@ def go_on_apart(vault: Furnished, scene: Scene) -> None:
     house = House(chosen(elsewhere, vault.former), vault.token)
     house.together(*(house.perform(Encrypt(KeyRef("orders"), None, b"")) for _ in range(400)))
     house.close()
-    app.rotate_master_key(chosen(elsewhere, vault.former), new_key=scene.master)
+    rotate_master_key(chosen(elsewhere, vault.former), new_key=scene.master)
     shutil.copyfile(elsewhere / "vault.db", scene.database)
 
 
@@ -199,7 +201,7 @@ def rewrite(scene: Scene, **changed: Any) -> Mark:  # noqa: ANN401
 
 
 def trust(scene: Scene, accepted: Accepted | None = None) -> Any:  # noqa: ANN401
-    return custody.trust_anchor(chosen(scene.folder, scene.master), accepted)
+    return trust_anchor(chosen(scene.folder, scene.master), accepted)
 
 
 @pytest.mark.parametrize("lose", [lose_anchor, damage_anchor])

@@ -3,7 +3,6 @@
 import base64
 import errno
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,7 @@ import keyvault_lite
 from keyvault_lite.ledger.anchor.record import Mark
 from keyvault_lite.ledger.verify.trust import Accepted, Trusted
 from keyvault_lite.model.archive import Segment
-from keyvault_lite.model.errors import Conflict, InvalidRequest, KeyVaultError
+from keyvault_lite.model.errors import Conflict, InvalidRequest
 from keyvault_lite.model.replies import Finding, Verification
 from keyvault_lite.settings import Purpose
 from tests.cli.conftest import Kvl
@@ -43,26 +42,19 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
         return call
 
-    composition = SimpleNamespace(
-        CANNOT_START=(KeyVaultError,),
-        initialise=note("initialise", MADE),
-        recover_admin=note("recover_admin", MADE),
-        rotate_master_key=note("rotate_master_key"),
-        repair=note("repair", ((), False)),
-    )
-    monkeypatch.setattr(keyvault_lite, "app", composition, raising=False)
-    monkeypatch.setitem(sys.modules, "keyvault_lite.app", composition)
-    custody = SimpleNamespace(
-        verify=note("verify", Verification(valid=True, entries=7, head=b"")),
-        show_anchor=note("show_anchor", SimpleNamespace(place="a", stands="apart", mark=MARK)),
-        trust_anchor=note("trust_anchor", TRUSTED),
-        archive=note("archive", SimpleNamespace(segments=(SEGMENT,), archived=512)),
-    )
-    monkeypatch.setattr(keyvault_lite, "custody", custody, raising=False)
-    monkeypatch.setitem(sys.modules, "keyvault_lite.custody", custody)
-    serving = SimpleNamespace(serve=note("serve", 0))
-    monkeypatch.setattr(keyvault_lite, "serving", serving, raising=False)
-    monkeypatch.setitem(sys.modules, "keyvault_lite.serving", serving)
+    answers: dict[str, object] = {
+        "initialise.initialise_vault": MADE,
+        "initialise.recover_admin": MADE,
+        "rotate_master_key.rotate_master_key": None,
+        "repair.repair_vault": ((), False),
+        "verify.verify_vault": Verification(valid=True, entries=7, head=b""),
+        "anchor.show_anchor": SimpleNamespace(place="a", stands="apart", mark=MARK),
+        "anchor.trust_anchor": TRUSTED,
+        "archive.archive_entries": SimpleNamespace(segments=(SEGMENT,), archived=512),
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(f"keyvault_lite.operator.{name}", note(name.partition(".")[2], answer))
+    monkeypatch.setattr("keyvault_lite.server.serve.serve", note("serve", 0))
     loaded = SimpleNamespace(load=lambda _purpose=None, **given: given, Purpose=Purpose)
     monkeypatch.setattr(keyvault_lite, "settings", loaded, raising=False)
     return noted
@@ -73,7 +65,7 @@ def test_init_as_table_and_json(kvl: Kvl, calls: Calls) -> None:
     assert json.loads(ran.out) == vars(MADE)
     assert kvl("init").out.count(ISSUED) == 1
     assert kvl("init", "--recover-admin").code == 0
-    assert [call[0] for call in calls] == ["initialise", "initialise", "recover_admin"]
+    assert [call[0] for call in calls] == ["initialise_vault", "initialise_vault", "recover_admin"]
 
 
 def test_init_can_keep_the_token_off_the_screen(kvl: Kvl, calls: Calls, tmp_path: Path) -> None:
@@ -155,7 +147,7 @@ def test_repair_tells_what_it_did(
     *,
     mended: bool,
 ) -> None:
-    monkeypatch.setattr(sys.modules["keyvault_lite.app"], "repair", lambda *_, **__: (lost, mended))
+    monkeypatch.setattr("keyvault_lite.operator.repair.repair_vault", lambda *_, **__: (lost, mended))
     ran = kvl("repair", "--yes")
     assert ran.code == 0
     assert ran.out.splitlines()[-1].endswith(last)
@@ -165,7 +157,7 @@ def test_repair_tells_what_it_did(
 
 def test_what_is_archived_and_was_not_read_is_told(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Verification(valid=True, entries=7, head=b"", notes=("a file has them",), archived=512)
-    monkeypatch.setattr(keyvault_lite.custody, "verify", lambda *_arguments, **_named: found)
+    monkeypatch.setattr("keyvault_lite.operator.verify.verify_vault", lambda *_arguments, **_named: found)
     ran = kvl("verify")
     assert (ran.out, ran.err) == ("clean: 7 entries behind 512 archived\n", "a file has them\n")
     assert json.loads(kvl("verify", "-o", "json").out)["archived"] == 512
@@ -217,7 +209,7 @@ def test_a_checkpoint_that_is_not_extended_is_named_by_its_file(
 ) -> None:
     findings = (Finding("keys", "3", "row does not verify"), Finding("checkpoint", "", "is of 9 entries"))
     found = Verification(valid=False, entries=7, head=b"", findings=findings)
-    monkeypatch.setattr(keyvault_lite.custody, "verify", lambda *_arguments, **_named: found)
+    monkeypatch.setattr("keyvault_lite.operator.verify.verify_vault", lambda *_arguments, **_named: found)
     file = tmp_path / "old.txt"
     file.write_text(CHECKPOINT)
     ran = kvl("verify", "--against", str(file))
@@ -227,7 +219,7 @@ def test_a_checkpoint_that_is_not_extended_is_named_by_its_file(
 def test_verify_counts_what_it_does_not_list(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     findings = (Finding("audit_logs", "3", "hash differs"),)
     found = Verification(valid=False, entries=7, head=b"", findings=findings, more=9, notes=("epoch 1 begins",))
-    monkeypatch.setattr(keyvault_lite.custody, "verify", lambda *_arguments, **_named: found)
+    monkeypatch.setattr("keyvault_lite.operator.verify.verify_vault", lambda *_arguments, **_named: found)
     ran = kvl("verify")
     assert (ran.code, ran.out) == (1, "audit_logs 3: hash differs\nand 9 more\n")
     assert "epoch 1 begins" in ran.err
@@ -238,7 +230,7 @@ def test_verify_counts_what_it_does_not_list(kvl: Kvl, calls: Calls, monkeypatch
 def test_verify_of_a_vault_that_was_tampered_with(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     findings = (Finding("audit_logs", "3", "hash differs"), Finding("keys", "orders\x1b", "row MAC differs"))
     found = Verification(valid=False, entries=7, head=b"", first_invalid=3, reason="hash", findings=findings)
-    monkeypatch.setattr(keyvault_lite.custody, "verify", lambda *_arguments, **_named: found)
+    monkeypatch.setattr("keyvault_lite.operator.verify.verify_vault", lambda *_arguments, **_named: found)
     ran = kvl("verify")
     assert ran.code == 1
     assert ran.out == "audit_logs 3: hash differs\nkeys orders\\x1b: row MAC differs\n"
@@ -251,7 +243,7 @@ def test_a_refusal_of_the_vault_is_one_sentence(kvl: Kvl, calls: Calls, monkeypa
     def refuse(*_arguments: object) -> None:
         raise Conflict("there is a vault already")
 
-    monkeypatch.setattr(keyvault_lite.app, "initialise", refuse)
+    monkeypatch.setattr("keyvault_lite.operator.initialise.initialise_vault", refuse)
     ran = kvl("init")
     assert (ran.code, ran.err) == (2, "kvl: there is a vault already\n")
 
@@ -297,7 +289,7 @@ def test_a_file_without_a_master_key_is_refused(
     def refuse(*_arguments: object, **_named: object) -> None:
         raise InvalidRequest("a master key is base64 of 32 bytes")
 
-    monkeypatch.setattr(keyvault_lite.app, "rotate_master_key", refuse)
+    monkeypatch.setattr("keyvault_lite.operator.rotate_master_key.rotate_master_key", refuse)
     (tmp_path / "new.key").write_text("nonsense")
     ran = kvl("master-key", "rotate", "--new-key-file", str(tmp_path / "new.key"))
     assert (ran.code, ran.err) == (2, "kvl: a master key is base64 of 32 bytes\n")
@@ -310,10 +302,10 @@ def test_anchor_show(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) ->
     assert (told["root"], told["hash"], told["verifier_key"]) == (ROOT, bytes(32).hex(), "log/1+vkey")
     assert MARK.checkpoint in kvl("anchor", "show").out
     missing = SimpleNamespace(place="a", stands="apart", mark=None)
-    monkeypatch.setattr(keyvault_lite.custody, "show_anchor", lambda _: missing)
+    monkeypatch.setattr("keyvault_lite.operator.anchor.show_anchor", lambda _: missing)
     assert kvl("anchor", "show").code == 1
     off = SimpleNamespace(place="off", stands="off", mark=None)
-    monkeypatch.setattr(keyvault_lite.custody, "show_anchor", lambda _: off)
+    monkeypatch.setattr("keyvault_lite.operator.anchor.show_anchor", lambda _: off)
     assert kvl("anchor", "show").code == 0
 
 

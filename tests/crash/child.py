@@ -17,6 +17,8 @@ from typing import Any
 from keyvault_lite import app
 from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.model.errors import AuditUnavailable, OutcomeUnknown
+from keyvault_lite.operator.initialise import initialise_vault
+from keyvault_lite.operator.rotate_master_key import rotate_master_key
 from tests.crash.dying import arm, follow_ways, say
 from tests.crash.load import Load
 from tests.crash.points import ANY, Point
@@ -54,10 +56,10 @@ def work(order: Order) -> None:
     if order.job in {"begin", "rotate master key", "open"}:
         _arm(order)
     if order.job == "begin":
-        app.initialise(settings)
+        initialise_vault(settings)
         return
     if order.job == "rotate master key":
-        app.rotate_master_key(settings, new_key=order.new_master)
+        rotate_master_key(settings, new_key=order.new_master)
         return
     vault = app.open_vault(settings)
     if order.job == "open":

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-from keyvault_lite import custody
 from keyvault_lite.engine.attempt import REPLAYED
 from keyvault_lite.model.errors import InvalidState, Unauthenticated
 from keyvault_lite.model.evidence import Action, Entry, Result
@@ -17,6 +16,7 @@ from keyvault_lite.model.keys import KeyStatus
 from keyvault_lite.model.names import KeyRef, ServiceId
 from keyvault_lite.model.replies import Answer, Replayed
 from keyvault_lite.model.requests import Decrypt, ListKeys, Verify
+from keyvault_lite.operator.verify import verify_vault
 from tests.crash.nursery import Life
 from tests.crash.work import (
     IDEMPOTENT,
@@ -39,7 +39,7 @@ UNRECORDED = {"audit_unavailable", "outcome_unknown", "overloaded"}
 
 def check(house: House, *lives: Life) -> None:
     """`house` is closed, as the last process has left it. It is open afterwards, and used."""
-    found = custody.verify(house.chosen)
+    found = verify_vault(house.chosen)
     assert found.findings == (), f"as it was left: {found.findings}"
     house.open()
     assert not house.ledger.degraded
@@ -51,7 +51,7 @@ def check(house: House, *lives: Life) -> None:
     promises.check_tokens()
     promises.check_unknown()
     house.reopen()
-    found = custody.verify(house.chosen)
+    found = verify_vault(house.chosen)
     assert found.findings == (), f"after use: {found.findings}"
 
 

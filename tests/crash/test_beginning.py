@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import app, custody
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.ledger.verify.offline_check import NothingOpens
 from keyvault_lite.model.errors import Conflict
+from keyvault_lite.operator.initialise import initialise_vault, recover_admin
+from keyvault_lite.operator.verify import verify_vault
 from tests.crash.child import Order
 from tests.crash.nursery import Nursery
 from tests.crash.points import BEGINNING, Point
@@ -31,14 +32,14 @@ def test_a_vault_is_begun_all_the_same(folder: Path, nursery: Nursery, point: Po
     die(nursery, Order("begin", str(folder), master, point=(point.target, point.moment), way=way))
     settings = chosen(folder, master)
     try:
-        token = app.initialise(settings).token
+        token = initialise_vault(settings).token
     except Conflict:
         # It was begun, and nobody was told the token: the master key is the authority for another.
-        token = app.recover_admin(settings).token
+        token = recover_admin(settings).token
     house = House(settings, token)
     house.key()
     house.close()
-    assert custody.verify(settings).findings == ()
+    assert verify_vault(settings).findings == ()
 
 
 def test_an_anchor_of_a_log_without_entries_confirms_no_other(
@@ -52,7 +53,7 @@ def test_an_anchor_of_a_log_without_entries_confirms_no_other(
     assert mark is not None
     assert mark.size == 0
     with pytest.raises(NothingOpens):
-        custody.verify(chosen(folder, master))  # there is nothing to judge, and nothing is wrong either
+        verify_vault(chosen(folder, master))  # there is nothing to judge, and nothing is wrong either
     house.vault.close()
     anchor = house.path.with_name("vault.db.anchor")
     shutil.copy(anchor, tmp_path / "kept")

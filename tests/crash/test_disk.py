@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from keyvault_lite import custody
 from keyvault_lite.ledger.commit import group_commit
 from keyvault_lite.ledger.storage import driver
 from keyvault_lite.ledger.storage.sqlite import database as sqlite
@@ -25,6 +24,7 @@ from keyvault_lite.model.keys import Key, KeyStatus
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Replayed
 from keyvault_lite.model.requests import CreateKey, Encrypt, ListKeys, ReadKey, RevokeKey, VerifyAudit
+from keyvault_lite.operator.verify import verify_vault
 from tests.house import AES, House, idempotent
 from tests.ledger.faults import FaultyConnection
 
@@ -273,5 +273,5 @@ def test_files_that_may_not_grow(house: House) -> None:
     assert stored == {**made, **{name: stored[name] for name in refused}}
     assert house.ask(VerifyAudit()).findings == ()
     house.vault.close()
-    assert custody.verify(house.chosen).findings == ()
+    assert verify_vault(house.chosen).findings == ()
     house.open()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from keyvault_lite import custody
+from keyvault_lite.operator.verify import verify_vault
 from tests.crash import promises
 from tests.crash.nursery import Nursery
 from tests.crash.test_named_points import order
@@ -46,5 +46,5 @@ def test_nothing_acknowledged_is_lost(left: House, failing: Nursery) -> None:
         promises.check(left, *lives)
         left.vault.close()
     print("refused unrecorded:", refused)  # noqa: T201
-    assert custody.verify(left.chosen).findings == ()
+    assert verify_vault(left.chosen).findings == ()
     left.open()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import custody
 from keyvault_lite.ledger.storage import driver
+from keyvault_lite.operator.anchor import show_anchor
+from keyvault_lite.operator.verify import verify_vault
 from keyvault_lite.settings import InvalidSettings
 from tests.house import House
 
@@ -28,7 +29,7 @@ def test_a_write_ahead_log_that_was_just_begun(left: House) -> None:
     wal.write_bytes(begun)
     shared.write_bytes(index)
     before = listing(left.path.parent)
-    found = custody.verify(left.chosen)
+    found = verify_vault(left.chosen)
     assert found.findings == ()
     assert found.entries == 3
     assert listing(left.path.parent) == before, "nothing is written"
@@ -39,8 +40,8 @@ def test_a_read_only_copy_is_checked(left: House, monkeypatch: pytest.MonkeyPatc
     # As on a file system that is mounted read-only: what keeps a server from starting keeps nobody from judging.
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and access(path, mode))
-    assert custody.verify(left.chosen).findings == ()
-    assert custody.show_anchor(left.chosen).mark is not None
+    assert verify_vault(left.chosen).findings == ()
+    assert show_anchor(left.chosen).mark is not None
     with pytest.raises(InvalidSettings, match="cannot be written"):
         left.open()
     monkeypatch.undo()

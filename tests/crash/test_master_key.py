@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from keyvault_lite import app, custody
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.ledger.storage import driver
 from keyvault_lite.model.errors import Conflict
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Decrypt, Encrypt
+from keyvault_lite.operator.rotate_master_key import rotate_master_key
+from keyvault_lite.operator.verify import verify_vault
 from tests.crash.nursery import Nursery
 from tests.crash.points import MASTER_KEY, Step
 from tests.crash.test_named_points import die, order
@@ -48,7 +49,7 @@ def test_one_of_both_opens_it(left: House, nursery: Nursery, step: Step, way: st
             with pytest.raises(WrongMasterKey):
                 left.open()
             continue
-        assert custody.verify(left.chosen).findings == ()
+        assert verify_vault(left.chosen).findings == ()
         left.open()
         assert left.ask(Decrypt(KeyRef(ORDERS), None, message.ciphertext, message.encrypted_dek)).plaintext
         assert left.log()[: len(before)] == before
@@ -56,9 +57,9 @@ def test_one_of_both_opens_it(left: House, nursery: Nursery, step: Step, way: st
 
     # Asked again it goes on where it ended, with whichever key still opens the vault.
     with suppress(Conflict):  # where it had come to its end
-        app.rotate_master_key(chosen(folder, older if step.old else newer), new_key=newer)
+        rotate_master_key(chosen(folder, older if step.old else newer), new_key=newer)
     left.chosen = chosen(folder, newer)
-    assert custody.verify(left.chosen).findings == ()
+    assert verify_vault(left.chosen).findings == ()
     left.open()
     assert left.ask(Decrypt(KeyRef(ORDERS), None, message.ciphertext, message.encrypted_dek)).plaintext
     changes = [entry.draft.action for entry in left.log(len(before))].count(Action.MASTER_KEY_ROTATE)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import custody
 from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.storage import driver
 from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, VerifyAudit
+from keyvault_lite.operator.verify import verify_vault
 from tests.crash.work import ORDERS
 from tests.house import House
 
@@ -73,7 +73,7 @@ def check_start(house: House, stored: int, anchor: Path) -> bool:
     """Whether it starts; that it does exactly if all is there that the anchor remembers."""
     mark = FileAnchor(anchor).peek()
     assert mark is not None
-    found = custody.verify(house.chosen)
+    found = verify_vault(house.chosen)
     if stored < mark.size:
         assert {one.table for one in found.findings} == {"anchor"}
         with pytest.raises(DamagedVault, match="put back or replaced"):

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import custody
 from keyvault_lite.app import CANNOT_START
 from keyvault_lite.ledger.storage.sqlite import database
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.keys import KeyStatus
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, ReadKey, RevokeKey, VerifyAudit
+from keyvault_lite.operator.verify import verify_vault
 from tests.crash.test_disk import comes_back, fill
 from tests.house import House, move_in
 
@@ -85,7 +85,7 @@ def test_a_start_on_a_full_disk(on_small_disk: House, small: Path) -> None:
     house.open()
     assert house.ask(RevokeKey(doomed)).status is KeyStatus.REVOKED
     house.vault.close()
-    assert custody.verify(house.chosen).findings == ()
+    assert verify_vault(house.chosen).findings == ()
     ballast.unlink()
     house.open()
     assert house.ask(ReadKey(doomed)).status is KeyStatus.REVOKED
@@ -98,7 +98,7 @@ def test_a_disk_that_is_read_only(on_small_disk: House, small: Path) -> None:
     mount("-o", "remount,ro", str(small))
     with pytest.raises(CANNOT_START):
         house.open()
-    assert custody.verify(house.chosen).findings == ()
+    assert verify_vault(house.chosen).findings == ()
     mount("-o", "remount,rw", str(small))
     house.open()
     house.ask(Encrypt(name, plaintext=b"x"))

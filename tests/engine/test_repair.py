@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from keyvault_lite import app
-from keyvault_lite.custody import verify
 from keyvault_lite.dialects.aws import requests as words
 from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.dialects.vault.system_requests import EnableMount
@@ -29,6 +28,8 @@ from keyvault_lite.model.requests import (
     Repair,
     RevokeKey,
 )
+from keyvault_lite.operator.repair import repair_vault
+from keyvault_lite.operator.verify import verify_vault as verify
 from tests.house import AES, House, grant, idempotent
 
 HERE = Place("000000000000", "eu-central-1")
@@ -52,7 +53,7 @@ def repaired(house: House, edit: str, *values: object) -> list[Entry]:
     tamper(house, edit, *values)
     with pytest.raises(DamagedVault):
         house.open()
-    app.repair(house.chosen)
+    repair_vault(house.chosen)
     house.open()
     assert not house.ledger.degraded
     assert house.ledger.verify().valid
@@ -105,7 +106,7 @@ def test_what_is_lost_is_told_by_its_name(house: House, table: str, name: str | 
         "key_versions": "UPDATE key_versions SET encrypted_key = zeroblob(99) WHERE key_id = ?",
     }
     tamper(house, edit[table], lost.id)
-    (found,), _ = app.repair(house.chosen)
+    (found,), _ = repair_vault(house.chosen)
     assert found.row.partition("/")[0] == lost.id
     assert (f"its row names it '{name}'" if name else "no name that can be read") in found.problem
     assert "what was encrypted under it cannot be read any more" in found.problem
@@ -157,7 +158,7 @@ def test_where_a_row_is_missing_or_another_nothing_is_given_up(house: House, dam
     if beside:
         tamper(house, "UPDATE keys SET description = 'x'")
     with pytest.raises(DamagedVault):
-        app.repair(house.chosen)
+        repair_vault(house.chosen)
     (last,) = [one.problem for one in verify(house.chosen).findings if one.table == "ledger_head"]
     assert "missing or old" in last
 
@@ -185,7 +186,7 @@ def test_an_old_row_does_not_hide_behind_one_that_was_edited(house: House) -> No
         with pytest.raises(DamagedVault):
             app.open_vault(house.chosen, quarantine=quarantine)
     with pytest.raises(DamagedVault):
-        app.repair(house.chosen)
+        repair_vault(house.chosen)
     assert any("missing or old" in one.problem for one in verify(house.chosen).findings)
 
 
@@ -226,7 +227,7 @@ def test_every_loss_is_an_entry_and_a_key_with_many_is_one(house: House) -> None
     many, other = house.rotated(house.key(), 3), house.key()
     size = house.size
     tamper(house, "UPDATE key_versions SET created_at = created_at + 1")
-    found, _ = app.repair(house.chosen)
+    found, _ = repair_vault(house.chosen)
     assert len(found) == 5
     house.open()
     entries = [entry.draft for entry in house.log(size) if entry.draft.action is Action.REPAIR]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from keyvault_lite import custody
 from keyvault_lite.ledger.archive.segment_files import Shelf
 from keyvault_lite.ledger.commit.journal import Journal
 from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
+from keyvault_lite.operator.archive import archive_entries
 from tests.house import chosen
 
 PLACES = (
@@ -33,7 +33,7 @@ def die_at(place: str) -> None:
     if place == "the file is half written":
         patch.object(Shelf, "_examined", die).start()
     elif place == "the file is there":
-        patch("keyvault_lite.custody.perform", die).start()
+        patch("keyvault_lite.operator.archive.perform", die).start()
     else:
         patch.object(SqliteDatabase, "forget_entries", lambda *given: forgotten(place, *given)).start()
 
@@ -55,7 +55,7 @@ def forgotten(place: str, *given: Any) -> None:  # noqa: ANN401
 
 if __name__ == "__main__":
     folder, to, place, master = sys.argv[1:5]
-    patch("keyvault_lite.custody.SEGMENT", 512).start()
+    patch("keyvault_lite.operator.archive.SEGMENT", 512).start()
     if place in PLACES:
         die_at(place)
-    custody.archive(chosen(Path(folder), master), Path(to), keep=300)
+    archive_entries(chosen(Path(folder), master), Path(to), keep=300)

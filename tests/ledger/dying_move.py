@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from keyvault_lite import custody
 from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.migrate import copy, move
+from keyvault_lite.operator.migrate import migrate_vault
 from keyvault_lite.settings import Settings, load
 
 SOURCE_OPENS = (
@@ -83,4 +83,4 @@ def settings_of(text: str) -> Settings:
 if __name__ == "__main__":
     to, place = sys.argv[1:3]
     die_at(place)
-    custody.migrate(settings_of(sys.stdin.read()), to)
+    migrate_vault(settings_of(sys.stdin.read()), to)

@@ -6,7 +6,6 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from keyvault_lite import app
 from keyvault_lite.dialects.vault.system_requests import EnableMount
 from keyvault_lite.ledger.commit.edit_detection import MAX_ENTRIES, Alarm, _tell, entries
 from keyvault_lite.ledger.state.snapshot import State
@@ -17,6 +16,7 @@ from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import SYSTEM, KeyRef
 from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import ListKeys, ReadKey, ReadService
+from keyvault_lite.server.serve import open_to_serve
 from tests.house import House
 
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -202,7 +202,7 @@ def test_a_start_in_quarantine_says_so(house: House, caplog: pytest.LogCaptureFi
     edit(house, "UPDATE keys SET description = 'x'")
     for _ in range(2):
         caplog.clear()
-        app.open_to_serve(house.chosen, quarantine=True).close()
+        open_to_serve(house.chosen, quarantine=True).close()
         lines = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
         assert lines[0].startswith(f"keys {key.id}: row does not verify")
         assert lines[1].startswith("served in quarantine")

@@ -17,13 +17,11 @@ from typing import Any
 import pytest
 
 import keyvault_lite
-from keyvault_lite import app, custody
 from keyvault_lite.audit.chain import Position, genesis
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.audit.receipt import verify_receipt
 from keyvault_lite.audit.segment import write_entries
 from keyvault_lite.crypto.witness import verify_ed25519
-from keyvault_lite.custody import archive, verify
 from keyvault_lite.ledger import evidence
 from keyvault_lite.ledger.archive import segment_files
 from keyvault_lite.ledger.archive.archiver import boundary
@@ -57,6 +55,11 @@ from keyvault_lite.model.requests import (
     UpdateKey,
     VerifyAudit,
 )
+from keyvault_lite.operator.anchor import trust_anchor
+from keyvault_lite.operator.archive import Archiving, read_archive
+from keyvault_lite.operator.archive import archive_entries as archive
+from keyvault_lite.operator.repair import repair_vault
+from keyvault_lite.operator.verify import verify_vault as verify
 from tests.house import AES, House, chosen, furnish, idempotent, move_in
 from tests.ledger.archiving import COMMITTED, PLACES
 from tests.ledger.faults import failing
@@ -167,7 +170,7 @@ def test_archives_in_a_row(house: House, to: Path) -> None:
 
 
 def test_segments_are_cut(house: House, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(custody, "SEGMENT", 512)
+    monkeypatch.setattr("keyvault_lite.operator.archive.SEGMENT", 512)
     steps: list[tuple[int, int]] = []
     done = archive(house.chosen, to, keep=1, progress=lambda one, of: steps.append((one, of)))
     assert [(one.first, one.last) for one in done.segments] == [(1, 512), (513, 1024)]
@@ -245,7 +248,7 @@ def test_pages_end_at_the_boundary(house: House, to: Path) -> None:
 
 def test_a_page_that_is_read_while_it_goes(house: House, to: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = read_page
-    done: list[custody.Archiving] = []
+    done: list[Archiving] = []
 
     def late(connection: driver.Connection, wanted: Filter, *, archived: int) -> object:
         if not done:
@@ -292,7 +295,7 @@ def test_files_are_read_without_the_vault(house: House, to: Path, tmp_path: Path
     use(house, 300)
     archive(house.chosen, to, keep=300)
     nowhere = chosen(tmp_path, "")
-    read = partial(custody.read_archive, note=pytest.fail)
+    read = partial(read_archive, note=pytest.fail)
     assert list(read(nowhere, to, key=key)) == before[: house.ask(ListAudit(limit=1)).archived]
     for first, last in ((255, 258), (256, 257), (256, 256), (257, 257)):
         assert list(read(house.chosen, to, first=first, last=last)) == before[first - 1 : last]
@@ -398,7 +401,7 @@ def test_a_process_that_dies_has_lost_nothing(
     assert [entry.hash for entry in house.log(after=gone)][: len(before) - gone] == before[gone:]
     files = {path.name for path in to.glob("*.kvlseg")}
     assert len(files) == (place != "the file is half written")
-    monkeypatch.setattr(custody, "SEGMENT", 512)
+    monkeypatch.setattr("keyvault_lite.operator.archive.SEGMENT", 512)
     assert archive(house.chosen, to, keep=300).archived == 768
     # What it had written is taken, not written again.
     made = {path.name for path in to.glob("*.kvlseg")}
@@ -499,7 +502,7 @@ def test_an_acknowledged_rollback_makes_another_archive(house: House, to: Path, 
             shutil.copy(file, house.path.parent / file.name)
     refusal = problems(verify(house.chosen))[0]
     size, root = re.findall(r"--size (\d+) --root (\S+?)`", refusal)[0]
-    custody.trust_anchor(house.chosen, Accepted(int(size), decode_base64(root)))
+    trust_anchor(house.chosen, Accepted(int(size), decode_base64(root)))
     house.open()
     second = archive(house.chosen, to, keep=300).segments[0]
     assert (first.first, first.last, first.head) == (second.first, second.last, second.head)
@@ -694,7 +697,7 @@ def test_what_only_the_archive_can_tell(house: House, to: Path, tmp_path: Path) 
     assert "or before" in without.findings[0].problem
     for known in (None, to):
         with pytest.raises(DamagedVault):
-            app.repair(house.chosen, archive=known)
+            repair_vault(house.chosen, archive=known)
 
 
 def test_who_checks_without_the_keyring_sees_the_boundary_in_the_log(house: House, to: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.ledger.migrate import backup
 from keyvault_lite.ledger.storage import driver
 from keyvault_lite.ledger.storage.sqlite.files import beside
@@ -23,6 +23,10 @@ from keyvault_lite.ledger.verify.trust import Accepted
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, NotFound
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Decrypt, Encrypt, ReadKey
+from keyvault_lite.operator.anchor import show_anchor, trust_anchor
+from keyvault_lite.operator.backup import back_up_vault, verify_backup
+from keyvault_lite.operator.initialise import initialise_vault
+from keyvault_lite.operator.verify import verify_vault
 from tests.house import House, chosen, furnish
 
 
@@ -88,18 +92,18 @@ def test_commits_go_on_while_it_is_made(house: House, out: Path) -> None:
         assert house.size > before
     house.vault.close()
     for file in out.iterdir():
-        assert custody.verify_backup(house.chosen, file).valid
+        assert verify_backup(house.chosen, file).valid
 
 
 def test_the_drill_ends_in_a_verified_vault(house: House, out: Path) -> None:
     key = house.key("orders")
     sealed = house.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
     house.vault.close()
-    assert custody.back_up(house.chosen, out / "copy.db").valid
+    assert back_up_vault(house.chosen, out / "copy.db").valid
     house.open()
     house.key("invoices")
     house.vault.close()
-    notes = custody.verify_backup(house.chosen, out / "copy.db").notes
+    notes = verify_backup(house.chosen, out / "copy.db").notes
     assert any("older than the anchor: a restore would lose" in one for one in notes)
 
     for file in (house.path, beside(house.path, "-wal"), beside(house.path, "-shm")):
@@ -107,14 +111,14 @@ def test_the_drill_ends_in_a_verified_vault(house: House, out: Path) -> None:
     shutil.copy(out / "copy.db", house.path)
     with pytest.raises(IntegrityViolation, match="put back or replaced"):
         house.open()
-    anchor = custody.show_anchor(house.chosen).mark
+    anchor = show_anchor(house.chosen).mark
     assert anchor is not None
     with pytest.raises(app.CANNOT_START):
-        custody.trust_anchor(house.chosen)
-    refusal = custody.verify(house.chosen).findings[0].problem
+        trust_anchor(house.chosen)
+    refusal = verify_vault(house.chosen).findings[0].problem
     words = refusal.partition("--size ")[2].rstrip("`").split(" --root ")
-    custody.trust_anchor(house.chosen, Accepted(int(words[0]), base64.b64decode(words[1])))
-    assert custody.verify(house.chosen).valid
+    trust_anchor(house.chosen, Accepted(int(words[0]), base64.b64decode(words[1])))
+    assert verify_vault(house.chosen).valid
     house.open()
     assert house.ask(Decrypt(KeyRef(key.id), None, sealed.ciphertext, sealed.encrypted_dek)).plaintext == b"x"
     with pytest.raises(KeyVaultError):
@@ -122,7 +126,7 @@ def test_the_drill_ends_in_a_verified_vault(house: House, out: Path) -> None:
 
 
 def test_the_newest_backup_is_put_back_without_a_word(shut: House, out: Path) -> None:
-    assert custody.back_up(shut.chosen, out / "copy.db").valid
+    assert back_up_vault(shut.chosen, out / "copy.db").valid
     shut.path.unlink()
     shutil.copy(out / "copy.db", shut.path)
     shut.open()
@@ -144,7 +148,7 @@ def test_what_is_there_is_left_as_it_is(shut: House, out: Path, kind: str) -> No
             victim.write_bytes(b"precious")
     before = names(out)
     with pytest.raises(Conflict, match="exists already"):
-        custody.back_up(shut.chosen, target)
+        back_up_vault(shut.chosen, target)
     assert names(out) == before
     assert not victim.exists() or victim.read_bytes() == b"precious"
 
@@ -163,9 +167,9 @@ def test_what_appears_meanwhile_is_left_as_it_is(
             target.write_bytes(b"precious")
         return whole(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(custody, "check", plant)
+    monkeypatch.setattr("keyvault_lite.operator.backup.check", plant)
     with pytest.raises(Conflict, match="exists already"):
-        custody.back_up(shut.chosen, target)
+        back_up_vault(shut.chosen, target)
     assert names(out) == ["copy.db"]
     assert target.is_symlink() if link else target.read_bytes() == b"precious"
 
@@ -173,7 +177,7 @@ def test_what_appears_meanwhile_is_left_as_it_is(
 def test_a_vault_that_was_tampered_with_gives_no_backup(shut: House, out: Path) -> None:
     with closing(driver.connect(str(shut.path))) as connection, connection:
         connection.execute("UPDATE keys SET description = 'other'")
-    found = custody.back_up(shut.chosen, out / "copy.db")
+    found = back_up_vault(shut.chosen, out / "copy.db")
     assert not found.valid
     assert [one.table for one in found.findings][:1] == ["keys"]
     assert names(out) == []
@@ -188,7 +192,7 @@ def test_a_vault_that_was_put_back_does_not_take_the_place_of_a_good_backup(shut
     shut.key("invoices")
     shut.vault.close()
     shut.path.write_bytes(old)
-    found = custody.back_up(shut.chosen, out / "copy.db")
+    found = back_up_vault(shut.chosen, out / "copy.db")
     assert "put back or replaced" in found.findings[0].problem
     assert names(out) == []
 
@@ -196,14 +200,14 @@ def test_a_vault_that_was_put_back_does_not_take_the_place_of_a_good_backup(shut
 def test_a_damaged_vault_gives_no_backup(shut: House, out: Path) -> None:
     raw = shut.path.read_bytes()
     shut.path.write_bytes(raw[: len(raw) // 2])
-    assert not custody.back_up(shut.chosen, out / "copy.db").valid
+    assert not back_up_vault(shut.chosen, out / "copy.db").valid
     assert names(out) == []
 
 
 def test_a_rollback_journal_is_not_played_back(shut: House, out: Path) -> None:
     beside(shut.path, "-journal").write_bytes(b"x")
     with pytest.raises(IntegrityViolation, match="rollback journal"):
-        custody.back_up(shut.chosen, out / "copy.db")
+        back_up_vault(shut.chosen, out / "copy.db")
     assert names(out) == []
 
 
@@ -225,7 +229,7 @@ def test_a_failing_step_leaves_nothing(shut: House, out: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(AuditUnavailable, match="No space left"):
-        custody.back_up(shut.chosen, out / "copy.db")
+        back_up_vault(shut.chosen, out / "copy.db")
     monkeypatch.undo()
     assert names(out) == []
 
@@ -240,7 +244,7 @@ def test_a_folder_that_cannot_be_flushed_keeps_no_copy(shut: House, out: Path, m
 
     monkeypatch.setattr(backup, "_flush", flush)
     with pytest.raises(AuditUnavailable, match="Input/output"):
-        custody.back_up(shut.chosen, out / "copy.db")
+        back_up_vault(shut.chosen, out / "copy.db")
     assert names(out) == []
 
 
@@ -265,7 +269,7 @@ def test_one_that_is_ended_gives_no_file_its_name(shut: House, out: Path, number
     left = names(out)
     assert "copy.db" not in left
     assert (left == []) is (number == signal.SIGINT)
-    assert custody.back_up(shut.chosen, out / "copy.db").valid, "what was left is not in the way"
+    assert back_up_vault(shut.chosen, out / "copy.db").valid, "what was left is not in the way"
 
 
 def replace_by_folder(file: Path) -> None:
@@ -291,7 +295,7 @@ CHANGES: dict[str, Change] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_backup_that_is_none_is_told_in_a_sentence(shut: House, out: Path, change: str) -> None:
     file = out / "copy.db"
-    assert custody.back_up(shut.chosen, file).valid
+    assert back_up_vault(shut.chosen, file).valid
     CHANGES[change](file)
     said = kvl(shut, "backup", "verify", str(file))
     assert said.returncode in {1, 2}
@@ -301,12 +305,12 @@ def test_a_backup_that_is_none_is_told_in_a_sentence(shut: House, out: Path, cha
 
 def test_an_edited_backup_is_named(shut: House, out: Path) -> None:
     file = out / "copy.db"
-    assert custody.back_up(shut.chosen, file).valid
+    assert back_up_vault(shut.chosen, file).valid
     with closing(driver.connect(str(file))) as connection, connection:
         connection.execute("UPDATE keys SET description = 'other'")
     for suffix in ("-wal", "-shm"):
         beside(file, suffix).unlink(missing_ok=True)
-    assert not custody.verify_backup(shut.chosen, file).valid
+    assert not verify_backup(shut.chosen, file).valid
 
 
 @pytest.mark.parametrize("same_master", [False, True])
@@ -316,33 +320,33 @@ def test_the_backup_of_another_vault_is_named(shut: House, out: Path, tmp_path: 
     if same_master:
         assert shut.chosen.master_key is not None
         other = chosen(folder, shut.chosen.master_key.get_secret_value())
-        app.initialise(other)
+        initialise_vault(other)
     else:
         other = chosen(folder, furnish(folder)[0])
-    assert custody.back_up(other, out / "copy.db").valid
+    assert back_up_vault(other, out / "copy.db").valid
     if same_master:
-        found = custody.verify_backup(shut.chosen, out / "copy.db")
+        found = verify_backup(shut.chosen, out / "copy.db")
         assert "another vault" in found.findings[0].problem
     else:
         with pytest.raises(IntegrityViolation, match="opens no slot"):
-            custody.verify_backup(shut.chosen, out / "copy.db")
-    assert not custody.verify_backup(shut.chosen, out / "copy.db", public=True).valid
+            verify_backup(shut.chosen, out / "copy.db")
+    assert not verify_backup(shut.chosen, out / "copy.db", public=True).valid
 
 
 def test_without_the_master_key(shut: House, out: Path) -> None:
     without = shut.chosen.model_copy(update={"master_key": None})
-    assert custody.back_up(without, out / "copy.db", public=True).valid
-    assert custody.verify_backup(without, out / "copy.db", public=True).valid
+    assert back_up_vault(without, out / "copy.db", public=True).valid
+    assert verify_backup(without, out / "copy.db", public=True).valid
 
 
 def test_there_has_to_be_a_vault(shut: House, out: Path) -> None:
     nowhere = shut.chosen.model_copy(update={"database_url": f"sqlite:///{out}/none.db"})
     with pytest.raises(NotFound):
-        custody.back_up(nowhere, out / "copy.db")
+        back_up_vault(nowhere, out / "copy.db")
     assert names(out) == []
 
 
 def test_a_server_of_databases_has_its_own_tools(shut: House, out: Path) -> None:
     there = shut.chosen.model_copy(update={"database_url": "postgresql://keyvault@/keyvault"})
     with pytest.raises(Conflict, match="pg_dump"):
-        custody.back_up(there, out / "copy.db")
+        back_up_vault(there, out / "copy.db")

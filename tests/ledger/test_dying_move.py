@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 import keyvault_lite
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.ledger.storage.upgrade import UNFINISHED
 from keyvault_lite.model.errors import Conflict, KeyVaultError
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, RevokeKey, VerifyAudit
+from keyvault_lite.operator.migrate import Moved, migrate_vault
+from keyvault_lite.operator.verify import verify_vault
 from keyvault_lite.settings import Settings
 from tests.house import House, chosen, furnish, move_in
 from tests.ledger.dying_move import NEITHER_OPENS, PLACES, SOURCE_OPENS, TARGET_OPENS
@@ -47,8 +49,8 @@ class Moving:
         )
         assert ran.returncode == 9, ran.stderr
 
-    def again(self) -> custody.Moved:
-        return custody.migrate(self.here, self.there.database_url)
+    def again(self) -> Moved:
+        return migrate_vault(self.here, self.there.database_url)
 
     def opening(self) -> tuple[bool, bool]:
         """Whether the source opens, and whether the target does."""
@@ -64,7 +66,7 @@ class Moving:
         assert [one.draft.action for one in house.log()].count(Action.MIGRATE) == 1
         assert house.ask(VerifyAudit()).findings == ()
         house.close()
-        assert custody.verify(self.there).valid
+        assert verify_vault(self.there).valid
 
 
 def opens(chosen: Settings) -> bool:
@@ -141,7 +143,7 @@ def test_what_it_has_left_is_named(moving: Moving) -> None:
     moving.die("after the copy's COMMIT")
     with pytest.raises(Conflict, match=UNFINISHED):
         app.open_vault(moving.there)
-    assert [one.problem for one in custody.verify(moving.there.model_copy(update={"anchor": "off"})).findings] == [
+    assert [one.problem for one in verify_vault(moving.there.model_copy(update={"anchor": "off"})).findings] == [
         UNFINISHED
     ]
 
@@ -152,6 +154,6 @@ def test_what_the_move_of_another_vault_has_left_stays(moving: Moving, tmp_path:
     master, _ = furnish(tmp_path / "other")
     other = chosen(tmp_path / "other", master)
     with pytest.raises(Conflict, match="is not empty"):
-        custody.migrate(other, moving.there.database_url)
+        migrate_vault(other, moving.there.database_url)
     moving.again()
     moving.check_moved()

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.audit.chain import BrokenChain
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.audit.merkle import Edge
@@ -34,6 +34,8 @@ from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import SYSTEM
 from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import ListKeys
+from keyvault_lite.operator.anchor import trust_anchor
+from keyvault_lite.operator.verify import verify_vault
 from tests.house import House
 from tests.ledger.faults import FaultyConnection, failing
 from tests.ledger.test_tampering import tamper
@@ -145,7 +147,7 @@ def test_a_damaged_anchor_is_told_as_such(house: House) -> None:
     anchor = house.vault.database.anchor_path
     whole = anchor.read_bytes()
     anchor.write_bytes(whole[:100] + b"?" * (2 * BLOCK - 100))
-    (found,) = custody.verify(house.chosen).findings
+    (found,) = verify_vault(house.chosen).findings
     assert (found.table, found.row) == ("anchor", str(anchor))
     assert found.problem.startswith("is damaged: neither of its two records can be read")
     anchor.write_bytes(whole)
@@ -160,15 +162,15 @@ def test_a_file_that_is_no_anchor_is_not_made_one(house: House, tmp_path: Path) 
     for file in (house.path, key):
         before = file.read_bytes()
         wrong = house.chosen.model_copy(update={"anchor": str(file)})
-        (found,) = custody.verify(wrong).findings
+        (found,) = verify_vault(wrong).findings
         assert found.problem.startswith("is another kind of file; let KEYVAULT_ANCHOR name")
         with pytest.raises(DamagedVault):
             app.open_vault(wrong)
         with pytest.raises(IntegrityViolation, match="another kind of file"):
-            custody.trust_anchor(wrong)
+            trust_anchor(wrong)
         assert file.read_bytes() == before
     assert not list(tmp_path.glob("*.lost-*"))
-    assert custody.verify(house.chosen).valid
+    assert verify_vault(house.chosen).valid
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
@@ -177,14 +179,14 @@ def test_the_checkpoint_of_the_anchor_is_signed_in_whichever_epoch(house: House,
         begin_epoch(house)
     mark = house.ledger.mark()
     assert (mark.epoch, mark.scrubbed) == (epoch, 0)
-    assert custody.verify(house.chosen).findings == ()
+    assert verify_vault(house.chosen).findings == ()
     body, _, signature = mark.checkpoint.rpartition(" ")
     raw = bytearray(decode_base64(signature.strip()))
     raw[-1] ^= 1
     house.vault.close()
     anchor = FileAnchor(house.vault.database.anchor_path)
     anchor.replace(replace(mark, checkpoint=f"{body} {encode_base64(bytes(raw))}\n"))
-    (found,) = custody.verify(house.chosen).findings
+    (found,) = verify_vault(house.chosen).findings
     assert (found.table, found.problem) == ("anchor", "its checkpoint is not signed")
     anchor.replace(mark)
     anchor.close()

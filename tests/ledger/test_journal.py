@@ -29,6 +29,7 @@ from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, Una
 from keyvault_lite.model.identity import Permission, Role
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import CreateService, Encrypt, ListKeys, RevokeKey, VerifyAudit
+from keyvault_lite.operator.initialise import initialise_vault
 from tests.house import House, chosen, grant
 from tests.ledger.faults import FaultyConnection
 from tests.ledger.test_tampering import tamper
@@ -163,11 +164,11 @@ def test_an_anchor_knows_a_log_before_its_first_entry(tmp_path: Path, monkeypatc
         dying.setattr(app, "perform", dies)
         for _ in range(2):
             with pytest.raises(AuditUnavailable, match="gone"):
-                app.initialise(wanted)
+                initialise_vault(wanted)
             mark = FileAnchor(SqliteDatabase(tmp_path / "vault.db").anchor_path).peek()
             assert mark is not None
             assert mark.size == 0
-    house = House(wanted, app.initialise(wanted).token)
+    house = House(wanted, initialise_vault(wanted).token)
     assert house.ledger.mark().size == house.size == 1
     house.close()
 

@@ -5,12 +5,12 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from keyvault_lite import custody
 from keyvault_lite.ledger.storage import driver
 from keyvault_lite.ledger.storage.schema import HEAD_COLUMNS
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt
+from keyvault_lite.operator.verify import verify_vault
 from tests.house import House
 
 pytestmark = pytest.mark.both
@@ -50,7 +50,7 @@ def test_an_edited_column_of_the_head_stops_service_and_outlives_the_server(hous
     house.refusal(Encrypt(KeyRef("orders"), plaintext=b"x"), IntegrityViolation)
     assert isinstance(house.ledger.fault, IntegrityViolation)
     house.vault.close()
-    found = custody.verify(house.chosen)
+    found = verify_vault(house.chosen)
     assert "ledger_head" in {one.table for one in found.findings}, found
     with pytest.raises(IntegrityViolation):
         house.open()
@@ -62,7 +62,7 @@ def test_the_end_of_the_server_does_not_overwrite_an_edited_head(house: House, c
     encrypt(house)
     edit(house, f"UPDATE ledger_head SET {column} = {another(house, column)}")
     house.vault.close()
-    assert not custody.verify(house.chosen).valid
+    assert not verify_vault(house.chosen).valid
 
 
 def test_a_look_at_what_others_wrote_finds_an_edited_head(house: House) -> None:

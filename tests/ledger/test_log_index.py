@@ -10,9 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from keyvault_lite import app
 from keyvault_lite.audit.entry import ENTRY_COLUMNS
-from keyvault_lite.custody import verify
 from keyvault_lite.ledger.log import query
 from keyvault_lite.ledger.log.query import Filter
 from keyvault_lite.ledger.storage import driver, log_index, statements
@@ -21,6 +19,8 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import Encrypt, ListKeys, ReadKey
+from keyvault_lite.operator.repair import repair_vault
+from keyvault_lite.operator.verify import verify_vault as verify
 from tests.house import House
 from tests.ledger.faults import FaultyConnection, failing
 
@@ -266,11 +266,11 @@ def test_repair_makes_it_anew(house: House, monkeypatch: pytest.MonkeyPatch) -> 
         house.ask(ListKeys())
     whole = stored_index(house)
     house.vault.close()
-    assert app.repair(house.chosen) == ((), False)
+    assert repair_vault(house.chosen) == ((), False)
     with closing(driver.connect(str(house.path), isolation_level=None)) as connection:
         connection.execute("DELETE FROM audit_index")
     monkeypatch.setattr("keyvault_lite.ledger.commit.journal.PART", 5)
-    assert app.repair(house.chosen) == ((), True)
+    assert repair_vault(house.chosen) == ((), True)
     house.open()
     assert stored_index(house) == whole
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.ledger.storage import driver
 from keyvault_lite.ledger.storage.damage import DamagedVault
@@ -18,6 +18,13 @@ from keyvault_lite.ledger.storage.sqlite.files import _EMPTY, beside, make_empty
 from keyvault_lite.ledger.storage.sqlite.offline import read_offline
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
 from keyvault_lite.model.requests import ListKeys
+from keyvault_lite.operator.anchor import trust_anchor
+from keyvault_lite.operator.archive import archive_entries
+from keyvault_lite.operator.initialise import initialise_vault, recover_admin
+from keyvault_lite.operator.migrate import migrate_vault
+from keyvault_lite.operator.repair import repair_vault
+from keyvault_lite.operator.rotate_master_key import rotate_master_key
+from keyvault_lite.operator.verify import verify_vault
 from keyvault_lite.settings import Settings
 from tests.house import House
 
@@ -41,18 +48,18 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def move(chosen: Settings) -> object:
-    return custody.migrate(chosen, f"sqlite:///{chosen.database_url.removeprefix('sqlite:///')}.moved")
+    return migrate_vault(chosen, f"sqlite:///{chosen.database_url.removeprefix('sqlite:///')}.moved")
 
 
 OPENINGS: dict[str, Callable[[Settings], object]] = {
     "a server": app.open_vault,
-    "a first server": app.initialise,
-    "an archive": lambda chosen: custody.archive(chosen, Path(chosen.database_url.removeprefix("sqlite:///") + ".arc")),
+    "a first server": initialise_vault,
+    "an archive": lambda chosen: archive_entries(chosen, Path(chosen.database_url.removeprefix("sqlite:///") + ".arc")),
     "a move": move,
-    "a repair": app.repair,
-    "a lost token": app.recover_admin,
-    "another master key": lambda chosen: app.rotate_master_key(chosen, new_key=MasterKey.generate()[1]),
-    "an anchor's trust": custody.trust_anchor,
+    "a repair": repair_vault,
+    "a lost token": recover_admin,
+    "another master key": lambda chosen: rotate_master_key(chosen, new_key=MasterKey.generate()[1]),
+    "an anchor's trust": trust_anchor,
 }
 
 
@@ -80,14 +87,14 @@ def test_nothing_opens_the_vault(planted: House, tmp_path: Path, opening: str) -
 def test_verify_names_it(planted: House, tmp_path: Path) -> None:
     before = files(tmp_path)
     for public in (False, True):
-        found = custody.verify(planted.chosen, public=public)
+        found = verify_vault(planted.chosen, public=public)
         assert [(one.table, one.row) for one in found.findings] == [("database", "vault.db-journal")]
     assert files(tmp_path) == before
 
 
 def test_a_vault_goes_on_once_it_was_moved_away(planted: House) -> None:
     planted.path.with_name("vault.db-journal").unlink()
-    assert custody.verify(planted.chosen).valid
+    assert verify_vault(planted.chosen).valid
     planted.open()
     assert planted.ask(ListKeys()).items
 
@@ -103,7 +110,7 @@ def test_whatever_kind_of_file_it_is(house: House, kind: str) -> None:
         "pipe": lambda: os.mkfifo(place),
     }
     make[kind]()
-    assert [one.row for one in custody.verify(house.chosen).findings] == ["vault.db-journal"]
+    assert [one.row for one in verify_vault(house.chosen).findings] == ["vault.db-journal"]
     with pytest.raises(DamagedVault, match=r"vault\.db-journal"):
         house.open()
 
@@ -115,7 +122,7 @@ def test_it_stands_beside_the_file_that_a_link_leads_to(house: House, tmp_path: 
     shutil.move(house.path, real)
     house.path.symlink_to(real)
     real.with_name("real.db-journal").write_bytes(journal(0))
-    assert [one.row for one in custody.verify(house.chosen).findings] == ["real.db-journal"]
+    assert [one.row for one in verify_vault(house.chosen).findings] == ["real.db-journal"]
     with pytest.raises(DamagedVault, match=r"real\.db-journal"):
         house.open()
 
@@ -127,7 +134,7 @@ def test_of_a_database_that_names_no_wal_mode(house: House) -> None:
         stream.seek(18)
         stream.write(b"\x01\x01")
     house.path.with_name("vault.db-journal").write_bytes(journal(0))
-    assert [one.row for one in custody.verify(house.chosen).findings] == ["vault.db-journal"]
+    assert [one.row for one in verify_vault(house.chosen).findings] == ["vault.db-journal"]
     with pytest.raises(DamagedVault, match=r"vault\.db-journal"):
         house.open()
 

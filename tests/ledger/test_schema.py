@@ -14,7 +14,6 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from keyvault_lite import app
 from keyvault_lite.audit.entry import ENTRY_COLUMNS
-from keyvault_lite.custody import verify
 from keyvault_lite.ledger.opening import open_database, prepare
 from keyvault_lite.ledger.state.head import Head
 from keyvault_lite.ledger.storage import driver
@@ -34,6 +33,8 @@ from keyvault_lite.model.errors import (
 )
 from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import CreateKey
+from keyvault_lite.operator.initialise import initialise_vault
+from keyvault_lite.operator.verify import verify_vault as verify
 from tests.house import AES, House, chosen, furnish
 
 SCHEMA = Path(__file__).with_name("schema.json")
@@ -326,7 +327,7 @@ def test_a_database_of_something_else_is_left_alone(house: House, tmp_path: Path
     other.parent.mkdir()
     edit(other, "CREATE TABLE notes (a)")
     with pytest.raises(Conflict, match="something else"):
-        app.initialise(chosen(other.parent, house.chosen.master_key.get_secret_value()))  # type: ignore[union-attr]
+        initialise_vault(chosen(other.parent, house.chosen.master_key.get_secret_value()))  # type: ignore[union-attr]
     connection = driver.connect(str(other))
     assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
     connection.close()

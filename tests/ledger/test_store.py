@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 import keyvault_lite
-from keyvault_lite import app, settings
+from keyvault_lite import settings
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.ledger import ledger
 from keyvault_lite.ledger.anchor.files import FileAnchor
@@ -34,6 +34,8 @@ from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import CreateKey, Encrypt, ReadKey, VerifyAudit
 from keyvault_lite.observe.metrics import Metrics
+from keyvault_lite.operator.initialise import initialise_vault
+from keyvault_lite.operator.repair import repair_vault
 from tests.house import AES, House
 from tests.ledger.faults import FaultyConnection, failing
 
@@ -367,7 +369,7 @@ def test_a_start_that_fails_lets_go_of_the_database(
     assert [file for file in opened if file.startswith(str(house.path)) and not file.endswith((".lock", ".next"))] == []
     monkeypatch.undo()
     if damaged:
-        app.repair(house.chosen)
+        repair_vault(house.chosen)
     house.open()
 
 
@@ -376,7 +378,7 @@ def test_a_vault_without_an_anchor(tmp_path: Path) -> None:
     choice = settings.load(
         master_key=master, master_key_file=None, database_url=f"sqlite:///{tmp_path}/vault.db", anchor="off"
     )
-    house = House(choice, app.initialise(choice).token)
+    house = House(choice, initialise_vault(choice).token)
     name = KeyRef(house.key().id)
     house.ask(Encrypt(name, plaintext=b"x"))
     assert (house.ledger.facts()["anchor"], house.ledger.mark().scrubbed) == ("off", 0)
@@ -522,7 +524,7 @@ def test_nothing_is_set_aside_unless_that_is_wanted(house: House) -> None:
         connection.execute("UPDATE keys SET description = 'edited'")
     with pytest.raises(DamagedVault, match="keys"):
         ledger.Ledger.open(SqliteDatabase(house.path), vault.keyring, None)
-    app.repair(house.chosen)
+    repair_vault(house.chosen)
     house.open()
 
 

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import keyvault_lite
 from keyvault_lite import app
+from keyvault_lite.operator.initialise import initialise_vault
 from keyvault_lite.settings import Settings
 
 SOURCE = Path(keyvault_lite.__file__).resolve().parents[1]
@@ -85,7 +86,7 @@ class Vault:
             "KEYVAULT_DATABASE_URL": f"sqlite:///{folder / 'vault.db'}",
             "KEYVAULT_PORT": "0",
         }
-        vault.admin = app.initialise(vault.chosen).token
+        vault.admin = initialise_vault(vault.chosen).token
         return vault
 
     @property

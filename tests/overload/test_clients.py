@@ -12,11 +12,11 @@ import pytest
 import uvicorn
 
 from keyvault_lite.observe.metrics import METRICS
-from keyvault_lite.wire import server as wire
-from keyvault_lite.wire.lifecycle import Server
-from keyvault_lite.wire.listening import CannotListen, address, listen
+from keyvault_lite.server import connection as wire
+from keyvault_lite.server.connection import serve
+from keyvault_lite.server.lifecycle import Server
+from keyvault_lite.server.listeners import CannotListen, address, listen
 from keyvault_lite.wire.native import build
-from keyvault_lite.wire.server import serve
 from tests.overload.server import Client, everything, raw, wait_until
 from tests.wire.fake import TOKEN, FakeEngine
 

@@ -13,7 +13,7 @@ import pytest
 from keyvault_lite import app
 from keyvault_lite.ledger.log.query import Filter
 from keyvault_lite.model.evidence import Action
-from keyvault_lite.wire.workers import Supervisor
+from keyvault_lite.server.supervisor import Supervisor
 from tests.overload.server import Client, Load, Vault, answers, gone, wait_until
 
 WORKERS = 2

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import custody
 from keyvault_lite.model.errors import IntegrityViolation
+from keyvault_lite.operator.verify import verify_vault
 from tests.house import House
 from tests.postgres import Databases, binaries
 
@@ -37,7 +37,7 @@ def test_the_recipe_ends_in_a_verified_vault(postgres: House, databases: Databas
     subprocess.run(["/bin/sh", "-c", restore], env=environment, check=True, timeout=60)
     there = postgres.chosen.model_copy(update={"database_url": empty})
     try:
-        assert custody.verify(there).findings == ()
+        assert verify_vault(there).findings == ()
         # An older one is refused by the anchor that stayed.
         postgres.key("invoices")
         with pytest.raises(IntegrityViolation, match="put back or replaced"):

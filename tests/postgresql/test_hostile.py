@@ -10,7 +10,7 @@ from struct import pack
 
 import pytest
 
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.ledger.storage.postgresql import silence
 from keyvault_lite.ledger.storage.postgresql.address import read_address
 from keyvault_lite.ledger.storage.postgresql.connection import PostgresConnection
@@ -18,6 +18,7 @@ from keyvault_lite.ledger.storage.postgresql.database import PostgresDatabase
 from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt
+from keyvault_lite.operator.verify import verify_vault
 from tests.house import House, chosen, furnish
 from tests.postgres import Databases, Server
 from tests.postgresql.hostile import DATA_ROW, ROW_DESCRIPTION, Answer, Messages, Middle, between, error, with_types
@@ -87,7 +88,7 @@ def test_a_value_of_a_type_that_was_not_asked_for_is_no_crash(
 
     middle.answer = answer
     with suppress(*REFUSALS):
-        assert not custody.verify(house.chosen).valid
+        assert not verify_vault(house.chosen).valid
     middle.answer = None
     house.open()
 
@@ -112,7 +113,7 @@ def test_rows_that_are_missing_doubled_or_garbled_are_no_crash(postgres: House, 
 
         middle.answer = answer
         with suppress(*REFUSALS):
-            custody.verify(house.chosen)
+            verify_vault(house.chosen)
     middle.answer = None
     house.open()
     house.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
@@ -176,7 +177,7 @@ def test_a_server_that_falls_silent_ends_a_check_and_a_start_with_the_next_step(
     """Before it has answered a login, or at any later point: the connection stays open, and nothing comes."""
     house = by_way_of(postgres, middle)
     middle.answer = falls_silent(after)
-    attempt = app.open_vault if after in {25, 200} else custody.verify
+    attempt = app.open_vault if after in {25, 200} else verify_vault
     with pytest.raises(app.CANNOT_START, match=r"connection timeout|no answer.*accepts connections") as refused:
         attempt(house.chosen)
     assert "connection pooler" in str(refused.value)

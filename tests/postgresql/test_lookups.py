@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, ReadKey, VerifyAudit
+from keyvault_lite.operator.initialise import initialise_vault
+from keyvault_lite.operator.verify import verify_vault
 from tests.house import House, chosen, furnish
 from tests.postgres import Databases, run
 
@@ -49,7 +51,7 @@ def test_overloads_of_built_in_functions_are_findings_and_never_called(postgres:
     postgres.vault.close()
     url = postgres.chosen.database_url
     run(url, *planted())
-    found = {one.row for one in custody.verify(postgres.chosen).findings}
+    found = {one.row for one in verify_vault(postgres.chosen).findings}
     assert {f"operator {name}" for name in OVERLOADS} <= found
     assert {"function quote_ident", "function evil"} <= found
     with pytest.raises(DamagedVault, match=r"operator|function"):
@@ -93,7 +95,7 @@ HIDES = [
 
 def test_an_operator_of_the_schema_hides_nothing_from_a_check(postgres: House) -> None:
     run(postgres.chosen.database_url, *HIDES)
-    found = {one.row for one in custody.verify(postgres.chosen).findings}
+    found = {one.row for one in verify_vault(postgres.chosen).findings}
     assert found == {"rule evil", "operator =", "function hides"}
 
 
@@ -112,9 +114,9 @@ def test_a_schema_of_any_name_can_be_the_vaults(databases: Databases, tmp_path: 
     assert house.ask(VerifyAudit()).findings == ()
     house.reopen()
     house.close()
-    assert custody.verify(house.chosen).valid
+    assert verify_vault(house.chosen).valid
     run(url, f"CREATE RULE evil AS ON DELETE TO {quoted}.idempotency_replies DO INSTEAD NOTHING")
-    assert [one.row for one in custody.verify(house.chosen).findings] == ["rule evil"]
+    assert [one.row for one in verify_vault(house.chosen).findings] == ["rule evil"]
     databases.drop(url)
 
 
@@ -125,6 +127,6 @@ def test_a_vault_is_not_begun_beside_planted_functions(databases: Databases, pos
     assert master is not None
     other = postgres.chosen.model_copy(update={"database_url": url, "anchor": "off"})
     with pytest.raises(app.CANNOT_START, match="function quote_ident"):
-        app.initialise(other)
+        initialise_vault(other)
     assert run(url, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
     databases.drop(url)

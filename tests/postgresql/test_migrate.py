@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.ledger.storage.postgresql import session
 from keyvault_lite.ledger.storage.postgresql.database import PostgresDatabase
@@ -16,6 +16,8 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import CreateKey, Decrypt, Encrypt, ReadKey, VerifyAudit
+from keyvault_lite.operator.migrate import migrate_vault
+from keyvault_lite.operator.verify import verify_vault
 from keyvault_lite.settings import Settings
 from tests.house import AES, House, grant, idempotent
 from tests.ledger.dying_move import NEITHER_OPENS
@@ -56,7 +58,7 @@ def test_a_vault_moves_with_its_whole_log_and_back_again(lived_in: House, target
     before = lived_in.log()
     lived_in.vault.close()
 
-    moved = custody.migrate(lived_in.chosen, target)
+    moved = migrate_vault(lived_in.chosen, target)
 
     assert moved.entries == len(before) == moved.entry - 1
     assert moved.anchor == str(tmp_path / "keyvault.anchor")
@@ -73,14 +75,14 @@ def test_a_vault_moves_with_its_whole_log_and_back_again(lived_in: House, target
     house.ask(CreateKey(AES, "kept", description="ünïcode, ' and ?"), idempotency=idempotent("once"))
     assert house.last.draft.reason == "replayed"
     house.close()
-    assert custody.verify(there(lived_in, target)).valid
+    assert verify_vault(there(lived_in, target)).valid
 
     # The old database is as it was, and no longer the newest: it does not start.
     with pytest.raises(IntegrityViolation):
         lived_in.open()
 
     back = f"sqlite:///{tmp_path}/back.db"
-    again = custody.migrate(there(lived_in, target), back)
+    again = migrate_vault(there(lived_in, target), back)
     returned = House(there(lived_in, back), lived_in.admin)
     assert returned.log()[: len(log)] == log
     assert returned.ask(VerifyAudit()).valid
@@ -94,7 +96,7 @@ def test_an_anchor_that_the_settings_name_goes_on(lived_in: House, target: str, 
     own = f"{tmp_path}/own.anchor"
     Path(f"{lived_in.path}.anchor").rename(own)
     lived_in.chosen = lived_in.chosen.model_copy(update={"anchor": own})
-    assert custody.migrate(lived_in.chosen, target).anchor == own
+    assert migrate_vault(lived_in.chosen, target).anchor == own
     house = House(there(lived_in, target), lived_in.admin)
     house.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
     house.close()
@@ -106,7 +108,7 @@ def test_a_running_server_is_refused(lived_in: House, target: str) -> None:
     running = SqliteDatabase(lived_in.path)
     assert running.leads()
     with pytest.raises(Conflict, match="running"):
-        custody.migrate(lived_in.chosen, target)
+        migrate_vault(lived_in.chosen, target)
     running.stop_leading()
     assert run(target, TABLES) == [(0,)]
 
@@ -114,14 +116,14 @@ def test_a_running_server_is_refused(lived_in: House, target: str) -> None:
 def test_a_target_that_is_not_empty_is_left_alone(lived_in: House, target: str, tmp_path: Path) -> None:
     run(target, "CREATE TABLE notes (a int)")
     with pytest.raises(Conflict, match="not empty"):
-        custody.migrate(lived_in.chosen, target)
+        migrate_vault(lived_in.chosen, target)
     assert run(target, TABLES) == [(1,)]
     run(target, "DROP TABLE notes")
     (tmp_path / "keyvault.anchor").write_bytes(b"something")
     with pytest.raises(Conflict, match="anchor"):
-        custody.migrate(lived_in.chosen, target)
+        migrate_vault(lived_in.chosen, target)
     with pytest.raises(Conflict, match="same"):
-        custody.migrate(lived_in.chosen, lived_in.chosen.database_url)
+        migrate_vault(lived_in.chosen, lived_in.chosen.database_url)
     assert run(target, TABLES) == [(0,)]
     lived_in.open()
 
@@ -129,10 +131,10 @@ def test_a_target_that_is_not_empty_is_left_alone(lived_in: House, target: str, 
 def test_a_source_that_does_not_verify_stays_where_it_is(lived_in: House, target: str) -> None:
     edit(lived_in.path, "UPDATE services SET role = 'ADMIN' WHERE name = 'worker'")
     with pytest.raises(DamagedVault):
-        custody.migrate(lived_in.chosen, target)
+        migrate_vault(lived_in.chosen, target)
     assert run(target, TABLES) == [(0,)]
     with pytest.raises(NotFound):
-        custody.migrate(there(lived_in, "sqlite:///absent.db"), target)
+        migrate_vault(there(lived_in, "sqlite:///absent.db"), target)
 
 
 @pytest.mark.parametrize("after", [0, 1])
@@ -155,7 +157,7 @@ def test_a_move_that_fails_leaves_nothing(
     monkeypatch.setattr(PostgresDatabase, "append", append)
     monkeypatch.setattr("keyvault_lite.ledger.migrate.copy.CHUNK", 100)
     with pytest.raises(AuditUnavailable):
-        custody.migrate(lived_in.chosen, target)
+        migrate_vault(lived_in.chosen, target)
     monkeypatch.setattr(PostgresDatabase, "append", real)
     assert run(target, TABLES) == [(0,)]
     assert not Path("keyvault.anchor").exists()
@@ -163,7 +165,7 @@ def test_a_move_that_fails_leaves_nothing(
     lived_in.open()
     lived_in.ask(Encrypt(KeyRef("orders"), plaintext=b"x"))
     lived_in.vault.close()
-    custody.migrate(lived_in.chosen, target)
+    migrate_vault(lived_in.chosen, target)
 
 
 def test_a_copy_that_is_not_the_vault_is_not_committed(
@@ -180,7 +182,7 @@ def test_a_copy_that_is_not_the_vault_is_not_committed(
 
     monkeypatch.setattr(copy, "_copy_rows", leave_out)
     with pytest.raises(KeyVaultError):
-        custody.migrate(lived_in.chosen, target)
+        migrate_vault(lived_in.chosen, target)
     assert run(target, TABLES) == [(0,)]
 
 
@@ -202,17 +204,17 @@ def test_nobody_writes_a_source_that_takes_long(
     lived_in: House, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, keeps: bool
 ) -> None:
     """A session that stands still loses the lock: it does not, and a move that has lost it hands nothing over."""
-    custody.migrate(lived_in.chosen, target)
+    migrate_vault(lived_in.chosen, target)
     impatient = "SET idle_in_transaction_session_timeout = '1500ms'"
     monkeypatch.setattr(session, "WRITER", (*session.WRITER, impatient))
     monkeypatch.setattr("keyvault_lite.ledger.migrate.copy.CHUNK", 100)
     back = f"sqlite:///{tmp_path}/back.db"
     if keeps:
-        custody.migrate(there(lived_in, target), back, progress=lambda *_: time.sleep(0.5))
+        migrate_vault(there(lived_in, target), back, progress=lambda *_: time.sleep(0.5))
         assert House(there(lived_in, back), lived_in.admin).ask(VerifyAudit()).valid
     else:
         with pytest.raises(AuditUnavailable, match="the source's lock was lost"):
-            custody.migrate(there(lived_in, target), back, progress=lambda *_: time.sleep(2))
+            migrate_vault(there(lived_in, target), back, progress=lambda *_: time.sleep(2))
         House(there(lived_in, target), lived_in.admin).close()
         with pytest.raises(KeyVaultError):
             app.open_vault(there(lived_in, back))

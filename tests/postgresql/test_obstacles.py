@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.engine import jobs as jobs_module
 from keyvault_lite.ledger import maintenance
@@ -27,6 +27,8 @@ from keyvault_lite.ledger.storage.tables import metadata
 from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Encrypt, UpdateKey, VerifyAudit
+from keyvault_lite.operator.initialise import initialise_vault
+from keyvault_lite.operator.verify import verify_vault
 from keyvault_lite.wire.aws.errors import write_error as aws_error
 from keyvault_lite.wire.problems import problem
 from keyvault_lite.wire.vault.errors import describe as vault_error
@@ -64,7 +66,7 @@ def set_for_all(house: House, *settings: str) -> None:
 def test_a_table_that_somebody_locks_ends_a_check_with_a_sentence(postgres: House, table: str) -> None:
     key = KeyRef(postgres.key().id)
     with held(postgres.chosen.database_url, lock(table)):
-        for check in (postgres.ledger.scrub, postgres.ledger.verify, lambda: custody.verify(postgres.chosen)):
+        for check in (postgres.ledger.scrub, postgres.ledger.verify, lambda: verify_vault(postgres.chosen)):
             with pytest.raises(AuditUnavailable, match="has locked"):
                 check()
     postgres.ask(Encrypt(key, plaintext=b"x"))
@@ -110,12 +112,12 @@ def test_a_vault_that_somebody_keeps_from_beginning_says_so(
         held(url, f"SELECT pg_advisory_lock({database_module.BEGINNING}, {half})"),
         pytest.raises(AuditUnavailable, match="pg_locks"),
     ):
-        app.initialise(other)
+        initialise_vault(other)
     # One that has begun does not ask who else begins.
     ours = postgres.chosen.database_url
     postgres.vault.close()
     with held(ours, f"SELECT pg_advisory_lock({database_module.BEGINNING}, {half})"):
-        vault, made = postgres.run(app._initialise(postgres.chosen))
+        vault, made = postgres.run(app.open_or_begin(postgres.chosen))
         vault.close()
         assert made is None
     postgres.open()
@@ -128,7 +130,7 @@ def test_who_is_cut_off_while_reading_has_found_no_damage(postgres: House) -> No
 
     def check() -> None:
         with pytest.raises(AuditUnavailable) as refusal:
-            custody.verify(postgres.chosen)
+            verify_vault(postgres.chosen)
         refused.append(refusal.value)
 
     for end in ("pg_terminate_backend", "pg_cancel_backend"):
@@ -164,7 +166,7 @@ def test_what_the_database_is_set_to_is_set_otherwise_for_each_session(postgres:
     set_for_all(postgres, setting)
     postgres.open()
     postgres.ask(Encrypt(key, plaintext=b"x"))
-    assert custody.verify(postgres.chosen).valid
+    assert verify_vault(postgres.chosen).valid
     name, _, value = setting.partition(" = ")
     database = postgres.vault.database
     for made in (database.reader(), database.writer()):

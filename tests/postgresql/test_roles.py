@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.model.errors import AuditUnavailable
 from keyvault_lite.model.keys import KeyStatus
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import CreateKey, Encrypt, ReadKey, RevokeKey, VerifyAudit
+from keyvault_lite.operator.verify import verify_vault
 from tests.house import AES, House, chosen, furnish, grant, idempotent
 from tests.postgres import Databases, Server, run
 
@@ -62,7 +63,7 @@ def test_the_roles_of_the_documentation_are_enough_and_no_more(tmp_path: Path) -
         for table in ("audit_logs", "keys", "ledger_head"):
             owner = databases.of("keyvault", user="keyvault_owner")
             run(owner, f"REVOKE SELECT ON {table} FROM keyvault")
-            for refused_by in (house.reopen, lambda: custody.verify(house.chosen)):
+            for refused_by in (house.reopen, lambda: verify_vault(house.chosen)):
                 with pytest.raises(AuditUnavailable) as lacking:
                     refused_by()
                 assert f"the role keyvault lacks a right (permission denied for table {table})" in str(lacking.value)
@@ -73,7 +74,7 @@ def test_the_roles_of_the_documentation_are_enough_and_no_more(tmp_path: Path) -
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 run(url, statement)
         house.close()
-        assert custody.verify(house.chosen).valid
+        assert verify_vault(house.chosen).valid
 
         # A role that may not make the schema says so, and leaves nothing.
         databases.run("CREATE DATABASE other")

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.ledger.state.outcome import Outcome
 from keyvault_lite.ledger.storage import driver
 from keyvault_lite.ledger.storage.damage import DamagedVault
@@ -22,6 +22,8 @@ from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import Answer
 from keyvault_lite.model.requests import CreateKey, Encrypt, ReadKey, RevokeKey, UpdateService, VerifyAudit
+from keyvault_lite.operator.initialise import initialise_vault
+from keyvault_lite.operator.verify import verify_vault
 from tests.house import AES, House, chosen, grant
 from tests.postgres import Databases, run
 
@@ -68,7 +70,7 @@ def test_what_was_planted_or_taken_away_is_found(postgres: House, statement: str
     run(postgres.chosen.database_url, statement)
     with pytest.raises(DamagedVault):
         postgres.open()
-    assert not custody.verify(postgres.chosen).valid
+    assert not verify_vault(postgres.chosen).valid
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_what_was_planted_or_taken_away_is_found(postgres: House, statement: str
 def test_a_type_by_the_name_of_a_builtin_one_is_found(postgres: House, statements: list[str]) -> None:
     postgres.vault.close()
     run(postgres.chosen.database_url, *statements)
-    found = {(one.table, one.row) for one in custody.verify(postgres.chosen).findings}
+    found = {(one.table, one.row) for one in verify_vault(postgres.chosen).findings}
     assert {("keys", one) for one in ("column row_mac", "column row_seq")} & found
     assert not found - {("keys", "column row_mac"), ("keys", "column row_seq")}, "nothing behind it is read"
     with closing(postgres.vault.database.reader()) as connection:
@@ -134,7 +136,7 @@ def test_what_would_run_something_is_not_read(
     with pytest.raises(DamagedVault) as refused:
         postgres.open()
     assert [(one.table, one.row, one.problem) for one in refused.value.findings] == [found]
-    assert [(one.table, one.row, one.problem) for one in custody.verify(postgres.chosen).findings] == [found]
+    assert [(one.table, one.row, one.problem) for one in verify_vault(postgres.chosen).findings] == [found]
 
 
 def test_what_belongs_to_an_extension_and_statistics_may_be_there(postgres: House) -> None:
@@ -166,13 +168,13 @@ def test_a_database_of_something_else_is_left_alone(postgres: House, databases: 
     assert master is not None
     other = chosen(tmp_path, master.get_secret_value(), url).model_copy(update={"anchor": "off"})
     with pytest.raises(Conflict, match="something else"):
-        app.initialise(other)
+        initialise_vault(other)
     assert run(url, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(1,)]
     run(url, "DROP TABLE notes")
     with pytest.raises(NotFound):
         app.open_vault(other)
     with pytest.raises(NotFound):
-        custody.verify(other)
+        verify_vault(other)
     assert run(url, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == [(0,)]
     databases.drop(url)
 
@@ -192,7 +194,7 @@ def test_a_schema_of_an_earlier_revision_gets_the_index_of_its_log(postgres: Hou
     )
     postgres.open()
     assert run(url, "SELECT * FROM audit_index ORDER BY 1, 2") == index
-    assert custody.verify(postgres.chosen).valid
+    assert verify_vault(postgres.chosen).valid
 
 
 def test_a_newer_schema_is_not_touched(postgres: House) -> None:
@@ -244,7 +246,7 @@ def test_an_edit_is_found_by_a_check_and_at_the_start(lived_in: House, what: str
     found = lived_in.ledger.verify()
     assert not found.valid
     assert found.reason
-    assert not custody.verify(lived_in.chosen).valid
+    assert not verify_vault(lived_in.chosen).valid
     if what == "the head is smaller":
         return  # closing commits, and a commit writes the head as memory has it
     lived_in.vault.close()
@@ -342,7 +344,7 @@ def test_a_database_in_another_encoding_is_refused(databases: Databases, postgre
     url = databases.of("kvl_latin")
     other = postgres.chosen.model_copy(update={"database_url": url, "anchor": "off"})
     with pytest.raises(AuditUnavailable, match="server_encoding"):
-        app.initialise(other)
+        initialise_vault(other)
     databases.drop(url)
 
 

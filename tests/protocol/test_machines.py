@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from keyvault_lite.custody import verify
 from keyvault_lite.ledger.anchor import files as anchor_module
 from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.anchor.record import BLOCK, DamagedAnchor, Mark
@@ -17,6 +16,7 @@ from keyvault_lite.ledger.verify import inspection
 from keyvault_lite.ledger.verify import offline_check as check_module
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import RotateKey
+from keyvault_lite.operator.verify import verify_vault as verify
 from tests.house import House
 from tests.protocol.removal import Removal
 

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite import app, custody, witnessing
+import keyvault_lite
+from keyvault_lite import app
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.model.errors import KeyVaultError
+from keyvault_lite.operator.initialise import initialise_vault
+from keyvault_lite.server import serve_witness
 from keyvault_lite.settings import Settings
 from keyvault_lite.witness.register import FolderLock, Register
 from tests.house import chosen, furnish
@@ -75,7 +78,7 @@ def outside(tmp_path: Path) -> Path:
 def use(mine: Settings) -> None:
     """All that a server does with the files: it begins or opens the vault, works, and ends."""
     with suppress(*app.CANNOT_START):
-        app.initialise(mine)
+        initialise_vault(mine)
     vault = app.open_vault(mine)
     try:
         asyncio.run(Jobs(vault.engine, vault.ledger).round())
@@ -123,7 +126,7 @@ def test_a_database_is_not_begun_where_a_link_leads(tmp_path: Path, outside: Pat
         (outside / target).touch()
     (home / "vault.db").symlink_to(outside / target)
     with pytest.raises(KeyVaultError, match="symbolic link"):
-        app.initialise(chosen(home, MasterKey.generate()[1]))
+        initialise_vault(chosen(home, MasterKey.generate()[1]))
     assert untouched(outside) in ({}, {"empty": b""})
 
 
@@ -164,7 +167,7 @@ def test_a_pipe_in_place_of_a_file_of_sqlite_holds_no_check_up(tmp_path: Path, s
 @pytest.fixture
 def witness(tmp_path: Path) -> Path:
     home = tmp_path / "witness"
-    witnessing.make_witness(home, "w.example/1")
+    serve_witness.make_witness(home, "w.example/1")
     return home
 
 
@@ -179,7 +182,7 @@ def test_the_lock_of_a_witness_leads_nowhere(witness: Path, outside: Path, plant
 
 @pytest.mark.parametrize("plant", PLANTS)
 def test_the_records_of_a_witness_lead_nowhere(witness: Path, outside: Path, plant: Plant) -> None:
-    key = witnessing._read_witness_key(witness)
+    key = serve_witness._read_witness_key(witness)
     first = Register(witness, key, [VKEY], verify=verify_ed25519)
     first.close()
     [place] = [record._path for record in first._records.values()]
@@ -196,7 +199,7 @@ def test_the_records_of_a_witness_lead_nowhere(witness: Path, outside: Path, pla
 
 def test_files_are_opened_in_one_place() -> None:
     """Every other call that makes a file makes a new one, which follows no link."""
-    source = Path(custody.__file__).parent
+    source = Path(keyvault_lite.__file__).parent
     found = {
         f"{path.relative_to(source)}: {line.strip()}"
         for path in source.rglob("*.py")

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keyvault_lite import app
 from keyvault_lite.crypto.credentials import new_token
-from keyvault_lite.custody import verify
 from keyvault_lite.dialects.vault.policies import compile_rules
 from keyvault_lite.dialects.vault.token_requests import CreateSecretId, CreateToken, PolicyRule, ReadToken
 from keyvault_lite.ledger.state.outcome import Change, Outcome
@@ -21,6 +19,8 @@ from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Permission, Role, Setting
 from keyvault_lite.model.names import ServiceId, TokenId, new_id
 from keyvault_lite.model.requests import ReadReceipt, RenewToken, UpdateService
+from keyvault_lite.operator.repair import repair_vault
+from keyvault_lite.operator.verify import verify_vault as verify
 from keyvault_lite.wire.vault.policies import read_policy
 from tests.house import House, grant
 from tests.vault.asking import Asker, b64
@@ -785,6 +785,6 @@ def test_a_row_that_was_edited_is_blamed_alone(ask: Asker, house: House) -> None
         connection.execute("UPDATE settings SET value = '{}' WHERE name = 'vault/policies/p'")
     found = verify(house.chosen).findings
     assert [(one.table, one.row) for one in found] == [("settings", "vault/policies/p")]
-    app.repair(house.chosen)
+    repair_vault(house.chosen)
     house.open()
     assert house.ledger.snapshot().find_service("approle-web") is not None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from keyvault_lite.wire.server import serve
+from keyvault_lite.server.connection import serve
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from keyvault_lite.wire.cycle import WHOLE, Cycle
+from keyvault_lite.server.connection import serve
+from keyvault_lite.server.corked_transport import OneWrite
+from keyvault_lite.server.request_cycle import Cycle
 from keyvault_lite.wire.http import Exchange
-from keyvault_lite.wire.server import serve
-from keyvault_lite.wire.writing import OneWrite
+from keyvault_lite.wire.whole import WHOLE
 from tests.wire.test_writing import HEAD, Recorder
 
 

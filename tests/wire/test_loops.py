@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from keyvault_lite.wire import loops
-from keyvault_lite.wire.loops import Loop
+from keyvault_lite.server import event_loop
+from keyvault_lite.server.event_loop import Loop
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def context(tmp_path: Path) -> ssl.SSLContext:
 def test_a_handshake_that_does_not_begin_is_ended(
     context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, *, tls: bool
 ) -> None:
-    monkeypatch.setattr(loops, "HANDSHAKE_SECONDS", 0.2)
+    monkeypatch.setattr(event_loop, "HANDSHAKE_SECONDS", 0.2)
 
     async def run() -> bytes:
         loop = asyncio.get_running_loop()

@@ -21,10 +21,11 @@ from schemathesis.checks import CheckFunction
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from keyvault_lite import app
+from keyvault_lite.operator.initialise import initialise_vault
+from keyvault_lite.server.connection import serve
 from keyvault_lite.settings import Settings
 from keyvault_lite.wire.native.route import Route
 from keyvault_lite.wire.native.routes import ROUTES
-from keyvault_lite.wire.server import serve
 from tests.wire.fake import Response
 from tests.wire.test_bad_input import BODIES, CANARY, FIELDS, MALFORMED, name, refused, spoiled
 from tests.wire.test_openapi import DOCUMENT
@@ -68,7 +69,7 @@ def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         database_url=f"sqlite:///{folder}/keyvault.db",
         log_level="error",
     )
-    token = app.initialise(chosen).token
+    token = initialise_vault(chosen).token
     server = uvicorn.Server(serve(app.build(chosen), host="127.0.0.1", port=0))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()

@@ -10,9 +10,9 @@ from contextlib import suppress
 import pytest
 import uvicorn
 
-from keyvault_lite.wire.heads import MAX_HEADERS
+from keyvault_lite.server.connection import MAX_HEAD, MAX_UNREAD, serve
+from keyvault_lite.server.request_head import MAX_HEADERS
 from keyvault_lite.wire.native import build
-from keyvault_lite.wire.server import MAX_HEAD, MAX_UNREAD, serve
 from tests.wire.fake import TOKEN, FakeEngine
 
 HEAD = b"POST /keys/orders/encrypt HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from keyvault_lite.wire.farewells import FULL, SLOW
-from keyvault_lite.wire.spelling import BEGINNINGS, spelled
+from keyvault_lite.server.canned_responses import FULL, SLOW
+from keyvault_lite.server.header_case import BEGINNINGS, spelled
 from tests.wire.test_cycle import Connection, _answer, request
 
 FIELDS = [(b"content-type", b"text/a: b"), (b"x-amzn-requestid", b"1"), (b"audit-id", b"7")]

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyvault_lite.wire.writing import OneWrite
+from keyvault_lite.server.corked_transport import OneWrite
 
 
 class Recorder:

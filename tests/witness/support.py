@@ -13,8 +13,8 @@ import uvicorn
 from keyvault_lite.audit.checkpoint import checkpoint_body, fact_lines, origin, sign_note, verifier_key
 from keyvault_lite.audit.merkle import Edge, TileReader, consistency_proof
 from keyvault_lite.crypto.witness import WitnessKey, verify_ed25519
+from keyvault_lite.server.connection import serve
 from keyvault_lite.wire import witness as wire
-from keyvault_lite.wire.server import serve
 from keyvault_lite.wire.witness import WitnessApplication
 from keyvault_lite.witness.client import WitnessClient
 from keyvault_lite.witness.register import Register, Submission, format_submission

@@ -26,10 +26,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from typer.testing import CliRunner, Result
 
 import keyvault_lite
-from keyvault_lite import app, witnessing
 from keyvault_lite.cli import main
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.operator.initialise import initialise_vault
+from keyvault_lite.server import serve_witness
 from keyvault_lite.settings import Settings
 from keyvault_lite.witness.client import WitnessClient
 from tests.witness.support import ORIGIN, VKEY, Tree
@@ -147,7 +148,7 @@ def test_a_kill_makes_a_witness_forget_nothing(tmp_path: Path, start: Start) -> 
     confirmed, keys = 0, set()
     for _ in range(2):
         process = start("witness", "serve", "--logs", "logs", port=port)
-        keys.add(witnessing.witness_verifier_key(tmp_path / "witness"))
+        keys.add(serve_witness.witness_verifier_key(tmp_path / "witness"))
         witness = WitnessClient(f"http://127.0.0.1:{port}", list(keys), verify=verify_ed25519)
         newest = witness.newest(ORIGIN)
         assert (0 if newest is None else newest.size) >= confirmed
@@ -216,13 +217,13 @@ def test_servers_on_copies_of_one_database_are_exposed(tmp_path: Path, start: St
     master = base64.b64encode(os.urandom(32)).decode()
     (tmp_path / "a").mkdir()
     url = "sqlite:///{}/keyvault.db".format
-    token = app.initialise(
+    token = initialise_vault(
         Settings(master_key=master, database_url=url(tmp_path / "a"), log_level="error")  # type: ignore[arg-type]
     ).token
     mark = FileAnchor(tmp_path / "a" / "keyvault.db.anchor").read()
     assert mark is not None
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    vkey = witnessing.make_witness(tmp_path / "witness", "witness.example/1")
+    vkey = serve_witness.make_witness(tmp_path / "witness", "witness.example/1")
     port = free_port()
     start("witness", "serve", "--log", mark.verifier_key, port=port, TLS_CERT="cert.pem", TLS_KEY="key.pem")
     settings = {

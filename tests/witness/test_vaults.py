@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from keyvault_lite import app, custody
+from keyvault_lite import app
 from keyvault_lite.app import Vault
 from keyvault_lite.audit.checkpoint import verify_cosignature, verify_note
 from keyvault_lite.audit.receipt import parse_receipt, verify_receipt
@@ -24,6 +24,9 @@ from keyvault_lite.ledger.verify.trust import Accepted
 from keyvault_lite.model.encoding import decode_base64
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.model.evidence import Action, Draft, Result
+from keyvault_lite.operator.anchor import trust_anchor
+from keyvault_lite.operator.initialise import initialise_vault
+from keyvault_lite.operator.migrate import migrate_vault
 from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.witness.anchor import SharedAnchor
 from keyvault_lite.witness.client import Confirmed, Prove, WitnessClient
@@ -57,7 +60,7 @@ class Site:
         self.folder, self.stack = folder, stack
         self.master = SecretStr(base64.b64encode(os.urandom(32)).decode())
         (folder / "a").mkdir()
-        app.initialise(self.settings("a"))
+        initialise_vault(self.settings("a"))
         mark = FileAnchor(folder / "a" / "keyvault.db.anchor").read()
         assert mark is not None
         self.first: Mark = mark
@@ -243,7 +246,7 @@ def test_a_vault_does_not_begin_with_a_shared_anchor(site: Site) -> None:
     for name in ("new", "newer"):
         (site.folder / name).mkdir()
     with pytest.raises(IntegrityViolation, match="does not begin with a shared anchor"):
-        app.initialise(site.settings("new", anchor=site.url))
+        initialise_vault(site.settings("new", anchor=site.url))
     with pytest.raises(IntegrityViolation, match="does not begin with a shared anchor"):
         site.open("newer", anchor=site.url)
 
@@ -266,7 +269,7 @@ def test_a_vault_moves_to_a_shared_anchor_once_it_was_trusted(site: Site) -> Non
 def test_the_first_mark_and_a_new_epoch_are_the_operators_word(site: Site, tmp_path: Path) -> None:
     """`kvl anchor trust` with a witness: accepted once, and after a restore only under a name that it was told."""
     shared = site.settings("a", anchor=site.url)
-    assert custody.trust_anchor(shared).epoch == 0
+    assert trust_anchor(shared).epoch == 0
     site.copy("a", "old")
     vault = site.open(anchor=site.url)
     record(vault)
@@ -278,11 +281,11 @@ def test_the_first_mark_and_a_new_epoch_are_the_operators_word(site: Site, tmp_p
     assert found is not None
     accepted = Accepted(int(found[1]), decode_base64(found[2]))
     with pytest.raises(Conflict, match="give it the key") as refused:
-        custody.trust_anchor(shared, accepted)
+        trust_anchor(shared, accepted)
     later = re.search(r"the key (\S+) first", str(refused.value))
     assert later is not None
     site.witness(logs=(site.first.verifier_key, later[1]))
-    assert custody.trust_anchor(shared, accepted).epoch == 1
+    assert trust_anchor(shared, accepted).epoch == 1
     vault = site.open(anchor=site.url)
     assert record(vault) == accepted.size + 2
     assert vault.ledger.evidence.log_key().verifier_key == later[1]
@@ -466,9 +469,9 @@ def test_a_vault_that_moves_under_a_shared_anchor_is_never_served_twice(
         with monkeypatch.context() as patched:
             patched.setattr(SharedAnchor, method, lost)
             with pytest.raises(OutcomeUnknown):
-                custody.migrate(here, there.database_url)
+                migrate_vault(here, there.database_url)
         assert (opens(here), opens(there)) == expected
-    assert custody.migrate(here, there.database_url).anchor == site.url
+    assert migrate_vault(here, there.database_url).anchor == site.url
     assert (opens(here), opens(there)) == (False, True)
     with pytest.raises(Conflict, match="moved already"):
-        custody.migrate(here, there.database_url)
+        migrate_vault(here, there.database_url)

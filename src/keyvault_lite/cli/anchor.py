@@ -12,8 +12,8 @@ from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from keyvault_lite.custody import AnchorView
     from keyvault_lite.ledger.verify.trust import Trusted
+    from keyvault_lite.operator.anchor import AnchorView
 
 app = typer.Typer(help="The newest head of the log, kept outside the database.", no_args_is_help=True)
 
@@ -23,10 +23,11 @@ ROOT_BYTES = 32
 @app.command("show")
 def show(*, output: OutputOption = Format.TABLE) -> None:
     """Tell where the anchor is and what it remembers. Exit code 1 if there is none, 2 if it cannot be read."""
-    from keyvault_lite import custody, settings
+    from keyvault_lite import settings
+    from keyvault_lite.operator.anchor import show_anchor
 
     with starting():
-        found = custody.show_anchor(settings.load(settings.Purpose.READ))
+        found = show_anchor(settings.load(settings.Purpose.READ))
     facts = _facts(found)
     if output is Format.JSON:
         typer.echo(json.dumps(facts, ensure_ascii=False))
@@ -71,14 +72,15 @@ def trust(
     restored on purpose; exactly the head named by --size and --root is accepted (the refusal to start prints both), and
     the log goes on as another log, under a new origin that everybody who follows it has to be told.
     """
-    from keyvault_lite import custody, settings
+    from keyvault_lite import settings
     from keyvault_lite.ledger.verify.trust import Accepted
+    from keyvault_lite.operator.anchor import trust_anchor
 
     if acknowledge_rollback != (size is not None) or acknowledge_rollback != (root is not None):
         raise CannotRun("--acknowledge-rollback, --size and --root go together")
     accepted = None if size is None or root is None else Accepted(size, _root(root))
     with starting():
-        done = custody.trust_anchor(settings.load(), accepted)
+        done = trust_anchor(settings.load(), accepted)
     _tell(done, output)
 
 

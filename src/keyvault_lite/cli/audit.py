@@ -221,7 +221,8 @@ def archive(
 
     Goes on record. The log stays one: `kvl verify --archive FOLDER` checks files and database together.
     """
-    from keyvault_lite import custody, settings
+    from keyvault_lite import settings
+    from keyvault_lite.operator.archive import archive_entries
     from keyvault_lite.wire.times import parse_time
 
     if before is None and keep is None:
@@ -229,7 +230,7 @@ def archive(
     until = None if before is None else parse_time(moment(before, "--before", ago=True))
     confirm(f"Entries go from the database into files in {printable(to)}. Go on?", yes=yes)
     with starting(), counting("entries") as progress:
-        done = custody.archive(settings.load(), to, before=until, keep=keep or 0, vacuum=vacuum, progress=progress)
+        done = archive_entries(settings.load(), to, before=until, keep=keep or 0, vacuum=vacuum, progress=progress)
     made = [{"file": one.file, "first": one.first, "last": one.last, "sha256": one.file_hash} for one in done.segments]
     if output is Format.JSON:
         typer.echo(json.dumps({"archived": done.archived, "segments": made}, ensure_ascii=False))
@@ -258,9 +259,10 @@ def read(
     """
     import msgspec
 
-    from keyvault_lite import custody, settings
+    from keyvault_lite import settings
     from keyvault_lite.ledger.archive.segment_files import NotInFiles
     from keyvault_lite.model.errors import IntegrityViolation
+    from keyvault_lite.operator.archive import read_archive
     from keyvault_lite.wire.native import render
 
     if not folder.is_dir():
@@ -268,7 +270,7 @@ def read(
     with starting():
         chosen = settings.load(settings.Purpose.READ)
     try:
-        for entry in custody.read_archive(chosen, folder, key=key, first=first, last=last, note=note):
+        for entry in read_archive(chosen, folder, key=key, first=first, last=last, note=note):
             _print_line(msgspec.to_builtins(render.entry(entry, None)), output)
     except IntegrityViolation as error:
         raise Refused(f"the archive does not verify: {error.detail}") from None

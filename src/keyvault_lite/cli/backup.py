@@ -40,10 +40,11 @@ def make(file: FileArgument, *, public: PublicOption = False, output: OutputOpti
     The copy has to verify and to extend the anchor, which is not copied. For SQLite; PostgreSQL has pg_dump.
     Exit code 0 done, 1 tampered with (no file is made), 2 could not run.
     """
-    from keyvault_lite import custody, settings
+    from keyvault_lite import settings
+    from keyvault_lite.operator.backup import back_up_vault
 
     with starting(), counting("entries") as progress:
-        found = custody.back_up(settings.load(settings.Purpose.READ), file, public=public, progress=progress)
+        found = back_up_vault(settings.load(settings.Purpose.READ), file, public=public, progress=progress)
     if not found.valid:
         note(f"{file} was not made")
     show_verification(found, output)
@@ -65,12 +66,13 @@ def verify(
 
     Exit code 0 clean, 1 tampered with or another vault's, 2 could not run.
     """
-    from keyvault_lite import custody, settings
+    from keyvault_lite import settings
+    from keyvault_lite.operator.backup import verify_backup
 
     if key is not None and not public:
         raise CannotRun("--key goes with --public: with the master key the vault knows its own")
     with starting(), counting("entries") as progress:
-        found = custody.verify_backup(
+        found = verify_backup(
             settings.load(settings.Purpose.READ),
             file,
             public=public,

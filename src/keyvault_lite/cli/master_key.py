@@ -52,11 +52,11 @@ def rotate(
 
     No key in it changes. Afterwards let the settings name the new one; old backups still need the old one.
     """
-    from keyvault_lite import app as composition
     from keyvault_lite import settings
+    from keyvault_lite.operator.rotate_master_key import rotate_master_key
 
     with new_key_file.open("rb") as stream:
         text = stream.read(MAX_FILE).decode("ascii", "replace").removesuffix("\n")
     with starting():
-        composition.rotate_master_key(settings.load(), new_key=text, keep_old=keep_old)
+        rotate_master_key(settings.load(), new_key=text, keep_old=keep_old)
     note(f"the vault opens with the key in {new_key_file} now: let KEYVAULT_MASTER_KEY_FILE name it")

@@ -21,7 +21,8 @@ def migrate(*, yes: YesOption = False, output: OutputOption = Format.TABLE) -> N
     run it again: never are both served. Afterwards let KEYVAULT_DATABASE_URL name the new database: the old one is not
     changed, but its anchor no longer confirms it.
     """
-    from keyvault_lite import custody, settings
+    from keyvault_lite import settings
+    from keyvault_lite.operator.migrate import migrate_vault
 
     with starting():
         chosen = settings.load()
@@ -29,7 +30,7 @@ def migrate(*, yes: YesOption = False, output: OutputOption = Format.TABLE) -> N
         raise CannotRun("KEYVAULT_MIGRATE_TO has to name the database to move to")
     confirm("The vault moves, and the old database is not served any more. Go on?", yes=yes)
     with starting(), counting("entries") as progress:
-        moved = custody.migrate(chosen, chosen.migrate_to, progress=progress)
+        moved = migrate_vault(chosen, chosen.migrate_to, progress=progress)
     facts = {"database": moved.database, "anchor": moved.anchor, "entries": moved.entries, "entry": moved.entry}
     if output is Format.JSON:
         typer.echo(json.dumps(facts, ensure_ascii=False))

@@ -51,13 +51,13 @@ def init(
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Make a new vault: database, keyring and first ADMIN, whose token is printed this once."""
-    from keyvault_lite import app as composition
     from keyvault_lite import settings
+    from keyvault_lite.operator import initialise
 
     check_token_out(token_out)
     with starting():
         chosen = settings.load()
-        made = composition.recover_admin(chosen) if recover_admin else composition.initialise(chosen)
+        made = initialise.recover_admin(chosen) if recover_admin else initialise.initialise_vault(chosen)
     token = made.token if token_out is None else None
     shown = {"service_id": made.service_id, "token": token, "database": made.database, "anchor": made.anchor}
     with not_lost("`kvl init --recover-admin` gives another"):
@@ -95,7 +95,8 @@ def serve(
     ] = True,
 ) -> None:
     """Serve the vault over HTTP until it is stopped. It is checked before; what is found ends it with one sentence."""
-    from keyvault_lite import serving, settings
+    from keyvault_lite import settings
+    from keyvault_lite.server import serve as serving
 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     # Until the server takes it over: what has not begun to serve has nothing to finish.
@@ -114,12 +115,12 @@ def repair(
     yes: YesOption = False,
 ) -> None:
     """Give up, on record, what does not verify and cannot be restored. First try to restore the newest database."""
-    from keyvault_lite import app as composition
     from keyvault_lite import settings
+    from keyvault_lite.operator.repair import repair_vault
 
     confirm("What does not verify is lost for good. Go on?", yes=yes)
     with starting():
-        lost, mended = composition.repair(settings.load(), archive=folder_of(archive))
+        lost, mended = repair_vault(settings.load(), archive=folder_of(archive))
     for one in lost:
         typer.echo(printable(f"lost: {one.table} {one.row}: {one.problem}"))
     if mended:
@@ -148,13 +149,14 @@ def verify(
 
     Exit code 0 clean, 1 tampered with (one line a finding), 2 could not run.
     """
-    from keyvault_lite import custody, settings
+    from keyvault_lite import settings
+    from keyvault_lite.operator.verify import verify_vault
 
     if key is not None and not public:
         raise CannotRun("--key goes with --public: with the master key the vault knows its own")
     kept = None if against is None else _read_checkpoint(against)
     with starting(), counting("entries") as progress:
-        found = custody.verify(
+        found = verify_vault(
             settings.load(settings.Purpose.READ),
             public=public,
             key=key,

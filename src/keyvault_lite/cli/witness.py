@@ -31,10 +31,10 @@ def init(
     ] = "witness.local/1",
 ) -> None:
     """Make the folder and the key of a witness, and print the key by which others know it."""
-    from keyvault_lite import witnessing
+    from keyvault_lite.server import serve_witness
 
     with starting():
-        verifier_key = witnessing.make_witness(folder, name)
+        verifier_key = serve_witness.make_witness(folder, name)
     typer.echo(verifier_key)
     note("give this key to the vaults: KEYVAULT_WITNESS_KEY")
 
@@ -42,10 +42,10 @@ def init(
 @app.command("key")
 def key(*, folder: FolderOption = Path("witness")) -> None:
     """Print the key by which others know the witness: KEYVAULT_WITNESS_KEY of the vaults."""
-    from keyvault_lite import witnessing
+    from keyvault_lite.server import serve_witness
 
     with starting():
-        typer.echo(witnessing.witness_verifier_key(folder))
+        typer.echo(serve_witness.witness_verifier_key(folder))
 
 
 @app.command("serve")
@@ -72,13 +72,14 @@ def serve(
     A log's key is what its vault answers at /audit/public-key, as verifier_key. A new epoch of a log, after a restore,
     is another log.
     """
-    from keyvault_lite import settings, witnessing
+    from keyvault_lite import settings
+    from keyvault_lite.server import serve_witness
 
     trusted = _trusted(log or (), logs)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with starting():
         chosen = settings.load(settings.Purpose.WITNESS, port=port, **({} if host is None else {"host": host}))
-        witnessing.serve_witness(chosen, folder, trusted)
+        serve_witness.serve_witness(chosen, folder, trusted)
 
 
 def _trusted(given: Sequence[str], file: Path | None) -> list[str]:

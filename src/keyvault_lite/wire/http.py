@@ -35,9 +35,9 @@ from keyvault_lite.model.replies import Answer, Health
 from keyvault_lite.model.requests import Idempotency, Origin, Request
 from keyvault_lite.observe import logger
 from keyvault_lite.wire.arrivals import Place, Room
-from keyvault_lite.wire.cycle import WHOLE, Whole
 from keyvault_lite.wire.problems import problem
 from keyvault_lite.wire.reader import QUICK_PARTS, is_quick, read_in_steps, read_json
+from keyvault_lite.wire.whole import WHOLE, Whole
 
 MAX_BODY: Final = 1024 * 1024
 SMALL_BODY: Final = 64 * 1024

@@ -1,9 +1,14 @@
 """Addresses to listen on."""
 
 import errno
+import ipaddress
 import os
 import socket
+import ssl
 from typing import Final
+
+from keyvault_lite.server.tls import UnusablePair, load_pair
+from keyvault_lite.settings import InvalidSettings, Settings
 
 _HINTS: Final = {
     errno.EADDRINUSE: "; another server has it, choose another port (--port, KEYVAULT_PORT)",
@@ -55,3 +60,33 @@ def _listen(host: str, port: int, *, shared: bool) -> list[socket.socket]:
                 made.close()
             raise
     return sockets
+
+
+def check_address(chosen: Settings) -> ssl.SSLContext | None:
+    """With what to serve TLS; None: plain HTTP.
+
+    Raises InvalidSettings for plain HTTP on an address that others can reach, for TLS by halves, and for files that it
+    cannot be served with.
+    """
+    if (chosen.tls_cert is None) != (chosen.tls_key is None):
+        raise InvalidSettings("KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY go together.")
+    for name, path in (("KEYVAULT_TLS_CERT", chosen.tls_cert), ("KEYVAULT_TLS_KEY", chosen.tls_key)):
+        if path is not None and not os.access(path, os.R_OK):
+            raise InvalidSettings(f"{name} does not name a readable file.")
+    if chosen.tls_cert is not None and chosen.tls_key is not None:
+        try:
+            return load_pair(chosen.tls_cert, chosen.tls_key, names=("KEYVAULT_TLS_CERT", "KEYVAULT_TLS_KEY"))
+        except UnusablePair as error:
+            raise InvalidSettings(f"{error}.") from None
+    if chosen.allow_plain_http:
+        return None
+    try:
+        loopback = ipaddress.ip_address(chosen.host).is_loopback
+    except ValueError:
+        loopback = chosen.host == "localhost"
+    if not loopback:
+        raise InvalidSettings(
+            "Plain HTTP is served on loopback addresses only: set KEYVAULT_TLS_CERT and KEYVAULT_TLS_KEY, "
+            "or KEYVAULT_ALLOW_PLAIN_HTTP=1 behind something that ends TLS."
+        )
+    return None

@@ -12,10 +12,10 @@ from keyvault_lite.crypto.hygiene import protect_process
 from keyvault_lite.crypto.keyfile import write_new
 from keyvault_lite.crypto.witness import WitnessKey, verify_ed25519
 from keyvault_lite.model.errors import Conflict, NotFound
-from keyvault_lite.settings import InvalidSettings, Settings, check_address
-from keyvault_lite.wire.lifecycle import Server
-from keyvault_lite.wire.listening import CannotListen, address, listen
-from keyvault_lite.wire.server import serve as server_config
+from keyvault_lite.server.connection import serve as server_config
+from keyvault_lite.server.lifecycle import Server
+from keyvault_lite.server.listeners import CannotListen, address, check_address, listen
+from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.wire.witness import WitnessApplication
 from keyvault_lite.witness.register import FolderLock, Register
 

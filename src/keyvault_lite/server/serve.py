@@ -1,5 +1,6 @@
 """`kvl serve`: the vault is checked, then served by this process or by several under its supervision."""
 
+import asyncio
 import os
 import resource
 import sys
@@ -14,19 +15,21 @@ from typing import TYPE_CHECKING, Final
 from pydantic import SecretStr
 
 from keyvault_lite import __version__, observe
-from keyvault_lite.app import CANNOT_START, build, open_to_serve, open_vault
+from keyvault_lite.app import CANNOT_START, Vault, announce_admin, build, open_or_begin, open_vault
 from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
 from keyvault_lite.crypto.root import read_text, warned_of
 from keyvault_lite.import_path import is_protected, protect_children
+from keyvault_lite.ledger.anchor.files import SAME_DIRECTORY, where_it_stands
+from keyvault_lite.ledger.commit.edit_detection import tell_quarantine
 from keyvault_lite.observe.metrics import METRICS
-from keyvault_lite.settings import InvalidSettings, Settings, check_address
+from keyvault_lite.server.connection import GRACE_SECONDS
+from keyvault_lite.server.connection import serve as server_config
+from keyvault_lite.server.lifecycle import Server
+from keyvault_lite.server.listeners import CannotListen, address, check_address, listen
+from keyvault_lite.server.supervisor import CANNOT_START as NO_WORKER
+from keyvault_lite.server.supervisor import Supervisor
+from keyvault_lite.settings import InvalidSettings, Settings
 from keyvault_lite.wire.dispatcher import Dispatcher
-from keyvault_lite.wire.lifecycle import Server
-from keyvault_lite.wire.listening import CannotListen, address, listen
-from keyvault_lite.wire.server import GRACE_SECONDS
-from keyvault_lite.wire.server import serve as server_config
-from keyvault_lite.wire.workers import CANNOT_START as NO_WORKER
-from keyvault_lite.wire.workers import Supervisor
 
 if TYPE_CHECKING:
     import socket
@@ -41,6 +44,10 @@ STUCK: Final = 4
 """Exit code when the end took too long."""
 END_SECONDS: Final = GRACE_SECONDS + 7.0
 """How long the end may take."""
+_ANCHOR_ADVICE: Final = {
+    SAME_DIRECTORY: "it goes back together with the database; let KEYVAULT_ANCHOR name a file elsewhere",
+    "off": "a database that is put back will not be found out",
+}
 _DESCRIPTORS: Final = ("/dev/fd/", "/dev/stdin", "/proc/")
 _log: Final = observe.logger("serving")
 
@@ -86,6 +93,21 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
         supervisor = Supervisor(partial(_worker, chosen, folder), shares)
         code = supervisor.run()
     return INTERRUPTED if supervisor.interrupted and code == 0 else code
+
+
+def open_to_serve(chosen: Settings, *, quarantine: bool = False, begin: bool = True) -> Vault:
+    """Open the vault; with `begin`, make an empty database one and print its first token on standard error."""
+    if not begin:
+        vault, made = open_vault(chosen, quarantine=quarantine), None
+    else:
+        vault, made = asyncio.run(open_or_begin(chosen, quarantine=quarantine))
+    if made is not None:
+        announce_admin(made)
+    tell_quarantine(vault.ledger.lost)
+    stands = where_it_stands(vault.anchor, vault.database.folder)
+    if stands in _ANCHOR_ADVICE:
+        observe.announce(f"anchor: {stands}: {_ANCHOR_ADVICE[stands]}", level="warning")
+    return vault
 
 
 def _give_up() -> None:

@@ -25,8 +25,8 @@ import uvicorn
 
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
-from keyvault_lite.wire.lifecycle import STOPPING, Server
-from keyvault_lite.wire.server import GRACE_SECONDS
+from keyvault_lite.server.connection import GRACE_SECONDS
+from keyvault_lite.server.lifecycle import STOPPING, Server
 
 START_SECONDS: Final = 120.0
 """How long a worker may take until it serves: it reads and checks the vault first."""

@@ -8,33 +8,14 @@ the other by the ASGI extension `WHOLE`. For all others nothing is different.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
 
 from uvicorn._types import ASGISendEvent, HTTPScope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from keyvault_lite.wire.spelling import BEGINNINGS, Speller
-from keyvault_lite.wire.writing import OneWrite
-
-WHOLE: Final = "keyvault.whole"
-"""The name of the extension; what stands under it in a scope is a Whole."""
-
-
-class Whole(Protocol):
-    """A request that need not be taken and answered by messages."""
-
-    def read_whole(self) -> bytes | None:
-        """The body, once. None if not all of it is here, or some was taken: then it comes by messages."""
-        ...
-
-    def write_whole(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Send status, headers and body. False, with nothing sent, if it has to be done by messages.
-
-        `headers` have lower-case names, `content-length` among them. Raises ValueError, having sent nothing, if a name
-        or a value has a line of its own.
-        """
-        ...
+from keyvault_lite.server.corked_transport import OneWrite
+from keyvault_lite.server.header_case import BEGINNINGS, Speller
+from keyvault_lite.wire.whole import WHOLE
 
 
 class Cycle(RequestResponseCycle):

@@ -13,8 +13,8 @@ import uvicorn
 from keyvault_lite import __version__
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
+from keyvault_lite.server.connection import BoundedProtocol
 from keyvault_lite.wire.dispatcher import stop_waiting
-from keyvault_lite.wire.server import BoundedProtocol
 
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _log: Final = logger("server")

@@ -19,12 +19,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
-from keyvault_lite.wire.cycle import Cycle
-from keyvault_lite.wire.farewells import FULL, SLOW
-from keyvault_lite.wire.heads import MAX_HEADERS, RefusedHeadError, check_head
-from keyvault_lite.wire.methods import LIST, STAND_IN, without_offer
-from keyvault_lite.wire.spelling import Speller
-from keyvault_lite.wire.writing import OneWrite
+from keyvault_lite.server.canned_responses import FULL, SLOW
+from keyvault_lite.server.corked_transport import OneWrite
+from keyvault_lite.server.header_case import Speller
+from keyvault_lite.server.parser_fixes import LIST, STAND_IN, without_offer
+from keyvault_lite.server.request_cycle import Cycle
+from keyvault_lite.server.request_head import MAX_HEADERS, RefusedHeadError, check_head
 
 MAX_HEAD: Final = 64 * 1024
 BACKLOG: Final = 2048
@@ -324,7 +324,7 @@ def serve(
         port=port,
         http=partial(BoundedProtocol, limit=max_connections),  # type: ignore[arg-type]  # called like a class
         ws="none",
-        loop="keyvault_lite.wire.loops:Loop",
+        loop="keyvault_lite.server.event_loop:Loop",
         lifespan="on",
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS,

@@ -1,0 +1,76 @@
+"""`kvl anchor`: what the anchor remembers, and trust in a database that it does not confirm."""
+
+import asyncio
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+
+from keyvault_lite.app import database_of, file_anchor, master_key, open_anchor, open_vault, perform, shared_anchor
+from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.ledger.anchor.files import FileAnchor, where_it_stands
+from keyvault_lite.ledger.anchor.record import DamagedAnchor, Mark, NotAnAnchor
+from keyvault_lite.ledger.opening import stored_slots
+from keyvault_lite.ledger.verify.trust import Accepted, Trusted, check_accepted, describe_loss, judge
+from keyvault_lite.model.errors import Conflict
+from keyvault_lite.model.requests import (
+    TrustAnchor,
+)
+from keyvault_lite.operator.verify import verify_vault
+from keyvault_lite.settings import Settings, is_shared
+from keyvault_lite.witness.anchor import SharedAnchor
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorView:
+    """What `kvl anchor show` tells."""
+
+    place: str
+    stands: str
+    mark: Mark | None
+
+
+def show_anchor(chosen: Settings) -> AnchorView:
+    """What the anchor remembers. Needs no master key for a file, writes nothing."""
+    database = database_of(chosen)
+    if is_shared(chosen.anchor):
+        slots = database.read_offline(partial(stored_slots, database)) if database.exists() else ()
+        keyring = Keyring.open(slots, master_key(chosen))
+        with closing(shared_anchor(chosen, keyring.instance_id, keyring.log_public_key)) as anchor:
+            mark = anchor.read()
+        return AnchorView(str(chosen.anchor), where_it_stands(anchor, database.folder), mark)
+    file = file_anchor(chosen, database, to_write=False)
+    if file is None:
+        return AnchorView("off", "off", None)
+    return AnchorView(file.place, where_it_stands(file, database.folder), file.peek())
+
+
+def trust_anchor(chosen: Settings, accepted: Accepted | None = None) -> Trusted:
+    """Go on with a database that its anchor does not confirm: none is there, or the operator names the head."""
+    found = verify_vault(chosen)
+    # Nothing but the anchor is left out when the vault is opened.
+    vault = open_vault(chosen, anchored=False)
+    with closing(vault), ExitStack() as opened:
+        anchor = open_anchor(chosen, vault.database, vault.keyring)
+        if anchor is None:
+            raise Conflict("KEYVAULT_ANCHOR is off: there is no anchor to trust")
+        opened.callback(anchor.close)
+        try:
+            mark = anchor.read()
+        except NotAnAnchor:
+            raise  # the database itself, a key, anything: nothing is put in its place
+        except DamagedAnchor:
+            mark = None
+        judge(found.findings, mark, accepted)
+        before = vault.ledger.mark()
+        if accepted is not None:
+            check_accepted(accepted, before.size, before.root)
+        lost = None if mark is None else describe_loss(mark, before.size)
+        if isinstance(anchor, SharedAnchor):
+            anchor.check_trusted(before.epoch if lost is None else before.epoch + 1)
+        # The entry first: an anchor that was replaced without one would be a rollback that nobody has on record.
+        asyncio.run(perform(vault, TrustAnchor(before.size, lost)))
+        kept = anchor.keep_aside() if isinstance(anchor, FileAnchor) else None
+        after = vault.ledger.mark()
+        anchor.replace(after)
+        place = None if kept is None else str(kept)
+        return Trusted(before.size, before.root, after.epoch, after.size, lost, place)

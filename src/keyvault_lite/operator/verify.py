@@ -1,0 +1,67 @@
+"""`kvl verify`: everything that can be checked of a vault, offline or beside a running server."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from keyvault_lite.app import AnyAnchor, database_of, file_anchor, master_key, shared_anchor
+from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
+from keyvault_lite.crypto.witness import verify_ed25519
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.verify.inspection import Progress
+from keyvault_lite.ledger.verify.offline_check import Identity, Means, check, verification_of
+from keyvault_lite.model.errors import NotFound
+from keyvault_lite.model.keyring import Slot
+from keyvault_lite.model.replies import Finding, Verification
+from keyvault_lite.settings import Settings, is_shared
+
+
+def verify_vault(
+    chosen: Settings,
+    *,
+    public: bool = False,
+    key: str | None = None,
+    against: str | None = None,
+    archive: Path | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Check the whole vault offline, beside a running server too. Writes nothing, and takes no lock.
+
+    `public` needs no master key, but the log's verifier key: the anchor's, or `key`. `against` is a checkpoint that
+    somebody has kept, `archive` the folder with what was archived. Raises one of CANNOT_START if nothing can be judged.
+    """
+    database = database_of(chosen)
+    master = None if public else master_key(chosen)
+    if not database.is_there():
+        raise NotFound(f"there is no database {database.place}")
+
+    def anchor(identity: Identity | None) -> AnyAnchor | None:
+        if not is_shared(chosen.anchor):
+            return file_anchor(chosen, database, to_write=False)
+        if identity is None:
+            return None
+        made = shared_anchor(chosen, identity.instance_id, identity.log_public_key)
+        opened.callback(made.close)
+        return made
+
+    if not database.exists():
+        remembered = anchor(None)
+        if isinstance(remembered, FileAnchor) and remembered.exists():
+            return verification_of([Finding("database", database.name, f"is empty; {remembered.place} is not")])
+        raise NotFound(f"the database {database.place} is empty; run `kvl init`")
+    unlocking = None if master is None else partial(unlock_keyring, master)
+    means = Means(
+        anchor, verify_ed25519, unlock=unlocking, key=key, against=against, progress=progress, archive=archive
+    )
+    with ExitStack() as opened:
+        return check(database, means)
+
+
+def unlock_keyring(master: MasterKey, slots: Sequence[Slot]) -> Keyring | None:
+    """The keyring, None if this master key does not open it."""
+    try:
+        return Keyring.open(slots, master)
+    except WrongMasterKey:
+        return None

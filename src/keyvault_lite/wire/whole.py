@@ -1,0 +1,23 @@
+"""The ASGI extension by which an application takes and answers a request whole, without messages."""
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+WHOLE: Final = "keyvault.whole"
+"""The name of the extension; what stands under it in a scope is a Whole."""
+
+
+class Whole(Protocol):
+    """A request that need not be taken and answered by messages."""
+
+    def read_whole(self) -> bytes | None:
+        """The body, once. None if not all of it is here, or some was taken: then it comes by messages."""
+        ...
+
+    def write_whole(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send status, headers and body. False, with nothing sent, if it has to be done by messages.
+
+        `headers` have lower-case names, `content-length` among them. Raises ValueError, having sent nothing, if a name
+        or a value has a line of its own.
+        """
+        ...
