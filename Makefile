@@ -22,22 +22,22 @@ demo: setup ## the whole tour, on a vault of its own; ends by itself
 	@.venv/bin/kvl quickstart
 
 test: setup-dev ## the test suite (ARGS= goes to pytest)
-	@$(PY) -m pytest -n 2 $(ARGS)
+	@$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 slow: setup-dev ## the tests that take long
-	@$(PY) -m pytest -n 2 -m slow $(ARGS)
+	@$(PY) -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 tamper: setup-dev ## the tamper campaign: every stored byte changed must be found
 	@$(PY) -m pytest -m campaign $(ARGS) tests/campaign
 
 crash: setup-dev ## the crash campaign: kill -9 by the hundred, full and failing disks; no promise may break
-	@$(PY) -m pytest -n 2 -m "crash or not crash" $(ARGS) tests/crash
+	@$(PY) -m pytest -n 2 --dist worksteal -m "crash or not crash" $(ARGS) tests/crash
 
 image: setup-dev ## the container image, built and run (needs Docker and its base image)
 	@$(PY) -m pytest -m image $(ARGS) tests/deploy
 
 coverage: setup-dev ## the suite, with every branch of the judging layers required
-	@$(PY) -m pytest -n 2 --cov --cov-report= $(ARGS)
+	@$(PY) -m pytest -n 2 --dist worksteal --cov --cov-report= $(ARGS)
 	@$(PY) -m coverage report --fail-under=100 \
 	    --include='*/keyvault_lite/model/*,*/keyvault_lite/access/*,*/keyvault_lite/audit/*,*/keyvault_lite/crypto/*,*/keyvault_lite/engine/*'
 
@@ -45,7 +45,7 @@ mutants: setup-dev ## mutation testing: each small wrong change must make a test
 	@$(PY) -m tools.mutants $(ARGS)
 
 check: lint ## everything a change must pass
-	@$(PY) -m pytest -n 2 $(ARGS)
+	@$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: lint-rules lint-format lint-types lint-imports ## the static checks alone
 

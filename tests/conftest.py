@@ -1,14 +1,26 @@
 """What tests of several layers share: a vault to ask."""
 
+import compileall
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import keyvault_lite
 from keyvault_lite.observe.logs import ROOT
 from tests.house import House, furnish, move_in
 from tests.postgres import Databases, serving
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once per run.
+
+    Where PYTHONDONTWRITEBYTECODE is set, every process that a test starts would compile it again, which takes longer
+    than the rest of its start. Mutants run without xdist, and their modules must not be cached.
+    """
+    if config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(keyvault_lite.__file__).parent, quiet=2)
 
 
 @pytest.fixture(autouse=True)
