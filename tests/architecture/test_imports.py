@@ -40,6 +40,7 @@ PLANTED = {
     "http": ("engine/planted.py", "import starlette"),
     "sockets": ("wire/planted2.py", "import uvicorn"),
     "wire": ("wire/planted.py", "import keyvault_lite.crypto.planted"),
+    "client": ("client/planted.py", "import typer"),
     "dialects": ("wire/aws/planted.py", "import keyvault_lite.wire.gcp.planted"),
 }
 NEEDED = ("crypto/planted.py", "wire/gcp/planted.py")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 from typer.testing import CliRunner, Result
 
-from keyvault_lite.cli import client
 from keyvault_lite.cli.main import app
+from keyvault_lite.client import api
 from tests.cli.fake_vault import TOKEN, FakeVault
 
 
@@ -25,7 +25,7 @@ Kvl = Callable[..., Ran]
 
 @pytest.fixture
 def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVault]:
-    monkeypatch.setattr(client, "PAUSE", 0.001)
+    monkeypatch.setattr(api, "PAUSE", 0.001)
     with FakeVault().served() as served:
         monkeypatch.setenv("KEYVAULT_ADDR", served.address)
         monkeypatch.setenv("KEYVAULT_TOKEN", TOKEN)

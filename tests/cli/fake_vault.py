@@ -86,7 +86,7 @@ class FakeCipher:
         return {"encrypted_dek": self._dek(key, self.version, seed, item["context"]), "key_version": self.version}
 
     def invalid(self) -> Exception:
-        from keyvault_lite.cli.failure import Refused
+        from keyvault_lite.client.errors import Refused
 
         return Refused("the ciphertext does not open", code="invalid_ciphertext")
 

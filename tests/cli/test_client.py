@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from keyvault_lite.cli.connection import from_environment
-from keyvault_lite.cli.failure import CannotRun
+from keyvault_lite.client.connection import from_environment
+from keyvault_lite.client.errors import Misconfigured
 from tests.cli.conftest import Kvl
 from tests.cli.fake_vault import ACCESS_KEY, TOKEN, FakeVault, Problem
 
@@ -85,7 +85,7 @@ def test_a_token_never_travels_in_the_clear(address: str, allowed: bool) -> None
     if allowed:
         assert from_environment(environment).address == address
     else:
-        with pytest.raises(CannotRun):
+        with pytest.raises(Misconfigured):
             from_environment(environment)
 
 

@@ -12,8 +12,8 @@ import pytest
 import typer
 
 import keyvault_lite
-from keyvault_lite.cli import client
 from keyvault_lite.cli.main import app
+from keyvault_lite.client import api
 from keyvault_lite.settings import Settings
 from tests.cli.conftest import Kvl
 from tests.cli.fake_vault import KEY_ID, TOKEN, FakeVault
@@ -182,10 +182,10 @@ def test_a_terminated_command_leaves_no_half_written_file(vault: FakeVault, tmp_
 
 def test_an_unexpected_error_shows_no_values(vault: FakeVault, tmp_path: Path) -> None:
     code = (
-        "import sys; from keyvault_lite.cli import client, main\n"
+        "import sys; from keyvault_lite.cli import main; from keyvault_lite.client import api\n"
         "def broken(*a, **k):\n"
         "    raise ValueError('a defect')\n"
-        "client._judge = broken; sys.argv = ['kvl', 'key', 'ls']; main.main()"
+        "api._read = broken; sys.argv = ['kvl', 'key', 'ls']; main.main()"
     )
     ran = python("-c", code)
     assert ran.returncode == 1
@@ -216,4 +216,4 @@ def test_docs_name_every_command_and_client_setting() -> None:
         assert re.search(rf"\b{command.split()[-1]}\b", API), command
     for setting in SETTINGS[:5]:
         assert f"`KEYVAULT_{setting}`" in API
-    assert client.PAGE == 1000
+    assert api.PAGE == 1000

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyvault_lite.cli import sealed_file
-from keyvault_lite.cli.failure import CannotRun, Refused
+from keyvault_lite.client import sealed_file
+from keyvault_lite.client.errors import Damaged, InvalidArgument, UnexpectedAnswer
 from keyvault_lite.model.errors import InvalidRequest
 from tests.cli.fake_vault import FakeCipher
 
@@ -68,12 +68,12 @@ def test_progress_counts_every_byte() -> None:
 
 @pytest.mark.parametrize("context", [{}, {"tenant": "other"}, {"tenant": "acme", "more": "x"}])
 def test_another_context_does_not_open(context: dict[str, str]) -> None:
-    with pytest.raises(Refused, match="--context"):
+    with pytest.raises(Damaged, match="--context"):
         unseal(seal(b"secret"), context)
 
 
 def test_another_key_does_not_open_and_the_file_names_its_own() -> None:
-    with pytest.raises(Refused, match="names the key orders"):
+    with pytest.raises(Damaged, match="names the key orders"):
         unseal(seal(b"secret", key="orders"), key="other")
 
 
@@ -91,7 +91,7 @@ def test_chunks_cannot_be_swapped_left_out_repeated_or_cut() -> None:
         [last, second, third, first],
         [],
     ):
-        with pytest.raises(Refused):
+        with pytest.raises(Damaged):
             unseal(header + b"".join(changed))
 
 
@@ -99,9 +99,9 @@ def test_chunks_of_two_files_do_not_mix() -> None:
     plain = os.urandom(2 * CHUNK)
     header, parts = frames(seal(plain))
     _other, foreign = frames(seal(plain))
-    with pytest.raises(Refused):
+    with pytest.raises(Damaged):
         unseal(header + parts[0] + foreign[1])
-    with pytest.raises(Refused):
+    with pytest.raises(Damaged):
         unseal(_other + b"".join(parts))
 
 
@@ -113,28 +113,28 @@ def test_every_bit_of_a_file_counts(position: int) -> None:
     for bit in range(8):
         changed = bytearray(SMALL)
         changed[position] ^= 1 << bit
-        with pytest.raises(Refused):
+        with pytest.raises(Damaged):
             unseal(bytes(changed), key="orders")
 
 
 @pytest.mark.parametrize("length", range(len(SMALL)))
 def test_no_beginning_of_a_file_opens(length: int) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(Damaged):
         unseal(SMALL[:length], key="orders")
 
 
 @given(st.binary(min_size=1, max_size=40))
 def test_nothing_can_be_appended(tail: bytes) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(Damaged):
         unseal(SMALL + tail, key="orders")
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_rubbish_is_refused_and_never_breaks(rubbish: bytes) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(Damaged):
         unseal(rubbish)
-    with pytest.raises(Refused):
+    with pytest.raises(Damaged):
         unseal(SMALL.split(b"\n", 1)[0] + b"\n" + rubbish)
 
 
@@ -153,7 +153,7 @@ def test_rubbish_is_refused_and_never_breaks(rubbish: bytes) -> None:
     ],
 )
 def test_what_is_no_such_file_is_named(header: bytes, said: str) -> None:
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(Damaged, match=said):
         unseal(header)
 
 
@@ -174,13 +174,13 @@ def test_rewrap_changes_the_wrapped_keys_and_nothing_else() -> None:
 def test_rewrap_refuses_a_changed_file() -> None:
     header, parts = frames(seal(os.urandom(3 * CHUNK)))
     for sealed, context in ((header + parts[1] + parts[0], CONTEXT), (header + b"".join(parts), {}), (header, CONTEXT)):
-        with pytest.raises(Refused):
+        with pytest.raises(Damaged):
             sealed_file.rewrap(FakeCipher(), "k", io.BytesIO(sealed), io.BytesIO(), context=context)
 
 
 def test_a_context_that_cannot_be_is_refused_before_anything_is_sent() -> None:
     for context, error in (
-        ({"kvl.chunk": "0"}, CannotRun),
+        ({"kvl.chunk": "0"}, InvalidArgument),
         ({str(n): "" for n in range(30)}, InvalidRequest),
         ({"a": "x" * 9000}, InvalidRequest),
         ({"a": "e\u0301"}, InvalidRequest),
@@ -200,7 +200,7 @@ def test_a_reply_that_lacks_something_is_noticed() -> None:
         def encrypt(self, key: str, item: dict[str, object]) -> dict[str, object]:
             return {"ciphertext": "*"}
 
-    with pytest.raises(CannotRun):
+    with pytest.raises(UnexpectedAnswer):
         seal(b"x", vault=Poor())
 
 

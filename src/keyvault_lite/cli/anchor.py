@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keyvault_lite.cli.failure import CannotRun, Refused
+from keyvault_lite.cli.failure import CannotRun, CheckFailed
 from keyvault_lite.cli.output import Format, OutputOption, note, show_record
 from keyvault_lite.cli.vault import starting
 from keyvault_lite.model.encoding import decode_base64, encode_base64
@@ -36,7 +36,7 @@ def show(*, output: OutputOption = Format.TABLE) -> None:
         if found.mark is not None:
             typer.echo(f"\n{found.mark.checkpoint}", nl=False)
     if found.mark is None and found.stands != "off":
-        raise Refused(f"there is no anchor {found.place}")
+        raise CheckFailed(f"there is no anchor {found.place}")
 
 
 def _facts(found: "AnchorView") -> dict[str, object]:

@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from keyvault_lite.cli.client import Json
 from keyvault_lite.cli.failure import CannotRun
+from keyvault_lite.client.api import Json
 from keyvault_lite.model.identity import Permission
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="A key's name or id.")]

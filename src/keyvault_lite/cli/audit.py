@@ -8,8 +8,8 @@ import typer
 
 from keyvault_lite.cli import evidence
 from keyvault_lite.cli.arguments import YesOption, moment
-from keyvault_lite.cli.client import PAGE, Client, Json, connect
-from keyvault_lite.cli.failure import CannotRun, Refused
+from keyvault_lite.cli.environment import connect
+from keyvault_lite.cli.failure import CannotRun, CheckFailed
 from keyvault_lite.cli.files import OutOption, writing
 from keyvault_lite.cli.output import (
     Cell,
@@ -28,6 +28,7 @@ from keyvault_lite.cli.output import (
 )
 from keyvault_lite.cli.progress import counting
 from keyvault_lite.cli.vault import starting
+from keyvault_lite.client.api import PAGE, Client, Json
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.names import is_id
 
@@ -161,7 +162,7 @@ def verify(*, output: OutputOption = Format.TABLE) -> None:
         ],
     )
     if answer["valid"] is not True:
-        raise Refused("the audit log does not verify: copy everything now, and trust no entry from there on")
+        raise CheckFailed("the audit log does not verify: copy everything now, and trust no entry from there on")
 
 
 @app.command("receipt")
@@ -273,9 +274,9 @@ def read(
         for entry in read_archive(chosen, folder, key=key, first=first, last=last, note=note):
             _print_line(msgspec.to_builtins(render.entry(entry, None)), output)
     except IntegrityViolation as error:
-        raise Refused(f"the archive does not verify: {error.detail}") from None
+        raise CheckFailed(f"the archive does not verify: {error.detail}") from None
     except NotInFiles as error:
-        raise Refused(error.detail) from None
+        raise CheckFailed(error.detail) from None
 
 
 @app.command("public-key")
@@ -309,7 +310,7 @@ def _span(since: str | None, until: str | None) -> Json:
 
 
 def _id(client: Client, kind: str, name: str | None) -> str | None:
-    from keyvault_lite.cli.client import segment
+    from keyvault_lite.client.api import segment
 
     if name is None or is_id(name):
         return name

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from keyvault_lite.cli import sealed_file
 from keyvault_lite.cli.arguments import ContextOption, KeyArgument, mapping
-from keyvault_lite.cli.client import connect
+from keyvault_lite.cli.environment import connect
 from keyvault_lite.cli.files import ORDINARY, PRIVATE, InputArgument, OutOption, reading, writing
 from keyvault_lite.cli.output import note
 from keyvault_lite.cli.progress import progress
+from keyvault_lite.client import sealed_file
 
 app = typer.Typer()
 

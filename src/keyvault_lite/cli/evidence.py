@@ -6,9 +6,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from keyvault_lite.cli.client import Client, Json, Parameters
-from keyvault_lite.cli.failure import CannotRun, Refused
+from keyvault_lite.cli.failure import CannotRun, CheckFailed
 from keyvault_lite.cli.files import appearing, check_new
+from keyvault_lite.client.api import Client, Json, Parameters
 
 Advance = Callable[[int, int], None] | None
 VERIFIER: Final = "verify_receipt.py"
@@ -72,7 +72,7 @@ def _write_receipts(
         if advance is not None:
             advance(len(numbers) - len(missing), len(numbers))
     if missing:
-        raise Refused("entries were archived while they were read: make the evidence again")
+        raise CheckFailed("entries were archived while they were read: make the evidence again")
 
 
 def _entries(client: Client, filters: Parameters, *, before: int | None) -> tuple[list[Json], int]:

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 import typer
 
 from keyvault_lite.cli.arguments import KeyArgument, YesOption, mapping
-from keyvault_lite.cli.client import Json, connect, segment
+from keyvault_lite.cli.environment import connect
 from keyvault_lite.cli.failure import CannotRun
 from keyvault_lite.cli.files import OutOption, writing
 from keyvault_lite.cli.output import (
@@ -22,6 +22,7 @@ from keyvault_lite.cli.output import (
     show_list,
     when,
 )
+from keyvault_lite.client.api import Json, segment
 from keyvault_lite.model.keys import (
     MAX_DESTROY_DAYS,
     MAX_ROTATION_DAYS,

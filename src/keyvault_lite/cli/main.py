@@ -30,8 +30,9 @@ from keyvault_lite.cli import (
     whoami,
     witness,
 )
-from keyvault_lite.cli.failure import Failure
+from keyvault_lite.cli.failure import Failure, exit_code, sentence
 from keyvault_lite.cli.output import note
+from keyvault_lite.client.errors import ClientError
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.settings_file import VARIABLE as CONFIG
 
@@ -79,9 +80,9 @@ def explained() -> Iterator[None]:
     try:
         with streams.broken_pipes():
             yield
-    except Failure as failure:
-        note(f"kvl: {failure}")
-        raise typer.Exit(failure.exit_code) from None
+    except (Failure, ClientError) as failure:
+        note(f"kvl: {sentence(failure)}")
+        raise typer.Exit(exit_code(failure)) from None
     except KeyVaultError as error:
         note(f"kvl: {error.detail or error.code}")
         raise typer.Exit(2) from None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from keyvault_lite.cli.client import Json, Listing, Reply
 from keyvault_lite.cli.failure import CannotRun
+from keyvault_lite.client.api import Json, Listing, Reply
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from keyvault_lite.cli.output import console
-from keyvault_lite.cli.sealed_file import Advance
+from keyvault_lite.client.sealed_file import Advance
 
 
 @contextmanager

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
-from keyvault_lite.cli import sealed_file
-from keyvault_lite.cli.client import Client, Json
-from keyvault_lite.cli.connection import Connection
-from keyvault_lite.cli.failure import Refused
+from keyvault_lite.cli.failure import CheckFailed
 from keyvault_lite.cli.output import console, printable, when
 from keyvault_lite.cli.samples import samples
 from keyvault_lite.cli.sandbox import Sandbox
+from keyvault_lite.client import sealed_file
+from keyvault_lite.client.api import Client, Json
+from keyvault_lite.client.connection import Connection
+from keyvault_lite.client.errors import Refused
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,7 +105,7 @@ def quickstart() -> None:
             try:
                 step(tour)
             except NotShown as failed:
-                raise Refused(f"step {number} did not show what it should: {failed}") from None
+                raise CheckFailed(f"step {number} did not show what it should: {failed}") from None
             screen.print()
     screen.print(
         f"[bold green]All shown[/bold green] in {time.monotonic() - started:.1f} s; the demo vault is removed."

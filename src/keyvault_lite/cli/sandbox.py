@@ -14,9 +14,10 @@ from types import TracebackType
 from typing import Final, Self
 
 import keyvault_lite
-from keyvault_lite.cli.client import Client, Json
-from keyvault_lite.cli.connection import Connection
 from keyvault_lite.cli.failure import CannotRun
+from keyvault_lite.client.api import Client, Json
+from keyvault_lite.client.connection import Connection
+from keyvault_lite.client.errors import ClientError
 
 START: Final = 30.0
 """Seconds a server may take to answer."""
@@ -144,7 +145,7 @@ class Sandbox:
         try:
             with Client(Connection(self.address), anonymous=True) as client:
                 return client.health().get("status") == "ok"
-        except CannotRun:
+        except ClientError:
             return False
 
     def _kvl(

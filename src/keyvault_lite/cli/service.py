@@ -8,8 +8,8 @@ from typing import Annotated, Final
 import typer
 
 from keyvault_lite.cli.arguments import ServiceArgument, grant, moment, span
-from keyvault_lite.cli.client import Client, Json, Reply, connect, segment
-from keyvault_lite.cli.failure import CannotRun, Refused
+from keyvault_lite.cli.environment import connect
+from keyvault_lite.cli.failure import CannotRun, CheckFailed
 from keyvault_lite.cli.files import check_token_out, not_lost, write_new_secret
 from keyvault_lite.cli.output import (
     Columns,
@@ -23,6 +23,8 @@ from keyvault_lite.cli.output import (
     show_list,
     when,
 )
+from keyvault_lite.client.api import Client, Json, Reply, segment
+from keyvault_lite.client.errors import Refused
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import SELF
 
@@ -213,7 +215,7 @@ def remove_grants(
             removed = {"key": text, "actions": held.get(text, ())} if whole else grant(text)
             key, actions = removed["key"], removed["actions"]
             if key not in held:
-                raise Refused(f"{service} has no grant on {key}")
+                raise CheckFailed(f"{service} has no grant on {key}")
             held[key] = [action for action in held[key] if action not in actions]
 
     with connect() as client:
@@ -275,7 +277,7 @@ def aws_credentials(
     made = reply.json()
     if made.get("secret_access_key") is None:
         # As for tokens: a repeated call gets the first answer again, and no secret.
-        raise Refused(
+        raise CheckFailed(
             f"done, but the answer with the secret was lost: revoke {made.get('access_key_id')} and make another"
         )
     show(reply, output, _members)
@@ -325,11 +327,10 @@ def _renew(client: Client, service: str, body: Json) -> Reply:
     except Refused as refused:
         if refused.code != "unauthenticated" or client.sent == before + 1:
             raise
-        raise Refused(
+        raise CheckFailed(
             "the token was probably renewed and the answer with the new one lost: the token that asked does not hold "
             f"any more. An ADMIN gives a new one: `kvl service token {service}`, or on the vault's host "
             "`kvl init --recover-admin`",
-            code=refused.code,
         ) from None
 
 
@@ -340,7 +341,9 @@ def _show_token(reply: Reply, output: Format, token_out: Path | None, service: s
     issued = answer.get("token")
     if not isinstance(issued, str):
         # A repeated call gets the first answer again, and the vault keeps no token to repeat.
-        raise Refused(f"done, but the answer with the token was lost: `kvl service token {service}` gives a new one")
+        raise CheckFailed(
+            f"done, but the answer with the token was lost: `kvl service token {service}` gives a new one"
+        )
     with not_lost(f"`kvl service token {service}` by an ADMIN gives another"):
         if token_out is not None:
             write_new_secret(token_out, issued + "\n")

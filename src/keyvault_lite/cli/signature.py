@@ -9,10 +9,11 @@ from typing import Annotated, BinaryIO, Final, Literal
 import typer
 
 from keyvault_lite.cli.arguments import KeyArgument
-from keyvault_lite.cli.client import Client, Json, connect, segment
-from keyvault_lite.cli.failure import CannotRun, Refused
+from keyvault_lite.cli.environment import connect
+from keyvault_lite.cli.failure import CannotRun, CheckFailed
 from keyvault_lite.cli.files import InputArgument, OutOption, reading, writing
 from keyvault_lite.cli.output import Format, OutputOption
+from keyvault_lite.client.api import Client, Json, segment
 from keyvault_lite.model.keys import ALGORITHMS, DIGEST_SIZES, MAX_PLAINTEXT, Algorithm, Purpose
 
 app = typer.Typer()
@@ -99,7 +100,7 @@ def verify_signature(
     elif valid:
         typer.echo(f"the signature holds, under version {answer['key_version']} of {key}")
     if not valid:
-        raise Refused("the signature does not hold: another file, another key, or changed")
+        raise CheckFailed("the signature does not hold: another file, another key, or changed")
 
 
 def _message(client: Client, key: str, source: BinaryIO, wanted: Signing | None) -> Json:

@@ -4,9 +4,11 @@ import json
 
 import typer
 
-from keyvault_lite.cli.client import Client, connect
-from keyvault_lite.cli.failure import Refused
+from keyvault_lite.cli.environment import connect
+from keyvault_lite.cli.failure import CheckFailed
 from keyvault_lite.cli.output import Format, OutputOption, pairs, show_record
+from keyvault_lite.client.api import Client
+from keyvault_lite.client.errors import Refused
 
 app = typer.Typer()
 
@@ -31,9 +33,9 @@ def status(*, output: OutputOption = Format.TABLE) -> None:
         )
         show_record([("address", client.connection.address), *details, ("token", token)])
     if not well:
-        raise Refused(f"the vault says it is {health.get('status')}")
+        raise CheckFailed(f"the vault says it is {health.get('status')}")
     if token == "refused":  # noqa: S105  (a word, not a secret)
-        raise Refused("the vault refuses the token")
+        raise CheckFailed("the vault refuses the token")
 
 
 def _token(client: Client) -> str:

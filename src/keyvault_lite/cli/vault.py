@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from keyvault_lite.cli.arguments import YesOption
-from keyvault_lite.cli.failure import CannotRun, Refused
+from keyvault_lite.cli.failure import CannotRun, CheckFailed
 from keyvault_lite.cli.files import check_token_out, not_lost, write_new_secret
 from keyvault_lite.cli.output import Format, OutputOption, confirm, note, printable, show_record
 from keyvault_lite.cli.progress import counting
@@ -170,7 +170,7 @@ def verify(
 
 
 def show_verification(found: Verification, output: Format) -> None:
-    """Print what a check found. Raises Refused if that is anything."""
+    """Print what a check found. Raises CheckFailed if that is anything."""
     if output is Format.JSON:
         typer.echo(json.dumps(_as_json(found), ensure_ascii=False))
     else:
@@ -185,7 +185,7 @@ def show_verification(found: Verification, output: Format) -> None:
                 f"clean: {found.entries} entries{f' behind {found.archived} archived' if found.archived else ''}"
             )
     if not found.valid:
-        raise Refused("the vault was tampered with")
+        raise CheckFailed("the vault was tampered with")
 
 
 def _read_checkpoint(file: Path) -> str:

@@ -2,7 +2,7 @@
 
 import typer
 
-from keyvault_lite.cli.client import connect
+from keyvault_lite.cli.environment import connect
 from keyvault_lite.cli.output import Format, OutputOption, show
 from keyvault_lite.cli.service import record
 

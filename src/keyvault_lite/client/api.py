@@ -1,19 +1,17 @@
-"""The native API as commands see it: one HTTP client that authenticates, repeats what may be repeated, and explains."""
+"""The native API as programs call it: one HTTP client that authenticates, and repeats what may be repeated."""
 
 import json
-import os
 import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote, unquote
 
-from keyvault_lite.cli.connection import SETTINGS, Connection, from_environment
-from keyvault_lite.cli.failure import CannotRun, Refused
+from keyvault_lite.client.connection import Connection
+from keyvault_lite.client.errors import InvalidArgument, Misconfigured, Refused, UnexpectedAnswer, Unreachable
 
 if TYPE_CHECKING:
     import ssl
@@ -39,13 +37,13 @@ class Reply:
     audit_id: int | None = None
 
     def json(self) -> Json:
-        """The reply as an object. Raises CannotRun if it is none: then it was not the vault that answered."""
+        """The reply as an object. Raises UnexpectedAnswer if it is not one: then it was not the vault that answered."""
         try:
             value = json.loads(self.text)
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise CannotRun("the answer is not JSON: is KEYVAULT_ADDR a KeyVault Lite server?")
+            raise UnexpectedAnswer("the answer is not JSON: is KEYVAULT_ADDR a KeyVault Lite server?")
         return value
 
 
@@ -69,15 +67,15 @@ class Listing:
 class Client:
     """Calls one vault. Mutating calls carry an Idempotency-Key, so that repeating one after a lost answer does it once.
 
-    Raises Refused with the vault's own words, CannotRun when there was no answer. Follows no redirect, asks no proxy:
-    the token goes to the configured address and nowhere else.
+    Raises Refused with the vault's own words, Unreachable when there was no answer, UnexpectedAnswer for an answer that
+    is not a vault's. Follows no redirect, asks no proxy: the token goes to the configured address and nowhere else.
     """
 
     def __init__(self, connection: Connection, *, anonymous: bool = False) -> None:
         import httpx2
 
         if connection.token is None and not anonymous:
-            raise CannotRun("no token: set KEYVAULT_TOKEN, or KEYVAULT_TOKEN_FILE to a file that holds it")
+            raise Misconfigured("no token: set KEYVAULT_TOKEN, or KEYVAULT_TOKEN_FILE to a file that holds it")
         self.connection = connection
         self.sent = 0
         """How many requests went out, repetitions included."""
@@ -92,7 +90,7 @@ class Client:
                 event_hooks={"request": [self._count]},
             )
         except httpx2.InvalidURL:
-            raise CannotRun("KEYVAULT_ADDR is not an address like https://vault.example:8000") from None
+            raise Misconfigured("KEYVAULT_ADDR is not an address like https://vault.example:8000") from None
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +115,7 @@ class Client:
         try:
             answer = self._http.get("/health")
         except httpx2.TransportError as error:
-            raise CannotRun(f"no answer from {self.connection.address}: {_reason(error)}") from None
+            raise Unreachable(f"no answer from {self.connection.address}: {_reason(error)}") from None
         return Reply(answer.text).json()
 
     def post(self, path: str, body: Mapping[str, object] | None = None) -> Reply:
@@ -132,7 +130,7 @@ class Client:
         """POST a batch: its replies in order. Raises Refused with the first error among them."""
         replies = self.post(f"/keys/{segment(key)}/batch/{operation}", {"items": list(items)}).json().get("items")
         if not isinstance(replies, list) or len(replies) != len(items):
-            raise CannotRun("the answer to a batch has another number of items than the request")
+            raise UnexpectedAnswer("the answer to a batch has another number of items than the request")
         for reply in replies:
             if "error" in reply:
                 raise refusal(reply["error"])
@@ -183,10 +181,10 @@ class Client:
                 answer = self._http.request(
                     method, path, params=parameters or None, content=content, headers=sent, timeout=wait
                 )
-                return _judge(answer, path)
+                return _read(answer, path)
             except httpx2.TransportError as error:
                 if attempt == ATTEMPTS:
-                    raise CannotRun(f"no answer from {self.connection.address}: {_reason(error)}") from None
+                    raise Unreachable(f"no answer from {self.connection.address}: {_reason(error)}") from None
             except Refused as refused:
                 if attempt == ATTEMPTS or refused.code != "outcome_unknown":
                     raise
@@ -211,44 +209,26 @@ class Client:
 _DIALECT_NAME: Final = re.compile(r"/keys/([^/]*%2F[^/]*)(/.*)?")
 
 
-def connect(*, anonymous: bool = False) -> Client:
-    """A client for the vault that the environment names. `anonymous` allows there to be no token.
-
-    Warns on standard error of KEYVAULT_… variables that are neither the client's nor the vault's.
-    """
-    if any(name.startswith("KEYVAULT_") and name not in SETTINGS for name in os.environ):
-        from keyvault_lite import observe, settings  # they take a while to load
-
-        settings.warn_of_unknown_variables(partial(observe.announce, structured=False))
-    return Client(from_environment(), anonymous=anonymous)
-
-
 def segment(name: str) -> str:
-    """A name or id as one segment of a path. Raises CannotRun for what could never be one."""
+    """A name or id as one segment of a path. Raises InvalidArgument for what could never be one."""
     if name in {"", ".", ".."}:
-        raise CannotRun("a name is not empty, '.' or '..'")
+        raise InvalidArgument("a name is not empty, '.' or '..'")
     try:
         return quote(name, safe="")
     except UnicodeEncodeError:
-        raise CannotRun("an argument is not valid UTF-8") from None
+        raise InvalidArgument("an argument is not valid UTF-8") from None
 
 
 def refusal(problem: object, *, collection: str = "") -> Refused:
     """The error for a problem+json object. `collection` is the first segment of the path that was called."""
     if not isinstance(problem, dict) or "code" not in problem:
         return Refused("the vault refused without saying why")
-    code = str(problem["code"])
     detail = str(problem.get("detail") or problem.get("title") or "refused")
-    request = problem.get("request_id")
-    hint = ""
-    if code == "unauthenticated":
-        hint = "; is the token right, current and not expired?"
-    elif code == "not_found" and collection in _LISTED_BY:
-        hint = f"; `{_LISTED_BY[collection]}` lists them"
-    return Refused(f"{detail}{hint} ({code}{f', request {request}' if request else ''})", code=code)
+    request_id = str(problem.get("request_id") or "")
+    return Refused(detail, code=str(problem["code"]), request_id=request_id, collection=collection)
 
 
-def _judge(answer: "httpx2.Response", path: str) -> Reply:
+def _read(answer: "httpx2.Response", path: str) -> Reply:
     if answer.is_success:
         audit_id = answer.headers.get("Audit-Id", "")
         return Reply(answer.text, int(audit_id) if audit_id.isdecimal() else None)
@@ -259,15 +239,15 @@ def _judge(answer: "httpx2.Response", path: str) -> Reply:
             problem = None
         raise refusal(problem, collection=path.split("/")[1])
     if answer.is_redirect:
-        raise CannotRun(f"the address answers with a redirect ({answer.status_code}), which is never followed")
-    raise CannotRun(f"unexpected answer {answer.status_code}: is KEYVAULT_ADDR a KeyVault Lite server?")
+        raise UnexpectedAnswer(f"the address answers with a redirect ({answer.status_code}), which is never followed")
+    raise UnexpectedAnswer(f"unexpected answer {answer.status_code}: is KEYVAULT_ADDR a KeyVault Lite server?")
 
 
 def _encode(body: Mapping[str, object]) -> bytes:
     try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
-        raise CannotRun("an argument is not valid UTF-8") from None
+        raise InvalidArgument("an argument is not valid UTF-8") from None
 
 
 def _reason(error: "httpx2.TransportError") -> str:
@@ -286,8 +266,6 @@ _HINTS: Final = (
     ("Server disconnected", ": does the server speak TLS there, and KEYVAULT_ADDR have to begin with https://?"),
     ("CERTIFICATE_VERIFY_FAILED", ": name the certificate to trust in KEYVAULT_CACERT"),
 )
-# What lists the objects of a collection, for a call that named one which does not exist.
-_LISTED_BY: Final = {"keys": "kvl key ls", "services": "kvl service ls", "audit": "kvl audit ls"}
 
 
 def _trust(connection: Connection) -> "ssl.SSLContext | bool":
@@ -299,4 +277,4 @@ def _trust(connection: Connection) -> "ssl.SSLContext | bool":
     try:
         return ssl.create_default_context(cafile=connection.ca_file)
     except OSError:  # includes ssl.SSLError
-        raise CannotRun("KEYVAULT_CACERT is not a readable file of PEM certificates") from None
+        raise Misconfigured("KEYVAULT_CACERT is not a readable file of PEM certificates") from None

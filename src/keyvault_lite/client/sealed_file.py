@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol
 
-from keyvault_lite.cli.client import Json
-from keyvault_lite.cli.failure import CannotRun, Refused
+from keyvault_lite.client.api import Json
+from keyvault_lite.client.errors import Damaged, InvalidArgument, Refused, UnexpectedAnswer
 from keyvault_lite.model.encoding import check_context
 
 FORMAT: Final = "kvl-file"
@@ -99,7 +99,7 @@ def unseal(
 ) -> frozenset[int]:
     """Decrypt a sealed stream. Returns the key versions that opened it.
 
-    Raises Refused if any of it is not as it was written; what is in `target` is worthless then.
+    Raises Damaged if any of it is not as it was written; what is in `target` is worthless then.
     """
     versions: set[int] = set()
     place = read_header(source)
@@ -140,16 +140,16 @@ def rewrap(
 
 
 def read_header(source: BinaryIO, *, copy_to: BinaryIO | None = None) -> Sealed:
-    """Read the header line. Raises Refused if the stream is no encrypted file of a version that is known here."""
+    """Read the header line. Raises Damaged if the stream is not an encrypted file of a known version."""
     line = source.readline(MAX_HEADER)
     try:
         header = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise Refused("this is not a file made by `kvl encrypt`")
+        raise Damaged("this is not a file made by `kvl encrypt`")
     if header.get("version") != VERSION:
-        raise Refused("the file's format is of another version than this kvl knows")
+        raise Damaged("the file's format is of another version than this kvl knows")
     if copy_to is not None:
         copy_to.write(line)
     return Sealed(hashlib.sha256(line[:-1]).hexdigest(), str(header.get("key")))
@@ -183,7 +183,7 @@ def frames(source: BinaryIO) -> Iterator[Frame]:
     """The frames up to the end of the stream; the one before the end claims to be the last; the vault judges that."""
     index, current = 0, _read_frame(source)
     if current is None:
-        raise Refused("the file is cut off")
+        raise Damaged("the file is cut off")
     while True:
         following = _read_frame(source)
         yield Frame(index, following is None, *current)
@@ -198,7 +198,7 @@ def _read_frame(source: BinaryIO) -> tuple[bytes, bytes] | None:
         return None
     ciphertext = _read_field(source, MAX_CIPHERTEXT)
     if ciphertext is None:
-        raise Refused("the file is cut off")
+        raise Damaged("the file is cut off")
     return encrypted_dek, ciphertext
 
 
@@ -208,10 +208,10 @@ def _read_field(source: BinaryIO, limit: int) -> bytes | None:
         return None
     length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else limit
     if length > limit:
-        raise Refused("the file is damaged: a length in it makes no sense")
+        raise Damaged("the file is damaged: a length in it makes no sense")
     field = source.read(length)
     if len(head) < _LENGTH.size or len(field) < length:
-        raise Refused("the file is cut off")
+        raise Damaged("the file is cut off")
     return field
 
 
@@ -246,9 +246,9 @@ def _groups(frames: Iterable[Frame], count: int) -> Iterator[list[Frame]]:
 
 
 def _check(context: Context, place: Sealed) -> None:
-    """Raises CannotRun or InvalidRequest for a context that cannot be used, before anything is sent."""
+    """Raises InvalidArgument or InvalidRequest for a context that cannot be used, before anything is sent."""
     if any(name.startswith(RESERVED) for name in context):
-        raise CannotRun(f"names in a context that begin with {RESERVED} are kept for the file format")
+        raise InvalidArgument(f"names in a context that begin with {RESERVED} are kept for the file format")
     check_context(place.context(context, 10**9, last=True))
 
 
@@ -256,7 +256,7 @@ def _explain(refused: Refused, place: Sealed, key: str) -> Refused:
     if refused.code != "invalid_ciphertext":
         return refused
     other = f" The file names the key {place.key}." if place.key != key else ""
-    return Refused(
+    return Damaged(
         f"the file was changed, cut or rearranged, or it belongs to another key or --context: {refused}.{other}",
         code=refused.code,
     )
@@ -266,7 +266,7 @@ def _dump(value: Json) -> bytes:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
-        raise CannotRun("an argument is not valid UTF-8") from None
+        raise InvalidArgument("an argument is not valid UTF-8") from None
 
 
 def _text(raw: bytes) -> str:
@@ -277,4 +277,4 @@ def _bytes(reply: Json, field: str) -> bytes:
     try:
         return base64.b64decode(reply[field], validate=True)
     except (KeyError, TypeError, binascii.Error):
-        raise CannotRun("the vault's answer lacks what was asked for") from None
+        raise UnexpectedAnswer("the vault's answer lacks what was asked for") from None

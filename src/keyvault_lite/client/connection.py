@@ -1,4 +1,4 @@
-"""Where the vault is and with what to call it: the client's settings, read from the environment and judged."""
+"""Where the vault is and with what to call it: the client's settings, read from the environment and checked."""
 
 import ipaddress
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from keyvault_lite.cli.failure import CannotRun
+from keyvault_lite.client.errors import Misconfigured
 
 SETTINGS: Final = frozenset({"KEYVAULT_ADDR", "KEYVAULT_TOKEN", "KEYVAULT_TOKEN_FILE", "KEYVAULT_CACERT"})
 """What the client reads and the vault does not."""
@@ -33,14 +33,14 @@ class Connection:
 def from_environment(environment: Mapping[str, str] = os.environ) -> Connection:
     """Read KEYVAULT_ADDR, KEYVAULT_TOKEN, KEYVAULT_TOKEN_FILE, KEYVAULT_CACERT and KEYVAULT_ALLOW_PLAIN_HTTP.
 
-    Raises CannotRun for an address that is none, an unreadable file, or a token that would travel in the clear.
+    Raises Misconfigured for a malformed address, an unreadable file, or a token that would travel in the clear.
     """
     address = environment.get("KEYVAULT_ADDR") or DEFAULT_ADDRESS
     parts = _split(address)
     token = _token(environment)
     exposed = parts.scheme == "http" and not _is_loopback(parts.hostname or "")
     if token and exposed and environment.get("KEYVAULT_ALLOW_PLAIN_HTTP") != "1":
-        raise CannotRun(
+        raise Misconfigured(
             "KEYVAULT_ADDR is plain http on an address that is not loopback, and the token could be read on the way: "
             "use https, or set KEYVAULT_ALLOW_PLAIN_HTTP=1"
         )
@@ -57,7 +57,7 @@ def _split(address: str) -> SplitResult:
         valid = False
         parts = SplitResult("", "", "", "", "")
     if not valid or parts.username is not None or parts.query or parts.fragment:
-        raise CannotRun("KEYVAULT_ADDR is not an address like https://vault.example:8000")
+        raise Misconfigured("KEYVAULT_ADDR is not an address like https://vault.example:8000")
     return parts
 
 
@@ -80,9 +80,9 @@ def _token(environment: Mapping[str, str]) -> str | None:
             with Path(file).open("rb") as stream:
                 token = stream.read(MAX_TOKEN_FILE).decode("ascii", "replace").strip()
         except OSError as error:
-            raise CannotRun(f"KEYVAULT_TOKEN_FILE cannot be read: {error.strerror}") from None
+            raise Misconfigured(f"KEYVAULT_TOKEN_FILE cannot be read: {error.strerror}") from None
         if not token:
-            raise CannotRun("KEYVAULT_TOKEN_FILE is empty")
+            raise Misconfigured("KEYVAULT_TOKEN_FILE is empty")
     if token and _TOKEN.fullmatch(token) is None:
-        raise CannotRun(f"{source} does not hold a token (kvl_<id>_<secret>)")
+        raise Misconfigured(f"{source} does not hold a token (kvl_<id>_<secret>)")
     return token or None
