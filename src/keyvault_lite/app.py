@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -32,11 +33,11 @@ from keyvault_lite.model.requests import (
 )
 from keyvault_lite.observe import announce
 from keyvault_lite.settings import InvalidSettings, Settings, check_witness, is_shared
-from keyvault_lite.wire import native
-from keyvault_lite.wire.aws import Aws
-from keyvault_lite.wire.aws import belongs as aws_belongs
-from keyvault_lite.wire.dispatcher import CannotStart, Dispatcher, Mount
-from keyvault_lite.wire.vault import VaultDialect
+from keyvault_lite.wire.application import Api, Application, CannotStart
+from keyvault_lite.wire.aws import AwsApi
+from keyvault_lite.wire.engine_port import Engine as WireEngine
+from keyvault_lite.wire.native import NativeApi
+from keyvault_lite.wire.vault import VaultApi
 from keyvault_lite.witness.anchor import SharedAnchor
 from keyvault_lite.witness.client import WitnessClient
 from keyvault_lite.witness.watch import Watch
@@ -257,16 +258,10 @@ def _spare_collector() -> None:
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
-def build(chosen: Settings, *, vault: Vault | None = None, loopback_only: bool = False) -> Dispatcher:
+def build(chosen: Settings, *, vault: Vault | None = None, loopback_only: bool = False) -> Application:
     """The ASGI application; it opens the vault, and begins an empty one, when it is started."""
-    aws = Aws(chosen.aws_account_id)
-    transit = VaultDialect()
 
-    @asynccontextmanager
-    async def serving() -> AsyncIterator[Engine]:
-        async with _serving(chosen, vault) as engine:
-            aws.engine = transit.engine = engine
-            yield engine
+    def apis(engine: WireEngine) -> tuple[Api, ...]:
+        return (AwsApi(engine, chosen.aws_account_id), VaultApi(engine), NativeApi(engine))
 
-    mounts: list[Mount] = [(aws_belongs, aws.answer), (transit.belongs, transit.answer)]
-    return native.build(lifespan=serving, mounts=mounts, loopback_only=loopback_only)
+    return Application(partial(_serving, chosen, vault), apis, loopback_only=loopback_only)

@@ -13,7 +13,7 @@ from keyvault_lite.dialects.aws import errors
 from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.model.errors import Hidden, InternalError, KeyVaultError, NotFound
 from keyvault_lite.model.replies import Answer
-from keyvault_lite.wire.aws.application import Aws
+from keyvault_lite.wire.aws.application import AwsApi
 from keyvault_lite.wire.aws.errors import ERRORS, write_error
 from tests.aws.arrived import exchange
 
@@ -69,8 +69,8 @@ class Refusing:
     ],
 )
 def test_what_is_said_to_be_missing_is_what_is(error: KeyVaultError, named: str) -> None:
-    aws: Any = Aws()
-    aws.engine = Refusing(error)
+    engine: Any = Refusing(error)
+    aws = AwsApi(engine)
     body = b'{"AliasName":"alias/moves","TargetKeyId":"mrk-0"}'
     headers = [(b"x-amz-target", b"TrentService.UpdateAlias"), (b"content-type", b"application/x-amz-json-1.1")]
     reply = asyncio.run(aws.answer(exchange(headers, body=body)))

@@ -45,9 +45,9 @@ def test_every_operation_is_there() -> None:
 
 
 def test_members_fill_fields_that_exist() -> None:
-    for one in OPERATIONS.values():
-        known = TABLE["shapes"][TABLE["operations"][one.name]]["members"]
-        assert {member for _, member in one.members} <= set(known), one.name
+    for name, one in OPERATIONS.items():
+        known = TABLE["shapes"][TABLE["operations"][name]]["members"]
+        assert {member for _, member in one.members} <= set(known), name
 
 
 def test_broken_constraints_are_told_all_at_once() -> None:

@@ -20,9 +20,10 @@ from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext
 from keyvault_lite.model.identity import AwsCredential, SignatureFault
 from keyvault_lite.model.names import ServiceId, TokenId
-from keyvault_lite.wire.aws.application import belongs
+from keyvault_lite.wire.aws import AwsApi
 from keyvault_lite.wire.aws.sigv4 import read_credential
 from tests.aws.arrived import exchange
+from tests.wire.fake import FakeEngine
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """A loaded machine is no finding."""
@@ -294,8 +295,10 @@ def test_an_impossible_date_is_refused() -> None:
 
 
 def test_what_belongs_to_the_dialect() -> None:
+    api = AwsApi(FakeEngine())
+
     def is_ours(method: str, path: str, query: bytes = b"", *headers: tuple[bytes, bytes]) -> bool:
-        return belongs(path.encode(), {"method": method, "query_string": query, "headers": list(headers)})
+        return api.matches(path.encode(), {"method": method, "query_string": query, "headers": list(headers)})
 
     target, token = (b"x-amz-target", b"TrentService.Encrypt"), (b"authorization", b"Bearer kvl_x")
     assert is_ours("POST", "/", b"", target)

@@ -16,9 +16,8 @@ from keyvault_lite.server import connection as wire
 from keyvault_lite.server.connection import serve
 from keyvault_lite.server.lifecycle import Server
 from keyvault_lite.server.listeners import CannotListen, address, listen
-from keyvault_lite.wire.native import build
 from tests.overload.server import Client, everything, raw, wait_until
-from tests.wire.fake import TOKEN, FakeEngine
+from tests.wire.fake import TOKEN, FakeEngine, build
 
 HEAD = b"POST /keys/orders/encrypt HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer "
 BODY = b'{"plaintext": "hi"}'

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.types import Message
 
 from keyvault_lite.dialects.vault.system_requests import EnableMount
 from keyvault_lite.engine import shares
@@ -21,13 +20,13 @@ from keyvault_lite.model.errors import ShareExceeded
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.names import KeyRef, ServiceId
 from keyvault_lite.model.requests import Encrypt, ListKeys, RevokeKey
-from keyvault_lite.wire.aws import Aws, belongs
-from keyvault_lite.wire.dispatcher import Dispatcher
-from keyvault_lite.wire.native import build
-from keyvault_lite.wire.vault import VaultDialect
+from keyvault_lite.wire.application import Application
+from keyvault_lite.wire.asgi import Message
+from keyvault_lite.wire.aws import AwsApi
+from keyvault_lite.wire.vault import VaultApi
 from tests.house import House, grant
 from tests.overload.server import Load, Vault, wait_until
-from tests.wire.fake import call
+from tests.wire.fake import build, call
 
 MIB = 1024 * 1024
 ATTACKER = Path(__file__).parent / "attacker.py"
@@ -83,13 +82,11 @@ ROUTES = {
 }
 
 
-def everything(house: House) -> Dispatcher:
-    vault, aws = VaultDialect(), Aws()
-    vault.engine = aws.engine = house.engine
-    return build(house.engine, mounts=[(vault.belongs, vault.answer), (belongs, aws.answer)])
+def everything(house: House) -> Application:
+    return build(house.engine, VaultApi(house.engine), AwsApi(house.engine))
 
 
-async def longest_turn(app: Dispatcher, path: str, body: bytes, token: str) -> tuple[int, float]:
+async def longest_turn(app: Application, path: str, body: bytes, token: str) -> tuple[int, float]:
     """The status, and the longest turn of the loop meanwhile, in processor time of its thread alone."""
     parts = [body[at : at + 65536] for at in range(0, len(body), 65536)]
     length = (b"content-length", str(len(body)).encode())
@@ -205,7 +202,7 @@ def test_uses_of_a_key_and_administration_are_not_paced(house: House, monkeypatc
     house.ask(RevokeKey(key))
 
 
-async def answered_beside(app: Dispatcher, slow: int, honest: bytes) -> bool:
+async def answered_beside(app: Application, slow: int, honest: bytes) -> bool:
     """Whether a request is answered while so many others send their heads and no body."""
     target = (b"x-amz-target", b"TrentService.Encrypt")
     ended = asyncio.Event()

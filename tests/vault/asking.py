@@ -11,7 +11,7 @@ from keyvault_lite.model.identity import Role
 from keyvault_lite.model.replies import NewService
 from keyvault_lite.model.requests import CreateService
 from keyvault_lite.wire.http import Exchange
-from keyvault_lite.wire.vault import VaultDialect
+from keyvault_lite.wire.vault import VaultApi
 from tests.house import House, grant
 
 
@@ -46,8 +46,7 @@ class Asker:
 
     def __init__(self, house: House) -> None:
         self.house = house
-        self._dialect = VaultDialect()
-        self._dialect.engine = house.engine
+        self._api = VaultApi(house.engine)
 
     def raw(
         self, method: str, path: str, body: bytes = b"", *, headers: Mapping[str, str] | None = None, query: str = ""
@@ -67,7 +66,7 @@ class Asker:
             "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
             "client": ("127.0.0.1", 1),
         }
-        assert self._dialect.belongs(f"/v1/{path}".encode(), scope)
+        assert self._api.matches(f"/v1/{path}".encode(), scope)
         sent: list[Any] = []
 
         async def receive() -> dict[str, object]:
@@ -76,7 +75,7 @@ class Asker:
         async def send(message: Any) -> None:  # noqa: ANN401
             sent.append(message)
 
-        reply = await self._dialect.answer(Exchange(scope, receive))
+        reply = await self._api.answer(Exchange(scope, receive))
         await reply.send(scope, send)
         start, end = sent
         names = {name.decode(): value.decode() for name, value in start["headers"]}

@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
-
-from starlette.types import ASGIApp, Message
 
 from keyvault_lite.engine.slices import Steps, at_once
 from keyvault_lite.model.errors import Conflict, Forbidden, InvalidCiphertext, KeyVaultError, NotFound, Unauthenticated
@@ -90,6 +89,10 @@ from keyvault_lite.model.requests import (
     Verify,
     VerifyAudit,
 )
+from keyvault_lite.wire.application import Api, Application
+from keyvault_lite.wire.asgi import ASGIApp, Message
+from keyvault_lite.wire.engine_port import Engine
+from keyvault_lite.wire.native import NativeApi
 
 T = TypeVar("T")
 TOKEN = "kvl_AAAAAAAAAAAAAAAA_0123456789abcdefghijklmnopqrstuvwxyz0123456"
@@ -351,3 +354,15 @@ async def call(
 def ask(app: ASGIApp, method: str, path: str | bytes, body: object = None, **more: Any) -> Response:  # noqa: ANN401
     """`call`, for tests that are not coroutines."""
     return asyncio.run(call(app, method, path, body, **more))
+
+
+def build(engine: Engine, *apis: Api, loopback_only: bool = False) -> Application:
+    """The native API of an engine behind other protocols, without a server that would open the engine."""
+
+    @asynccontextmanager
+    async def opening() -> AsyncIterator[Engine]:
+        yield engine
+
+    app = Application(opening, lambda engine: (*apis, NativeApi(engine)), loopback_only=loopback_only)
+    app.serve(engine)
+    return app

@@ -8,22 +8,21 @@ from collections.abc import Iterator
 import pytest
 
 from keyvault_lite.model.requests import Rejected
-from keyvault_lite.wire.dispatcher import Dispatcher
-from keyvault_lite.wire.native import build
-from keyvault_lite.wire.native.route import Nothing, Route
+from keyvault_lite.wire.application import Application
+from keyvault_lite.wire.native.route import Nothing, Operation
 from keyvault_lite.wire.native.routes import ROUTES
-from tests.wire.fake import AUDITOR, TOKEN, FakeEngine, Response, ask
+from tests.wire.fake import AUDITOR, TOKEN, FakeEngine, Response, ask, build
 
 CANARY = "canary8c1f"
 BODIES = [route for route in ROUTES if route.method != "GET"]
 FIELDS = [route for route in BODIES if route.example]
 
 
-def path(route: Route) -> str:
+def path(route: Operation) -> str:
     return route.path.replace("{key_id}", "orders").replace("{id}", "7")
 
 
-def name(route: Route) -> str:
+def name(route: Operation) -> str:
     return f"{route.method} {route.path}"
 
 
@@ -33,7 +32,7 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def app(engine: FakeEngine) -> Dispatcher:
+def app(engine: FakeEngine) -> Application:
     return build(engine)
 
 
@@ -53,7 +52,7 @@ def refused(reply: Response, *statuses: int) -> None:
     assert CANARY not in str(reply.headers)
 
 
-def spoiled(route: Route) -> Iterator[tuple[str, object]]:
+def spoiled(route: Operation) -> Iterator[tuple[str, object]]:
     """The route's example with one thing wrong at a time."""
     example = dict(route.example)
     yield "unknown field", {**example, CANARY: 1}
@@ -70,7 +69,7 @@ def spoiled(route: Route) -> Iterator[tuple[str, object]]:
 
 
 @pytest.mark.parametrize("route", FIELDS, ids=name)
-def test_wrong_fields(app: Dispatcher, engine: FakeEngine, route: Route) -> None:
+def test_wrong_fields(app: Application, engine: FakeEngine, route: Operation) -> None:
     for what, body in spoiled(route):
         reply = ask(app, route.method, path(route), body)
         assert reply.status == 422, (what, reply.status, reply.body)
@@ -79,13 +78,13 @@ def test_wrong_fields(app: Dispatcher, engine: FakeEngine, route: Route) -> None
 
 
 @pytest.mark.parametrize("route", FIELDS, ids=name)
-def test_the_example_is_right(app: Dispatcher, route: Route) -> None:
+def test_the_example_is_right(app: Application, route: Operation) -> None:
     reply = ask(app, route.method, path(route), dict(route.example))
     assert reply.status in {route.status, 400}, reply.body  # a made-up ciphertext does not open
 
 
 @pytest.mark.parametrize("route", [route for route in BODIES if route.shape is Nothing], ids=name)
-def test_no_fields_at_all(app: Dispatcher, route: Route) -> None:
+def test_no_fields_at_all(app: Application, route: Operation) -> None:
     refused(ask(app, route.method, path(route), {CANARY: 1}), 422)
     bodies: list[object] = [None, {}, b"null"]
     for body in bodies:
@@ -112,7 +111,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("what", MALFORMED)
 @pytest.mark.parametrize("route", BODIES, ids=name)
-def test_text_that_does_not_parse(app: Dispatcher, route: Route, what: str) -> None:
+def test_text_that_does_not_parse(app: Application, route: Operation, what: str) -> None:
     refused(ask(app, route.method, path(route), MALFORMED[what]), 400)
     # It wins over the role check, and authentication over it.
     too_large = what.startswith("deep")  # a body of that size is read of nobody whose role does not allow it
@@ -121,13 +120,13 @@ def test_text_that_does_not_parse(app: Dispatcher, route: Route, what: str) -> N
 
 
 @pytest.mark.parametrize("route", BODIES, ids=name)
-def test_bodies_that_are_no_object(app: Dispatcher, route: Route) -> None:
+def test_bodies_that_are_no_object(app: Application, route: Operation) -> None:
     for body in (b"[]", b"5", b'"canary8c1f"', b"true", b"1e999", b"9" * 5000, b'[["canary8c1f"]]'):
         refused(ask(app, route.method, path(route), body), 422)
 
 
 @pytest.mark.parametrize("route", BODIES, ids=name)
-def test_size_and_type(app: Dispatcher, route: Route) -> None:
+def test_size_and_type(app: Application, route: Operation) -> None:
     large = b'{"' + CANARY.encode() * (route.limit // len(CANARY) + 1) + b'": 1}'
     refused(ask(app, route.method, path(route), large), 413)
     refused(ask(app, route.method, path(route), {}, content_type=CANARY.encode()), 415)
@@ -135,7 +134,7 @@ def test_size_and_type(app: Dispatcher, route: Route) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=name)
-def test_queries_tokens_and_methods(app: Dispatcher, route: Route) -> None:
+def test_queries_tokens_and_methods(app: Application, route: Operation) -> None:
     body = dict(route.example) if route.example else None
     where = path(route)
     refused(ask(app, route.method, where, body, query=f"{CANARY}=1".encode()), 422)
@@ -151,7 +150,7 @@ def test_queries_tokens_and_methods(app: Dispatcher, route: Route) -> None:
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.parameter], ids=name)
-def test_odd_names(app: Dispatcher, route: Route) -> None:
+def test_odd_names(app: Application, route: Operation) -> None:
     body = dict(route.example) if route.example else None
     before, _, after = path(route).partition("orders" if "{key_id}" in route.path else "7")
     for odd in ("%00", "a%2fb", "..", ".", "", "a b", "é", "%F0%9F%92%A9", "a?b%20", '"', "<a>", "a\x00b"):
@@ -179,7 +178,7 @@ def test_odd_names(app: Dispatcher, route: Route) -> None:
     ],
 )
 def test_base64_that_is_not_canonical(
-    app: Dispatcher, operation: str, body: dict[str, str], field: str, text: str
+    app: Application, operation: str, body: dict[str, str], field: str, text: str
 ) -> None:
     item = {**body, field: text}
     refused(ask(app, "POST", f"/keys/orders/{operation}", item), 422)
@@ -188,7 +187,7 @@ def test_base64_that_is_not_canonical(
         assert error["error"]["status"] == 422
 
 
-def test_nothing_that_was_sent_comes_back(app: Dispatcher) -> None:
+def test_nothing_that_was_sent_comes_back(app: Application) -> None:
     """A secret in each place of an encryption that fails."""
     secret = base64.b64encode(CANARY.encode() * 20).decode()
     encoded = [CANARY, secret, base64.b64encode(CANARY.encode()).decode()]

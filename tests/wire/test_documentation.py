@@ -1,9 +1,11 @@
 import re
+import subprocess
+import sys
 
 import pytest
 
-from keyvault_lite.wire.native import build, documentation
-from tests.wire.fake import FakeEngine, ask
+from keyvault_lite.wire.native import documentation
+from tests.wire.fake import FakeEngine, ask, build
 
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:
@@ -32,3 +34,14 @@ def test_no_other_file() -> None:
     app = build(FakeEngine())
     for path in ("/docs/", "/docs/__init__.py", "/docs/swagger-ui.js", "/docs/../docs/start.js", "/redoc"):
         assert ask(app, "GET", path, token=None).status == 404
+
+
+def test_its_files_are_read_without_a_web_framework() -> None:
+    code = (
+        "import sys, keyvault_lite.app, keyvault_lite.server.serve\n"
+        "from keyvault_lite.wire.native import documentation\n"
+        "assert all(documentation.read(name)[0] for name in documentation.NAMES)\n"
+        "print(sorted({'fastapi', 'fastapi_swagger', 'starlette'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "[]\n"

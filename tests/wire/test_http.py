@@ -2,12 +2,12 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
 
 from keyvault_lite.model.errors import (
     AuditUnavailable,
@@ -20,11 +20,12 @@ from keyvault_lite.model.identity import BearerCredential
 from keyvault_lite.model.replies import Answer
 from keyvault_lite.model.requests import Encrypt, Rejected
 from keyvault_lite.wire import http
-from keyvault_lite.wire.dispatcher import Dispatcher
-from keyvault_lite.wire.http import MAX_BODY, SMALL_BODY, Exchange, Reply
-from keyvault_lite.wire.native import build, documentation
-from keyvault_lite.wire.vault import VaultDialect
-from tests.wire.fake import TOKEN, FakeEngine, ask
+from keyvault_lite.wire.application import Application
+from keyvault_lite.wire.asgi import Message, Scope
+from keyvault_lite.wire.http import MAX_BODY, SMALL_BODY, Exchange, Response
+from keyvault_lite.wire.native import NativeApi, documentation
+from keyvault_lite.wire.vault import VaultApi
+from tests.wire.fake import TOKEN, FakeEngine, ask, build
 
 BODY = {"plaintext": "hello"}
 HOT = "/keys/orders/encrypt"
@@ -37,7 +38,7 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def app(engine: FakeEngine) -> Dispatcher:
+def app(engine: FakeEngine) -> Application:
     return build(engine)
 
 
@@ -55,7 +56,7 @@ def app(engine: FakeEngine) -> Dispatcher:
         ("PUT", COLD, 405),
     ],
 )
-def test_headers_of_every_reply(app: Dispatcher, method: str, path: str, status: int) -> None:
+def test_headers_of_every_reply(app: Application, method: str, path: str, status: int) -> None:
     reply = ask(app, method, path, BODY if path == HOT else None)
     assert reply.status == status
     assert re.fullmatch("[0-9a-f]{32}", reply.headers["request-id"])
@@ -64,7 +65,7 @@ def test_headers_of_every_reply(app: Dispatcher, method: str, path: str, status:
     assert int(reply.headers["content-length"]) == len(reply.body)
 
 
-def test_ids(app: Dispatcher, engine: FakeEngine) -> None:
+def test_ids(app: Application, engine: FakeEngine) -> None:
     replies = [ask(app, "POST", HOT, BODY) for _ in range(2)]
     assert [reply.headers["audit-id"] for reply in replies] == ["1", "2"]
     assert replies[1].headers["request-id"] == engine.origin.request_id.hex() != replies[0].headers["request-id"]
@@ -76,7 +77,7 @@ def test_ids(app: Dispatcher, engine: FakeEngine) -> None:
 
 @pytest.mark.parametrize("path", [HOT, COLD])
 @pytest.mark.parametrize("value", [None, "", "nonsense", "Basic eDp5", f"Bearer {TOKEN} x", f"Token {TOKEN}", "Bearer"])
-def test_without_a_valid_token(app: Dispatcher, engine: FakeEngine, path: str, value: str | None) -> None:
+def test_without_a_valid_token(app: Application, engine: FakeEngine, path: str, value: str | None) -> None:
     headers = [] if value is None else [(b"authorization", value.encode())]
     reply = ask(app, "POST", path, BODY, token=None, headers=headers)
     assert reply.status == 401
@@ -86,16 +87,16 @@ def test_without_a_valid_token(app: Dispatcher, engine: FakeEngine, path: str, v
 
 
 @pytest.mark.parametrize("value", [f"bearer {TOKEN}", f"BEARER   {TOKEN} "])
-def test_scheme_in_any_case(app: Dispatcher, value: str) -> None:
+def test_scheme_in_any_case(app: Application, value: str) -> None:
     assert ask(app, "POST", HOT, BODY, token=None, headers=[(b"authorization", value.encode())]).status == 200
 
 
 @pytest.mark.parametrize("path", [HOT, COLD])
-def test_two_authorization_headers_are_none(app: Dispatcher, path: str) -> None:
+def test_two_authorization_headers_are_none(app: Application, path: str) -> None:
     assert ask(app, "POST", path, headers=[(b"authorization", b"Bearer " + TOKEN.encode())]).status == 401
 
 
-def test_no_token_in_the_query(app: Dispatcher) -> None:
+def test_no_token_in_the_query(app: Application) -> None:
     query = b"access_token=" + TOKEN.encode()
     assert ask(app, "POST", HOT, BODY, token=None, query=query).status == 401
     refused = ask(app, "POST", HOT, BODY, query=query)
@@ -103,13 +104,13 @@ def test_no_token_in_the_query(app: Dispatcher) -> None:
     assert TOKEN.encode() not in refused.body
 
 
-def test_an_authentication_failure_wins_over_everything(app: Dispatcher) -> None:
+def test_an_authentication_failure_wins_over_everything(app: Application) -> None:
     for path in (HOT, COLD):
         assert ask(app, "POST", path, b"x" * (MAX_BODY + 1), token="kvl_x_y", content_type=b"text/plain").status == 401
 
 
 @pytest.mark.parametrize("path", [HOT, COLD])
-def test_size_then_type_then_text(app: Dispatcher, engine: FakeEngine, path: str) -> None:
+def test_size_then_type_then_text(app: Application, engine: FakeEngine, path: str) -> None:
     large = b'{"plaintext": "' + b"a" * MAX_BODY
     for body, content_type, status, error in (
         (large, b"text/plain", 413, TooLarge),
@@ -129,9 +130,7 @@ def test_size_then_type_then_text(app: Dispatcher, engine: FakeEngine, path: str
 def test_of_who_is_not_known_no_large_body_is_read(path: str) -> None:
     """Neither one that says how long it is, nor one that does not."""
     engine = FakeEngine()
-    dialect = VaultDialect()
-    dialect.engine = engine
-    app = build(engine=engine, mounts=[(dialect.belongs, dialect.answer)])
+    app = build(engine, VaultApi(engine))
     declared = [(b"content-length", str(MAX_BODY // 2).encode())]
     for headers in (declared, [(b"transfer-encoding", b"chunked")]):
         parts = [b"a" * 10_000] * 50
@@ -154,22 +153,20 @@ def test_a_request_holds_memory_until_it_is_answered(path: str, body: bytes) -> 
         return await perform(*arguments)
 
     engine.perform = watched  # type: ignore[method-assign,assignment]
-    vault = VaultDialect()
-    vault.engine = engine
-    app = build(engine=engine, mounts=[(vault.belongs, vault.answer)])
+    app = build(engine, VaultApi(engine))
     ask(app, "POST", path, body)
     assert held == [5 * len(body)]
     assert http._room.held == 0
 
 
 @pytest.mark.parametrize("size", [9_999, 10_000, SMALL_BODY])
-def test_a_short_body_is_read_of_anybody(app: Dispatcher, engine: FakeEngine, size: int) -> None:
+def test_a_short_body_is_read_of_anybody(app: Application, engine: FakeEngine, size: int) -> None:
     body = json.dumps({"plaintext": "A" * (size - 20)}).encode()
     assert ask(app, "POST", HOT, body, token="kvl_x_y").status == 401
     assert not isinstance(engine.request, Rejected) or not isinstance(engine.request.error, TooLarge)
 
 
-def test_a_body_is_not_read_past_its_limit(app: Dispatcher) -> None:
+def test_a_body_is_not_read_past_its_limit(app: Application) -> None:
     endless = [b"a" * 100_000] * 1000
     before = len(endless)
     assert ask(app, "POST", HOT, parts=endless).status == 413
@@ -179,7 +176,7 @@ def test_a_body_is_not_read_past_its_limit(app: Dispatcher) -> None:
     assert untouched
 
 
-def test_a_body_in_parts(app: Dispatcher, engine: FakeEngine) -> None:
+def test_a_body_in_parts(app: Application, engine: FakeEngine) -> None:
     assert ask(app, "POST", HOT, parts=[b'{"plain', b'text"', b"", b':"hi"}']).status == 200
     assert engine.request.plaintext == b"hi"
     assert ask(app, "POST", HOT, parts=[]).status == 400  # the client is gone
@@ -201,12 +198,12 @@ def test_a_body_in_parts(app: Dispatcher, engine: FakeEngine) -> None:
     ],
 )
 @pytest.mark.parametrize("path", [HOT, COLD])
-def test_content_type(app: Dispatcher, path: str, content_type: bytes | None, status: int) -> None:
+def test_content_type(app: Application, path: str, content_type: bytes | None, status: int) -> None:
     body = BODY if path == HOT else {}
     assert ask(app, "POST", path, body, content_type=content_type).status == status
 
 
-def test_two_content_types_are_none(app: Dispatcher) -> None:
+def test_two_content_types_are_none(app: Application) -> None:
     assert ask(app, "POST", HOT, BODY, headers=[(b"content-type", b"application/json")]).status == 415
 
 
@@ -242,12 +239,12 @@ def test_two_content_types_are_none(app: Dispatcher) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_odd_paths_are_nobodys(app: Dispatcher, engine: FakeEngine, method: str, path: str) -> None:
+def test_odd_paths_are_nobodys(app: Application, engine: FakeEngine, method: str, path: str) -> None:
     assert ask(app, method, path.encode("latin-1")).status == 404
     assert not engine.seen
 
 
-def test_odd_keys_reach_the_engine_as_they_are(app: Dispatcher, engine: FakeEngine) -> None:
+def test_odd_keys_reach_the_engine_as_they_are(app: Application, engine: FakeEngine) -> None:
     for key in ("ORDERS", "a:b", "~", "a" * 2000, "..."):
         assert ask(app, "POST", f"/keys/{key}/encrypt", BODY).status in {200, 404}
         assert engine.request.key == key
@@ -264,21 +261,21 @@ def test_odd_keys_reach_the_engine_as_they_are(app: Dispatcher, engine: FakeEngi
     ],
 )
 @pytest.mark.parametrize("method", ["OPTIONS", "DELETE", "TRACE", "PROPFIND"])
-def test_wrong_methods(app: Dispatcher, engine: FakeEngine, path: str, allow: str, method: str) -> None:
+def test_wrong_methods(app: Application, engine: FakeEngine, path: str, allow: str, method: str) -> None:
     reply = ask(app, method, path)
     assert (reply.status, reply.headers["allow"]) == (405, allow)
     assert not engine.seen
 
 
 @pytest.mark.parametrize("path", [HOT, COLD])
-def test_head_where_there_is_no_get(app: Dispatcher, engine: FakeEngine, path: str) -> None:
+def test_head_where_there_is_no_get(app: Application, engine: FakeEngine, path: str) -> None:
     reply = ask(app, "HEAD", path)
     assert (reply.status, reply.headers["allow"]) == (405, "POST")
     assert not engine.seen
 
 
 @pytest.mark.parametrize("path", ["/health", "/openapi.json", "/docs", "/keys", "/keys/a", "/audit", "/metrics"])
-def test_head_is_get_without_the_body(app: Dispatcher, engine: FakeEngine, path: str) -> None:
+def test_head_is_get_without_the_body(app: Application, engine: FakeEngine, path: str) -> None:
     get, head = (ask(app, method, path) for method in ("GET", "HEAD"))
     assert (get.status, head.status, head.body) == (200, 200, b"")
     for name in ("content-length", "content-type", "cache-control"):
@@ -287,13 +284,13 @@ def test_head_is_get_without_the_body(app: Dispatcher, engine: FakeEngine, path:
     assert len(engine.seen) in {0, 2}, "recorded like it"
 
 
-def test_refusals_of_head_have_no_body_either(app: Dispatcher) -> None:
+def test_refusals_of_head_have_no_body_either(app: Application) -> None:
     for token, query, status in ((None, b"", 401), (TOKEN, b"x=1", 422)):
         reply = ask(app, "HEAD", "/keys", token=token, query=query)
         assert (reply.status, reply.body) == (status, b"")
 
 
-def test_where_a_request_came_from(app: Dispatcher, engine: FakeEngine) -> None:
+def test_where_a_request_came_from(app: Application, engine: FakeEngine) -> None:
     ask(app, "POST", HOT, BODY, headers=[(b"x-request-id", b"trace-1")])
     assert (engine.origin.source, engine.origin.client_request_id) == ("127.0.0.1", "trace-1")
     ask(app, "POST", COLD, headers=[(b"request-id", b"mine"), (b"x-request-id", b"other")], scope={"client": None})
@@ -307,7 +304,7 @@ def test_where_a_request_came_from(app: Dispatcher, engine: FakeEngine) -> None:
 
 @pytest.mark.parametrize("path", [HOT, COLD])
 def test_a_defect_is_answered_and_logged_without_its_data(
-    app: Dispatcher, engine: FakeEngine, caplog: pytest.LogCaptureFixture, path: str
+    app: Application, engine: FakeEngine, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     engine.fault = ValueError("canary-5f0a")
     with caplog.at_level(logging.DEBUG):
@@ -320,7 +317,7 @@ def test_a_defect_is_answered_and_logged_without_its_data(
 
 
 def test_a_defect_in_building_is_recorded(
-    app: Dispatcher, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: Application, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("canary-11")
@@ -332,40 +329,39 @@ def test_a_defect_in_building_is_recorded(
     assert "canary" not in caplog.text
 
 
-def test_a_mount_judges_its_own_paths(engine: FakeEngine) -> None:
-    async def dialect(exchange: Exchange) -> Reply:
+@dataclass
+class Below:
+    """A protocol of everything below a path."""
+
+    prefix: bytes
+    answer: Callable[[Exchange], Coroutine[Any, Any, Response]]
+
+    def matches(self, path: bytes, _scope: Scope) -> bool:
+        return path.startswith(self.prefix)
+
+
+def test_a_protocol_judges_its_own_paths(engine: FakeEngine) -> None:
+    async def mine(exchange: Exchange) -> Response:
         return exchange.reply(200, b"mine")
 
-    app = build(engine, mounts=[(lambda path, _: path.startswith(b"/v1/"), dialect)])
+    app = build(engine, Below(b"/v1/", mine))
     assert ask(app, "LIST", "/v1/a%2fb/").body == b"mine"
     assert ask(app, "GET", "/keys").status == 200
     assert ask(app, "GET", "/v2/a%2fb").status == 404
 
 
-def test_a_mount_that_fails(engine: FakeEngine, caplog: pytest.LogCaptureFixture) -> None:
-    async def broken(_: Exchange) -> Reply:
+def test_a_protocol_that_fails(engine: FakeEngine, caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(_: Exchange) -> Response:
         raise RuntimeError("canary-7")
 
-    app = build(engine, mounts=[(lambda path, _: path.startswith(b"/v1/"), broken)])
+    app = build(engine, Below(b"/v1/", broken))
     assert ask(app, "GET", "/v1/x%20y").status == 500
     assert ask(app, "GET", "/keys").status == 200
     assert "canary" not in caplog.text
 
 
-def test_a_framework_that_fails(caplog: pytest.LogCaptureFixture) -> None:
-    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/late":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-        raise RuntimeError("canary-8")
-
-    app = Dispatcher(broken, hot={})
-    assert ask(app, "GET", "/early").status == 500
-    assert ask(app, "GET", "/late").status == 200
-    assert "canary" not in caplog.text
-
-
 def test_a_defect_outside_the_engine(
-    app: Dispatcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: Application, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_: str) -> None:
         raise RuntimeError("canary-3")
@@ -375,7 +371,7 @@ def test_a_defect_outside_the_engine(
     assert "canary" not in caplog.text
 
 
-def test_statuses_that_come_from_inside(app: Dispatcher, engine: FakeEngine) -> None:
+def test_statuses_that_come_from_inside(app: Application, engine: FakeEngine) -> None:
     engine.fault = LimitExceeded()
     assert ask(app, "POST", HOT, BODY).headers["retry-after"] == "1"
     engine.fault = AuditUnavailable()
@@ -415,7 +411,7 @@ def test_lifespan_opens_the_engine() -> None:
         yield engine
         steps.append("closed")
 
-    app = build(lifespan=opening)
+    app = Application(opening, lambda engine: (NativeApi(engine),))
     incoming: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
     sent: list[str] = []
 
@@ -431,7 +427,7 @@ def test_lifespan_opens_the_engine() -> None:
     assert ask(app, "GET", "/keys").status == 200
 
 
-def test_no_websockets(app: Dispatcher) -> None:
+def test_no_websockets(app: Application) -> None:
     sent: list[Message] = []
 
     async def receive() -> Message:

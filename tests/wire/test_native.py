@@ -50,12 +50,12 @@ from keyvault_lite.model.requests import (
     Verify,
     VerifyAudit,
 )
-from keyvault_lite.wire.dispatcher import Dispatcher
-from keyvault_lite.wire.native import build, render
-from keyvault_lite.wire.native.route import Route
+from keyvault_lite.wire.application import Application
+from keyvault_lite.wire.native import render
+from keyvault_lite.wire.native.route import Operation
 from keyvault_lite.wire.native.routes import ROUTES
 from tests.wire import fake
-from tests.wire.fake import KEY, KEY_ID, SERVICE, SERVICE_ID, TOKEN, FakeEngine, ask
+from tests.wire.fake import KEY, KEY_ID, SERVICE, SERVICE_ID, TOKEN, FakeEngine, ask, build
 
 K = KeyRef("orders")
 NEW = {"type": "AES", "purpose": "ENCRYPT"}
@@ -78,7 +78,7 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def app(engine: FakeEngine) -> Dispatcher:
+def app(engine: FakeEngine) -> Application:
     return build(engine)
 
 
@@ -306,7 +306,9 @@ def test_refusals_pass_the_door(method: str, path: str, body: object, error: typ
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-def test_a_refusal_is_recorded_as_what_it_would_have_been(app: Dispatcher, engine: FakeEngine, route: Route) -> None:
+def test_a_refusal_is_recorded_as_what_it_would_have_been(
+    app: Application, engine: FakeEngine, route: Operation
+) -> None:
     path = route.path.replace("{key_id}", "orders").replace("{id}", "7")
     query = b"from=1&to=2" if path in {"/audit/consistency", "/audit/receipts"} else b""
     ask(app, route.method, path, dict(route.example) or None, query=query)
@@ -316,7 +318,7 @@ def test_a_refusal_is_recorded_as_what_it_would_have_been(app: Dispatcher, engin
     assert engine.request.of is route.action
 
 
-def test_actions_of_refusals(app: Dispatcher, engine: FakeEngine) -> None:
+def test_actions_of_refusals(app: Application, engine: FakeEngine) -> None:
     for path, action in (
         ("/keys/a/batch/sign", Action.SIGN),
         ("/keys/a/data-key/open", Action.DATA_KEY_OPEN),
@@ -340,7 +342,7 @@ def test_actions_of_refusals(app: Dispatcher, engine: FakeEngine) -> None:
         ({"plaintext": "!", "encoding": "base64"}, "plaintext is not canonical standard base64"),
     ],
 )
-def test_details_of_the_hot_road(app: Dispatcher, body: object, detail: str) -> None:
+def test_details_of_the_hot_road(app: Application, body: object, detail: str) -> None:
     assert ask(app, "POST", "/keys/orders/encrypt", body).json["detail"] == detail
 
 
@@ -364,11 +366,11 @@ def test_details_of_the_hot_road(app: Dispatcher, body: object, detail: str) -> 
         ([], "the body takes an object"),
     ],
 )
-def test_details_of_the_other_road(app: Dispatcher, body: object, detail: str) -> None:
+def test_details_of_the_other_road(app: Application, body: object, detail: str) -> None:
     assert ask(app, "POST", "/services", body).json["detail"] == detail
 
 
-def test_a_word_that_is_none_is_told_the_words_that_are(app: Dispatcher) -> None:
+def test_a_word_that_is_none_is_told_the_words_that_are(app: Application) -> None:
     detail = ask(app, "POST", "/keys", {"type": "DES", "purpose": "ENCRYPT"}).json["detail"]
     assert detail == "type is one of AES, RSA, EC, ED25519, HMAC, ML-DSA"
     detail = ask(app, "POST", "/keys", {"type": "AES", "purpose": "canary"}).json["detail"]
@@ -408,19 +410,19 @@ def test_a_word_that_is_none_is_told_the_words_that_are(app: Dispatcher) -> None
     ],
 )
 def test_limits_and_choices_are_said_with_their_own_numbers(
-    app: Dispatcher, path: str, body: object, detail: str
+    app: Application, path: str, body: object, detail: str
 ) -> None:
     assert ask(app, "POST", path, body).json["detail"] == detail
 
 
-def test_a_compressed_body_is_refused_as_such(app: Dispatcher) -> None:
+def test_a_compressed_body_is_refused_as_such(app: Application) -> None:
     for encoding, status in ((b"gzip", 415), (b"br", 415), (b"identity", 200), (b"Identity", 200)):
         reply = ask(app, "POST", "/random", {"bytes": 1}, headers=[(b"content-encoding", encoding)])
         assert reply.status == status
         assert status == 200 or "no Content-Encoding but identity" in reply.json["detail"]
 
 
-def test_details_of_queries(app: Dispatcher) -> None:
+def test_details_of_queries(app: Application) -> None:
     assert ask(app, "GET", "/audit/consistency", query=b"from=0&to=1").json["detail"] == "from is at least 1"
     assert ask(app, "GET", "/audit", query=b"order=canary").json["detail"] == "order is one of asc, desc"
     assert ask(app, "GET", "/audit", query=b"limit=1001").json["detail"] == "limit is at most 1000"
@@ -428,7 +430,7 @@ def test_details_of_queries(app: Dispatcher) -> None:
     assert ask(app, "GET", "/audit/consistency", query=b"to=1").json["detail"] == "the field from is missing"
 
 
-def test_batches_keep_their_order(app: Dispatcher, engine: FakeEngine) -> None:
+def test_batches_keep_their_order(app: Application, engine: FakeEngine) -> None:
     items: list[object] = [
         {"ciphertext": "aWg=", "encrypted_dek": "ZGVr"},
         {"ciphertext": "canary"},
@@ -449,12 +451,12 @@ def test_batches_keep_their_order(app: Dispatcher, engine: FakeEngine) -> None:
     assert b"canary" not in reply.body
 
 
-def test_a_batch_of_the_largest_size(app: Dispatcher, engine: FakeEngine) -> None:
+def test_a_batch_of_the_largest_size(app: Application, engine: FakeEngine) -> None:
     reply = ask(app, "POST", "/keys/orders/batch/encrypt", {"items": [{"plaintext": "x"}] * 1000})
     assert len(reply.json["items"]) == 1000
 
 
-def test_idempotency_keeps_and_repeats(app: Dispatcher, engine: FakeEngine) -> None:
+def test_idempotency_keeps_and_repeats(app: Application, engine: FakeEngine) -> None:
     headers = [(b"idempotency-key", b"once")]
     first = ask(app, "POST", "/services", {"name": "s", "role": "SERVICE"}, headers=headers)
     digest = engine.origin.idempotency.body_digest if engine.origin.idempotency else b""
@@ -470,20 +472,20 @@ def test_idempotency_keeps_and_repeats(app: Dispatcher, engine: FakeEngine) -> N
     assert engine.origin.idempotency.key == "two"
 
 
-def test_idempotency_is_for_changes_only(app: Dispatcher, engine: FakeEngine) -> None:
+def test_idempotency_is_for_changes_only(app: Application, engine: FakeEngine) -> None:
     for path, body in (("/keys/orders/encrypt", {"plaintext": "a"}), ("/random", {"bytes": 1})):
         assert ask(app, "POST", path, body, headers=[(b"idempotency-key", b"k" * 500)]).status == 200
         assert engine.origin.idempotency is None
 
 
 @pytest.mark.parametrize("value", [b"", b"k" * 129, b"\xff", b"a\tb"])
-def test_idempotency_keys_that_are_none(app: Dispatcher, value: bytes) -> None:
+def test_idempotency_keys_that_are_none(app: Application, value: bytes) -> None:
     assert ask(app, "POST", "/keys/orders/rotate", headers=[(b"idempotency-key", value)]).status == 422
     twice = [(b"idempotency-key", b"a"), (b"idempotency-key", b"a")]
     assert ask(app, "POST", "/keys/orders/rotate", headers=twice).status == 422
 
 
-def test_keys_as_written(app: Dispatcher) -> None:
+def test_keys_as_written(app: Application) -> None:
     assert ask(app, "GET", "/keys/orders").json == {
         "id": KEY_ID,
         "name": "orders",
@@ -523,7 +525,7 @@ def test_a_key_on_its_way_out() -> None:
     assert written.rotation.next_at == "1970-01-01T00:00:00.000002Z"
 
 
-def test_public_keys_in_their_formats(app: Dispatcher) -> None:
+def test_public_keys_in_their_formats(app: Application) -> None:
     def written(public_key: str | bytes | dict[str, str]) -> object:
         result = PublicKey(1, Algorithm.ED25519, PublicKeyFormat.PEM, public_key)
         return render.public_key(result, None).public_key
@@ -533,7 +535,7 @@ def test_public_keys_in_their_formats(app: Dispatcher) -> None:
     assert written(b"\x01\x02") == "AQI="
 
 
-def test_operations_as_written(app: Dispatcher) -> None:
+def test_operations_as_written(app: Application) -> None:
     def reply(operation: str, body: object) -> object:
         return ask(app, "POST", f"/keys/orders/{operation}", body).json
 
@@ -557,7 +559,7 @@ def test_a_signature_under_no_version() -> None:
     assert render.verified(Verified(valid=False, key_version=None), None).key_version is None
 
 
-def test_services_as_written(app: Dispatcher) -> None:
+def test_services_as_written(app: Application) -> None:
     service = {
         "id": SERVICE_ID,
         "name": SERVICE.name,
@@ -582,7 +584,7 @@ def test_services_as_written(app: Dispatcher) -> None:
     assert ask(app, "GET", "/services").json == {"items": [service], "next": None}
 
 
-def test_the_log_as_written(app: Dispatcher) -> None:
+def test_the_log_as_written(app: Application) -> None:
     [entry] = ask(app, "GET", "/audit").json["items"]
     assert (entry["id"], entry["hash"], entry["prev_hash"]) == (7, "03" * 32, "02" * 32)
     assert entry["timestamp"] == "2026-09-21T14:13:20.123456Z"
@@ -622,7 +624,7 @@ def test_what_is_archived_as_written() -> None:
     assert render.verification(Verification(valid=True, entries=7, head=bytes(32), archived=512), None).archived == 512
 
 
-def test_health(app: Dispatcher, engine: FakeEngine) -> None:
+def test_health(app: Application, engine: FakeEngine) -> None:
     healthy = ask(app, "GET", "/health", token=None)
     assert (healthy.status, healthy.json) == (200, {"status": "ok", "sealed": False, "version": "0.1.0"})
     assert "audit-id" not in healthy.headers

@@ -9,13 +9,12 @@ from keyvault_lite.model.errors import NotFound
 from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.replies import Answer
 from keyvault_lite.model.requests import Origin, Request
-from keyvault_lite.wire import aws as aws_dialect
-from keyvault_lite.wire.dispatcher import Dispatcher
-from keyvault_lite.wire.native import application
+from keyvault_lite.wire.application import Application
+from keyvault_lite.wire.aws import AwsApi
 from keyvault_lite.wire.native.routes import ROUTES
-from keyvault_lite.wire.vault import VaultDialect
+from keyvault_lite.wire.vault import VaultApi
 from keyvault_lite.wire.vault.routes import APPROLE, SYSTEM, TRANSIT
-from tests.wire.fake import FakeEngine, ask
+from tests.wire.fake import FakeEngine, ask, build
 
 FILLED = {
     "algorithm": "sha2-256",
@@ -48,8 +47,8 @@ def native() -> Iterator[tuple[str, str]]:
 def vault() -> Iterator[tuple[str, str]]:
     mounted = ((APPROLE, "/v1/auth/approle/"), (APPROLE, "/v1/auth/ci/"), (TRANSIT, "/v1/transit/"))
     for table, prefix in ((SYSTEM, "/v1/"), *mounted):
-        for template, methods in table.paths():
-            path = "/".join(FILLED[part[1:]] if part[0] in ":*" else part for part in template)
+        for template, methods in table.templates().items():
+            path = "/".join(FILLED[part.strip("{.}")] if part[0] == "{" else part for part in template)
             for method in methods:
                 yield method, prefix + path
 
@@ -77,14 +76,12 @@ def engine() -> Asked:
 
 
 @pytest.fixture(scope="module")
-def app(engine: Asked) -> Dispatcher:
-    transit, aws = VaultDialect(), aws_dialect.Aws("000000000000")
-    transit.engine = aws.engine = engine
-    return application.build(engine, mounts=[(aws_dialect.belongs, aws.answer), (transit.belongs, transit.answer)])
+def app(engine: Asked) -> Application:
+    return build(engine, AwsApi(engine), VaultApi(engine))
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS, ids=lambda one: one)
-def test_only_its_own_spelling_of_a_path_is_that_path(app: Dispatcher, engine: Asked, method: str, path: str) -> None:
+def test_only_its_own_spelling_of_a_path_is_that_path(app: Application, engine: Asked, method: str, path: str) -> None:
     ask(app, method, path, {} if method == "POST" else None)
     assert engine.seen, "the path itself leads to the engine"
     for other in other_spellings(path):
@@ -94,7 +91,7 @@ def test_only_its_own_spelling_of_a_path_is_that_path(app: Dispatcher, engine: A
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS, ids=lambda one: one)
-def test_a_slash_at_the_end(app: Dispatcher, engine: Asked, method: str, path: str) -> None:
+def test_a_slash_at_the_end(app: Application, engine: Asked, method: str, path: str) -> None:
     """Clients of Vault write one behind a list and behind a mount; nobody else does."""
     engine.seen.clear()
     answer = ask(app, method, f"{path}/", {} if method == "POST" else None)
@@ -106,7 +103,7 @@ def test_a_slash_at_the_end(app: Dispatcher, engine: Asked, method: str, path: s
 
 
 @pytest.mark.parametrize("path", ["/v1//sys/mounts", "/v1///sys/mounts", "/v1/sys/mounts//", "/v1/sys/../sys/mounts"])
-def test_paths_of_vault_are_canonical(app: Dispatcher, engine: Asked, path: str) -> None:
+def test_paths_of_vault_are_canonical(app: Application, engine: Asked, path: str) -> None:
     engine.seen.clear()
     answer = ask(app, "GET", path)
     assert (answer.status, answer.json) == (400, {"errors": ["vault request paths must be canonical and not relative"]})
@@ -115,7 +112,7 @@ def test_paths_of_vault_are_canonical(app: Dispatcher, engine: Asked, path: str)
 
 
 @pytest.mark.parametrize("path", ["//", "/.", "/./", "/%2F", "/;", "/%20", "/x"])
-def test_the_aws_dialect_has_one_path(app: Dispatcher, engine: Asked, path: str) -> None:
+def test_the_aws_dialect_has_one_path(app: Application, engine: Asked, path: str) -> None:
     engine.seen.clear()
     headers = [(b"x-amz-target", b"TrentService.ListKeys")]
     sent = {"headers": headers, "content_type": b"application/x-amz-json-1.1"}

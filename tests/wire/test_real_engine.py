@@ -24,7 +24,7 @@ from keyvault_lite import app
 from keyvault_lite.operator.initialise import initialise_vault
 from keyvault_lite.server.connection import serve
 from keyvault_lite.settings import Settings
-from keyvault_lite.wire.native.route import Route
+from keyvault_lite.wire.native.route import Operation
 from keyvault_lite.wire.native.routes import ROUTES
 from tests.wire.fake import Response
 from tests.wire.test_bad_input import BODIES, CANARY, FIELDS, MALFORMED, name, refused, spoiled
@@ -91,7 +91,7 @@ def caller(admin: Client, role: str, grants: list[dict[str, object]] | None = No
     return Client(admin.port, made.json["token"])
 
 
-def path(route: Route) -> str:
+def path(route: Operation) -> str:
     key = "signer" if route.path.endswith(("/sign", "/verify")) else "orders"
     if route.path.startswith("/services"):
         return route.path.replace("{id}", "admin")
@@ -99,13 +99,13 @@ def path(route: Route) -> str:
 
 
 @pytest.mark.parametrize("route", FIELDS, ids=name)
-def test_wrong_fields(admin: Client, route: Route) -> None:
+def test_wrong_fields(admin: Client, route: Operation) -> None:
     for _, body in spoiled(route):
         refused(admin.ask(route.method, path(route), body), 422)
 
 
 @pytest.mark.parametrize("route", BODIES, ids=name)
-def test_early_refusals(admin: Client, route: Route) -> None:
+def test_early_refusals(admin: Client, route: Operation) -> None:
     for body in MALFORMED.values():
         refused(admin.ask(route.method, path(route), body), 400)
     refused(admin.ask(route.method, path(route), {}, Content_Type=CANARY), 415)
@@ -113,7 +113,7 @@ def test_early_refusals(admin: Client, route: Route) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=name)
-def test_order_of_checks(admin: Client, route: Route) -> None:
+def test_order_of_checks(admin: Client, route: Operation) -> None:
     body = dict(route.example) or None
     refused(Client(admin.port, None).ask(route.method, path(route), body), 401)
     refused(Client(admin.port, "kvl_" + CANARY).ask(route.method, path(route), body), 401)

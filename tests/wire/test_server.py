@@ -12,8 +12,7 @@ import uvicorn
 
 from keyvault_lite.server.connection import MAX_HEAD, MAX_UNREAD, serve
 from keyvault_lite.server.request_head import MAX_HEADERS
-from keyvault_lite.wire.native import build
-from tests.wire.fake import TOKEN, FakeEngine
+from tests.wire.fake import TOKEN, FakeEngine, build
 
 HEAD = b"POST /keys/orders/encrypt HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
 JSON = b"Content-Type: application/json\r\n"

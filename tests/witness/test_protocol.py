@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from starlette.types import Message
 
 from keyvault_lite import __version__
 from keyvault_lite.audit.checkpoint import verify_cosignature
 from keyvault_lite.crypto.witness import verify_ed25519
+from keyvault_lite.wire.asgi import Message
 from keyvault_lite.wire.witness import MAX_SUBMISSION, STATUS, WitnessApplication
 from keyvault_lite.witness.register import Refused, Register, Submission
 from tests.vectors.make_receipts import INSTANCE

@@ -13,7 +13,6 @@ from urllib.parse import unquote
 
 import uvicorn
 from httptools import parse_url
-from starlette.types import ASGIApp
 from uvicorn._types import ASGI3Application, HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -25,6 +24,7 @@ from keyvault_lite.server.header_case import Speller
 from keyvault_lite.server.parser_fixes import LIST, STAND_IN, without_offer
 from keyvault_lite.server.request_cycle import Cycle
 from keyvault_lite.server.request_head import MAX_HEADERS, RefusedHeadError, check_head
+from keyvault_lite.wire.asgi import ASGIApp
 
 MAX_HEAD: Final = 64 * 1024
 BACKLOG: Final = 2048

@@ -14,7 +14,7 @@ from keyvault_lite import __version__
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.server.connection import BoundedProtocol
-from keyvault_lite.wire.dispatcher import stop_waiting
+from keyvault_lite.wire.application import stop_waiting
 
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _log: Final = logger("server")

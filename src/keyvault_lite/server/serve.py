@@ -29,7 +29,7 @@ from keyvault_lite.server.listeners import CannotListen, address, check_address,
 from keyvault_lite.server.supervisor import CANNOT_START as NO_WORKER
 from keyvault_lite.server.supervisor import Supervisor
 from keyvault_lite.settings import InvalidSettings, Settings
-from keyvault_lite.wire.dispatcher import Dispatcher
+from keyvault_lite.wire.application import Application
 
 if TYPE_CHECKING:
     import socket
@@ -135,7 +135,7 @@ def _worker(chosen: Settings, folder: str, number: int) -> "uvicorn.Config":
     return _config(build(chosen, vault=vault), chosen, tls)
 
 
-def _config(app: Dispatcher, chosen: Settings, tls: "ssl.SSLContext | None") -> "uvicorn.Config":
+def _config(app: Application, chosen: Settings, tls: "ssl.SSLContext | None") -> "uvicorn.Config":
     return server_config(
         app,
         host=chosen.host,

@@ -1,22 +1,20 @@
 """The edge: one HTTP exchange with its limits, ids and headers.
 
 Paths are judged as they were sent (`raw_path`), never as something has decoded them: what needs decoding to look like
-one of our paths is not one of our paths. The one exception is an escaped slash within a mount (`wire/vault/route.py`).
+one of our paths is not one of our paths. The one exception is an escaped slash within a mount (`wire/vault/paths.py`).
 """
 
 import asyncio
 import os
 import re
 import traceback
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
-from starlette.types import Receive, Scope, Send
 
-from keyvault_lite.engine.slices import Steps
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     InternalError,
@@ -29,12 +27,13 @@ from keyvault_lite.model.errors import (
     UnsupportedMediaType,
 )
 from keyvault_lite.model.identity import BearerCredential, Credential
-from keyvault_lite.model.intake import Intake, Upload
+from keyvault_lite.model.intake import Upload
 from keyvault_lite.model.names import ServiceId
-from keyvault_lite.model.replies import Answer, Health
-from keyvault_lite.model.requests import Idempotency, Origin, Request
+from keyvault_lite.model.requests import Idempotency, Origin
 from keyvault_lite.observe import logger
 from keyvault_lite.wire.arrivals import Place, Room
+from keyvault_lite.wire.asgi import Receive, Scope, Send
+from keyvault_lite.wire.engine_port import Engine
 from keyvault_lite.wire.problems import problem
 from keyvault_lite.wire.reader import QUICK_PARTS, is_quick, read_in_steps, read_json
 from keyvault_lite.wire.whole import WHOLE, Whole
@@ -70,30 +69,6 @@ _NONE: Final[Mapping[str, Whole]] = {}
 _log: Final = logger("wire")
 
 
-class Engine(Protocol):
-    """The one door, as a dialect sees it."""
-
-    async def stop_waiting(self) -> None:
-        """Answer the requests that wait: the server is about to end."""
-        ...
-
-    async def perform(self, request: Request, credential: Credential, origin: Origin) -> Answer:
-        """Authenticate, authorise, act and record; an error carries the number of the entry that recorded it."""
-        ...
-
-    async def intake(self, credential: Credential, upload: Upload) -> Intake:
-        """Whose body it is, and whether it may be large. Nothing rests on it but how much is taken in."""
-        ...
-
-    async def in_steps(self, begin: Callable[[], Steps[T]]) -> T:
-        """Take the steps of reading a large body, and let everybody else have turns in between."""
-        ...
-
-    def health(self) -> Health:
-        """Tell whether the vault can serve."""
-        ...
-
-
 RETRY_AFTER: Final[Header] = (b"retry-after", b"1")
 
 
@@ -111,8 +86,8 @@ _room: Final = Room()
 """What all connections of this process hold."""
 
 
-class Reply:
-    """A complete answer."""
+class Response:
+    """A complete HTTP response."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -121,7 +96,7 @@ class Reply:
         self.headers = headers
         self.body = body
 
-    def without_body(self) -> "Reply":
+    def without_body(self) -> "Response":
         """The same with a status that has no body, and so without the headers about it."""
         self.headers = [one for one in self.headers if one[0] not in {b"content-type", b"content-length"}]
         self.body = b""
@@ -313,7 +288,7 @@ class Exchange:
             )
         return await engine.in_steps(lambda: read_in_steps(body))
 
-    def reply(self, status: int, body: bytes, *, content_type: bytes = JSON, audit_id: int | None = None) -> Reply:
+    def reply(self, status: int, body: bytes, *, content_type: bytes = JSON, audit_id: int | None = None) -> Response:
         """A reply with the headers that every reply has."""
         headers = [
             (b"content-type", content_type),
@@ -323,9 +298,9 @@ class Exchange:
         ]
         if audit_id is not None:
             headers.append((b"audit-id", b"%d" % audit_id))
-        return Reply(status, headers, body)
+        return Response(status, headers, body)
 
-    def problem(self, error: KeyVaultError, *, allow: str | None = None) -> Reply:
+    def problem(self, error: KeyVaultError, *, allow: str | None = None) -> Response:
         """A refusal, as a problem document."""
         document = problem(error, self.request_id.hex())
         # Who is not authenticated learns nothing of the log, not even its length.

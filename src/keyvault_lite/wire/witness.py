@@ -13,12 +13,12 @@ from types import TracebackType
 from typing import Final, Protocol
 
 import msgspec
-from starlette.types import Receive, Scope, Send
 
 from keyvault_lite import __version__
 from keyvault_lite.model.errors import MalformedRequest, MethodNotAllowed, NotFound, TooLarge
 from keyvault_lite.observe.metrics import METRICS
-from keyvault_lite.wire.http import Exchange, Reply
+from keyvault_lite.wire.asgi import Receive, Scope, Send
+from keyvault_lite.wire.http import Exchange, Response
 from keyvault_lite.witness.register import (
     Inconsistent,
     MalformedSubmission,
@@ -89,7 +89,7 @@ class WitnessApplication:
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _answer(self, exchange: Exchange) -> Reply:
+    async def _answer(self, exchange: Exchange) -> Response:
         path, method = exchange.scope["raw_path"], exchange.scope["method"]
         if path == ADD:
             _expect(method, "POST")
@@ -112,7 +112,7 @@ class WitnessApplication:
             return exchange.reply(200, METRICS.page().encode(), content_type=TEXT)
         raise NotFound
 
-    def _health(self, exchange: Exchange) -> Reply:
+    def _health(self, exchange: Exchange) -> Response:
         failing = self._watch.failing
         body = {"status": "cannot_record" if failing else "ok", "version": __version__, "logs": self._register.trusted}
         return exchange.reply(503 if failing else 200, msgspec.json.encode(body))
@@ -168,7 +168,7 @@ def _text(raw: bytes) -> str:
         raise MalformedRequest("the request is not UTF-8") from None
 
 
-def _refusal(exchange: Exchange, refusal: Refused) -> Reply:
+def _refusal(exchange: Exchange, refusal: Refused) -> Response:
     status = STATUS[type(refusal)]
     if isinstance(refusal, OtherSize):
         return exchange.reply(status, b"%d\n" % refusal.size, content_type=SIZE)

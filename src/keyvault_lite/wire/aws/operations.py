@@ -12,7 +12,10 @@ from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Rejected, Request
 from keyvault_lite.wire.aws.shapes import TABLE, read_members
+from keyvault_lite.wire.routing import Route
 
+MAX_BODY: Final = 256 * 1024
+"""A key policy, the largest there is, has 128 KiB at most; the caller is known with the whole body only."""
 _MEMBERS: Final[Mapping[str, str]] = {"key": "KeyId", "context": "EncryptionContext"}
 """Members of a field, where that is not its name in capitals."""
 _OWN_MEMBERS: Final[Mapping[type[Request], Mapping[str, str]]] = {
@@ -23,11 +26,10 @@ _OWN_MEMBERS: Final[Mapping[type[Request], Mapping[str, str]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Route):
     """One operation of the service."""
 
-    name: str
     kind: type[Request] | None
     """None for what the vault does not offer: key stores of others."""
     members: tuple[tuple[str, str], ...]
@@ -35,14 +37,9 @@ class Operation:
     needs_key: bool
     """Whether the request has a key that its members may leave out."""
 
-    @property
-    def action(self) -> Action:
-        """What is attempted."""
-        return Action.GENERATE if self.kind is None else self.kind.action
-
     def build(self, body: object, place: Place) -> Request:
         """The request that a parsed body makes. Raises Unserializable or Validation."""
-        given = read_members(self.name, body)
+        given = read_members(str(self.operation), body)
         if self.kind is None:
             detail = "custom key stores are not offered here"
             return Rejected(of=self.action, error=UnsupportedOperation(detail))
@@ -63,7 +60,7 @@ def _pascal(field: str) -> str:
 def _operation(name: str) -> Operation:
     kind: type[Request] | None = getattr(words, name, None)
     if kind is None:
-        return Operation(name, None, (), needs_key=False)
+        return Operation(action=Action.GENERATE, operation=name, limit=MAX_BODY, kind=None, members=(), needs_key=False)
     own = _OWN_MEMBERS.get(kind, {})
     members = tuple(
         (one.name, own.get(one.name) or _MEMBERS.get(one.name) or _pascal(one.name))
@@ -71,7 +68,9 @@ def _operation(name: str) -> Operation:
         if one.name != "place"
     )
     needs_key = any(one.name == "key" and one.required for one in fields(kind))
-    return Operation(name, kind, members, needs_key)
+    return Operation(
+        action=kind.action, operation=name, limit=MAX_BODY, kind=kind, members=members, needs_key=needs_key
+    )
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {name: _operation(name) for name in TABLE["operations"]}

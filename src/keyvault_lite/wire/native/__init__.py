@@ -1,5 +1,5 @@
-"""The native API: one table of routes, read by the hot road, by FastAPI and by the OpenAPI document."""
+"""The native API: one table of operations, read by the router and by the OpenAPI document."""
 
-from keyvault_lite.wire.native.application import build
+from keyvault_lite.wire.native.application import NativeApi
 
-__all__ = ["build"]
+__all__ = ["NativeApi"]

@@ -1,11 +1,13 @@
 """/docs without a network: Swagger UI from an installed package, under a policy that lets nothing else run."""
 
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from keyvault_lite.wire.http import Header
 
-_PACKAGE: Final = "fastapi_swagger.resources"
+_PACKAGE: Final = "fastapi_swagger"
+"""Its files are read and its code is never imported: that would load a web framework."""
 _TITLE: Final = "KeyVault Lite API"
 _PAGE: Final = f"""<!doctype html>
 <html lang="en">
@@ -58,4 +60,11 @@ def read(name: str) -> tuple[bytes, bytes]:
         text, media_type = _TEXTS[name]
         return text.encode(), media_type
     file, media_type = _FILES[name]
-    return files(_PACKAGE).joinpath(file).read_bytes(), media_type
+    return (_folder() / file).read_bytes(), media_type
+
+
+def _folder() -> Path:
+    spec = find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(_PACKAGE)
+    return Path(spec.submodule_search_locations[0], "resources")

@@ -1,4 +1,4 @@
-"""The shapes of the other road: bodies and queries as pydantic models, and how each becomes a request."""
+"""Bodies and queries of all other operations as pydantic models, and how each becomes a request."""
 
 from typing import Annotated, Any, Final, Literal
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document, drawn from the table of routes and the very shapes that read and write, hot routes included."""
+"""The OpenAPI document, drawn from the table of operations and the very shapes that read and write."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -9,9 +9,9 @@ from pydantic.json_schema import models_json_schema
 
 import keyvault_lite
 from keyvault_lite.model.requests import MAX_BATCH
-from keyvault_lite.wire.native.hot import BatchBody
+from keyvault_lite.wire.native.cipher_bodies import BatchBody
 from keyvault_lite.wire.native.models import NAME_PATTERN
-from keyvault_lite.wire.native.route import Nothing, Route, Tag
+from keyvault_lite.wire.native.route import Nothing, Operation, Tag
 from keyvault_lite.wire.native.routes import ROUTES
 from keyvault_lite.wire.problems import STATUS, Problem
 
@@ -94,7 +94,7 @@ def document() -> Schema:
     }
 
 
-def _operation(route: Route) -> Schema:
+def _operation(route: Operation) -> Schema:
     statuses = [401, 403, 422, 429, 500, 503]
     if route.parameter is not None:
         statuses.append(404)
@@ -117,12 +117,12 @@ def _operation(route: Route) -> Schema:
     return operation
 
 
-def _operation_id(route: Route) -> str:
+def _operation_id(route: Operation) -> str:
     words = [part for part in route.path.replace("-", "_").split("/") if part and not part.startswith("{")]
     return "_".join([route.method.lower(), *words, *(["one"] if route.path.endswith("}") else [])])
 
 
-def _path(route: Route) -> Iterable[Schema]:
+def _path(route: Operation) -> Iterable[Schema]:
     if route.parameter is None:
         return
     kind = route.parameter
@@ -132,7 +132,7 @@ def _path(route: Route) -> Iterable[Schema]:
     yield {"name": route.parameter, "in": "path", "required": True, "description": text, "schema": schema}
 
 
-def _query(route: Route) -> Iterable[Schema]:
+def _query(route: Operation) -> Iterable[Schema]:
     if route.method != "GET" or not issubclass(route.shape, BaseModel):
         return
     shape = route.shape.model_json_schema(ref_template=_SCHEMA + "{model}")
@@ -153,7 +153,7 @@ def _value(field: Schema) -> Schema:
     return value if field.get("default") is None else value | {"default": field["default"]}
 
 
-def _idempotency(route: Route) -> Iterable[Schema]:
+def _idempotency(route: Operation) -> Iterable[Schema]:
     if route.mutating:
         yield {
             "name": "Idempotency-Key",
@@ -164,7 +164,7 @@ def _idempotency(route: Route) -> Iterable[Schema]:
         }
 
 
-def _body(route: Route) -> Schema:
+def _body(route: Operation) -> Schema:
     schema: Schema = {"$ref": f"{_SCHEMA}{route.shape.__name__}"}
     required = _has_required(route)
     if route.item is not None:
@@ -180,13 +180,13 @@ def _body(route: Route) -> Schema:
     return {"required": required, "content": {"application/json": {"schema": schema, "example": dict(route.example)}}}
 
 
-def _has_required(route: Route) -> bool:
+def _has_required(route: Operation) -> bool:
     if issubclass(route.shape, BaseModel):
         return any(field.is_required() for field in route.shape.model_fields.values())
     return any(field.required for field in msgspec.structs.fields(route.shape))
 
 
-def _success(route: Route) -> Schema:
+def _success(route: Operation) -> Schema:
     if route.reply is None:
         content: Schema = {"text/plain": {"schema": {"type": "string"}}}
     elif route.item is not None:
@@ -277,7 +277,7 @@ def _schemas() -> Schema:
     models = {route.shape for route in ROUTES if issubclass(route.shape, BaseModel) and route.method != "GET"}
     by_name = sorted(models | {Nothing}, key=lambda model: model.__name__)
     _, written = models_json_schema([(model, "validation") for model in by_name], ref_template=_SCHEMA + "{model}")
-    structs = {route.shape for route in ROUTES if route.hot} - {BatchBody}
+    structs = {route.shape for route in ROUTES if issubclass(route.shape, msgspec.Struct)} - {BatchBody}
     structs |= {route.reply for route in ROUTES if route.reply is not None} | {Problem, HealthReply}
     _, components = msgspec.json.schema_components(
         sorted(structs, key=lambda struct: struct.__name__), ref_template=_SCHEMA + "{name}"

@@ -29,7 +29,7 @@ from keyvault_lite.model.replies import (
     Verification,
     Verified,
 )
-from keyvault_lite.wire.native.hot import Encoding
+from keyvault_lite.wire.native.cipher_bodies import Encoding
 from keyvault_lite.wire.native.replies import (
     AccessKeyReply,
     AccessKeysReply,

@@ -9,7 +9,7 @@ from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Permission, Role, TokenKind
 from keyvault_lite.model.keys import Algorithm, KeyStatus, KeyType, PublicKeyFormat, Purpose, VersionStatus
 from keyvault_lite.model.opaque import Opaque
-from keyvault_lite.wire.native.hot import Encoding
+from keyvault_lite.wire.native.cipher_bodies import Encoding
 
 Id = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]

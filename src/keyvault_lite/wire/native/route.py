@@ -1,4 +1,4 @@
-"""A route as data, and the one way all routes go: read, build, perform, render."""
+"""An operation of the native API as data, and how a request to it is read and answered."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -9,16 +9,18 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel
 
-from keyvault_lite.model.errors import InternalError, KeyVaultError
-from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.intake import Upload
 from keyvault_lite.model.names import KeyRef
-from keyvault_lite.model.replies import Replayed
-from keyvault_lite.model.requests import FollowAudit, Idempotency, Rejected, Request
+from keyvault_lite.model.replies import Answer, Replayed
+from keyvault_lite.model.requests import Idempotency, Request
+from keyvault_lite.wire.engine_port import Engine
 from keyvault_lite.wire.fields import Body, convert, validate
-from keyvault_lite.wire.http import EARLY, JSON, MAX_BODY, Engine, Exchange, Reply
+from keyvault_lite.wire.http import JSON, Exchange, Response
 from keyvault_lite.wire.native.render import Asked
+from keyvault_lite.wire.pipeline import Invocation
 from keyvault_lite.wire.reader import read_query, refuse_query
+from keyvault_lite.wire.routing import Route
 
 TEXT: Final = b"text/plain; charset=utf-8"
 Shape = type[msgspec.Struct] | type[BaseModel]
@@ -45,18 +47,17 @@ class Nothing(Body):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Operation(Route):
     """One operation of the native API."""
 
     method: str
     path: str
     """With at most one parameter in braces."""
-    action: Action
     tag: Tag
     summary: str
     description: str = ""
     shape: Shape = Nothing
-    """The fields of the body (POST, PATCH) or of the query (GET). Structs are the hot road's, models the other's."""
+    """The fields of the body (POST, PATCH) or of the query (GET)."""
     build: Build
     render: Render
     keep: Render | None = None
@@ -68,13 +69,7 @@ class Route:
     status: int = 200
     mutating: bool = False
     """Whether an Idempotency-Key is heeded."""
-    limit: int = MAX_BODY
     example: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def hot(self) -> bool:
-        """Whether the dispatcher answers it without FastAPI."""
-        return issubclass(self.shape, msgspec.Struct)
 
     @property
     def parameter(self) -> str | None:
@@ -89,52 +84,56 @@ class Route:
         return validate(value, self.shape) if issubclass(self.shape, BaseModel) else convert(value, self.shape)
 
 
-class Native:
-    """Answers the routes of the table through an engine."""
+class NativeInvocation(Invocation):
+    """A request to an operation of the native API."""
 
-    engine: Engine
-    """Set before the first request: when built, or by the lifespan."""
+    __slots__ = ("_route", "_target")
 
-    async def answer(self, route: Route, exchange: Exchange, target: str) -> Reply:
-        """Read, build, perform, render. What cannot be built passes the same door, to be authenticated and recorded."""
-        idempotency = None
-        request: Request
-        credential = exchange.credential()
-        try:
-            if route.method == "GET":
-                body = b""
-            elif exchange.is_short():
-                body = await exchange.body(route.limit)
-            else:
-                upload = Upload(route.action, KeyRef(target) if route.parameter == "key_id" else None)
-                body = await exchange.large_body(credential, self.engine, route.limit, upload)
-            value = await exchange.json(body, self.engine) if body else None
-            request = route.build(target, route.fill(_source(route, value, exchange.query)))
-            value = None  # nobody reads what was left out of the request
-            if route.mutating:
-                idempotency = _idempotency(route, exchange, body, request)
-        except KeyVaultError as error:
-            request = _rejected(route, target, error)
-        except Exception as error:  # noqa: BLE001  (a defect is answered too, and its message never shown)
-            request = _rejected(route, target, exchange.defect(error))
-        asked = Asked(request, exchange.request_id.hex())
-        try:
-            origin = exchange.origin(idempotency=idempotency)
-            work = self.engine.perform(request, credential, origin)
-            waits = isinstance(request, FollowAudit) and request.wait
-            answer = await (exchange.while_connected(work) if waits else work)
-            result = answer.result
-            text = result.body if isinstance(result, Replayed) else _write(route.render(result, asked))
-        except KeyVaultError as error:
-            await exchange.hold(error)
-            return exchange.problem(error)
-        except Exception as error:  # noqa: BLE001  (as above)
-            return exchange.problem(exchange.defect(error))
+    def __init__(self, engine: Engine, exchange: Exchange, route: Operation, target: str) -> None:
+        """`target` is what the path names; empty where it names nothing."""
+        super().__init__(engine, exchange, exchange.credential(), action=route.action, operation=route.operation)
+        self._route = route
+        self._target = target
+
+    @property
+    def key(self) -> KeyRef | None:
+        """See Invocation."""
+        return KeyRef(self._target) if self._route.parameter == "key_id" else None
+
+    async def build(self) -> Request:
+        """See Invocation."""
+        route, exchange = self._route, self.exchange
+        body = await self._body()
+        value = await exchange.json(body, self.engine) if body else None
+        request = route.build(self._target, route.fill(_source(route, value, exchange.query)))
+        if route.mutating:
+            self.idempotency = _idempotency(route, exchange, body, request)
+        return request
+
+    async def _body(self) -> bytes:
+        route, exchange = self._route, self.exchange
+        if route.method == "GET":
+            return b""
+        if exchange.is_short():
+            return await exchange.body(route.limit)
+        return await exchange.large_body(self.credential, self.engine, route.limit, Upload(route.action, self.key))
+
+    def render(self, request: Request, answer: Answer) -> Response:
+        """See Invocation."""
+        route, result = self._route, answer.result
+        if isinstance(result, Replayed):
+            text = result.body
+        else:
+            text = _write(route.render(result, Asked(request, self.exchange.request_id.hex())))
         content_type = TEXT if route.reply is None else JSON
-        return exchange.reply(route.status, text, content_type=content_type, audit_id=answer.audit_id)
+        return self.exchange.reply(route.status, text, content_type=content_type, audit_id=answer.audit_id)
+
+    def refuse(self, request: Request, error: KeyVaultError) -> Response:
+        """See Invocation."""
+        return self.exchange.problem(error)
 
 
-def _source(route: Route, value: object, query: bytes) -> object:
+def _source(route: Operation, value: object, query: bytes) -> object:
     if route.method == "GET":
         return read_query(query)
     if query:
@@ -142,17 +141,11 @@ def _source(route: Route, value: object, query: bytes) -> object:
     return value
 
 
-def _rejected(route: Route, target: str, error: KeyVaultError) -> Rejected:
-    key = KeyRef(target) if route.parameter == "key_id" else None
-    early = isinstance(error, (*EARLY, InternalError))
-    return Rejected(of=route.action, error=error, early=early, key=key)
-
-
 def _write(rendered: object) -> bytes:
     return rendered.encode() if isinstance(rendered, str) else _encode(rendered)
 
 
-def _idempotency(route: Route, exchange: Exchange, body: bytes, request: Request) -> Idempotency | None:
+def _idempotency(route: Operation, exchange: Exchange, body: bytes, request: Request) -> Idempotency | None:
     value = exchange.headers.get(b"idempotency-key")
     if value is None:
         return None

@@ -21,8 +21,8 @@ from keyvault_lite.model.requests import (
     RotateKey,
     VerifyAudit,
 )
-from keyvault_lite.wire.native import hot, models, render, replies, service_bodies
-from keyvault_lite.wire.native.route import Build, Render, Route, Tag
+from keyvault_lite.wire.native import cipher_bodies, models, render, replies, service_bodies
+from keyvault_lite.wire.native.route import Build, Operation, Render, Tag
 
 BATCH: Final = "One request for up to 1 000 of them; each is decided and recorded by itself, all take effect together."
 B64: Final = "AAECAwQFBgc="
@@ -40,9 +40,9 @@ def _plain(make: Callable[[], Request]) -> Build:
     return lambda _, __: make()
 
 
-def _manage(path: str, action: Action, summary: str, build: Build, **more: Any) -> Route:  # noqa: ANN401
+def _manage(path: str, action: Action, summary: str, build: Build, **more: Any) -> Operation:  # noqa: ANN401
     """A change of one key that answers the key."""
-    return Route(
+    return Operation(
         method="POST",
         path=f"/keys/{{key_id}}/{path}",
         action=action,
@@ -57,7 +57,7 @@ def _manage(path: str, action: Action, summary: str, build: Build, **more: Any) 
 
 
 KEYS: Final = (
-    Route(
+    Operation(
         method="POST",
         path="/keys",
         action=Action.GENERATE,
@@ -72,7 +72,7 @@ KEYS: Final = (
         mutating=True,
         example={"name": "orders", "type": "AES", "size": 256, "purpose": "ENCRYPT", "tags": {"team": "payments"}},
     ),
-    Route(
+    Operation(
         method="GET",
         path="/keys",
         action=Action.KEY_READ,
@@ -84,7 +84,7 @@ KEYS: Final = (
         render=render.page(render.key),
         reply=replies.KeyPage,
     ),
-    Route(
+    Operation(
         method="GET",
         path="/keys/{key_id}",
         action=Action.KEY_READ,
@@ -94,7 +94,7 @@ KEYS: Final = (
         render=render.key,
         reply=replies.KeyReply,
     ),
-    Route(
+    Operation(
         method="PATCH",
         path="/keys/{key_id}",
         action=Action.KEY_UPDATE,
@@ -107,7 +107,7 @@ KEYS: Final = (
         mutating=True,
         example={"description": "card numbers of the shop", "rotation_period_days": 90},
     ),
-    Route(
+    Operation(
         method="GET",
         path="/keys/{key_id}/versions",
         action=Action.KEY_READ,
@@ -118,7 +118,7 @@ KEYS: Final = (
         render=render.page(render.version),
         reply=replies.VersionPage,
     ),
-    Route(
+    Operation(
         method="GET",
         path="/keys/{key_id}/public-key",
         action=Action.KEY_READ,
@@ -152,12 +152,14 @@ KEYS: Final = (
 )
 
 
-def _hot(name: str, tag: Tag, summary: str, *, write: tuple[Render, type], example: dict[str, object]) -> list[Route]:
+def _cipher(
+    name: str, tag: Tag, summary: str, *, write: tuple[Render, type], example: dict[str, object]
+) -> list[Operation]:
     """An operation and its batch."""
-    single = hot.SINGLES[name]
+    single = cipher_bodies.SINGLES[name]
     item, reply = write
     return [
-        Route(
+        Operation(
             method="POST",
             path=f"/keys/{{key_id}}/{name}",
             action=single.action,
@@ -169,15 +171,15 @@ def _hot(name: str, tag: Tag, summary: str, *, write: tuple[Render, type], examp
             reply=reply,
             example=example,
         ),
-        Route(
+        Operation(
             method="POST",
             path=f"/keys/{{key_id}}/batch/{name}",
             action=single.action,
             tag=tag,
             summary=f"{summary}, many at once",
             description=BATCH,
-            shape=hot.BatchBody,
-            build=hot.batch(single),
+            shape=cipher_bodies.BatchBody,
+            build=cipher_bodies.batch(single),
             render=render.batch(item),
             reply=reply,
             item=single.shape,
@@ -187,28 +189,28 @@ def _hot(name: str, tag: Tag, summary: str, *, write: tuple[Render, type], examp
 
 
 CIPHER: Final = (
-    *_hot(
+    *_cipher(
         "encrypt",
         Tag.CIPHER,
         "Encrypt",
         write=(render.encrypted, replies.EncryptReply),
         example={"plaintext": "4111 1111 1111 1111", "context": {"order": "1042"}},
     ),
-    *_hot(
+    *_cipher(
         "decrypt",
         Tag.CIPHER,
         "Decrypt",
         write=(render.decrypted, replies.DecryptReply),
         example={"ciphertext": B64, "encrypted_dek": B64, "context": {"order": "1042"}},
     ),
-    *_hot(
+    *_cipher(
         "rewrap",
         Tag.CIPHER,
         "Wrap a message's key under the ACTIVE version",
         write=(render.rewrapped, replies.RewrapReply),
         example={"encrypted_dek": B64, "context": {"order": "1042"}},
     ),
-    Route(
+    Operation(
         method="POST",
         path="/keys/{key_id}/data-key",
         action=Action.DATA_KEY,
@@ -220,7 +222,7 @@ CIPHER: Final = (
         reply=replies.DataKeyReply,
         example={"bits": 256},
     ),
-    Route(
+    Operation(
         method="POST",
         path="/keys/{key_id}/data-key/open",
         action=Action.DATA_KEY_OPEN,
@@ -232,7 +234,7 @@ CIPHER: Final = (
         reply=replies.OpenedKeyReply,
         example={"encrypted_key": B64},
     ),
-    Route(
+    Operation(
         method="POST",
         path="/random",
         action=Action.RANDOM,
@@ -246,14 +248,14 @@ CIPHER: Final = (
     ),
 )
 SIGNING: Final = (
-    *_hot(
+    *_cipher(
         "sign",
         Tag.SIGNING,
         "Sign or MAC",
         write=(render.signed, replies.SignReply),
         example={"message": "release 1.4.2"},
     ),
-    *_hot(
+    *_cipher(
         "verify",
         Tag.SIGNING,
         "Verify a signature or MAC",
@@ -262,7 +264,7 @@ SIGNING: Final = (
     ),
 )
 SERVICES: Final = (
-    Route(
+    Operation(
         method="POST",
         path="/services",
         action=Action.SERVICE_CREATE,
@@ -278,7 +280,7 @@ SERVICES: Final = (
         mutating=True,
         example={"name": "shop", "role": "SERVICE", "grants": [{"key": "orders-*", "actions": ["encrypt", "decrypt"]}]},
     ),
-    Route(
+    Operation(
         method="GET",
         path="/services",
         action=Action.SERVICE_READ,
@@ -289,7 +291,7 @@ SERVICES: Final = (
         render=render.page(render.service),
         reply=replies.ServicePage,
     ),
-    Route(
+    Operation(
         method="GET",
         path="/services/self",
         action=Action.SELF_READ,
@@ -300,7 +302,7 @@ SERVICES: Final = (
         render=render.caller,
         reply=replies.SelfReply,
     ),
-    Route(
+    Operation(
         method="GET",
         path="/services/{id}",
         action=Action.SERVICE_READ,
@@ -310,7 +312,7 @@ SERVICES: Final = (
         render=render.service,
         reply=replies.ServiceReply,
     ),
-    Route(
+    Operation(
         method="PATCH",
         path="/services/{id}",
         action=Action.SERVICE_UPDATE,
@@ -323,7 +325,7 @@ SERVICES: Final = (
         mutating=True,
         example={"active": False},
     ),
-    Route(
+    Operation(
         method="POST",
         path="/services/{id}/token",
         action=Action.TOKEN_RENEW,
@@ -338,7 +340,7 @@ SERVICES: Final = (
         mutating=True,
         example={"grace": 600},
     ),
-    Route(
+    Operation(
         method="POST",
         path="/services/{id}/aws-credentials",
         action=Action.ACCESS_KEY_CREATE,
@@ -352,7 +354,7 @@ SERVICES: Final = (
         status=201,
         mutating=True,
     ),
-    Route(
+    Operation(
         method="GET",
         path="/services/{id}/aws-credentials",
         action=Action.SERVICE_READ,
@@ -362,7 +364,7 @@ SERVICES: Final = (
         render=render.access_keys,
         reply=replies.AccessKeysReply,
     ),
-    Route(
+    Operation(
         method="POST",
         path="/services/{id}/aws-credentials/revoke",
         action=Action.ACCESS_KEY_REVOKE,
@@ -378,7 +380,7 @@ SERVICES: Final = (
     ),
 )
 AUDIT: Final = (
-    Route(
+    Operation(
         method="GET",
         path="/audit",
         action=Action.AUDIT_READ,
@@ -390,7 +392,7 @@ AUDIT: Final = (
         render=render.log_page,
         reply=replies.EntryPage,
     ),
-    Route(
+    Operation(
         method="GET",
         path="/audit/receipts",
         action=Action.AUDIT_READ,
@@ -402,7 +404,7 @@ AUDIT: Final = (
         render=render.page(render.receipt),
         reply=replies.ReceiptPage,
     ),
-    Route(
+    Operation(
         method="GET",
         path="/audit/verify",
         action=Action.AUDIT_VERIFY,
@@ -412,7 +414,7 @@ AUDIT: Final = (
         render=render.verification,
         reply=replies.VerificationReply,
     ),
-    Route(
+    Operation(
         method="GET",
         path="/audit/checkpoint",
         action=Action.AUDIT_READ,
@@ -421,7 +423,7 @@ AUDIT: Final = (
         build=_plain(ReadCheckpoint),
         render=render.text,
     ),
-    Route(
+    Operation(
         method="GET",
         path="/audit/{id}/receipt",
         action=Action.RECEIPT_READ,
@@ -430,7 +432,7 @@ AUDIT: Final = (
         build=models.read_receipt,
         render=render.text,
     ),
-    Route(
+    Operation(
         method="GET",
         path="/audit/consistency",
         action=Action.AUDIT_READ,
@@ -441,7 +443,7 @@ AUDIT: Final = (
         render=render.consistency,
         reply=replies.ConsistencyReply,
     ),
-    Route(
+    Operation(
         method="GET",
         path="/audit/public-key",
         action=Action.LOG_KEY_READ,
@@ -453,7 +455,7 @@ AUDIT: Final = (
     ),
 )
 SERVER: Final = (
-    Route(
+    Operation(
         method="GET",
         path="/metrics",
         action=Action.METRICS_READ,

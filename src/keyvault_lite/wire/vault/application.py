@@ -1,11 +1,10 @@
-"""The ASGI application of the dialect: one way for every route, lean enough for the hottest."""
+"""The HTTP API of Vault and OpenBao: paths below /v1/, JSON bodies, results in an envelope."""
 
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from starlette.types import Scope
 
 from keyvault_lite.dialects.vault.requests import DIALECT, namespace
 from keyvault_lite.model.errors import (
@@ -18,25 +17,20 @@ from keyvault_lite.model.errors import (
     TooLarge,
     Unauthenticated,
 )
-from keyvault_lite.model.identity import BearerCredential, Credential
+from keyvault_lite.model.identity import BearerCredential
 from keyvault_lite.model.intake import Upload
-from keyvault_lite.model.requests import Rejected, Request
-from keyvault_lite.wire.http import EARLY, MAX_BODY, MAX_TOKEN, RETRY_AFTER, Engine, Exchange, Reply, is_passing
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.replies import Answer
+from keyvault_lite.model.requests import Request
+from keyvault_lite.wire.asgi import Scope
+from keyvault_lite.wire.engine_port import Engine
+from keyvault_lite.wire.http import MAX_BODY, MAX_TOKEN, RETRY_AFTER, Exchange, Response, is_passing
+from keyvault_lite.wire.pipeline import Invocation, handle
 from keyvault_lite.wire.reader import QUICK_TEXT, is_quick, read_json, read_parameters, read_query
 from keyvault_lite.wire.vault import status
 from keyvault_lite.wire.vault.errors import describe
-from keyvault_lite.wire.vault.route import (
-    LIST,
-    NO_CONTENT,
-    NOT_FOUND,
-    WRITE,
-    Call,
-    Place,
-    Route,
-    Written,
-    is_canonical,
-    resolver,
-)
+from keyvault_lite.wire.vault.paths import Target, is_canonical, resolver
+from keyvault_lite.wire.vault.route import LIST, NO_CONTENT, NOT_FOUND, WRITE, Call, Operation, Written
 from keyvault_lite.wire.vault.routes import APPROLE, SYSTEM, TRANSIT
 from keyvault_lite.wire.vault.values import Fields, optional_flag, optional_period
 
@@ -65,64 +59,65 @@ class Envelope(msgspec.Struct):
     auth: object = None
 
 
-class VaultDialect:
-    """Answers everything below `/v1/` that is not another dialect's."""
+class VaultApi:
+    """Answers everything below `/v1/` that is not another protocol's."""
 
-    engine: Engine
-    """Set before the first request."""
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
-    @staticmethod
-    def belongs(path: bytes, _: Scope) -> bool:
-        """Whether a request is this dialect's."""
+    def matches(self, path: bytes, scope: Scope) -> bool:
+        """Whether a request is below this protocol's prefix."""
         return path.startswith(PREFIX) and not path.startswith(RESERVED)
 
-    async def answer(self, exchange: Exchange) -> Reply:
+    async def answer(self, exchange: Exchange) -> Response:
         """Answer one request."""
         path = exchange.path[len(PREFIX) :]
-        open_to_all = status.OPEN.get(path)
-        if open_to_all is not None:
-            return open_to_all.answer(self.engine, exchange)
+        page = status.PAGES.get(path)
+        if page is not None:
+            return status.answer(page, self._engine, exchange)
         try:
-            place, route, query = _find(exchange, path)
+            target, route, query = _find(exchange, path)
         except KeyVaultError as error:
             return _errors(exchange, error, (404, "unsupported path"))
-        return await self._perform(exchange, route, place, query)
+        return await handle(VaultInvocation(self._engine, exchange, route, target, query))
 
-    async def _perform(self, exchange: Exchange, route: Route, place: Place, query: Fields) -> Reply:
-        credential: Credential = (bearer := _credential(exchange))
-        call = Call(place.mount, place.path, query, bearer.token)
-        try:
-            if not query and exchange.scope["method"] in {"POST", "PUT"}:
-                if exchange.is_short():
-                    body = await exchange.body(route.limit)
-                else:
-                    body = await exchange.large_body(bearer, self.engine, route.limit, _upload(route, call))
-                call.fields = await self._fields(exchange, body) if body else {}
-            _check_headers(exchange.headers)
-            if route.credential is not None:
-                credential = route.credential(call)
-            request = route.build(call)
-            if not isinstance(request, Request):
-                steps = request
-                request = await self.engine.in_steps(lambda: steps)
-        except KeyVaultError as error:
-            request = _rejected(route, call, error)
-        except Exception as error:  # noqa: BLE001  (a defect is answered too, and its message never shown)
-            request = _rejected(route, call, exchange.defect(error))
-        try:
-            origin = exchange.origin(operation=route.operation)
-            answer = await self.engine.perform(request, credential, origin)
-            written = route.render(answer.result, request, call)
-        except Unauthenticated as error:
-            return _errors(exchange, error, route.unauthenticated)
-        except KeyVaultError as error:
-            await exchange.hold(error)
-            return _errors(exchange, error, route.missing)
-        except Exception as error:  # noqa: BLE001  (as above)
-            return _errors(exchange, exchange.defect(error))
-        return _write(exchange, written, route, call.fields, answer.audit_id)
 
-    async def _fields(self, exchange: Exchange, body: bytes) -> Mapping[str, Any]:
+class VaultInvocation(Invocation):
+    """A request to an operation of the protocol."""
+
+    __slots__ = ("_call", "_route")
+
+    def __init__(self, engine: Engine, exchange: Exchange, route: Operation, target: Target, query: Fields) -> None:
+        bearer = _credential(exchange)
+        super().__init__(engine, exchange, bearer, action=route.action, operation=route.operation)
+        self._route = route
+        self._call = Call(target.mount, target.path, query, bearer.token)
+
+    @property
+    def key(self) -> KeyRef | None:
+        """See Invocation."""
+        return self._call.key if "name" in self._call.path and self._call.mount else None
+
+    async def build(self) -> Request:
+        """See Invocation."""
+        route, call, exchange = self._route, self._call, self.exchange
+        if not call.fields and exchange.scope["method"] in {"POST", "PUT"}:
+            if exchange.is_short():
+                body = await exchange.body(route.limit)
+            else:
+                body = await exchange.large_body(self.credential, self.engine, route.limit, _upload(route, call))
+            call.fields = await self._fields(body) if body else {}
+        _check_headers(exchange.headers)
+        if route.credential is not None:
+            self.credential = route.credential(call)
+        request = route.build(call)
+        if isinstance(request, Request):
+            return request
+        steps = request
+        return await self.engine.in_steps(lambda: steps)
+
+    async def _fields(self, body: bytes) -> Mapping[str, Any]:
+        exchange = self.exchange
         form = exchange.headers.get(b"content-type", b"").startswith(b"application/x-www-form")
         if form and body[:1] != b"{":
             if len(body) > QUICK_TEXT:
@@ -135,21 +130,33 @@ class VaultDialect:
             raise MalformedRequest("the body is a JSON object")
         return fields
 
+    def render(self, request: Request, answer: Answer) -> Response:
+        """See Invocation."""
+        written = self._route.render(answer.result, request, self._call)
+        return _write(self.exchange, written, self._route, self._call.fields, answer.audit_id)
 
-def _find(exchange: Exchange, path: bytes) -> tuple[Place, Route, Fields]:
+    def refuse(self, request: Request, error: KeyVaultError) -> Response:
+        """See Invocation."""
+        if isinstance(error, InternalError):
+            return _errors(self.exchange, error)
+        unknown = isinstance(error, Unauthenticated)
+        return _errors(self.exchange, error, self._route.unauthenticated if unknown else self._route.missing)
+
+
+def _find(exchange: Exchange, path: bytes) -> tuple[Target, Operation, Fields]:
     """Where a path (from behind `/v1/`) leads by the method of the request, and the query that counts."""
     if not is_canonical(path):
         raise InvalidRequest("vault request paths must be canonical and not relative")
-    place = _resolve(path)
-    if place is None:
+    target = _resolve(path)
+    if target is None:
         raise NotFound
     method, query = _method(exchange)
-    if not place.takes(method):
+    if not target.takes(method):
         raise InvalidRequest("cannot write to a path ending in '/'") if method == WRITE else NotFound
-    route = place.methods.get(method)
+    route = target.methods.get(method)
     if route is None:
         raise MethodNotAllowed
-    return place, route, query if method not in _WITH_BODY else {}
+    return target, route, query if method not in _WITH_BODY else {}
 
 
 def _method(exchange: Exchange) -> tuple[str, Fields]:
@@ -162,7 +169,7 @@ def _method(exchange: Exchange) -> tuple[str, Fields]:
     return method, query
 
 
-def _upload(route: Route, call: Call) -> Upload:
+def _upload(route: Operation, call: Call) -> Upload:
     if call.mount and "name" in call.path:
         return Upload(route.action, call.key)
     space = namespace(call.mount) if call.mount else DIALECT
@@ -187,12 +194,7 @@ def _check_headers(headers: Mapping[bytes, bytes]) -> None:
         raise InvalidRequest("responses are not wrapped here")
 
 
-def _rejected(route: Route, call: Call, error: KeyVaultError) -> Rejected:
-    key = call.key if "name" in call.path and call.mount else None
-    return Rejected(of=route.action, error=error, early=isinstance(error, (*EARLY, InternalError)), key=key)
-
-
-def _errors(exchange: Exchange, error: KeyVaultError, missing: tuple[int, str] | None = None) -> Reply:
+def _errors(exchange: Exchange, error: KeyVaultError, missing: tuple[int, str] | None = None) -> Response:
     status_code, message = describe(error, missing)
     body = _encode({"errors": [message] if message else []})
     audit_id = None if status_code == 403 else error.audit_id  # noqa: PLR2004
@@ -207,7 +209,9 @@ def _request_id(exchange: Exchange) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def _write(exchange: Exchange, written: Written, route: Route, fields: Mapping[str, Any], audit_id: int) -> Reply:
+def _write(
+    exchange: Exchange, written: Written, route: Operation, fields: Mapping[str, Any], audit_id: int
+) -> Response:
     if written is NO_CONTENT:
         return exchange.reply(204, b"", audit_id=audit_id).without_body()
     if written is NOT_FOUND:

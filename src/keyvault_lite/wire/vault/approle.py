@@ -22,7 +22,7 @@ from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.reader import read_json
-from keyvault_lite.wire.vault.route import DELETE, NO_CONTENT, NOT_FOUND, READ, WRITE, Call, Route, Written
+from keyvault_lite.wire.vault.route import DELETE, NO_CONTENT, NOT_FOUND, READ, WRITE, Call, Operation, Written
 from keyvault_lite.wire.vault.tokens import moment
 from keyvault_lite.wire.vault.values import Fields, number, optional_flag, optional_number, optional_period, text, texts
 
@@ -218,8 +218,8 @@ def _of_role(kind: Callable[..., Request]) -> Callable[[Call], Request]:
     return lambda call: kind(**_named(call))
 
 
-def _route(operation: str, action: Action, build: Callable[[Call], Request], render: Any, *fields: str) -> Route:  # noqa: ANN401
-    return Route(
+def _route(operation: str, action: Action, build: Callable[[Call], Request], render: Any, *fields: str) -> Operation:  # noqa: ANN401
+    return Operation(
         operation=f"auth.approle.{operation}", action=action, build=build, render=render, fields=frozenset(fields)
     )
 
@@ -278,7 +278,7 @@ TIDY: Final = _route(
 # The parts of a role at paths of their own
 
 
-def _read_part(name: str, part: Part) -> Route:
+def _read_part(name: str, part: Part) -> Operation:
     def render(found: Mapping[str, Any], _: Request, __: Call) -> Written:
         value = found[part.field]
         return Written({part.names[0]: list(value) if part is _POLICIES else value})
@@ -286,7 +286,7 @@ def _read_part(name: str, part: Part) -> Route:
     return _route(f"role.{name}.read", Action.SERVICE_READ, _of_role(ReadRole), render)
 
 
-def _write_part(name: str, part: Part) -> Route:
+def _write_part(name: str, part: Part) -> Operation:
     def build(call: Call) -> Request:
         value: Any = part.given(call.fields)
         if value is None:
@@ -297,7 +297,7 @@ def _write_part(name: str, part: Part) -> Route:
     return replace(route, missing=(404, "unsupported path"))
 
 
-def _delete_part(name: str, part: Part) -> Route:
+def _delete_part(name: str, part: Part) -> Operation:
     def build(call: Call) -> Request:
         nothing: Any = part.nothing
         return ChangeRole(WriteRole(**_named(call), **{part.field: nothing}), lenient=True)
@@ -305,8 +305,8 @@ def _delete_part(name: str, part: Part) -> Route:
     return _route(f"role.{name}.delete", Action.SERVICE_UPDATE, build, _no_content)
 
 
-PART_ROUTES: Final[Mapping[tuple[str, str], Route]] = {
-    (method, f"role/:role/{name}"): make(name, part)
+PART_ROUTES: Final[Mapping[tuple[str, str], Operation]] = {
+    (method, f"role/{{role}}/{name}"): make(name, part)
     for name, part in PARTS.items()
     for method, make in ((READ, _read_part), (WRITE, _write_part), (DELETE, _delete_part))
 }

@@ -18,7 +18,7 @@ from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import BatchReply
 from keyvault_lite.model.requests import KeyRequest, Request
 from keyvault_lite.wire.vault.batch import BATCH, PARTIAL, REFERENCE, build_batch, is_batch, outcome
-from keyvault_lite.wire.vault.route import MAX_DATA, Call, Route, Written
+from keyvault_lite.wire.vault.route import MAX_DATA, Call, Operation, Written
 from keyvault_lite.wire.vault.values import (
     Fields,
     data,
@@ -136,7 +136,7 @@ def _route(
     fields: frozenset[str],
     failed: Mapping[str, object],
     strict: bool,
-) -> Route:
+) -> Operation:
     """The route of an operation that also comes in batches.
 
     `failed` stands in the place of an item that failed; `strict` makes a failed item show in the status.
@@ -152,7 +152,7 @@ def _route(
             return outcome(result, call.fields, show, failed=failed, strict=strict)
         return Written(show(result))
 
-    return Route(
+    return Operation(
         operation=f"transit.{operation}",
         action=action,
         build=build,
@@ -191,7 +191,7 @@ REWRAP: Final = _route(
     failed={},
     strict=False,
 )
-DATA_KEY: Final = Route(
+DATA_KEY: Final = Operation(
     operation="transit.datakey",
     action=Action.DATA_KEY,
     build=build_data_key,

@@ -36,7 +36,7 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import KeySpec, KeyStatus, KeyType, KeyVersion
 from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.vault.kinds import read_spec
-from keyvault_lite.wire.vault.route import NO_CONTENT, NOT_FOUND, Call, Route, Written
+from keyvault_lite.wire.vault.route import NO_CONTENT, NOT_FOUND, Call, Operation, Written
 from keyvault_lite.wire.vault.values import (
     data,
     flag,
@@ -214,8 +214,15 @@ def _public(found: TransitKey, version: int, written: str, chosen: str) -> str:
     return written if found.key.spec.type is KeyType.RSA else written.rstrip("\n")
 
 
-def _manage(operation: str, action: Action, build: Any, *, fields: frozenset[str] = frozenset(), **more: Any) -> Route:  # noqa: ANN401
-    return Route(
+def _manage(
+    operation: str,
+    action: Action,
+    build: Any,  # noqa: ANN401
+    *,
+    fields: frozenset[str] = frozenset(),
+    **more: Any,  # noqa: ANN401
+) -> Operation:
+    return Operation(
         operation=f"transit.keys.{operation}",
         action=action,
         build=build,
@@ -309,7 +316,7 @@ IMPORT: Final = _manage("import", Action.IMPORT, _import, fields=_IMPORTED, rend
 IMPORT_VERSION: Final = _manage(
     "import_version", Action.IMPORT, _import_version, fields=_IMPORTED | {"version"}, render=lambda *_: NO_CONTENT
 )
-WRAPPING_KEY: Final = Route(
+WRAPPING_KEY: Final = Operation(
     operation="transit.wrapping_key",
     action=Action.IMPORT,
     build=lambda call: ReadWrappingKey(mount=call.mount),
@@ -342,13 +349,13 @@ SET_CERTIFICATE: Final = _manage(
 
 # The mount's own switch
 
-READ_UPSERT: Final = Route(
+READ_UPSERT: Final = Operation(
     operation="transit.config.keys.read",
     action=Action.SETTING_READ,
     build=lambda call: ReadUpsert(mount=call.mount),
     render=lambda result, _, __: Written({"disable_upsert": not result}),
 )
-SET_UPSERT: Final = Route(
+SET_UPSERT: Final = Operation(
     operation="transit.config.keys",
     action=Action.SETTING_UPDATE,
     build=lambda call: SetUpsert(mount=call.mount, enabled=not flag(call.fields, "disable_upsert")),

@@ -16,7 +16,7 @@ from keyvault_lite.dialects.vault.token_requests import DEFAULT_TTL
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request
-from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
+from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Operation, Written
 from keyvault_lite.wire.vault.system import CONFIG, FIELDS, TTLS, TUNE, limits, mount_object, stable_uuid
 from keyvault_lite.wire.vault.values import Fields, mapping, text
 
@@ -89,28 +89,30 @@ def _page(found: tuple[LoginMount, ...], _: Request, __: Call) -> Written:
     return Written({f"{one.path}/": _object(one) for one in found}, merged=True)
 
 
-LIST: Final = Route(operation="sys.auth.list", action=Action.SETTING_READ, build=lambda _: ListLogins(), render=_page)
-READ: Final = Route(
+LIST: Final = Operation(
+    operation="sys.auth.list", action=Action.SETTING_READ, build=lambda _: ListLogins(), render=_page
+)
+READ: Final = Operation(
     operation="sys.auth.read",
     action=Action.SERVICE_READ,
     build=lambda call: ReadLogin(call.path["path"].removesuffix(TUNE)),
     render=_shown,
 )
-TUNE_ONE: Final = Route(
+TUNE_ONE: Final = Operation(
     operation="sys.auth.tune",
     action=Action.SETTING_UPDATE,
     build=_tune,
     render=lambda *_: NO_CONTENT,
     fields=FIELDS,
 )
-ENABLE: Final = Route(
+ENABLE: Final = Operation(
     operation="sys.auth.enable",
     action=Action.SETTING_UPDATE,
     build=_enable,
     render=lambda *_: NO_CONTENT,
     fields=FIELDS,
 )
-DISABLE: Final = Route(
+DISABLE: Final = Operation(
     operation="sys.auth.disable",
     action=Action.SETTING_UPDATE,
     build=lambda call: DisableLogin(mount=call.path["path"]),

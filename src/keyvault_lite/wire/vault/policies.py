@@ -19,7 +19,7 @@ from keyvault_lite.model.errors import InvalidRequest, KeyVaultError
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.reader import read_json
-from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
+from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Operation, Written
 from keyvault_lite.wire.vault.values import text, texts
 
 _TOKEN: Final = re.compile(
@@ -129,33 +129,33 @@ def _no_content(*_: object) -> Written:
 
 
 _FIELDS: Final = frozenset({"policy", "rules", "name"})
-LIST: Final = Route(
+LIST: Final = Operation(
     operation="sys.policies.list",
     action=Action.SETTING_READ,
     build=lambda _: ListPolicies(),
     render=_names,
     fields=frozenset({"list"}),
 )
-WRITE: Final = Route(
+WRITE: Final = Operation(
     operation="sys.policies.write",
     action=Action.SETTING_UPDATE,
     build=_write,
     render=_no_content,
     fields=_FIELDS,
 )
-READ: Final = Route(
+READ: Final = Operation(
     operation="sys.policies.read",
     action=Action.SETTING_READ,
     build=lambda call: ReadPolicy(name=call.path["name"]),
     render=_read,
 )
-READ_OLD: Final = Route(
+READ_OLD: Final = Operation(
     operation="sys.policy.read",
     action=Action.SETTING_READ,
     build=lambda call: ReadPolicy(name=call.path["name"]),
     render=_read_old,
 )
-DELETE: Final = Route(
+DELETE: Final = Operation(
     operation="sys.policies.delete",
     action=Action.SETTING_UPDATE,
     build=lambda call: DeletePolicy(name=call.path["name"]),

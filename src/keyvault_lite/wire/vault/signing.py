@@ -27,7 +27,7 @@ from keyvault_lite.model.replies import BatchReply
 from keyvault_lite.model.requests import KeyRequest, Request
 from keyvault_lite.wire.vault.batch import BATCH, build_batch, is_batch, outcome
 from keyvault_lite.wire.vault.cipher import ciphertext
-from keyvault_lite.wire.vault.route import MAX_DATA, Call, Route, Written
+from keyvault_lite.wire.vault.route import MAX_DATA, Call, Operation, Written
 from keyvault_lite.wire.vault.values import Fields, data, decode, flag, number, objects, optional_data, prefixed, text
 
 _MISSING: Final = (400, "signing key not found")
@@ -282,7 +282,7 @@ _OPTIONS: Final = frozenset(
         BATCH,
     }
 )
-SIGN: Final = Route(
+SIGN: Final = Operation(
     operation="transit.sign",
     action=Action.SIGN,
     build=build_sign,
@@ -291,7 +291,7 @@ SIGN: Final = Route(
     missing=_MISSING,
     limit=MAX_DATA,
 )
-VERIFY: Final = Route(
+VERIFY: Final = Operation(
     operation="transit.verify",
     action=Action.VERIFY,
     build=build_verify,
@@ -300,7 +300,7 @@ VERIFY: Final = Route(
     missing=(400, "signature verification key not found"),
     limit=MAX_DATA,
 )
-HMAC: Final = Route(
+HMAC: Final = Operation(
     operation="transit.hmac",
     action=Action.SIGN,
     build=build_hmac,
@@ -309,7 +309,7 @@ HMAC: Final = Route(
     missing=_NO_KEY,
     limit=MAX_DATA,
 )
-HASH: Final = Route(
+HASH: Final = Operation(
     operation="transit.hash",
     action=Action.HASH,
     build=build_hash,
@@ -317,7 +317,7 @@ HASH: Final = Route(
     fields=frozenset({"algorithm", "format", "input"}),
     limit=MAX_DATA,
 )
-RANDOM: Final = Route(
+RANDOM: Final = Operation(
     operation="transit.random",
     action=Action.RANDOM,
     build=build_random,

@@ -4,16 +4,17 @@ The version is the level of the API that is spoken, which clients choose their w
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.replies import Health
-from keyvault_lite.wire.http import Engine, Exchange, Reply, has_body
+from keyvault_lite.wire.engine_port import Engine
+from keyvault_lite.wire.http import Exchange, Response, has_body
 from keyvault_lite.wire.reader import read_query
+from keyvault_lite.wire.routing import READ, PublicPage
 
 API_LEVEL: Final = "1.19.0"
 CLUSTER: Final = "keyvault-lite"
@@ -34,8 +35,9 @@ def _code(exchange: Exchange, name: str, default: int) -> int:
     return code if has_body(code) or code == NO_CONTENT else default
 
 
-def health(found: Health, exchange: Exchange) -> Reply:
+def health(engine: Engine, exchange: Exchange) -> Response:
     """Whether the vault serves: by status, for probes."""
+    found = engine.health()
     code = _code(exchange, "activecode", 200)
     if found.sealed:
         code = _code(exchange, "sealedcode", SEALED)
@@ -56,8 +58,9 @@ def health(found: Health, exchange: Exchange) -> Reply:
     return reply if has_body(code) else reply.without_body()
 
 
-def seal_status(found: Health, exchange: Exchange) -> Reply:
+def seal_status(engine: Engine, exchange: Exchange) -> Response:
     """Whether the keyring is open."""
+    found = engine.health()
     document = {
         "type": "shamir",
         "initialized": True,
@@ -77,46 +80,36 @@ def seal_status(found: Health, exchange: Exchange) -> Reply:
     return exchange.reply(200, msgspec.json.encode(document))
 
 
-def init(_: Health, exchange: Exchange) -> Reply:
+def init(_: Engine, exchange: Exchange) -> Response:
     """That there is a vault: who serves is initialised."""
     return exchange.reply(200, b'{"initialized":true}')
 
 
-def leader(_: Health, exchange: Exchange) -> Reply:
+def leader(_: Engine, exchange: Exchange) -> Response:
     """Every node serves; there is none to be sent to."""
     document = {"ha_enabled": False, "is_self": False, "leader_address": "", "leader_cluster_address": ""}
     return exchange.reply(200, msgspec.json.encode(document))
 
 
-def refuse_seal(_: Health, exchange: Exchange) -> Reply:
+def refuse_seal(_: Engine, exchange: Exchange) -> Response:
     """There is no seal of this kind yet: the master key opens the vault when it starts."""
     return exchange.reply(400, b'{"errors":["sealing is not available: the vault is opened by its master key"]}')
 
 
-_READ: Final = frozenset({"GET"})
-_PROBED: Final = frozenset({"GET", "HEAD"})
+_GET: Final = frozenset({"GET"})
 _WRITE: Final = frozenset({"POST", "PUT"})
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """What is there for everybody, and the methods it has."""
-
-    render: Callable[[Health, Exchange], Reply]
-    methods: frozenset[str] = _READ
-
-    def answer(self, engine: Engine, exchange: Exchange) -> Reply:
-        """Answer a request; by a method that is not there, 405 without a message."""
-        if exchange.scope["method"] not in self.methods:
-            return exchange.reply(405, b'{"errors":[]}')
-        return self.render(engine.health(), exchange)
-
-
-OPEN: Final[Mapping[bytes, Open]] = {
-    b"sys/health": Open(health, _PROBED),
-    b"sys/init": Open(init),
-    b"sys/leader": Open(leader),
-    b"sys/seal": Open(refuse_seal, _WRITE),
-    b"sys/seal-status": Open(seal_status),
-    b"sys/unseal": Open(refuse_seal, _WRITE),
+PAGES: Final[Mapping[bytes, PublicPage]] = {
+    b"sys/health": PublicPage(health, READ),
+    b"sys/init": PublicPage(init, _GET),
+    b"sys/leader": PublicPage(leader, _GET),
+    b"sys/seal": PublicPage(refuse_seal, _WRITE),
+    b"sys/seal-status": PublicPage(seal_status, _GET),
+    b"sys/unseal": PublicPage(refuse_seal, _WRITE),
 }
+
+
+def answer(page: PublicPage, engine: Engine, exchange: Exchange) -> Response:
+    """The page; for a method that it does not have, 405 without a message."""
+    if exchange.scope["method"] not in page.methods:
+        return exchange.reply(405, b'{"errors":[]}')
+    return page.render(engine, exchange)

@@ -16,7 +16,7 @@ from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.vault import signing
-from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
+from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Operation, Written
 from keyvault_lite.wire.vault.values import flag, mapping, optional_period, text
 
 TUNE: Final = "/tune"
@@ -117,33 +117,33 @@ def _within(found: tuple[Mount, ...], _: Request, call: Call) -> Written:
     raise NotFound
 
 
-MOUNTS: Final = Route(
+MOUNTS: Final = Operation(
     operation="sys.mounts.list", action=Action.SETTING_READ, build=lambda _: ListMounts(), render=_page
 )
-READ_MOUNT: Final = Route(
+READ_MOUNT: Final = Operation(
     operation="sys.mounts.read", action=Action.SETTING_READ, build=lambda _: ListMounts(), render=_one
 )
-ENABLE: Final = Route(
+ENABLE: Final = Operation(
     operation="sys.mounts.enable",
     action=Action.SETTING_UPDATE,
     build=_enable,
     render=lambda *_: NO_CONTENT,
     fields=FIELDS,
 )
-DISABLE: Final = Route(
+DISABLE: Final = Operation(
     operation="sys.mounts.disable",
     action=Action.SETTING_UPDATE,
     build=lambda call: DisableMount(mount=call.path["path"]),
     render=lambda *_: NO_CONTENT,
 )
-UI_MOUNT: Final = Route(
+UI_MOUNT: Final = Operation(
     operation="sys.internal.ui.mounts.read",
     action=Action.SETTING_READ,
     build=lambda _: ListMounts(own=True),
     render=_within,
     missing=(403, "preflight capability check returned 403, please ensure client's policies grant access to path"),
 )
-UI_MOUNTS: Final = Route(
+UI_MOUNTS: Final = Operation(
     operation="sys.internal.ui.mounts.list",
     action=Action.SETTING_READ,
     build=lambda _: ListMounts(own=True),

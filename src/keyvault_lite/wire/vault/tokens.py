@@ -20,7 +20,7 @@ from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import AppRoleCredential, Credential
 from keyvault_lite.model.requests import Request
-from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Route, Written
+from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Operation, Written
 from keyvault_lite.wire.vault.values import Fields, flag, mapping, optional_flag, optional_period, text, texts
 
 _SECOND: Final = 1_000_000
@@ -180,8 +180,8 @@ def _shown_by_accessor(found: TokenFacts, _: Request, __: Call) -> Written:
     return Written(token_object(found, None))
 
 
-def _route(operation: str, action: Action, build: Callable[[Call], Request], render: Any, *fields: str) -> Route:  # noqa: ANN401
-    return Route(
+def _route(operation: str, action: Action, build: Callable[[Call], Request], render: Any, *fields: str) -> Operation:  # noqa: ANN401
+    return Operation(
         operation=f"auth.token.{operation}", action=action, build=build, render=render, fields=frozenset(fields)
     )
 
@@ -238,7 +238,7 @@ def _role_credential(call: Call) -> Credential:
     return AppRoleCredential(role_id=role_id, secret_id=secret_id, mount=call.mount)
 
 
-LOGIN: Final = Route(
+LOGIN: Final = Operation(
     operation="auth.approle.login",
     action=Action.LOGIN,
     build=lambda _: Login(),
@@ -259,7 +259,7 @@ def _paths(call: Call) -> tuple[str, ...]:
     return paths
 
 
-def _capabilities(named_by: str) -> Route:
+def _capabilities(named_by: str) -> Operation:
     """What a token may do: the caller's own, or the one that a field names."""
     fields = (named_by,) if named_by else ()
 
@@ -269,7 +269,7 @@ def _capabilities(named_by: str) -> Route:
             raise InvalidRequest(f"missing {named_by}")
         return ReadCapabilities(paths=_paths(call), **named)
 
-    return Route(
+    return Operation(
         operation="-".join(filter(None, ("sys.capabilities", "" if named_by == "token" else named_by or "self"))),
         action=Action.TOKEN_READ,
         build=build,

@@ -1,4 +1,4 @@
-"""The shapes of the hot road: what encrypt, decrypt, rewrap, sign and verify take, alone and in batches."""
+"""The bodies of cryptographic operations: what encrypt, decrypt, rewrap, sign and verify take, alone and in batches."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
