@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
+from keyvault_lite.crypto.hygiene import forget_environment_secrets, protect_process
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, read_master_key
 from keyvault_lite.crypto.witness import verify_ed25519
@@ -237,7 +237,7 @@ async def _serving(chosen: Settings, vault: Vault | None) -> AsyncIterator[Engin
             raise CannotStart(error) from None
         if made is not None:
             announce_admin(made)
-    forget_environment_key()
+    forget_environment_secrets()
     protect_process()
     _spare_collector()
     jobs = asyncio.create_task(Jobs(vault.engine, vault.ledger).run())

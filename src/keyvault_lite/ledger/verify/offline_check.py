@@ -6,7 +6,7 @@ signatures, and that no row was put back or removed. The anchor is read before t
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,7 @@ from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.ledger.storage.database import Database
 from keyvault_lite.ledger.verify.expected_heads import Claim
 from keyvault_lite.ledger.verify.inspection import Inspection, Progress, inspect, verification
+from keyvault_lite.ledger.verify.review import Reviewer, review
 from keyvault_lite.ledger.verify.startup import finding_of
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest
 from keyvault_lite.model.keyring import Slot
@@ -54,6 +55,8 @@ class Means:
     progress: Progress | None = None
     archive: Path | None = None
     """The folder with what was archived."""
+    reviewer: Reviewer | None = None
+    """Is shown what verifies, and may say something of it."""
 
 
 class NothingOpens(IntegrityViolation):
@@ -96,7 +99,10 @@ class _Check:
         authority = self._authority(slots)
         if authority is None:
             return self._public(mark, locked=self._means.unlock is not None)
-        return self._judge(authority, mark)
+        found = self._judge(authority, mark)
+        if found.valid and self._means.reviewer is not None:
+            found = replace(found, notes=found.notes + review(self._connection, self._means.reviewer))
+        return found
 
     def _authority(self, slots: Sequence[Slot]) -> Authority | None:
         if self._means.unlock is None:
