@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pytest
 
-from keyvault_lite import app, custody
 from keyvault_lite.dialects import changed_meaning
 from keyvault_lite.dialects.aws import keys
 from keyvault_lite.dialects.aws import requests as words
@@ -14,6 +13,8 @@ from keyvault_lite.dialects.changed_meaning import ChangedMeaning
 from keyvault_lite.dialects.vault.requests import CreateTransitKey
 from keyvault_lite.model.identity import Role, Service
 from keyvault_lite.model.names import KeyRef, ServiceId
+from keyvault_lite.operator.verify import verify
+from keyvault_lite.server.serve import open_to_serve
 from tests.house import House, grant
 
 HERE = Place("000000000000", "eu-central-1")
@@ -26,10 +27,10 @@ def told(house: House, capsys: pytest.CaptureFixture[str]) -> Callable[[], list[
     def tell() -> list[str]:
         """What both say: a check offline, and a start."""
         house.close()
-        found = custody.verify(house.chosen)
+        found = verify(house.chosen)
         assert found.valid
         capsys.readouterr()
-        house.vault = app.open_to_serve(house.chosen)
+        house.vault = open_to_serve(house.chosen)
         shown = capsys.readouterr().err
         assert all(note in shown for note in found.notes)
         return list(found.notes)

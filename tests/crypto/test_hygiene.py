@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from keyvault_lite.crypto import hygiene
-from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
+from keyvault_lite.crypto.hygiene import forget_environment_secrets, protect_process
 
 NAME = "KEYVAULT_MASTER_KEY"
 
@@ -112,9 +112,31 @@ def test_a_system_that_tells_of_no_swap(system: System) -> None:
 
 def test_the_master_key_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, "secret")
-    forget_environment_key()
+    forget_environment_secrets()
     assert NAME not in os.environ
-    forget_environment_key()
+    forget_environment_secrets()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stays"),
+    [
+        ("KEYVAULT_DATABASE_URL", "postgresql://vault:hush@127.0.0.1/vault", False),
+        ("KEYVAULT_DATABASE_URL", "postgresql://vault@/vault?password=hush", False),
+        ("KEYVAULT_DATABASE_URL", "sqlite:////var/lib/keyvault/keyvault.db", True),
+        ("KEYVAULT_MIGRATE_TO", "postgresql://vault:hush@127.0.0.1/vault", False),
+        ("PGPASSWORD", "hush", False),
+    ],
+)
+def test_what_may_hold_a_password_leaves_the_environment(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, *, stays: bool
+) -> None:
+    monkeypatch.setenv(name, value)
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_void_p
+    place = libc.getenv(name.encode())
+    forget_environment_secrets()
+    assert (name in os.environ) is stays
+    assert ctypes.string_at(place) == (value.encode() if stays else b"-" * len(value))
 
 
 def test_the_bytes_of_the_master_key_are_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,12 +145,12 @@ def test_the_bytes_of_the_master_key_are_overwritten(monkeypatch: pytest.MonkeyP
     libc.getenv.restype = ctypes.c_void_p
     place = libc.getenv(NAME.encode())
     assert ctypes.string_at(place) == b"secret"
-    forget_environment_key()
+    forget_environment_secrets()
     assert ctypes.string_at(place) == b"------", "what /proc shows of a process is these bytes"
 
 
 def test_a_master_key_that_the_system_has_forgotten_already(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, "secret")
     os.unsetenv(NAME)  # the C library does not have it any more, Python does not know
-    forget_environment_key()
+    forget_environment_secrets()
     assert NAME not in os.environ

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -207,3 +208,45 @@ def test_a_server_that_works_for_long_on_the_owners_statement_is_waited_for(post
         with pytest.raises(AuditUnavailable):
             connection.execute("SELECT pg_catalog.pg_sleep(1)")
         assert connection.raw.closed
+
+
+@pytest.mark.parametrize(("workers", "way"), [(1, "URL"), (2, "URL"), (2, "PGPASSWORD")])
+def test_a_password_is_in_no_environment_of_a_server(tmp_path: Path, workers: int, way: str) -> None:
+    """Not in that of a worker either, which needs it for each new connection."""
+    server = Server()
+    serving = None
+    try:
+        rules = server.folder / "data" / "pg_hba.conf"
+        server.start()
+        databases = Databases(server.url)
+        databases.run("CREATE ROLE vault LOGIN SUPERUSER PASSWORD 'hush-%:/'")
+        rules.write_text("local all vault scram-sha-256\nlocal all postgres trust\n")
+        databases.run("SELECT pg_reload_conf()")
+        full, bare = databases.of("postgres", user="vault", password="hush-%:/"), databases.of("postgres", user="vault")
+        master, _ = furnish(tmp_path, full)
+        environment = {
+            **os.environ,
+            "KEYVAULT_MASTER_KEY": master,
+            "KEYVAULT_ANCHOR": str(tmp_path / "keyvault.anchor"),
+            "KEYVAULT_PORT": "0",
+            "KEYVAULT_DATABASE_URL": full if way == "URL" else bare,
+            "PGPASSWORD": "" if way == "URL" else "hush-%:/",
+        }
+        command = [sys.executable, "-P", "-m", "keyvault_lite", "serve", "--workers", str(workers)]
+        with (tmp_path / "log").open("wb") as log:
+            serving = subprocess.Popen(command, env=environment, stderr=log, stdout=log, cwd=tmp_path)
+        until = time.monotonic() + 60
+        while (tmp_path / "log").read_text().count("requests are answered") < workers:
+            assert serving.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        children = Path(f"/proc/{serving.pid}/task/{serving.pid}/children").read_text().split()
+        for pid in (str(serving.pid), *children):
+            held = Path(f"/proc/{pid}/environ").read_bytes()
+            assert b"hush" not in held
+            assert b"hush" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    finally:
+        if serving is not None:
+            serving.terminate()
+            serving.wait(30)
+        server.remove()

@@ -12,7 +12,10 @@ from typing import Final
 
 _PR_SET_DUMPABLE: Final = 4
 _MCL_CURRENT_AND_FUTURE: Final = 3
-_MASTER_KEY: Final = "KEYVAULT_MASTER_KEY"
+_SECRETS: Final = ("KEYVAULT_MASTER_KEY", "KEYVAULT_DATABASE_URL", "KEYVAULT_MIGRATE_TO", "PGPASSWORD")
+"""Variables that are a secret or may hold one: a database's URL may have a password in it."""
+_WITHOUT_PASSWORD: Final = "sqlite:"  # noqa: S105  (the name of a kind of URL)
+"""How a URL begins that has no password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +60,15 @@ def _has_swap() -> bool:
         return False
 
 
-def forget_environment_key() -> None:
-    """Take the master key out of this process's environment, where /proc shows it. It stays in the parent's."""
-    if _MASTER_KEY not in os.environ:
-        return
+def forget_environment_secrets() -> None:
+    """Take what is secret out of this process's environment, where /proc shows it. It stays in the parent's."""
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_void_p
-    place = libc.getenv(_MASTER_KEY.encode())
-    if place:
-        # unsetenv only forgets the pointer: the bytes are what /proc/self/environ reads.
-        ctypes.memset(place, ord("-"), len(ctypes.string_at(place)))
-    del os.environ[_MASTER_KEY]
+    for name in _SECRETS:
+        if name not in os.environ or os.environ[name].startswith(_WITHOUT_PASSWORD):
+            continue
+        place = libc.getenv(name.encode())
+        if place:
+            # unsetenv only forgets the pointer: the bytes are what /proc/self/environ reads.
+            ctypes.memset(place, ord("-"), len(ctypes.string_at(place)))
+        del os.environ[name]

@@ -9,6 +9,7 @@ from keyvault_lite.app import AnyAnchor, database_of, file_anchor, master_key, s
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.crypto.witness import verify_ed25519
+from keyvault_lite.dialects.changed_meaning import ChangedMeaning
 from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.verify.inspection import Progress
 from keyvault_lite.ledger.verify.offline_check import Identity, Means, check, verification_of
@@ -53,7 +54,14 @@ def verify_vault(
         raise NotFound(f"the database {database.place} is empty; run `kvl init`")
     unlocking = None if master is None else partial(unlock_keyring, master)
     means = Means(
-        anchor, verify_ed25519, unlock=unlocking, key=key, against=against, progress=progress, archive=archive
+        anchor,
+        verify_ed25519,
+        unlock=unlocking,
+        key=key,
+        against=against,
+        progress=progress,
+        archive=archive,
+        reviewer=ChangedMeaning(),
     )
     with ExitStack() as opened:
         return check(database, means)

@@ -11,13 +11,15 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs, quote, urlsplit
 
 from pydantic import SecretStr
 
 from keyvault_lite import __version__, observe
 from keyvault_lite.app import CANNOT_START, Vault, announce_admin, build, open_or_begin, open_vault
-from keyvault_lite.crypto.hygiene import forget_environment_key, protect_process
+from keyvault_lite.crypto.hygiene import forget_environment_secrets, protect_process
 from keyvault_lite.crypto.root import read_text, warned_of
+from keyvault_lite.dialects.changed_meaning import tell_changed_meaning
 from keyvault_lite.import_path import is_protected, protect_children
 from keyvault_lite.ledger.anchor.files import SAME_DIRECTORY, where_it_stands
 from keyvault_lite.ledger.commit.edit_detection import tell_quarantine
@@ -61,6 +63,7 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
     observe.configure_logs(chosen.log_level)
     if quarantine and workers > 1:
         raise InvalidSettings("A vault in quarantine is served by one process.")
+    chosen = _with_password_at_hand(chosen)
     if workers > 1:
         chosen = _with_key_at_hand(chosen)
     METRICS.gauge("keyvault_build_info", "Which version this is.", lambda: {__version__: 1.0}, label="version")
@@ -85,8 +88,8 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
             late.cancel()
         return INTERRUPTED if server.interrupted else 0
     vault.close()
-    # The supervisor has no need of the key but to hand it on; it is not left where /proc shows it.
-    forget_environment_key()
+    # The supervisor has no need of key and password but to hand them on; they are not left where /proc shows them.
+    forget_environment_secrets()
     protect_process()
     protect_children()
     with tempfile.TemporaryDirectory(prefix="keyvault-") as folder:
@@ -104,6 +107,7 @@ def open_to_serve(chosen: Settings, *, quarantine: bool = False, begin: bool = T
     if made is not None:
         announce_admin(made)
     tell_quarantine(vault.ledger.lost)
+    tell_changed_meaning(vault.ledger.snapshot())
     stands = where_it_stands(vault.anchor, vault.database.folder)
     if stands in _ANCHOR_ADVICE:
         observe.announce(f"anchor: {stands}: {_ANCHOR_ADVICE[stands]}", level="warning")
@@ -170,6 +174,18 @@ def _with_key_at_hand(chosen: Settings) -> Settings:
     if path is None or (not path.startswith(_DESCRIPTORS) and Path(path).is_file()):
         return chosen
     return chosen.model_copy(update={"master_key": SecretStr(read_text(path)), "master_key_file": None})
+
+
+def _with_password_at_hand(chosen: Settings) -> Settings:
+    """Settings that hold the password of PGPASSWORD, which the driver would look for in the environment each time."""
+    password, url = os.environ.get("PGPASSWORD"), chosen.database_url
+    if not password or not url.startswith(("postgresql:", "postgres:")):
+        return chosen
+    parts = urlsplit(url)
+    if parts.password is not None or "password" in parse_qs(parts.query, keep_blank_values=True):
+        return chosen
+    joined = f"{url}{'&' if '?' in url else '?'}password={quote(password, safe='')}"
+    return chosen.model_copy(update={"database_url": joined})
 
 
 def _allow_files(wanted: int) -> None:
