@@ -13,7 +13,7 @@ from keyvault_lite.dialects.changed_meaning import ChangedMeaning
 from keyvault_lite.dialects.vault.requests import CreateTransitKey
 from keyvault_lite.model.identity import Role, Service
 from keyvault_lite.model.names import KeyRef, ServiceId
-from keyvault_lite.operator.verify import verify
+from keyvault_lite.operator.verify import verify_vault
 from keyvault_lite.server.serve import open_to_serve
 from tests.house import House, grant
 
@@ -27,7 +27,7 @@ def told(house: House, capsys: pytest.CaptureFixture[str]) -> Callable[[], list[
     def tell() -> list[str]:
         """What both say: a check offline, and a start."""
         house.close()
-        found = verify(house.chosen)
+        found = verify_vault(house.chosen)
         assert found.valid
         capsys.readouterr()
         house.vault = open_to_serve(house.chosen)
