@@ -4,6 +4,7 @@ import asyncio
 import base64
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +14,9 @@ import pytest
 from keyvault_lite import __version__
 from keyvault_lite.audit.checkpoint import verify_cosignature
 from keyvault_lite.crypto.witness import verify_ed25519
+from keyvault_lite.wire import refusal_limit
 from keyvault_lite.wire.asgi import Message
+from keyvault_lite.wire.refusal_limit import RefusalLimit
 from keyvault_lite.wire.witness import MAX_SUBMISSION, STATUS, WitnessApplication
 from keyvault_lite.witness.register import Refused, Register, Submission
 from tests.vectors.make_receipts import INSTANCE
@@ -65,9 +68,10 @@ def server() -> Iterator[tuple[Replaceable, Wire]]:
 
 
 @pytest.fixture
-def wire(server: tuple[Replaceable, Wire], tmp_path: Path) -> Wire:
+def wire(server: tuple[Replaceable, Wire], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wire:
     witness, wire = server
     witness.made = register(tmp_path / "w", VKEY, LATER)
+    monkeypatch.setattr(refusal_limit, "REFUSALS", 10_000)
     return wire
 
 
@@ -119,6 +123,38 @@ def test_a_wrong_proof(wire: Wire) -> None:
     for proof in ([], [hash], [hash] * 63):
         assert wire.add(7, 12, proof=proof)[0] == 422
     assert wire.add(7, 12)[0] == 200
+
+
+def test_refused_submissions_are_bounded_and_confirmed_ones_are_not(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusal_limit, "REFUSALS", 10)
+    unknown = body(0, [], TREE.note(3, epoch=2))
+    assert wire.add(0, 1)[0] == 200
+    answers = [wire.ask("POST", "/add-checkpoint", one)[0] for one in [unknown, b"x", unknown] * 20]
+    assert set(answers) == {400, 404, 429}
+    deadline = time.monotonic() + 10
+    while wire.add(1, 2)[0] == 429:
+        assert time.monotonic() < deadline
+    assert {wire.add(2, 2)[0] for _ in range(40)} == {200}
+    assert {wire.add(1, 2)[0] for _ in range(40)} == {409}, "the log has signed it"
+
+
+def test_a_network_of_ipv6_is_one_address() -> None:
+    limit = RefusalLimit()
+    for number in range(10):
+        limit.count(f"2001:db8::{number}")
+    assert limit.is_reached("2001:db8::ffff")
+    assert not limit.is_reached("2001:db8:0:1::1")
+
+
+def test_addresses_that_are_counted_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusal_limit, "MAX_ADDRESSES", 5)
+    limit = RefusalLimit()
+    for number in range(100):
+        limit.count(f"192.0.2.{number}")
+    assert len(limit._counts) <= 6
+    assert limit.is_reached("192.0.2.200")
 
 
 def test_an_unknown_log(wire: Wire) -> None:
@@ -218,7 +254,7 @@ def test_anybody_may_ask_whether_it_works_and_learns_of_no_log(
     told = text + wire.ask("GET", "/metrics")[2]
     for secret in (ORIGIN, INSTANCE.hex(), "/state", "No space"):
         assert secret.encode() not in told
-    monkeypatch.undo()
+    monkeypatch.delattr(server[0].made, "add")
     assert wire.add(7, 9)[0] == 200
     assert wire.ask("GET", "/health")[0] == 200
     assert wire.ask("HEAD", "/health")[0] == 200

@@ -15,10 +15,11 @@ from typing import Final, Protocol
 import msgspec
 
 from keyvault_lite import __version__
-from keyvault_lite.model.errors import MalformedRequest, MethodNotAllowed, NotFound, TooLarge
+from keyvault_lite.model.errors import LimitExceeded, MalformedRequest, MethodNotAllowed, NotFound, TooLarge
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.wire.asgi import Receive, Scope, Send
 from keyvault_lite.wire.http import Exchange, Response
+from keyvault_lite.wire.refusal_limit import RefusalLimit
 from keyvault_lite.witness.register import (
     Inconsistent,
     MalformedSubmission,
@@ -66,6 +67,7 @@ class WitnessApplication:
     def __init__(self, register: Register) -> None:
         self._register = register
         self._watch = Watched()
+        self._limit = RefusalLimit()
         self._measure()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="register")
 
@@ -79,7 +81,7 @@ class WitnessApplication:
                 reply = await self._answer(exchange)
             except Refused as refusal:
                 reply = _refusal(exchange, refusal)
-            except (MalformedRequest, TooLarge, NotFound) as error:
+            except (MalformedRequest, TooLarge, NotFound, LimitExceeded) as error:
                 reply = exchange.problem(error)
             except MethodNotAllowed as error:
                 reply = exchange.problem(error, allow="POST" if scope["raw_path"] == ADD else "GET")
@@ -93,12 +95,10 @@ class WitnessApplication:
         path, method = exchange.scope["raw_path"], exchange.scope["method"]
         if path == ADD:
             _expect(method, "POST")
-            text = _text(await exchange.body(MAX_SUBMISSION))
-            submission = parse_submission(text)
-            loop = asyncio.get_running_loop()
-            with self._watch:
-                line = await loop.run_in_executor(self._pool, lambda: self._register.add(submission))
-            return exchange.reply(200, line.encode(), content_type=TEXT)
+            source = exchange.origin().source
+            if self._limit.is_reached(source):
+                raise LimitExceeded("too many refused submissions from this address")
+            return await self._add(exchange, source)
         if path.startswith(READ):
             _expect(method, "GET")
             origin = _text(path.removeprefix(READ))
@@ -111,6 +111,19 @@ class WitnessApplication:
             _expect(method, "GET", "HEAD")
             return exchange.reply(200, METRICS.page().encode(), content_type=TEXT)
         raise NotFound
+
+    async def _add(self, exchange: Exchange, source: str | None) -> Response:
+        try:
+            submission = parse_submission(_text(await exchange.body(MAX_SUBMISSION)))
+            loop = asyncio.get_running_loop()
+            with self._watch:
+                line = await loop.run_in_executor(self._pool, lambda: self._register.add(submission))
+        except OtherSize:
+            raise  # the log has signed it
+        except (Refused, MalformedRequest, TooLarge):
+            self._limit.count(source)
+            raise
+        return exchange.reply(200, line.encode(), content_type=TEXT)
 
     def _health(self, exchange: Exchange) -> Response:
         failing = self._watch.failing

@@ -193,6 +193,7 @@ class WitnessClient:
             400: "the witness does not understand the checkpoint",
             403: "the witness does not trust the key of this log, or knows a newer epoch of it",
             404: "the witness was not told to trust this log: give it the verifier key that `kvl anchor show` prints",
+            429: "too many submissions from this address were refused: the witness answers again in a second",
         }
         return AuditUnavailable(reasons.get(status, f"the witness answers with status {status}"))
 
