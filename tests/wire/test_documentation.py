@@ -30,6 +30,23 @@ def test_its_files(name: str) -> None:
     assert ask(app, "GET", f"/docs/{name}".rstrip("/"), token=None, query=b"x=1").status == 422
 
 
+def test_the_root_names_where_to_go_on() -> None:
+    app = build(FakeEngine())
+    reply = ask(app, "GET", "/", token=None)
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+    for path in ("/docs", "/health", "/openapi.json"):
+        assert f'"{path}"'.encode() in reply.body
+    assert ask(app, "POST", "/", token=None).status == 405
+    assert ask(app, "GET", "//", token=None).status == 404
+
+
+def test_the_page_does_not_show_a_token_in_a_command() -> None:
+    """Swagger UI's box with the command for curl, which holds the token, is replaced by nothing."""
+    start, bundle = (documentation.read(name)[0] for name in ("start.js", "swagger-ui-bundle.js"))
+    assert b"wrapComponents: { curl: () => () => null }" in start
+    assert b'"curl",!0' in bundle, "the name under which Swagger UI looks for the box"
+
+
 def test_no_other_file() -> None:
     app = build(FakeEngine())
     for path in ("/docs/", "/docs/__init__.py", "/docs/swagger-ui.js", "/docs/../docs/start.js", "/redoc"):

@@ -232,7 +232,6 @@ def test_two_content_types_are_none(app: Application) -> None:
         "/keys/orders/encrypt%20",
         "/keys/orders/encrypt\x00",
         "keys",
-        "/",
         "/keys/orders/batch",
         "/keys/orders/batch/encrypt/encrypt",
         "/keys/" + "a" * 10_000 + "%20",

@@ -35,7 +35,7 @@ class NativeApi:
     async def answer(self, exchange: Exchange) -> Response:
         """Answer one request. A path without an operation is 404; one whose operations have other methods, 405."""
         path = exchange.path
-        if _PATH.fullmatch(path) is None:
+        if path != b"/" and _PATH.fullmatch(path) is None:
             return exchange.problem(NotFound())
         segments = path[1:].decode().split("/")
         method = exchange.scope["method"]
@@ -76,6 +76,11 @@ def _openapi(_: Engine, exchange: Exchange) -> Response:
     return exchange.reply(200, _document())
 
 
+def _root(_: Engine, exchange: Exchange) -> Response:
+    body = {"name": "KeyVault Lite", "documentation": "/docs", "openapi": "/openapi.json", "health": "/health"}
+    return exchange.reply(200, msgspec.json.encode(body))
+
+
 def _asset(name: str, _: Engine, exchange: Exchange) -> Response:
     body, content_type = documentation.read(name)
     response = exchange.reply(200, body, content_type=content_type)
@@ -84,6 +89,7 @@ def _asset(name: str, _: Engine, exchange: Exchange) -> Response:
 
 
 PAGES: Final[Mapping[str, PublicPage]] = {
+    "": PublicPage(_root),
     "health": PublicPage(_health),
     "openapi.json": PublicPage(_openapi),
     **{f"docs/{name}".rstrip("/"): PublicPage(partial(_asset, name)) for name in documentation.NAMES},

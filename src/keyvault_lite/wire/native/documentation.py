@@ -33,6 +33,8 @@ SwaggerUIBundle({
   filter: true,
   tryItOutEnabled: true,
   validatorUrl: null,
+  // The box with the command for curl shows the token in clear.
+  plugins: [() => ({ wrapComponents: { curl: () => () => null } })],
 });
 """
 # Swagger UI writes style attributes and draws its icons from data URLs; script comes from our own files only.
