@@ -129,6 +129,48 @@ def test_deletion_and_its_end(kms: Kms) -> None:
     assert code(kms.schedule_key_deletion, KeyId=key, PendingWindowInDays=31) == "ValidationException"
 
 
+def as_ansible_reads(kms: Kms, key: str) -> dict[str, Any]:
+    """What amazon.aws.kms_key asks of a key each time that it runs, by the same calls."""
+    found: dict[str, Any] = kms.describe_key(KeyId=key)["KeyMetadata"]
+    key_id = found["KeyId"]
+    aliases = [one for page in kms.get_paginator("list_aliases").paginate() for one in page["Aliases"]]
+    found["aliases"] = [one["AliasName"] for one in aliases if one.get("TargetKeyId") == key_id]
+    found["rotates"] = kms.get_key_rotation_status(KeyId=key_id)["KeyRotationEnabled"]
+    pages = kms.get_paginator("list_grants").paginate(KeyId=found["Arn"])
+    found["grants"] = [one["Name"] for page in pages for one in page["Grants"]]
+    pages = kms.get_paginator("list_resource_tags").paginate(KeyId=key_id)
+    found["tags"] = {one["TagKey"]: one["TagValue"] for page in pages for one in page["Tags"]}
+    names = kms.list_key_policies(KeyId=key_id)["PolicyNames"]
+    found["policies"] = [json.loads(kms.get_key_policy(KeyId=key_id, PolicyName=one)["Policy"]) for one in names]
+    return found
+
+
+def test_absent_and_present_again_as_ansible_does_it(kms: Kms) -> None:
+    alias, tags = alias_name(), [{"TagKey": "team", "TagValue": "shop"}]
+    key = fresh(kms, Tags=tags)
+    kms.create_alias(AliasName=alias, TargetKeyId=key)
+    kms.enable_key_rotation(KeyId=key)
+    kms.create_grant(KeyId=key, GranteePrincipal=user("shop"), Operations=["Encrypt"], Name="orders")
+    before = as_ansible_reads(kms, alias)
+    assert (before["KeyState"], before["rotates"], before["grants"]) == ("Enabled", True, ["orders"])
+    # `state: absent`, twice
+    kms.schedule_key_deletion(KeyId=key, PendingWindowInDays=7)
+    for _ in range(2):
+        gone = as_ansible_reads(kms, alias)
+        assert (gone["KeyState"], gone["rotates"], gone["aliases"]) == ("PendingDeletion", False, [alias])
+        assert (gone["grants"], gone["tags"], gone["policies"]) == (["orders"], before["tags"], before["policies"])
+    # `state: present`
+    kms.cancel_key_deletion(KeyId=key)
+    assert as_ansible_reads(kms, alias)["KeyState"] == "Disabled"
+    kms.enable_key(KeyId=key)
+    kms.update_key_description(KeyId=key, Description="again")
+    kms.tag_resource(KeyId=key, Tags=tags)
+    after = as_ansible_reads(kms, alias)
+    assert after == before | {"Description": "again"}
+    blob = kms.encrypt(KeyId=alias, Plaintext=b"x")["CiphertextBlob"]
+    assert kms.decrypt(CiphertextBlob=blob)["Plaintext"] == b"x"
+
+
 def test_what_is_not_there(kms: Kms) -> None:
     missing = f"Key '{arn(ABSENT)}' does not exist"
     assert error(kms.describe_key, KeyId=ABSENT) == ("NotFoundException", missing, 400)
