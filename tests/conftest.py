@@ -1,6 +1,7 @@
 """What tests of several layers share: a vault to ask."""
 
 import compileall
+import gc
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.pluginmanager.hasplugin("xdist") and not hasattr(config, "workerinput"):
         compileall.compile_dir(Path(keyvault_lite.__file__).parent, quiet=2)
+
+
+def pytest_collection_finish() -> None:
+    """Let collections of garbage pass over the thousands of tests, which stay until the end anyway."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
