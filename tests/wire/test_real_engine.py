@@ -1,87 +1,14 @@
 """The same contract over a real vault and a real socket: what the fake engine promised holds of the true one."""
 
-import asyncio
-import base64
-import http.client
-import json
-import os
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
-import schemathesis
-import uvicorn
-from hypothesis import HealthCheck, settings
-from pydantic import SecretStr
-from schemathesis.checks import CheckFunction
-from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from keyvault_lite import app
-from keyvault_lite.operator.initialise import initialise_vault
-from keyvault_lite.server.connection import serve
-from keyvault_lite.settings import Settings
 from keyvault_lite.wire.native.route import Operation
 from keyvault_lite.wire.native.routes import ROUTES
+from tests.wire.conftest import Client
 from tests.wire.fake import Response
 from tests.wire.test_bad_input import BODIES, CANARY, FIELDS, MALFORMED, name, refused, spoiled
-from tests.wire.test_openapi import DOCUMENT
-
-KEYS = {
-    "orders": {"type": "AES", "purpose": "ENCRYPT"},
-    "signer": {"type": "ED25519", "purpose": "SIGN"},
-    "mac": {"type": "HMAC", "purpose": "MAC"},
-}
-
-
-@dataclass
-class Client:
-    """One caller, one connection."""
-
-    port: int
-    token: str | None
-
-    def ask(self, method: str, path: str, body: object = None, **headers: str) -> Response:
-        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        if data:
-            sent.setdefault("Content-Type", "application/json")
-        if self.token is not None:
-            sent["Authorization"] = f"Bearer {self.token}"
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            connection.request(method, path, data, sent)
-            reply = connection.getresponse()
-            named = {key.lower(): value for key, value in reply.getheaders()}
-            return Response(reply.status, named, reply.read())
-        finally:
-            connection.close()
-
-
-@pytest.fixture(scope="module")
-def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    folder: Path = tmp_path_factory.mktemp("vault")
-    chosen = Settings(
-        master_key=SecretStr(base64.b64encode(os.urandom(32)).decode()),
-        database_url=f"sqlite:///{folder}/keyvault.db",
-        log_level="error",
-    )
-    token = initialise_vault(chosen).token
-    server = uvicorn.Server(serve(app.build(chosen), host="127.0.0.1", port=0))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.01)
-    client = Client(server.servers[0].sockets[0].getsockname()[1], token)
-    for key, kind in KEYS.items():
-        assert client.ask("POST", "/keys", {"name": key, **kind}).status == 201
-    yield client
-    server.should_exit = True
-    thread.join(20)
 
 
 def caller(admin: Client, role: str, grants: list[dict[str, object]] | None = None) -> Client:
@@ -178,21 +105,3 @@ def test_idempotent_replies(admin: Client) -> None:
     assert (first.status, again.status, other.status) == (201, 201, 409)
     assert again.json == first.json | {"token": None}
     assert first.headers["audit-id"] != again.headers["audit-id"]
-
-
-DOCUMENTED = schemathesis.openapi.from_dict(DOCUMENT)
-EXCLUDED: list[CheckFunction] = [positive_data_acceptance]
-
-
-@pytest.mark.slow
-@DOCUMENTED.parametrize()
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-def test_behaviour(case: schemathesis.Case[Any], admin: Client) -> None:
-    excluded = [*EXCLUDED, negative_data_rejection] if "/batch/" in case.path else EXCLUDED
-    if case.path in {"/services/{id}", "/services/{id}/token"}:
-        case.path_parameters["id"] = "idem"  # not to lock ourselves out
-    case.call_and_validate(
-        base_url=f"http://127.0.0.1:{admin.port}",
-        headers={"Authorization": f"Bearer {admin.token}"},
-        excluded_checks=excluded,
-    )
