@@ -154,7 +154,19 @@ def test_decisions_are_numbered_once() -> None:
     numbers = [path.name[:4] for path in decisions]
     assert len(set(numbers)) == len(numbers)
     for path in decisions:
-        assert path.read_text(encoding="utf-8").startswith(f"# {int(path.name[:4])}. "), path.name
+        written = path.read_text(encoding="utf-8")
+        assert re.match(
+            rf"# {int(path.name[:4])}\. .+\n\nStatus: (accepted|replaced by \[ADR \d+\]\(.+\))\.\n\n", written
+        ), path.name
+
+
+def test_the_index_lists_every_decision_with_its_title() -> None:
+    first, *others = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    rows = re.findall(r"(?m)^\| \[(\d+)\]\(([^)]+)\) \| (.+) \|$", first.read_text(encoding="utf-8"))
+    titles = [path.read_text(encoding="utf-8").partition("\n")[0] for path in others]
+    assert [(name, f"# {number}. {title}") for number, name, title in rows] == [
+        (path.name, title) for path, title in zip(others, titles, strict=True)
+    ]
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="asks git itself")
