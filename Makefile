@@ -4,7 +4,7 @@ PY = .venv/bin/python
 ARGS =
 
 .PHONY: help setup setup-dev run demo test slow tamper crash image coverage mutants check lint lint-rules lint-format \
-    lint-types lint-imports format lock bench bench-growth docs-pictures clean
+    lint-types lint-imports format lock audit bench bench-growth docs-pictures clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -67,6 +67,9 @@ format: setup-dev ## rewrite the sources as the checks want them
 
 lock: ## write requirements.lock anew, from the newest releases that pyproject.toml allows
 	@tools/lock
+
+audit: ## look up the packages of requirements.lock among known vulnerabilities (needs the network)
+	@tools/audit $(ARGS)
 
 bench: setup ## encryptions a second, beside a bare server in the same run
 	@$(PY) -m benchmarks.run $(ARGS)
