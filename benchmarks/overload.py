@@ -1,153 +1,196 @@
 """What good callers notice of bad ones: their latency alone, and while the server is attacked in one way or another.
 
-    python -m benchmarks.overload [--rounds N]
+    python -m benchmarks.overload [--rounds N] [--only CASE ...]
 
 Each round measures every case once, so that what else the machine does falls on all of them. The good callers are eight
-connections without a pause, more than a server is meant to bear beside an attack: it is the worst case. Attacker, good
-callers and server share the machine's cores.
+connections without a pause, more than a server is meant to bear beside an attack: it is the worst case. Beside them an
+ADMIN on connections of its own revokes keys and somebody asks for /health. Attacker, good callers and server share the
+machine's cores.
 """
 
 import argparse
-import asyncio
-import contextlib
-import json
-import random
+import http.client
 import statistics
-import subprocess
-import sys
 import tempfile
+import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmarks.load import Client, Load, Measured
+from benchmarks.attacks import ATTACKS, Tokens, under
+from benchmarks.load import Client, Load, Measured, WrongAnswerError
 from benchmarks.machine import describe
+from benchmarks.process import resident_memory
 from benchmarks.servers import Vault, http_request
 
 GOOD: Final = 8
 SECONDS: Final = 2.0
-LEAD: Final = 1.5
-"""Seconds that an attack goes on before it is measured: the good callers meet it in full."""
+PROBE_SECONDS: Final = 0.1
+"""Pause between two revocations."""
+PATIENCE: Final = 30.0
 _ENCRYPT: Final = {"plaintext": "aGVsbG8=", "encoding": "base64"}
-_BAD: Final = http_request("/keys/bench-aes/encrypt", _ENCRYPT, token="kvl_" + "A" * 16 + "_" + "b" * 43)
+_LARGE: Final = {"plaintext": "QUJD" * 20_000, "encoding": "base64"}
+"""80 KB: it waits for memory like every body above 4 KiB."""
+_LARGE_GOOD: Final = 2
+_ALONE: Final[Mapping[str | None, str]] = {None: "nobody", "large": "nobody, with bodies of 80 KB"}
 
 
-async def _repeat(port: int, request: bytes) -> None:
-    """One connection that asks again as soon as it was answered."""
-    while True:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            with contextlib.closing(writer):
-                while True:
-                    writer.write(request)
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r", 1)[0])
-                    await reader.readexactly(length)
-        await asyncio.sleep(0.01)
+@dataclass(slots=True)
+class Probed:
+    """How long others waited meanwhile, in seconds."""
+
+    revoked: list[float] = field(default_factory=list)
+    healthy: list[float] = field(default_factory=list)
+    failed: int = 0
+    """Requests that were not answered with 200."""
 
 
-async def _trickle(port: int, _: bytes) -> None:
-    """One connection that sends its head byte by byte."""
-    while True:
-        with contextlib.suppress(OSError):
-            writer = (await asyncio.open_connection("127.0.0.1", port))[1]
-            with contextlib.closing(writer):
-                writer.write(b"POST /keys/bench-aes/encrypt HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-                while not writer.is_closing():
-                    writer.write(b"a")
-                    await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One case in one round."""
+
+    good: Measured | None
+    """None if the good callers lost their connections."""
+    probed: Probed
+    grown: int
+    """Bytes that the server's memory grew by."""
 
 
-async def _reconnect(port: int, request: bytes) -> None:
-    """A new connection for each request."""
-    while True:
-        with contextlib.suppress(OSError):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            with contextlib.closing(writer):
-                writer.write(request)
-                await reader.read(4096)
+def _ask(port: int, method: str, path: str, token: str | None = None) -> tuple[bool, float]:
+    """One request on a connection of its own: whether it was answered with 200, and after how long."""
+    began = time.perf_counter()
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    good = False
+    with suppress(OSError, http.client.HTTPException):
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        good = answer.status == 200  # noqa: PLR2004
+    connection.close()
+    return good, time.perf_counter() - began
 
 
-Attacker = Callable[[int, bytes], Awaitable[None]]
-ATTACKS: Final[Mapping[str, tuple[str, tuple[tuple[Attacker, int, str], ...]]]] = {
-    "tokens": ("bad tokens on 256 connections", ((_repeat, 256, "bad"),)),
-    "connects": ("bad tokens, 64 at a time, a connection each", ((_reconnect, 64, "bad"),)),
-    "slow": ("heads byte by byte on 900 connections", ((_trickle, 900, "bad"),)),
-    "rsa": ("RSA-4096 signatures on 16 connections, new keys on 2", ((_repeat, 16, "sign"), (_repeat, 2, "make"))),
-}
+@contextmanager
+def _probing(vault: Vault, keys: Iterator[str]) -> Iterator[Probed]:
+    probed, ended = Probed(), threading.Event()
+
+    def probe() -> None:
+        while not ended.wait(PROBE_SECONDS):
+            for times, method, path, token in (
+                (probed.revoked, "POST", f"/keys/{next(keys)}/revoke", vault.admin),
+                (probed.healthy, "GET", "/health", None),
+            ):
+                good, seconds = _ask(vault.port, method, path, token)
+                times.append(seconds)
+                probed.failed += not good
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    try:
+        yield probed
+    finally:
+        ended.set()
+        thread.join()
 
 
-async def _attack(port: int, name: str, requests: Mapping[str, str]) -> None:
-    _, parts = ATTACKS[name]
-    await asyncio.gather(*(run(port, requests[what].encode()) for run, count, what in parts for _ in range(count)))
+def _prepare(vault: Vault, keys: int) -> tuple[Tokens, list[str]]:
+    vault.call("/keys", {"name": "bench-rsa", "type": "RSA", "size": 4096, "purpose": "SIGN"}, vault.admin)
+    vault.call("/v1/sys/mounts/transit", {"type": "transit"}, vault.admin)
+    vault.call("/v1/transit/keys/bench-transit", {}, vault.admin)
+    granted = [vault.token]
+    for number in range(2):
+        grants = [{"key": "vault:transit/bench-transit", "actions": ["encrypt", "decrypt"]}]
+        service = {"name": f"slow-{number}", "role": "SERVICE", "grants": grants}
+        granted.append(vault.call("/services", service, vault.admin)["token"])
+    nobody, renewer = (
+        vault.call("/services", {"name": name, "role": "SERVICE"}, vault.admin)["token"]
+        for name in ("nobody", "renewer")
+    )
+    made = [vault.call("/keys", {"type": "AES", "purpose": "ENCRYPT"}, vault.admin)["id"] for _ in range(keys)]
+    return Tokens(admin=vault.admin, granted=tuple(granted), nobody=nobody, renewer=renewer), made
 
 
-@contextlib.contextmanager
-def _under(name: str | None, port: int, requests: Mapping[str, str]) -> Iterator[None]:
-    if name is None:
-        yield
-        return
-    order = json.dumps({"port": port, "name": name, "requests": dict(requests)})
-    command = [sys.executable, "-m", "benchmarks.overload", "--attack", "-"]
-    root = Path(__file__).resolve().parents[1]
-    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, text=True) as attacker:  # noqa: S603  (ourselves)
-        if attacker.stdin is None:
-            raise RuntimeError("the attacker has no pipe")
-        attacker.stdin.write(order + "\n")
-        attacker.stdin.flush()
-        try:
-            time.sleep(LEAD)
-            yield
-        finally:
-            attacker.kill()
-
-
-def _measure(rounds: int) -> dict[str | None, list[Measured]]:
-    cases: list[str | None] = [None, *ATTACKS]
-    found: dict[str | None, list[Measured]] = {case: [] for case in cases}
+def _measure(rounds: int, cases: Sequence[str]) -> dict[str | None, list[Found]]:
+    order: list[str | None] = [None, *cases]
+    if any(ATTACKS[case].large for case in cases):
+        order.insert(1, "large")
+    found: dict[str | None, list[Found]] = {case: [] for case in order}
     with tempfile.TemporaryDirectory() as folder, Client() as client:
         vault = Vault(Path(folder)).start()
         try:
-            vault.call("/keys", {"name": "bench-rsa", "type": "RSA", "size": 4096, "purpose": "SIGN"}, vault.admin)
-            requests = {
-                "bad": _BAD,
-                "sign": http_request("/keys/bench-rsa/sign", {"message": "x"}, token=vault.token),
-                "make": http_request("/keys", {"type": "RSA", "size": 4096, "purpose": "SIGN"}, token=vault.admin),
-            }
-            good = http_request("/keys/bench-aes/encrypt", _ENCRYPT, token=vault.token)
+            tokens, made = _prepare(vault, rounds * len(order) * int(SECONDS / PROBE_SECONDS + 10))
+            keys = iter(made)
             for _ in range(rounds):
-                for case in cases:
-                    with _under(case, vault.port, requests):
-                        found[case].append(client.measure(Load(vault.port, vault.pid, good, GOOD, SECONDS)))
+                for case in order:
+                    found[case].append(_one(vault, client, tokens, case, keys))
                     time.sleep(0.5)
         finally:
             vault.stop()
     return found
 
 
-def _report(found: Mapping[str | None, list[Measured]]) -> None:
+def _is_large(case: str | None) -> bool:
+    return case == "large" or (case is not None and ATTACKS[case].large)
+
+
+def _one(vault: Vault, client: Client, tokens: Tokens, case: str | None, keys: Iterator[str]) -> Found:
+    body, connections = (_LARGE, _LARGE_GOOD) if _is_large(case) else (_ENCRYPT, GOOD)
+    request = http_request("/keys/bench-aes/encrypt", body, token=vault.token)
+    before = resident_memory(vault.pid)
+    good: Measured | None = None
+    with under(case if case in ATTACKS else None, vault.port, tokens), _probing(vault, keys) as probed:
+        try:
+            good = client.measure(Load(vault.port, vault.pid, request, connections, SECONDS))
+        except WrongAnswerError:
+            time.sleep(SECONDS)
+    return Found(good, probed, resident_memory(vault.pid) - before)
+
+
+def _report(found: Mapping[str | None, list[Found]]) -> None:
     print("\n".join(describe()))
-    print(f"\nMedians of {len(found[None])} rounds; good callers: {GOOD} connections without a pause.\n")
-    print("| beside the good callers | their requests/s | p50 ms | p99 ms | p99, times that alone (per round) |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    for case, measured in found.items():
-        times = [one.p99_ms / alone.p99_ms for one, alone in zip(measured, found[None], strict=True)]
-        rate, p50, p99 = (statistics.median(of) for of in zip(*((m.rate, m.p50_ms, m.p99_ms) for m in measured)))  # noqa: B905
-        title = "nobody" if case is None else ATTACKS[case][0]
-        print(f"| {title} | {rate:,.0f} | {p50:.2f} | {p99:.2f} | {statistics.median(times):.2f} |")
+    print(
+        f"\nMedians of {len(found[None])} rounds, the worst in all rounds where it says so; good callers: {GOOD} "
+        f"connections without a pause.\n\n"
+        "| beside the good callers | their requests/s | p50 ms | p99 ms | p50, times alone | p99, times alone | "
+        "revocation ms, median / worst | /health ms, median / worst | failed |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    )
+    for case, rounds in found.items():
+        alone = found["large" if _is_large(case) else None]
+        title = _ALONE[case] if case in _ALONE else ATTACKS[case or ""].title
+        print(f"| {title} | {_row(rounds, alone)} |")
+
+
+def _row(rounds: Sequence[Found], alone: Sequence[Found]) -> str:
+    pairs = [(one.good, other.good) for one, other in zip(rounds, alone, strict=True) if one.good and other.good]
+    cells = ["-"] * 5
+    if pairs:
+        cells = [
+            f"{statistics.median(good.rate for good, _ in pairs):,.0f}",
+            f"{statistics.median(good.p50_ms for good, _ in pairs):.2f}",
+            f"{statistics.median(good.p99_ms for good, _ in pairs):.2f}",
+            f"{statistics.median(good.p50_ms / other.p50_ms for good, other in pairs):.2f}",
+            f"{statistics.median(good.p99_ms / other.p99_ms for good, other in pairs):.2f}",
+        ]
+    for times in ([one.probed.revoked for one in rounds], [one.probed.healthy for one in rounds]):
+        flat = [1000 * seconds for one in times for seconds in one] or [0.0]
+        cells.append(f"{statistics.median(flat):.0f} / {max(flat):.0f}")
+    lost = sum(one.good is None for one in rounds)
+    cells.append(f"{sum(one.probed.failed for one in rounds)}" + (f", good callers in {lost} rounds" if lost else ""))
+    return " | ".join(cells)
 
 
 def main() -> None:
-    """Measure and report; or be the attacker."""
+    """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--attack", help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     given = parser.parse_args()
-    if given.attack:
-        asyncio.run(_attack(**json.loads(sys.stdin.readline())))
-        return
-    _report(_measure(given.rounds))
+    _report(_measure(given.rounds, given.only))
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ def test_a_request_that_begins_during_an_answer_is_no_idle_one(port: int, monkey
 
     def started(self: wire.BoundedProtocol, *values: object) -> None:
         start(self, *values)  # type: ignore[arg-type]
-        idle.append(self._is_idle())
+        idle.append(self.idle_since != math.inf)
 
     monkeypatch.setattr(protocols, "_start_asgi_task", started)
     with raw(port, WHOLE + WHOLE[:20]) as connection:

@@ -20,7 +20,7 @@ from keyvault_lite.model.identity import (
     Token,
     TokenKind,
 )
-from keyvault_lite.model.intake import Intake, Upload
+from keyvault_lite.model.intake import Intake, Seat, Upload
 from keyvault_lite.model.keys import Algorithm, Key, KeySpec, KeyStatus, KeyType, KeyVersion, Purpose, VersionStatus
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId, is_id, is_name
 from keyvault_lite.model.replies import (
@@ -232,7 +232,7 @@ class FakeEngine:
     async def stop_waiting(self) -> None:
         self.stopped = True
 
-    async def intake(self, credential: Credential, upload: Upload) -> Intake:
+    async def intake(self, credential: Credential, upload: Upload, seat: Seat) -> Intake:
         if not isinstance(credential, BearerCredential) or credential.token not in {TOKEN, AUDITOR}:
             return Intake()
         return Intake(SERVICE_ID, may_be_large=credential.token == TOKEN)

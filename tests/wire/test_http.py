@@ -149,14 +149,14 @@ def test_a_request_holds_memory_until_it_is_answered(path: str, body: bytes) -> 
     perform = engine.perform
 
     async def watched(*arguments: Any) -> Answer:  # noqa: ANN401
-        held.append(http._room.held)
+        held.append(http._rooms.held)
         return await perform(*arguments)
 
     engine.perform = watched  # type: ignore[method-assign,assignment]
     app = build(engine, VaultApi(engine))
     ask(app, "POST", path, body)
     assert held == [5 * len(body)]
-    assert http._room.held == 0
+    assert http._rooms.held == 0
 
 
 @pytest.mark.parametrize("size", [9_999, 10_000, SMALL_BODY])

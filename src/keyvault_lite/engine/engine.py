@@ -38,7 +38,7 @@ from keyvault_lite.model.errors import (
 )
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Credential, Principal, Role
-from keyvault_lite.model.intake import Intake, Upload
+from keyvault_lite.model.intake import Intake, Seat, Upload
 from keyvault_lite.model.names import KeyId, ServiceId
 from keyvault_lite.model.replies import Answer, BatchReply, Health
 from keyvault_lite.model.requests import Batch, Origin, Request
@@ -112,7 +112,7 @@ class Engine:
     def _admit_now(self, request: Request, credential: Credential, origin: Origin) -> Scene | Outcome:
         return self._attempt(request, credential, origin).admit(self._ledger.snapshot())
 
-    async def intake(self, credential: Credential, upload: Upload) -> Intake:
+    async def intake(self, credential: Credential, upload: Upload, seat: Seat) -> Intake:
         """Whose body it is and whether it may be large, before any of it is read. Nothing else rests on it.
 
         Waits for the caller's turn where it is paced. Raises ShareExceeded.
@@ -124,10 +124,11 @@ class Engine:
             principal = self._identify(credential)
         if principal is None:
             return Intake()
+        seat.owner = principal.service_id
         if self._may_send(principal, upload):
             return Intake(principal.service_id, may_be_large=True)
         if principal.role is Role.SERVICE:
-            await self._shares.pace(principal.service_id)
+            await self._shares.pace(principal.service_id, seat)
         return Intake(principal.service_id)
 
     def _identify(self, credential: Credential) -> Principal | None:
@@ -148,24 +149,28 @@ class Engine:
         return await self._lanes.parsing.run(begin)
 
     async def _record(self, request: Request, credential: Credential, origin: Origin, attempt: Attempt) -> Committed:
-        since, outcome = await self._judge(request, attempt)
+        seat = origin.seat or Seat()
+        since, outcome = await self._judge(request, attempt, seat)
         if type(outcome.result) is NotFound and (missing := handlers.key_to_make(request)) is not None:
             # Made by an entry of its own, and only for who may make keys; then the request is judged anew.
             await self.perform(missing, credential, origin)
-            since, outcome = await self._judge(request, attempt)
+            since, outcome = await self._judge(request, attempt, seat)
         if isinstance(outcome.result, Unauthenticated):
             await self._freshness.renew()
-            since, outcome = await self._judge(request, attempt)
+            since, outcome = await self._judge(request, attempt, seat)
             if isinstance(outcome.result, Unauthenticated) and not self._floods.admit(origin.source):
-                await self._floods.counted(origin.source)
+                with seat.waiting(lambda: None):  # what is counted stays counted, answered or not
+                    await self._floods.counted(origin.source)
                 raise outcome.result
         return await self._ledger.commit(outcome, since, attempt)
 
-    async def _judge(self, request: Request, attempt: Attempt) -> tuple[Moment, Outcome]:
+    async def _judge(self, request: Request, attempt: Attempt, seat: Seat) -> tuple[Moment, Outcome]:
         since, admitted = self._admit(attempt)
-        paced = _paced(attempt, admitted)
+        principal = admitted.principal if isinstance(admitted, Scene) else attempt.refused
+        seat.owner = None if principal is None else principal.service_id
+        paced = _paced(principal, admitted)
         if paced is not None:
-            await self._shares.pace(paced)
+            await self._shares.pace(paced, seat)
             since, admitted = self._admit(attempt)  # it may have waited
         if isinstance(admitted, Outcome):
             # Alike for every key: who may not waits in no lane, and takes nobody's place in one.
@@ -262,12 +267,10 @@ class Engine:
         self._ledger.close()
 
 
-def _paced(attempt: Attempt, admitted: Scene | Outcome) -> ServiceId | None:
+def _paced(principal: Principal | None, admitted: Scene | Outcome) -> ServiceId | None:
     """The SERVICE that a request is counted for, unless it is admitted to the use of a key."""
-    if isinstance(admitted, Outcome):
-        principal = attempt.refused
-    else:
-        principal = admitted.principal if admitted.named_key is None else None
+    if isinstance(admitted, Scene) and admitted.named_key is not None:
+        return None
     return principal.service_id if principal is not None and principal.role is Role.SERVICE else None
 
 

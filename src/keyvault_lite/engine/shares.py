@@ -6,11 +6,12 @@ worth at once, then one after the other. Beyond the queue they are turned away w
 ADMIN and AUDITOR are not paced.
 """
 
-import asyncio
 import time
 from typing import Final
 
+from keyvault_lite.engine.pauses import pause
 from keyvault_lite.model.errors import ShareExceeded
+from keyvault_lite.model.intake import Seat
 from keyvault_lite.model.names import ServiceId
 from keyvault_lite.observe.metrics import METRICS
 
@@ -57,8 +58,11 @@ class Shares:
             share = self._by_service[service] = _Share()
         return share
 
-    async def pace(self, service: ServiceId) -> None:
-        """Wait for the turn of a request. Raises ShareExceeded if too many of that SERVICE are waiting."""
+    async def pace(self, service: ServiceId, seat: Seat | None = None) -> None:
+        """Wait for the turn of a request.
+
+        Raises ShareExceeded if too many of that SERVICE are waiting, or the request was given up meanwhile.
+        """
         share, now = self._of(service), time.monotonic()
         if share.waiting >= MAX_WAITING:
             share.away = max(share.away, now) + AWAY_INTERVAL
@@ -71,7 +75,8 @@ class Shares:
             return
         share.waiting += 1
         try:
-            await asyncio.sleep(share.due - now)
+            if not await pause(share.due - now, seat):
+                raise ShareExceeded("the connection was closed while the request waited; nothing was done", after=0.0)
         finally:
             share.waiting -= 1
 

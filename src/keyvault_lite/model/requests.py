@@ -16,6 +16,7 @@ from keyvault_lite.model.encoding import Context, check_context
 from keyvault_lite.model.errors import InvalidRequest, KeyVaultError, TooLarge
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Grant, Role
+from keyvault_lite.model.intake import Seat
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import (
     MAX_DESCRIPTION,
@@ -72,6 +73,8 @@ class Origin(Struct, frozen=True):
     client_request_id: str | None = None
     operation: str | None = None
     idempotency: Idempotency | None = None
+    seat: Seat | None = None
+    """The connection, if there is one. No entry tells of it."""
 
 
 class Request(Opaque, frozen=True):

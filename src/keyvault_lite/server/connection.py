@@ -16,10 +16,13 @@ from httptools import parse_url
 from uvicorn._types import ASGI3Application, HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from keyvault_lite.model.intake import Seat
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.server.canned_responses import FULL, SLOW
+from keyvault_lite.server.connection_limit import leaving
 from keyvault_lite.server.corked_transport import OneWrite
+from keyvault_lite.server.discarded_bodies import Remainders
 from keyvault_lite.server.header_case import Speller
 from keyvault_lite.server.parser_fixes import LIST, STAND_IN, without_offer
 from keyvault_lite.server.request_cycle import Cycle
@@ -86,9 +89,17 @@ class BoundedProtocol(HttpToolsProtocol):
     idle_since = math.inf
     """Since when no request is under way. Bytes that begin none do not count, nor does the rest of an answered one."""
 
-    def __init__(self, *arguments: Any, limit: int = MAX_CONNECTIONS, **more: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401
+        limit: int = MAX_CONNECTIONS,
+        remainders: Remainders | None = None,
+        **more: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(*arguments, **more)
+        self.seat = Seat()
         self._limit = limit
+        self._remainders = remainders or Remainders()
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401
         """Take the connection in, if there is room or room can be made."""
@@ -103,26 +114,34 @@ class BoundedProtocol(HttpToolsProtocol):
                 transport.abort()
 
     def _make_room(self) -> bool:
-        """Close the connection that needs its place least: one that never asked anything, else the longest idle."""
-        now = self.loop.time()
-        silent = [one for one in self.connections if one._is_silent(now)]  # type: ignore[union-attr]  # noqa: SLF001
-        idle = [] if silent else [one for one in self.connections if one._is_idle()]  # type: ignore[union-attr]  # noqa: SLF001
-        if silent:
-            least = min(silent, key=lambda one: one.deadline)  # type: ignore[union-attr]
-        elif idle:
-            least = min(idle, key=lambda one: one.idle_since)  # type: ignore[union-attr]
-        else:
-            return False
-        METRICS.count_connection("idle")
-        least.transport.close()
-        self.connections.discard(least)
-        return True
+        """Close the connections that need their place least; whether there was one."""
+        others = (one for one in self.connections if isinstance(one, BoundedProtocol) and one is not self)
+        least = leaving(others, self._limit, self.loop.time())
+        for one in least:
+            self.connections.discard(one)
+            one.give_way()
+        return bool(least)
 
-    def _is_silent(self, now: float) -> bool:
+    def is_silent(self, now: float) -> bool:
+        """Whether it never asked anything, and is not new."""
         return not (self._asked or self._turned_away) and self.deadline - HEAD_SECONDS < now - FRESH_SECONDS
 
-    def _is_idle(self) -> bool:
-        return self.idle_since != math.inf
+    def is_seated(self) -> bool:
+        """Whether it has asked something, and counts for its owner."""
+        return self._asked and not self._turned_away
+
+    def is_waiting(self) -> bool:
+        """Whether its request waits for its client or its turn, so that nothing of it has been done."""
+        if not self._asked or self.cycle.response_started:
+            return False
+        return self._awaited == _A_BODY or self.seat.leave is not None
+
+    def give_way(self) -> None:
+        """Close it: its place is needed for another."""
+        METRICS.count_connection("idle" if self.idle_since != math.inf or not self._asked else "share")
+        if self.is_waiting() and not self._is_answering():
+            self.transport.write(FULL)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """Begin to count."""
@@ -165,8 +184,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, self.app))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody waits for what was sent ahead."""
+        """Nobody waits for what was sent ahead, nor for the turn of a request."""
         self.pipeline.clear()
+        if self.seat.leave is not None:
+            self.seat.leave()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -207,6 +228,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.on_response_complete,
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             awaits_continue=self.expect_100_continue,
+            seat=self.seat,
         )
 
     def _size_of_head(self) -> int:
@@ -237,6 +259,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread += len(body)
         if self._unread > MAX_UNREAD:
             self.transport.close()
+            return
+        seconds = self._remainders.read(len(body), self.loop.time())
+        if seconds:
+            self.flow.pause_reading()
+            self.loop.call_later(seconds, self._read_on)
+
+    def _read_on(self) -> None:
+        """Read the remainder of a body again, unless that has been closed meanwhile."""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def on_message_complete(self) -> None:
         """Await nothing more."""
@@ -322,7 +354,7 @@ def serve(
         app,
         host=host,
         port=port,
-        http=partial(BoundedProtocol, limit=max_connections),  # type: ignore[arg-type]  # called like a class
+        http=partial(BoundedProtocol, limit=max_connections, remainders=Remainders()),  # type: ignore[arg-type]  # called like a class
         ws="none",
         loop="keyvault_lite.server.event_loop:Loop",
         lifespan="on",

@@ -13,6 +13,7 @@ from uvicorn._types import ASGISendEvent, HTTPScope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from keyvault_lite.model.intake import Seat
 from keyvault_lite.server.corked_transport import OneWrite
 from keyvault_lite.server.header_case import BEGINNINGS, Speller
 from keyvault_lite.wire.whole import WHOLE
@@ -43,6 +44,7 @@ class Cycle(RequestResponseCycle):
         *,
         keep_alive: bool,
         awaits_continue: bool,
+        seat: Seat | None = None,
     ) -> None:
         self.scope = scope
         self.transport = transport  # type: ignore[assignment]  # a transport but for its type
@@ -52,6 +54,7 @@ class Cycle(RequestResponseCycle):
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = awaits_continue
         self.body = bytearray()
+        self.seat = seat
         scope["extensions"] = {WHOLE: self}  # type: ignore[dict-item]  # elsewhere what stands here is a dict
 
     @property

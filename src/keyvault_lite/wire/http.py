@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from keyvault_lite.engine.pauses import pause
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     InternalError,
@@ -27,11 +28,11 @@ from keyvault_lite.model.errors import (
     UnsupportedMediaType,
 )
 from keyvault_lite.model.identity import BearerCredential, Credential
-from keyvault_lite.model.intake import Upload
+from keyvault_lite.model.intake import Seat, Upload
 from keyvault_lite.model.names import ServiceId
 from keyvault_lite.model.requests import Idempotency, Origin
 from keyvault_lite.observe import logger
-from keyvault_lite.wire.arrivals import Place, Room
+from keyvault_lite.wire.arrivals import Place, Rooms
 from keyvault_lite.wire.asgi import Receive, Scope, Send
 from keyvault_lite.wire.engine_port import Engine
 from keyvault_lite.wire.problems import problem
@@ -82,7 +83,7 @@ def has_body(status: int) -> bool:
     return 200 <= status <= 599 and status not in {204, 205, 304}  # noqa: PLR2004
 
 
-_room: Final = Room()
+_rooms: Final = Rooms()
 """What all connections of this process hold."""
 
 
@@ -125,7 +126,7 @@ def path_of(scope: Scope) -> bytes:
 class Exchange:
     """One request on its way in: its own random id, its headers, its body under a limit, and the replies it can get."""
 
-    __slots__ = ("_place", "headers", "may_be_large", "receive", "request_id", "scope")
+    __slots__ = ("_place", "headers", "may_be_large", "receive", "request_id", "scope", "seat")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -133,6 +134,8 @@ class Exchange:
         self.may_be_large = False
         """Whether a large body is wanted of this caller for this operation."""
         self._place: Place | None = None
+        whole = _whole(scope)
+        self.seat = (None if whole is None else whole.seat) or Seat()
         self.request_id = os.urandom(16)
         pairs: Sequence[Header] = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(pairs)
@@ -175,6 +178,7 @@ class Exchange:
             client_request_id=self._client_request_id(),
             operation=operation,
             idempotency=idempotency,
+            seat=self.seat,
         )
 
     def _client_request_id(self) -> str | None:
@@ -192,23 +196,38 @@ class Exchange:
 
     async def large_body(self, credential: Credential, engine: Engine, limit: int, upload: Upload) -> bytes:
         """As `body`; no more than SMALL_BODY of a caller who may not do what it is for."""
-        intake = await engine.intake(credential, upload)
+        intake = await engine.intake(credential, upload, self.seat)
         self.may_be_large = intake.may_be_large
         if not intake.may_be_large:
             limit = min(limit, SMALL_BODY)
         if self._declared() <= limit:
             await self.make_room(intake.owner, limit)
         try:
-            return await self.body(limit)
+            return await self._arriving(limit)
         except TooLarge as error:
             if intake.may_be_large:
                 raise
             raise TooLarge(f"{error.detail}, of a caller whose role and grants do not allow this") from None
 
+    async def _arriving(self, limit: int) -> bytes:
+        """As `body`; given up if it comes too slowly while others wait for the memory that it takes."""
+        place, loop = self._place, asyncio.get_running_loop()
+        if place is None:
+            return await self.body(limit)
+        try:
+            async with asyncio.timeout(None) as given_up:
+                with place.arriving(lambda: given_up.reschedule(loop.time())):
+                    return await self.body(limit)
+        except TimeoutError:
+            self.release()
+            raise LimitExceeded(
+                "the body came too slowly while others waited for the memory that it takes; nothing was done"
+            ) from None
+
     async def make_room(self, owner: ServiceId | None, limit: int) -> None:
         """Wait for the memory that a body may need, until `release`."""
         size = limit if b"transfer-encoding" in self.headers else self._declared()
-        self._place = await _room.take(owner, size)
+        self._place = await _rooms.take(owner, size)
 
     def release(self) -> None:
         """The request has been answered: let go of what it held."""
@@ -219,7 +238,7 @@ class Exchange:
     async def hold(self, error: KeyVaultError) -> None:
         """Wait before a caller is told that it asks for too much."""
         if isinstance(error, ShareExceeded):
-            await asyncio.sleep(error.after)
+            await pause(error.after, self.seat)
 
     def _declared(self) -> int:
         declared = self.headers.get(b"content-length", b"0")

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from keyvault_lite.model.intake import Seat
+
 WHOLE: Final = "keyvault.whole"
 """The name of the extension; what stands under it in a scope is a Whole."""
 
 
 class Whole(Protocol):
     """A request that need not be taken and answered by messages."""
+
+    seat: Seat | None
+    """The connection that it came on."""
 
     def read_whole(self) -> bytes | None:
         """The body, once. None if not all of it is here, or some was taken: then it comes by messages."""

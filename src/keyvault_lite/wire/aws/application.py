@@ -97,7 +97,7 @@ class AwsInvocation(Invocation):
     async def _check_size(self, body: bytes, credential: AwsCredential) -> None:
         """Raise TooLarge for a body beyond what is parsed of that caller, who is known with the whole body only."""
         exchange = self.exchange
-        intake = await self.engine.intake(credential, Upload(self.action))
+        intake = await self.engine.intake(credential, Upload(self.action), exchange.seat)
         exchange.may_be_large = intake.may_be_large
         if intake.owner is None:
             raise TooLarge("the body is not read: its signature is not good")
