@@ -131,6 +131,17 @@ def test_the_longest_idle_makes_room(port: int) -> None:
     assert {one.encrypt().status for one in idle[1:]} == {200}
 
 
+def test_requests_whose_body_does_not_come_make_room(port: int) -> None:
+    before = refused("share")
+    slow = HEAD + TOKEN.encode() + b"\r\nContent-Length: 19\r\n\r\n" + BODY[:5]
+    with contextlib.ExitStack() as opened:
+        waiting = [opened.enter_context(raw(port, slow)) for _ in range(LIMIT)]
+        time.sleep(0.1)  # until they have come
+        assert Client(port, TOKEN).encrypt().status == 200
+        assert refused("share") > before
+        assert any(everything(one).startswith(b"HTTP/1.1 503 ") for one in waiting)
+
+
 def test_when_all_are_at_work_a_new_one_is_told_so(hurried: None) -> None:
     release = threading.Event()
 

@@ -6,7 +6,7 @@ import gc
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ import pytest
 
 from keyvault_lite.dialects.vault.system_requests import EnableMount
 from keyvault_lite.engine import shares
+from keyvault_lite.engine.pauses import pause
 from keyvault_lite.engine.shares import Shares
 from keyvault_lite.model.errors import ShareExceeded
-from keyvault_lite.model.identity import Role
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import BearerCredential, Role
+from keyvault_lite.model.intake import Seat, Upload
 from keyvault_lite.model.names import KeyRef, ServiceId
-from keyvault_lite.model.requests import Encrypt, ListKeys, RevokeKey
+from keyvault_lite.model.requests import Encrypt, ListKeys, ListServices, Origin, RevokeKey
 from keyvault_lite.wire.application import Application
 from keyvault_lite.wire.asgi import Message
 from keyvault_lite.wire.aws import AwsApi
@@ -185,6 +188,55 @@ def test_requests_without_a_key_are_paced(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(paced.pace(shop), 0.05)
         await paced.pace(other)
+
+    asyncio.run(run())
+
+
+async def started(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    task = asyncio.create_task(work)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return task
+
+
+def test_a_paced_request_is_given_up_with_its_connection(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "INTERVAL", 1000.0)
+    monkeypatch.setattr(shares, "BURST", 0.0)
+    _, shop = house.service("shop")
+    _, other = house.service("other")
+    service = {one.name: one.id for one in house.ask(ListServices()).items}
+
+    async def run() -> None:
+        seat = Seat()
+        origin = Origin(request_id=bytes(16), seat=seat)
+        asked = await started(house.engine.perform(ListKeys(), BearerCredential(shop), origin))
+        assert not asked.done()
+        assert seat.owner == service["shop"]
+        assert seat.leave is not None
+        seat.leave()
+        with pytest.raises(ShareExceeded):
+            await asked
+        seat = Seat()
+        sized = await started(house.engine.intake(BearerCredential(other), Upload(Action.KEY_READ), seat))
+        assert seat.owner == service["other"]
+        assert seat.leave is not None
+        seat.leave()
+        with pytest.raises(ShareExceeded):
+            await sized
+        await house.engine.perform(ListKeys(), BearerCredential(house.admin), origin)
+
+    house.run(run())
+
+
+def test_who_is_turned_away_is_given_up_with_its_connection() -> None:
+    async def run() -> None:
+        seat = Seat()
+        waiting = await started(pause(1000.0, seat))
+        assert not waiting.done()
+        assert seat.leave is not None
+        seat.leave()
+        assert await waiting is False
+        assert await pause(0.0, seat) is True
 
     asyncio.run(run())
 

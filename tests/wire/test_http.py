@@ -16,11 +16,15 @@ from keyvault_lite.model.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
-from keyvault_lite.model.identity import BearerCredential
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.identity import BearerCredential, Credential
+from keyvault_lite.model.intake import Intake, Seat, Upload
+from keyvault_lite.model.names import ServiceId
 from keyvault_lite.model.replies import Answer
 from keyvault_lite.model.requests import Encrypt, Rejected
-from keyvault_lite.wire import http
+from keyvault_lite.wire import arrivals, http
 from keyvault_lite.wire.application import Application
+from keyvault_lite.wire.arrivals import Room
 from keyvault_lite.wire.asgi import Message, Scope
 from keyvault_lite.wire.http import MAX_BODY, SMALL_BODY, Exchange, Response
 from keyvault_lite.wire.native import NativeApi, documentation
@@ -157,6 +161,45 @@ def test_a_request_holds_memory_until_it_is_answered(path: str, body: bytes) -> 
     ask(app, "POST", path, body)
     assert held == [5 * len(body)]
     assert http._rooms.held == 0
+
+
+class ManyCallers(FakeEngine):
+    """Every token is a service of its own, and may send large bodies."""
+
+    async def intake(self, credential: Credential, upload: Upload, seat: Seat) -> Intake:
+        assert isinstance(credential, BearerCredential)
+        return Intake(ServiceId(credential.token or ""), may_be_large=True)
+
+
+def test_a_body_that_comes_too_slowly_is_given_up_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "PATIENCE", -1.0)
+    upload = Upload(Action.ENCRYPT)
+
+    def sending(owner: str, body: bytes, *, ends: bool) -> asyncio.Task[bytes]:
+        parts = [body]
+
+        async def receive() -> Message:
+            if not parts:
+                await asyncio.Event().wait()
+            return {"type": "http.request", "body": parts.pop(), "more_body": not ends}
+
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"12")]}
+        exchange = Exchange(scope, receive)
+        return asyncio.create_task(exchange.large_body(BearerCredential(owner), ManyCallers(), 12, upload))
+
+    async def run() -> None:
+        room = Room(total=60, share=60)
+        monkeypatch.setattr(http, "_rooms", room)
+        slow = sending("a", b"half", ends=False)
+        await asyncio.wait([slow], timeout=0.05)
+        assert not slow.done(), "nobody waits for what it holds"
+        good = sending("b", b"twelve bytes", ends=True)
+        assert await asyncio.wait_for(good, 20) == b"twelve bytes"
+        with pytest.raises(LimitExceeded, match="too slowly while others waited"):
+            await slow
+        assert room.held == 60
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("size", [9_999, 10_000, SMALL_BODY])
