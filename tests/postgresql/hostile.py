@@ -70,6 +70,8 @@ class Middle:
 
     def _serve(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as server, suppress(OSError, EOFError):
+            # Messages are written one by one: each second one would wait for the client's delayed acknowledgement.
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             startup = _framed(client)
             while startup[4:8] in {pack(">I", 80877103), pack(">I", 80877104)}:
                 client.sendall(b"N")  # neither TLS nor GSSAPI
