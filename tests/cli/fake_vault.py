@@ -364,6 +364,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are written apart: the body would wait 40 ms for an acknowledgement
     server: Server
 
     def log_message(self, *_arguments: object) -> None:
