@@ -9,7 +9,7 @@ import pytest
 from msgspec import defstruct, structs
 from rich.pretty import pretty_repr
 
-from keyvault_lite import model
+from keyvault_lite import dialects, model
 from keyvault_lite.model import requests as r
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.identity import AppRoleCredential, AwsCredential, BearerCredential, SystemCredential
@@ -25,8 +25,9 @@ def tree(root: type[Opaque]) -> Iterator[type[Opaque]]:
         yield from tree(child)
 
 
-for module in pkgutil.iter_modules(model.__path__, f"{model.__name__}."):
-    importlib.import_module(module.name)
+for package in (model, dialects):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
 KINDS = [kind for kind in tree(Opaque) if kind.__module__.startswith("keyvault_lite.")]
 
 
@@ -41,13 +42,13 @@ def filled(kind: type[Opaque]) -> Opaque:
 def test_requests_and_credentials_are_among_them() -> None:
     credentials = {AppRoleCredential, AwsCredential, BearerCredential, SystemCredential}
     assert credentials <= set(KINDS)
-    assert {kind.__module__.rpartition(".")[2] for kind in KINDS if issubclass(kind, r.Request)} == {
-        "requests",
-        "aws_requests",
-        "transit",
-        "transit_roles",
-        "transit_system",
-        "transit_tokens",
+    assert {kind.__module__.removeprefix("keyvault_lite.") for kind in KINDS if issubclass(kind, r.Request)} == {
+        "model.requests",
+        "dialects.aws.requests",
+        "dialects.vault.requests",
+        "dialects.vault.role_requests",
+        "dialects.vault.system_requests",
+        "dialects.vault.token_requests",
     }
     assert len(KINDS) > 150
 
