@@ -83,24 +83,24 @@ class Application:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _answer(self, exchange: Exchange, send: Send) -> None:
+        scope = exchange.scope
         try:
             try:
-                response = await self._response(exchange)
+                path = path_of(scope)
+                if self._loopback_only and _is_exposed(scope):
+                    response = exchange.problem(Forbidden(_NOT_LOOPBACK))
+                else:
+                    for api in self._apis:
+                        if api.matches(path, scope):
+                            response = await api.answer(exchange)
+                            break
+                    else:
+                        response = exchange.problem(NotFound())
             except Exception as error:  # noqa: BLE001  (the HTTP server would log its message)
                 response = exchange.problem(exchange.defect(error))
-            await response.send(exchange.scope, send)
+            await response.send(scope, send)
         finally:
             exchange.release()
-
-    async def _response(self, exchange: Exchange) -> Response:
-        scope = exchange.scope
-        if self._loopback_only and _is_exposed(scope):
-            return exchange.problem(Forbidden(_NOT_LOOPBACK))
-        path = path_of(scope)
-        for api in self._apis:
-            if api.matches(path, scope):
-                return await api.answer(exchange)
-        return exchange.problem(NotFound())
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

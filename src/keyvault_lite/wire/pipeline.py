@@ -24,7 +24,7 @@ class Invocation(ABC):
     __slots__ = ("action", "credential", "engine", "exchange", "idempotency", "operation")
 
     def __init__(
-        self, engine: Engine, exchange: Exchange, credential: Credential, *, action: Action, operation: str | None
+        self, engine: Engine, exchange: Exchange, credential: Credential, action: Action, operation: str | None
     ) -> None:
         self.engine = engine
         self.exchange = exchange

@@ -1,6 +1,6 @@
 """The route table of every protocol: what it declares of an operation, and how a path finds it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -34,12 +34,14 @@ class PublicPage:
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
 class Match(Generic[R]):
-    """A template that a path fits."""
+    """A template that a path fits. Made for every request: not a dataclass, whose frozen fields cost a call each."""
 
-    parameters: Mapping[str, str]
-    methods: Mapping[str, R]
+    __slots__ = ("methods", "parameters")
+
+    def __init__(self, parameters: Mapping[str, str], methods: Mapping[str, R]) -> None:
+        self.parameters = parameters
+        self.methods = methods
 
 
 class _Node(Generic[R]):
@@ -76,12 +78,14 @@ class Table(Generic[R]):
 
     def find(self, segments: Sequence[str]) -> Match[R] | None:
         """The best template that a path fits."""
-        return next(self.find_all(segments), None)
+        found = self.find_all(segments)
+        return found[0] if found else None
 
-    def find_all(self, segments: Sequence[str]) -> Iterator[Match[R]]:
+    def find_all(self, segments: Sequence[str]) -> list[Match[R]]:
         """Every template that a path fits, the best first."""
-        for node, values in _walk(self._root, segments, 0, ()):
-            yield Match(dict(zip(node.names, values, strict=True)), node.methods)
+        found: list[Match[R]] = []
+        _collect(found, self._root, segments, 0, ())
+        return found
 
     def __contains__(self, first: str) -> bool:
         return first in self._root.literals
@@ -106,18 +110,18 @@ def _follow(node: _Node[R], part: str) -> _Node[R]:
     return node.literals.setdefault(part, _Node())
 
 
-def _walk(
-    node: _Node[R], segments: Sequence[str], at: int, values: tuple[str, ...]
-) -> Iterator[tuple[_Node[R], tuple[str, ...]]]:
+def _collect(found: list[Match[R]], node: _Node[R], segments: Sequence[str], at: int, values: tuple[str, ...]) -> None:
+    """Add what the segments from `at` on fit; `values` are those of the parameters before."""
     if at == len(segments):
         if node.methods:
-            yield node, values
+            found.append(Match(dict(zip(node.names, values, strict=True)), node.methods))
         return
     segment = segments[at]
     literal = node.literals.get(segment)
     if literal is not None:
-        yield from _walk(literal, segments, at + 1, values)
+        _collect(found, literal, segments, at + 1, values)
     if node.parameter is not None:
-        yield from _walk(node.parameter, segments, at + 1, (*values, segment))
+        _collect(found, node.parameter, segments, at + 1, (*values, segment))
     if node.rest is not None:
-        yield node.rest, (*values, "/".join(segments[at:]))
+        rest = (*values, "/".join(segments[at:]))
+        found.append(Match(dict(zip(node.rest.names, rest, strict=True)), node.rest.methods))

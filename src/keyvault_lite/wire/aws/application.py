@@ -70,7 +70,7 @@ class AwsInvocation(Invocation):
         route = OPERATIONS.get(name)
         action = Action.KEY_READ if route is None else route.action
         operation = None if route is None else route.operation
-        super().__init__(engine, exchange, INCOMPLETE, action=action, operation=operation)
+        super().__init__(engine, exchange, INCOMPLETE, action, operation)
         self._name = name
         self._route = route
         self._place = Place(account, "")

@@ -1,8 +1,8 @@
 """The native API: JSON over HTTP, by the table of its operations."""
 
 import re
-from collections.abc import Mapping
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache, partial
 from typing import Final
 
 import msgspec
@@ -16,10 +16,13 @@ from keyvault_lite.wire.native.route import NativeInvocation, Operation
 from keyvault_lite.wire.native.routes import ROUTES
 from keyvault_lite.wire.pipeline import handle
 from keyvault_lite.wire.reader import read_query, refuse_query
-from keyvault_lite.wire.routing import READ, PublicPage, Table
+from keyvault_lite.wire.routing import READ, Match, PublicPage, Table
 
 _PATH: Final = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~:@!$&'()*+,=-]+)+")
 """No percent sign, and no semicolon: what is behind one may be taken for a parameter and left out on the way."""
+
+MAX_PATH: Final = 512
+"""Bytes of a path that is remembered with what it fits."""
 
 
 class NativeApi:
@@ -35,13 +38,10 @@ class NativeApi:
     async def answer(self, exchange: Exchange) -> Response:
         """Answer one request. A path without an operation is 404; one whose operations have other methods, 405."""
         path = exchange.path
-        if path != b"/" and _PATH.fullmatch(path) is None:
-            return exchange.problem(NotFound())
-        segments = path[1:].decode().split("/")
         method = exchange.scope["method"]
         best = None
         # A literal path is not the object of that name, unless only the object has the method.
-        for match in _TABLE.find_all(segments):
+        for match in _resolve(path) if len(path) <= MAX_PATH else _matches(path):
             route = match.methods.get(method)
             if isinstance(route, Operation):
                 target = next(iter(match.parameters.values()), "")
@@ -109,3 +109,11 @@ def _table() -> Table[Operation | PublicPage]:
 
 
 _TABLE: Final = _table()
+
+
+def _matches(path: bytes) -> Sequence[Match[Operation | PublicPage]]:
+    sound = path == b"/" or _PATH.fullmatch(path) is not None
+    return _TABLE.find_all(path[1:].decode().split("/")) if sound else ()
+
+
+_resolve: Final = lru_cache(maxsize=8192)(_matches)

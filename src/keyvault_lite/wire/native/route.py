@@ -91,7 +91,7 @@ class NativeInvocation(Invocation):
 
     def __init__(self, engine: Engine, exchange: Exchange, route: Operation, target: str) -> None:
         """`target` is what the path names; empty where it names nothing."""
-        super().__init__(engine, exchange, exchange.credential(), action=route.action, operation=route.operation)
+        super().__init__(engine, exchange, exchange.credential(), route.action, route.operation)
         self._route = route
         self._target = target
 
@@ -103,20 +103,18 @@ class NativeInvocation(Invocation):
     async def build(self) -> Request:
         """See Invocation."""
         route, exchange = self._route, self.exchange
-        body = await self._body()
+        if route.method == "GET":
+            body = b""
+        elif exchange.is_short():
+            body = await exchange.body(route.limit)
+        else:
+            upload = Upload(route.action, self.key)
+            body = await exchange.large_body(self.credential, self.engine, route.limit, upload)
         value = await exchange.json(body, self.engine) if body else None
         request = route.build(self._target, route.fill(_source(route, value, exchange.query)))
         if route.mutating:
             self.idempotency = _idempotency(route, exchange, body, request)
         return request
-
-    async def _body(self) -> bytes:
-        route, exchange = self._route, self.exchange
-        if route.method == "GET":
-            return b""
-        if exchange.is_short():
-            return await exchange.body(route.limit)
-        return await exchange.large_body(self.credential, self.engine, route.limit, Upload(route.action, self.key))
 
     def render(self, request: Request, answer: Answer) -> Response:
         """See Invocation."""

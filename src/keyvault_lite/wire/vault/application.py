@@ -89,7 +89,7 @@ class VaultInvocation(Invocation):
 
     def __init__(self, engine: Engine, exchange: Exchange, route: Operation, target: Target, query: Fields) -> None:
         bearer = _credential(exchange)
-        super().__init__(engine, exchange, bearer, action=route.action, operation=route.operation)
+        super().__init__(engine, exchange, bearer, route.action, route.operation)
         self._route = route
         self._call = Call(target.mount, target.path, query, bearer.token)
 
