@@ -6,17 +6,12 @@ from typing import Any
 import pytest
 
 from keyvault_lite.access.authenticate import Authenticator, Refused
-from keyvault_lite.access.leases import (
-    DEPTH,
-    SEPARATOR,
-    ancestors_live,
-    authority,
-    policy_grants,
-    role_login,
-)
-from keyvault_lite.dialects.vault.token_requests import GRANTS, POLICIES, Lease, role_ids_at, roles_at, secrets_at
+from keyvault_lite.access.lifetimes import DEPTH, ancestors_live
+from keyvault_lite.dialects.vault.authority import SEPARATOR, authority, policy_grants, role_login
+from keyvault_lite.dialects.vault.token_requests import GRANTS, POLICIES, role_ids_at, roles_at, secrets_at
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.identity import AppRoleCredential, Grant, Role, Service, Setting, Token, TokenKind
+from keyvault_lite.model.leases import Lease
 from keyvault_lite.model.names import ServiceId, TokenId
 from tests.house import grant
 

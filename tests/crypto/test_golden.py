@@ -11,10 +11,10 @@ from keyvault_lite.crypto.credentials import parse_token
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.crypto.transit import TransitVersion
-from keyvault_lite.dialects.vault.requests import Scheme
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import KeySpec, KeyType, KeyVersion, Purpose, VersionStatus
+from keyvault_lite.model.signature_schemes import Scheme
 from tests.vectors import make_golden
 
 Golden = dict[str, Any]

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from keyvault_lite.crypto import transit
 from keyvault_lite.crypto.transit import TransitVersion
-from keyvault_lite.dialects.vault.requests import DIGESTS
 from keyvault_lite.model.errors import InvalidCiphertext
 from keyvault_lite.model.keys import KeySpec, KeyType, Purpose
+from keyvault_lite.model.signature_schemes import DIGESTS
 
 KEY = os.urandom(32)
 NONCE = os.urandom(12)

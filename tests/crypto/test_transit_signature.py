@@ -5,8 +5,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from keyvault_lite.crypto.transit_signature import sign, verify
-from keyvault_lite.dialects.vault.requests import Marshaling, Scheme
 from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.signature_schemes import Marshaling, Scheme
 
 SALT_OF_DIGEST = 32
 LONGEST = 256 - 32 - 2

@@ -15,7 +15,6 @@ from keyvault_lite.dialects.vault.token_requests import (
     Login,
     ReadRole,
     ReadToken,
-    RemoveTokens,
     RevokeToken,
     WriteRole,
 )
@@ -27,7 +26,15 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import AppRoleCredential, BearerCredential, Role, TokenKind
 from keyvault_lite.model.names import TokenId
 from keyvault_lite.model.native_tokens import MAX_RENEWALS
-from keyvault_lite.model.requests import NEVER, CreateAccessKey, ListKeys, RenewToken, RevokeAccessKey, UpdateService
+from keyvault_lite.model.requests import (
+    NEVER,
+    CreateAccessKey,
+    ListKeys,
+    RemoveTokens,
+    RenewToken,
+    RevokeAccessKey,
+    UpdateService,
+)
 from tests.house import DAY, House, idempotent
 
 BOUND = 40

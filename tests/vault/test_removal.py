@@ -8,7 +8,6 @@ from types import ModuleType
 
 import pytest
 
-from keyvault_lite.dialects.vault.token_requests import RemoveTokens
 from keyvault_lite.engine import clock as clock_module
 from keyvault_lite.engine import jobs as jobs_module
 from keyvault_lite.ledger import ledger as ledger_module
@@ -19,6 +18,7 @@ from keyvault_lite.model.errors import Conflict, Forbidden
 from keyvault_lite.model.evidence import Action, Entry, Result
 from keyvault_lite.model.identity import SystemCredential, TokenKind
 from keyvault_lite.model.names import SYSTEM, TokenId
+from keyvault_lite.model.requests import RemoveTokens
 from tests.house import House
 from tests.ledger.faults import FaultyConnection
 from tests.vault.asking import Asker

@@ -16,9 +16,9 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.material import Material
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.crypto.transit import with_mac_key
-from keyvault_lite.dialects.vault.requests import Scheme
 from keyvault_lite.model.keys import ALGORITHMS, SYMMETRIC, KeySpec, KeyType, KeyVersion, Purpose
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId
+from keyvault_lite.model.signature_schemes import Scheme
 
 FILE: Final = Path(__file__).with_name("containers.json")
 SEED: Final = b"KeyVault Lite golden containers, format 1"

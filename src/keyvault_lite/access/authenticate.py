@@ -6,7 +6,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, Protocol
 
-from keyvault_lite.access.leases import ancestors_live, authority, is_past, role_login
+from keyvault_lite.access.lifetimes import ancestors_live, is_past
 from keyvault_lite.dialects.aws.errors import (
     IncompleteSignature,
     MissingSignature,
@@ -14,6 +14,7 @@ from keyvault_lite.dialects.aws.errors import (
     SignatureMismatch,
     UnknownAccessKey,
 )
+from keyvault_lite.dialects.vault.authority import authority, role_login
 from keyvault_lite.model.errors import InvalidCiphertext, Unauthenticated
 from keyvault_lite.model.evidence import LoginFault
 from keyvault_lite.model.identity import (

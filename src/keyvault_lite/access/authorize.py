@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from keyvault_lite.dialects.vault.requests import RotateDueTransitKey
-from keyvault_lite.dialects.vault.token_requests import Login, RemoveTokens
+from keyvault_lite.dialects.vault.token_requests import Login
 from keyvault_lite.model.errors import Forbidden, Hidden, NotFound
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Permission, Principal, Role
@@ -18,6 +18,7 @@ from keyvault_lite.model.requests import (
     Initialise,
     RecoverAdmin,
     RemoveSlots,
+    RemoveTokens,
     RenewToken,
     Repair,
     Request,

@@ -4,12 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-from keyvault_lite.access.leases import Leases, ancestors_live, is_past
-from keyvault_lite.dialects.vault.token_requests import KEPT_SECONDS
+from keyvault_lite.access.lifetimes import Leases, ancestors_live, is_past
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Service, Token, TokenKind
 from keyvault_lite.model.names import ServiceId
 
+KEPT_SECONDS: Final = 24 * 3600
+"""For how long a token past its end is kept, so that whoever comes with it is still known in the log."""
 CROWD: Final = 256
 """Leased tokens of a service beyond which those that were revoked are not kept."""
 TOMBSTONES: Final = 8

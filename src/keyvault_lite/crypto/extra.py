@@ -7,7 +7,7 @@ Errors name the library. Nothing here chooses parameters: they are fixed by FIPS
 from importlib import import_module
 from typing import Any, Final
 
-from keyvault_lite.dialects.aws.errors import UnsupportedOperation
+from keyvault_lite.model.errors import Unsupported
 
 REQUIREMENT: Final = "pycryptodome>=4.4,<4.5"
 """As the extra `aws-full` has it."""
@@ -20,14 +20,14 @@ def _library(module: str, what: str) -> Any:  # noqa: ANN401  (it has no types t
     try:
         return import_module(module)
     except ImportError:
-        raise UnsupportedOperation(f"{what} needs another library: pip install '{REQUIREMENT}'") from None
+        raise Unsupported(f"{what} needs another library: pip install '{REQUIREMENT}'") from None
 
 
 # Ed25519ph: the bytes are hashed with SHA-512 first, then signed under the "dom2" prefix (RFC 8032, section 5.1)
 
 
 def ed25519ph_sign(seed: bytes, message: bytes) -> bytes:
-    """Sign with the private key of 32 bytes. Raises UnsupportedOperation without the extra."""
+    """Sign with the private key of 32 bytes. Raises Unsupported without the extra."""
     eddsa = _library("Crypto.Signature.eddsa", "Ed25519ph")
     sha512 = _library("Crypto.Hash.SHA512", "Ed25519ph")
     signature: bytes = eddsa.new(eddsa.import_private_key(seed), "rfc8032").sign(sha512.new(message))
@@ -35,7 +35,7 @@ def ed25519ph_sign(seed: bytes, message: bytes) -> bytes:
 
 
 def ed25519ph_verify(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether the signature holds under the public key of 32 bytes. Raises UnsupportedOperation without the extra."""
+    """Whether the signature holds under the public key of 32 bytes. Raises Unsupported without the extra."""
     eddsa = _library("Crypto.Signature.eddsa", "Ed25519ph")
     sha512 = _library("Crypto.Hash.SHA512", "Ed25519ph")
     try:

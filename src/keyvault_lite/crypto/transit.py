@@ -38,10 +38,10 @@ from keyvault_lite.crypto.foreign import open_foreign
 from keyvault_lite.crypto.material import Material, generate, load
 from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.crypto.transit_certificate import signing_request
-from keyvault_lite.dialects.vault.requests import Scheme
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.keys import KeySpec, KeyType
+from keyvault_lite.model.signature_schemes import Scheme
 
 LAYER: Final = "transit"
 MAC_KEY: Final = 32

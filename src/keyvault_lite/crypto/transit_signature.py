@@ -12,8 +12,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
-from keyvault_lite.dialects.vault.requests import NO_HASH, SALT_AUTO, SALT_HASH, Marshaling, Padding, Scheme
 from keyvault_lite.model.errors import InvalidRequest
+from keyvault_lite.model.signature_schemes import NO_HASH, SALT_AUTO, SALT_HASH, Marshaling, Padding, Scheme
 
 HASHES: Final[Mapping[str, hashes.HashAlgorithm]] = {
     "sha1": hashes.SHA1(),  # noqa: S303  (verifies only)

@@ -10,16 +10,15 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from keyvault_lite.access.spent import removable
-from keyvault_lite.dialects.aws.model import is_expired, is_pending_expired, is_waiting
 from keyvault_lite.dialects.vault.requests import RotateDueTransitKey
-from keyvault_lite.dialects.vault.token_requests import RemoveTokens
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.keys import Key, KeyStatus, Purpose, VersionStatus
+from keyvault_lite.model.material import is_expired, is_pending_expired, is_waiting
 from keyvault_lite.model.names import KeyId, KeyRef
-from keyvault_lite.model.requests import EraseDueKey, EraseExpiredMaterial, Origin, Request, RotateDueKey
+from keyvault_lite.model.requests import EraseDueKey, EraseExpiredMaterial, Origin, RemoveTokens, Request, RotateDueKey
 from keyvault_lite.observe import logger
 
 PERIOD_SECONDS: Final = 30.0

@@ -7,11 +7,11 @@ from msgspec import structs
 
 from keyvault_lite.access.authorize import may_know
 from keyvault_lite.crypto.public import public_key
-from keyvault_lite.dialects.aws.model import EXTERNAL, awaits_material, facts, is_waiting
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, InvalidState, NotFound
 from keyvault_lite.model.keys import MAY_DESTROY, MAY_PUBLISH, Key, KeyStatus, KeyVersion, Purpose, VersionStatus
+from keyvault_lite.model.material import awaits_material, is_external, is_waiting
 from keyvault_lite.model.names import KeyId, new_id
 from keyvault_lite.model.replies import Page
 from keyvault_lite.model.requests import (
@@ -169,7 +169,7 @@ def rotate_due(_: RotateDueKey, scene: Scene) -> Done:
 
 def _require_own_material(key: Key) -> None:
     """Refuse to make material for a key whose material comes from outside."""
-    if facts(key).get("origin") == EXTERNAL:
+    if is_external(key):
         raise InvalidState("the key's material is imported: new material is not made here")
 
 

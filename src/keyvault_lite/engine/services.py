@@ -6,12 +6,12 @@ from typing import Final
 
 from msgspec import structs
 
-from keyvault_lite.access.leases import end_of, last_end
-from keyvault_lite.dialects.vault.tokens import own_token
+from keyvault_lite.access.lifetimes import end_of, last_end
 from keyvault_lite.engine.admins import is_lasting
 from keyvault_lite.engine.keys import format_place, parse_place
 from keyvault_lite.engine.native_tokens import first_lifetime, issue, renew
 from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.tokens import own_token
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, NotFound
 from keyvault_lite.model.identity import Grant, Permission, Role, Service, Token, TokenKind

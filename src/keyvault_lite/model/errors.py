@@ -40,6 +40,10 @@ class MalformedRequest(InvalidRequest):
     """The body is not the kind of text it claims to be (JSON that does not parse, duplicate names, NaN)."""
 
 
+class Unsupported(InvalidRequest):
+    """This installation lacks what the request needs; the message says how to add it."""
+
+
 class Unauthenticated(KeyVaultError):
     """No valid credential. One answer for missing, unknown, wrong, expired and deactivated."""
 

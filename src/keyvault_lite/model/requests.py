@@ -29,7 +29,7 @@ from keyvault_lite.model.keys import (
     KeySpec,
     PublicKeyFormat,
 )
-from keyvault_lite.model.names import SELF, KeyId, KeyRef, check_name, check_pattern
+from keyvault_lite.model.names import SELF, KeyId, KeyRef, TokenId, check_name, check_pattern
 from keyvault_lite.model.native_tokens import check_lifetime
 from keyvault_lite.model.opaque import Opaque
 from keyvault_lite.model.replies import Finding
@@ -279,6 +279,16 @@ class EraseExpiredMaterial(KeyRequest, frozen=True):
     action = Action.DESTROY
     version: int | None = None
     """Of which version; None for material that waits for its rotation."""
+
+
+class RemoveTokens(Request, frozen=True):
+    """Remove those of these leased tokens that have been past their end long enough; the vault itself asks.
+
+    Answers how many.
+    """
+
+    action = Action.TOKEN_REMOVE
+    tokens: tuple[TokenId, ...] = ()
 
 
 # Cipher

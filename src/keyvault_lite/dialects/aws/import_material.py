@@ -21,16 +21,7 @@ from keyvault_lite.dialects.aws.errors import (
     Validation,
 )
 from keyvault_lite.dialects.aws.guard import guarded
-from keyvault_lite.dialects.aws.model import (
-    ATTRIBUTE,
-    EXTERNAL,
-    facts,
-    is_expired,
-    is_pending_expired,
-    is_present,
-    material,
-    was_revoked,
-)
+from keyvault_lite.dialects.aws.model import ATTRIBUTE, facts, material
 from keyvault_lite.dialects.aws.replies import ImportedMaterial, ImportParameters
 from keyvault_lite.dialects.aws.view import KeyState, View
 from keyvault_lite.engine.keys import exchanged, version_of
@@ -39,6 +30,7 @@ from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import Conflict, InvalidCiphertext, InvalidRequest
 from keyvault_lite.model.keys import Key, KeySpec, KeyType, KeyVersion, Purpose, VersionStatus
+from keyvault_lite.model.material import EXTERNAL, is_expired, is_pending_expired, is_present, was_revoked
 from keyvault_lite.model.requests import EraseExpiredMaterial, Request
 
 LIFETIME: Final = 24 * 3600 * 1_000_000

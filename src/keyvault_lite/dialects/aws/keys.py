@@ -18,7 +18,7 @@ from keyvault_lite.dialects.aws.errors import (
     Validation,
 )
 from keyvault_lite.dialects.aws.guard import guarded
-from keyvault_lite.dialects.aws.model import ATTRIBUTE, EXTERNAL, Place, key_spec
+from keyvault_lite.dialects.aws.model import ATTRIBUTE, Place, key_spec
 from keyvault_lite.dialects.aws.pagination import KEYS, read_marker, write_marker
 from keyvault_lite.dialects.aws.policy import check_policy
 from keyvault_lite.dialects.aws.replies import LastUsage, UsageData
@@ -30,6 +30,7 @@ from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action, Entry, Result
 from keyvault_lite.model.keys import Key, KeySpec, KeyStatus, KeyType, KeyVersion, VersionStatus
+from keyvault_lite.model.material import EXTERNAL
 from keyvault_lite.model.names import KeyId, new_id
 from keyvault_lite.model.replies import Page
 from keyvault_lite.model.requests import MAX_TAG_NAME, MAX_TAG_VALUE, Request

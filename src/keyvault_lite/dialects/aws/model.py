@@ -19,7 +19,6 @@ from keyvault_lite.model.keys import (
     KeyType,
     KeyVersion,
     Purpose,
-    VersionStatus,
 )
 from keyvault_lite.model.names import KeyId, is_id
 
@@ -28,8 +27,6 @@ ATTRIBUTE: Final = "aws"
 ALIAS: Final = "alias/"
 RESERVED_ALIAS: Final = "alias/aws/"
 MULTI_REGION: Final = "mrk-"
-EXTERNAL: Final = "EXTERNAL"
-"""The origin of a key whose material is imported."""
 DEFAULT_ACCOUNT: Final = "000000000000"
 _MULTI_REGION_ID: Final = re.compile(r"mrk-[0-9a-f]{32}", re.ASCII)
 _PARTITIONS: Final[Mapping[str, str]] = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
@@ -112,45 +109,10 @@ def facts(key: Key) -> Mapping[str, Any]:
     return found
 
 
-def is_waiting(key: Key) -> bool:
-    """Whether the key is to go once its replicas are gone: it is used there, and nowhere else."""
-    return facts(key).get("waits_days") is not None
-
-
 def material(version: KeyVersion) -> Mapping[str, Any]:
     """What the dialect keeps of a version."""
     found: Mapping[str, Any] = version.attributes.get(ATTRIBUTE, {})
     return found
-
-
-def is_expired(version: KeyVersion, now: int) -> bool:
-    """Whether imported material is past its time."""
-    valid_to = material(version).get("valid_to")
-    return valid_to is not None and valid_to <= now
-
-
-def is_present(version: KeyVersion, now: int) -> bool:
-    """Whether a version's material is there."""
-    return version.status is not VersionStatus.DESTROYED and not is_expired(version, now)
-
-
-def is_pending_expired(key: Key, now: int) -> bool:
-    """Whether imported material that waits for its rotation is past its time."""
-    waiting = facts(key).get("pending")
-    valid_to = None if waiting is None else waiting["facts"].get("valid_to")
-    return valid_to is not None and valid_to <= now
-
-
-def was_revoked(version: KeyVersion) -> bool:
-    """Whether a version was revoked, also if its material went afterwards."""
-    return version.status is VersionStatus.REVOKED or bool(material(version).get("revoked"))
-
-
-def awaits_material(key: Key, now: int) -> bool:
-    """Whether the key cannot be used because imported material has expired, was deleted or has not come yet."""
-    return facts(key).get("origin") == EXTERNAL and not all(
-        is_present(one, now) or was_revoked(one) for one in key.versions
-    )
 
 
 def aws_id(key: Key) -> str:

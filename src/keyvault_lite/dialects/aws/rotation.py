@@ -11,7 +11,7 @@ from keyvault_lite.dialects.aws.errors import KeyUnavailable, RotationLimit, Uns
 from keyvault_lite.dialects.aws.guard import guarded
 from keyvault_lite.dialects.aws.import_material import pending_version
 from keyvault_lite.dialects.aws.keys import changed, is_leaving
-from keyvault_lite.dialects.aws.model import ATTRIBUTE, EXTERNAL, is_present, material
+from keyvault_lite.dialects.aws.model import ATTRIBUTE, material
 from keyvault_lite.dialects.aws.pagination import page
 from keyvault_lite.dialects.aws.replies import Rotation, RotationStatus
 from keyvault_lite.dialects.aws.view import View, material_id
@@ -19,6 +19,7 @@ from keyvault_lite.engine.keys import DAY, stepped_down
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.keys import KeyType, KeyVersion
+from keyvault_lite.model.material import EXTERNAL, is_present
 from keyvault_lite.model.requests import Request
 
 DEFAULT_PERIOD: Final = 365

@@ -28,12 +28,9 @@ from keyvault_lite.dialects.aws.model import (
     RESERVED_ALIAS,
     Named,
     Place,
-    awaits_material,
     aws_id,
     facts,
-    is_expired,
     is_here,
-    is_waiting,
     material,
     parse_name,
     spec_word,
@@ -44,6 +41,7 @@ from keyvault_lite.model.errors import InvalidCiphertext, KeyVaultError
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Principal
 from keyvault_lite.model.keys import Key, KeyStatus, KeyVersion
+from keyvault_lite.model.material import awaits_material, is_expired, is_waiting
 from keyvault_lite.model.names import KeyId
 
 

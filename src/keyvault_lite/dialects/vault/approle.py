@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from itertools import count, islice
 from typing import Any, Final
 
-from keyvault_lite.access.leases import PLACE, SEPARATOR, accessor_of, is_past, secret_of
+from keyvault_lite.access.lifetimes import is_past
 from keyvault_lite.crypto.credentials import new_token
 from keyvault_lite.dialects.vault.auth_methods import end_of_roles, require_login, roles_of
+from keyvault_lite.dialects.vault.authority import PLACE, SEPARATOR, accessor_of, secret_of
 from keyvault_lite.dialects.vault.role_requests import ChangeRole, TidySecretIds, WriteRoleAndId
 from keyvault_lite.dialects.vault.token_requests import (
     DEFAULT_POLICY,
@@ -18,7 +19,6 @@ from keyvault_lite.dialects.vault.token_requests import (
     DeleteRole,
     DestroySecretId,
     Issued,
-    Lease,
     ListRoles,
     ListSecretIds,
     Login,
@@ -42,6 +42,7 @@ from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.identity import Role, Service, Setting
+from keyvault_lite.model.leases import Lease
 from keyvault_lite.model.names import ServiceId, TokenId, is_name, new_id
 from keyvault_lite.model.requests import Request
 

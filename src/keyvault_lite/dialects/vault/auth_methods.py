@@ -19,12 +19,13 @@ from keyvault_lite.dialects.vault.system_requests import (
     ReadLogin,
     TuneLogin,
 )
-from keyvault_lite.dialects.vault.token_requests import DEFAULT_TTL, role_ids_at, roles_at, secrets_at
+from keyvault_lite.dialects.vault.token_requests import role_ids_at, roles_at, secrets_at
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.identity import APPROLE, Setting
+from keyvault_lite.model.leases import DEFAULT_TTL
 from keyvault_lite.model.requests import Request
 
 PREFIX: Final = "vault/auth/"

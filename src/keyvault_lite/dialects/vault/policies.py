@@ -11,20 +11,18 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.access.authorize import check_reader, permissions_on, permissions_under
-from keyvault_lite.access.leases import authority, makes_tokens
+from keyvault_lite.dialects.vault.authority import authority, makes_tokens
 from keyvault_lite.dialects.vault.requests import key_ref
 from keyvault_lite.dialects.vault.rules import is_absent
 from keyvault_lite.dialects.vault.system_requests import OPERATIONS
 from keyvault_lite.dialects.vault.token_requests import (
     DEFAULT_POLICY,
     GRANTS,
-    MADE,
     MAKES_TOKENS,
     MAX_POLICY,
     POLICIES,
     ROOT_POLICY,
     DeletePolicy,
-    Lease,
     ListPolicies,
     PolicyRule,
     ReadCapabilities,
@@ -37,6 +35,7 @@ from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.identity import Permission, Principal, Role, Setting
+from keyvault_lite.model.leases import MADE, Lease
 from keyvault_lite.model.requests import Request
 
 UPDATE: Final = "update"

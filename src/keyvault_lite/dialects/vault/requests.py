@@ -16,6 +16,11 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import HMAC_WORD, WORDS, Key, KeySpec, KeyType, KeyVersion, Purpose
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Batch, KeyRequest, Request
+from keyvault_lite.model.signature_schemes import (
+    DEFAULT_DIGEST,
+    DIGESTS,
+    Scheme,
+)
 
 DIALECT: Final = "vault:"
 """What the names of this dialect's keys begin with."""
@@ -120,49 +125,6 @@ class Rules:
 MAX_READ: Final = 4096
 _READ: Final[dict[int, tuple[Mapping[str, Any], Rules]]] = {}
 """What was read last: attributes are immutable, so the same map is the same rules."""
-
-
-class Marshaling(StrEnum):
-    """How a signature is written."""
-
-    ASN1 = "asn1"
-    JWS = "jws"
-
-
-class Padding(StrEnum):
-    """How an RSA signature is padded."""
-
-    PSS = "pss"
-    PKCS1V15 = "pkcs1v15"
-
-
-NO_HASH: Final = "none"
-DIGESTS: Final = frozenset({"sha1", *(f"sha{kind}-{bits}" for kind in (2, 3) for bits in (224, 256, 384, 512))})
-DEFAULT_DIGEST: Final = "sha2-256"
-SALT_AUTO: Final = 0
-"""As long as fits when signing, any when verifying; the products read the number 0 so too."""
-SALT_HASH: Final = -1
-"""As long as the digest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """How to sign: everything that does not depend on the key's type, checked."""
-
-    digest: str = DEFAULT_DIGEST
-    prehashed: bool = False
-    padding: Padding = Padding.PSS
-    salt: int = SALT_AUTO
-    marshaling: Marshaling = Marshaling.ASN1
-
-    def __post_init__(self) -> None:
-        if self.digest == NO_HASH:
-            if not self.prehashed or self.padding is not Padding.PKCS1V15:
-                raise InvalidRequest(
-                    "hash_algorithm=none requires both prehashed=true and signature_algorithm=pkcs1v15"
-                )
-        elif self.digest not in DIGESTS:
-            raise InvalidRequest("invalid hash algorithm")
 
 
 # Keys

@@ -7,25 +7,18 @@ Lease.
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Self
+from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import APPROLE, Token
-from keyvault_lite.model.names import TokenId
+from keyvault_lite.model.leases import Lease
 from keyvault_lite.model.requests import Request
 
-ATTRIBUTE: Final = "vault"
-DEFAULT_TTL: Final = 32 * 24 * 3600
-"""Seconds; also the longest, as both products have it."""
-KEPT_SECONDS: Final = 24 * 3600
-"""For how long a token past its end is kept, so that whoever comes with it is still known in the log."""
 MAX_TTL: Final = 10 * 365 * 24 * 3600
-MADE: Final = "auth/token/create"
-"""How a token came to be that was made with another."""
 DEFAULT_POLICY: Final = "default"
 ROOT_POLICY: Final = "root"
 POLICIES: Final = "vault/policies/"
@@ -91,41 +84,6 @@ def check_word(name: str, what: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """What the dialect keeps of a token it made."""
-
-    ttl: int
-    """Seconds that a renewal gives, if it does not say."""
-    max_ttl: int = DEFAULT_TTL
-    """Seconds from its making that no renewal goes beyond; 0 with a period."""
-    period: int = 0
-    """If not 0, every renewal gives so many seconds, without end."""
-    explicit_max_ttl: int = 0
-    """If not 0, seconds from its making that nothing goes beyond, with a period neither."""
-    renewable: bool = True
-    display_name: str = "token"
-    path: str = MADE
-    policies: tuple[str, ...] | None = None
-    """What the token is held to; None is all its service may do."""
-    alone: bool = False
-    """Whether its service's grants count for nothing beside the policies: they were asked for by name."""
-    meta: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, token: Token) -> Self | None:
-        """The lease of a token; None for one that the dialect did not make."""
-        kept = token.attributes.get(ATTRIBUTE)
-        if kept is None:
-            return None
-        policies = kept["policies"]
-        return cls(**{**kept, "policies": None if policies is None else tuple(policies)})
-
-    def attributes(self) -> Mapping[str, Any]:
-        """As it stands in the token."""
-        return {ATTRIBUTE: asdict(self)}
-
-
 # Tokens
 
 
@@ -179,16 +137,6 @@ class RevokeToken(TokenRequest, frozen=True):
     """The end of a token and of all its children. Answers None."""
 
     action = Action.TOKEN_REVOKE
-
-
-class RemoveTokens(Request, frozen=True):
-    """Remove those of these leased tokens that have been past their end long enough; the vault itself asks.
-
-    Answers how many.
-    """
-
-    action = Action.TOKEN_REMOVE
-    tokens: tuple[TokenId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

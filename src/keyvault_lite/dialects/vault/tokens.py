@@ -5,44 +5,35 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.access.authorize import ROLE_REFUSAL
-from keyvault_lite.access.leases import DEPTH, end_of, last_end, makes_tokens
+from keyvault_lite.access.lifetimes import DEPTH, end_of, last_end
 from keyvault_lite.access.spent import is_over, is_valid
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
+from keyvault_lite.dialects.vault.authority import makes_tokens
 from keyvault_lite.dialects.vault.token_requests import (
     DEFAULT_POLICY,
-    DEFAULT_TTL,
     POLICIES,
     ROOT_POLICY,
     CreateToken,
     ExtendToken,
     Issued,
-    Lease,
     ListTokens,
     ReadToken,
-    RemoveTokens,
     RevokeToken,
     TokenFacts,
     TokenRequest,
 )
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.token_room import make_room, told
+from keyvault_lite.engine.tokens import own_token
 from keyvault_lite.ledger.state.outcome import Change
-from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest
+from keyvault_lite.model.errors import Forbidden, InvalidRequest
 from keyvault_lite.model.identity import Role, Service, Token, TokenKind
+from keyvault_lite.model.leases import DEFAULT_TTL, Lease
 from keyvault_lite.model.names import ServiceId, TokenId
 from keyvault_lite.model.requests import Request
 
 _SECOND: Final = 1_000_000
 BAD_TOKEN: Final = "bad token"  # noqa: S105  (a message)
-
-
-def own_token(scene: Scene) -> Token:
-    """The token that the caller came with. Raises Forbidden for callers who have none."""
-    token_id = scene.principal.token_id
-    token = None if token_id is None else scene.state.token(token_id)
-    if token is None:
-        raise Forbidden(ROLE_REFUSAL)
-    return token
 
 
 def named_token(request: TokenRequest, scene: Scene) -> Token:
@@ -250,20 +241,10 @@ def revoke(request: RevokeToken, scene: Scene) -> Done:
     return Done(None, Change(tokens=(ended,)), subject=token.service_id)
 
 
-def remove(request: RemoveTokens, scene: Scene) -> Done:
-    """Delete what is left of tokens that can never be used again."""
-    found = (scene.state.token(token_id) for token_id in request.tokens)
-    gone = tuple(one.id for one in found if one is not None and is_over(one, scene.state, scene.now))
-    if not gone:
-        raise Conflict("none of these tokens can be removed")
-    return Done(len(gone), Change(gone_tokens=gone), comment=f"{len(gone)} tokens that are no longer valid")
-
-
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
     CreateToken: create,
     ExtendToken: extend,
     ListTokens: page,
     ReadToken: read,
-    RemoveTokens: remove,
     RevokeToken: revoke,
 }

@@ -70,6 +70,7 @@ ERRORS: Final[Mapping[type[errors.KeyVaultError], Written]] = {
     aws.Validation: Written("ValidationException"),
     errors.InvalidRequest: Written("ValidationException"),
     aws.UnsupportedOperation: Written("UnsupportedOperationException"),
+    errors.Unsupported: Written("UnsupportedOperationException"),
     aws.InvalidKeyUsage: Written("InvalidKeyUsageException"),
     aws.MalformedPolicy: Written("MalformedPolicyDocumentException"),
     aws.InvalidTag: Written("TagException"),

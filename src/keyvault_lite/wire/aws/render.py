@@ -7,7 +7,6 @@ from typing import Any, Final
 from keyvault_lite.dialects.aws import requests as words
 from keyvault_lite.dialects.aws.aliases import default_policy
 from keyvault_lite.dialects.aws.model import (
-    EXTERNAL,
     USAGE_OF,
     Place,
     encryption_algorithms,
@@ -17,6 +16,7 @@ from keyvault_lite.dialects.aws.model import (
 )
 from keyvault_lite.dialects.aws.view import KeyState, View, material_id
 from keyvault_lite.model.keys import KeyName, KeyType, Purpose
+from keyvault_lite.model.material import EXTERNAL
 from keyvault_lite.model.replies import Page
 from keyvault_lite.model.requests import Request
 

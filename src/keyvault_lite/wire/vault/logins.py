@@ -12,9 +12,9 @@ from keyvault_lite.dialects.vault.system_requests import (
     ReadLogin,
     TuneLogin,
 )
-from keyvault_lite.dialects.vault.token_requests import DEFAULT_TTL
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.leases import DEFAULT_TTL
 from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Operation, Written
 from keyvault_lite.wire.vault.system import CONFIG, FIELDS, TTLS, TUNE, limits, mount_object, stable_uuid

@@ -5,13 +5,7 @@ from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from typing import Any, Final
 
 from keyvault_lite.dialects.vault.requests import (
-    DEFAULT_DIGEST,
-    SALT_AUTO,
-    SALT_HASH,
-    Marshaling,
-    Padding,
     Protected,
-    Scheme,
     TransitHash,
     TransitHmac,
     TransitRandom,
@@ -25,6 +19,7 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import BatchReply
 from keyvault_lite.model.requests import KeyRequest, Request
+from keyvault_lite.model.signature_schemes import DEFAULT_DIGEST, SALT_AUTO, SALT_HASH, Marshaling, Padding, Scheme
 from keyvault_lite.wire.vault.batch import BATCH, build_batch, is_batch, outcome
 from keyvault_lite.wire.vault.cipher import ciphertext
 from keyvault_lite.wire.vault.route import MAX_DATA, Call, Operation, Written

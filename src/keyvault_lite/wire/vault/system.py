@@ -11,9 +11,9 @@ from keyvault_lite.dialects.vault.system_requests import (
     Mount,
     TuneMount,
 )
-from keyvault_lite.dialects.vault.token_requests import DEFAULT_TTL
 from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.leases import DEFAULT_TTL
 from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.vault import signing
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Operation, Written

@@ -1,39 +1,20 @@
-"""Tokens of the Vault dialect: whether they still hold, what they are held to, and AppRole credentials. Pure functions.
-
-A leased token lives no longer than its parent: renewing, revoking or expiring the parent, or deactivating its service,
-ends it in that moment, because every use walks up to the token at the top.
-"""
+"""What a token of the Vault dialect may do, by its policies; and the credentials of AppRole. Pure functions."""
 
 from typing import Final, Protocol
 
+from keyvault_lite.access.lifetimes import Leases, is_past
 from keyvault_lite.dialects.vault.token_requests import (
     GRANTS,
     MAKES_TOKENS,
     POLICIES,
-    Lease,
     role_ids_at,
     roles_at,
     secrets_at,
 )
 from keyvault_lite.model.encoding import decode_base64
 from keyvault_lite.model.identity import AppRoleCredential, Grant, Permission, Role, Service, Setting, Token
+from keyvault_lite.model.leases import Lease
 from keyvault_lite.model.names import TokenId
-
-DEPTH: Final = 16
-"""Generations of children."""
-
-
-class Leases(Protocol):
-    """What is read of the verified state."""
-
-    def token(self, token_id: TokenId) -> Token | None:
-        """The token of that id."""
-
-    def setting(self, name: str) -> Setting | None:
-        """The setting of that name."""
-
-    def find_service(self, ref: str) -> Service | None:
-        """The service of that id."""
 
 
 class Secrets(Protocol):
@@ -41,35 +22,6 @@ class Secrets(Protocol):
 
     def token_matches(self, token_id: TokenId, secret: str, stored: bytes | None) -> bool:
         """Whether a secret is the one whose keyed digest is stored; None costs the same and is false."""
-
-
-def is_past(end: int | None, now: int) -> bool:
-    """Whether what ends at that time, or never, has ended (microseconds)."""
-    return end is not None and end <= now
-
-
-def ancestors_live(token: Token, directory: Leases, now: int) -> bool:
-    """Whether every token above this one still holds, up to the one that has no parent."""
-    for _ in range(DEPTH):
-        if token.parent is None:
-            return True
-        above = directory.token(token.parent)
-        if above is None or above.ended_at is not None or above.service_id != token.service_id:
-            return False
-        if is_past(above.expires_at, now):
-            return False
-        token = above
-    return False
-
-
-def end_of(token: Token, service: Service, directory: Leases) -> int | None:
-    """When a token ends: by itself, or with its service or a token above it (microseconds); None if it does not."""
-    ends = [token.expires_at, service.expires_at]
-    above: Token | None = token
-    for _ in range(DEPTH):
-        above = None if above is None or above.parent is None else directory.token(above.parent)
-        ends.append(None if above is None else above.expires_at)
-    return min((end for end in ends if end is not None), default=None)
 
 
 def authority(token: Token, service: Service, directory: Leases) -> tuple[Role, tuple[Grant, ...], bool]:
@@ -104,15 +56,6 @@ def makes_tokens(lease: Lease | None, directory: Leases) -> bool:
         return True
     found = (directory.setting(POLICIES + name) for name in lease.policies)
     return any(one.value.get(MAKES_TOKENS, False) for one in found if one is not None and one.value is not None)
-
-
-def last_end(token: Token) -> int | None:
-    """The latest end that any renewal can give a token (microseconds); None if there is none."""
-    lease = Lease.of(token)
-    if lease is None or not lease.renewable:
-        return token.expires_at
-    most = min(filter(None, (0 if lease.period else lease.max_ttl, lease.explicit_max_ttl)), default=None)
-    return None if most is None else token.created_at + most * 1_000_000
 
 
 SEPARATOR: Final = "."
