@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from keyvault_lite.access.authenticate import REFUSAL, SKEW, Authenticator, Refused
+from keyvault_lite.access.authenticate import REFUSAL, Authenticator, Refused
+from keyvault_lite.crypto.access_keys import ChainedMac
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.dialects.aws.credentials import SKEW, AwsCredential, SignatureFault, SignatureScheme
 from keyvault_lite.dialects.aws.errors import (
     IncompleteSignature,
     MissingSignature,
@@ -18,15 +20,14 @@ from keyvault_lite.dialects.aws.errors import (
     SignatureMismatch,
     UnknownAccessKey,
 )
+from keyvault_lite.dialects.vault.authority import authority
 from keyvault_lite.model.errors import Unauthenticated
 from keyvault_lite.model.identity import (
-    AwsCredential,
     BearerCredential,
     Principal,
     Role,
     Service,
     Setting,
-    SignatureFault,
     SystemCredential,
     Token,
     TokenKind,
@@ -56,7 +57,9 @@ class Folk:
     def __init__(self) -> None:
         ring = Keyring.create()
         self.verifier = Counting(ring)
-        self.authenticator = Authenticator(self.verifier, parse_token, ring.access_keys)
+        self.authenticator = Authenticator(
+            self.verifier, parse_token, {AwsCredential: SignatureScheme(ring.access_keys)}, authority
+        )
         self.service = Service(
             ServiceId(new_id()), "worker", Role.SERVICE, active=True, created_at=0, grants=(grant("*"),)
         )
@@ -168,7 +171,7 @@ class Signer:
 
     def __init__(self, folk: Folk) -> None:
         self.folk = folk
-        self.refusals: list[AwsCredential] = []
+        self.refusals: list[ChainedMac] = []
         sealed = folk.verifier.ring.access_keys.seal(self.ID, folk.service.id, "secret")
         folk.token_id = self.ID
         folk.stored = Token(self.ID, folk.service.id, TokenKind.AWS, sealed, created_at=0)
@@ -177,14 +180,14 @@ class Signer:
             key = hmac.digest(key, step.encode(), "sha256")
         self.signed = structs.replace(self.GENUINE, signature=hmac.digest(key, b"to sign", "sha256").hex())
 
-    def holds(self, credential: AwsCredential, service_id: ServiceId, sealed: bytes) -> bool:
-        return self.folk.verifier.ring.access_keys.holds(credential, service_id, sealed)
+    def holds(self, signed: ChainedMac, service_id: ServiceId, sealed: bytes) -> bool:
+        return self.folk.verifier.ring.access_keys.holds(signed, service_id, sealed)
 
-    def refuse(self, credential: AwsCredential) -> None:
-        self.refusals.append(credential)
+    def refuse(self, signed: ChainedMac) -> None:
+        self.refusals.append(signed)
 
     def present(self, now: int = NOW, **change: Any) -> Principal:  # noqa: ANN401
-        authenticator = Authenticator(self.folk.verifier, parse_token, self)
+        authenticator = Authenticator(self.folk.verifier, parse_token, {AwsCredential: SignatureScheme(self)})
         return authenticator.authenticate(structs.replace(self.signed, **change), self.folk, now)
 
     def cause(self, now: int = NOW, **change: Any) -> tuple[type[Unauthenticated], ServiceId | None]:  # noqa: ANN401
@@ -225,7 +228,7 @@ class TestSignedRequests:
         signer.folk.stored = replace(signer.folk.stored, **change)
         signer.folk.token_id = signer.folk.stored.id
         assert signer.cause() == (UnknownAccessKey, None)
-        assert signer.refusals == [signer.signed]
+        assert signer.refusals == [signer.signed.mac]
 
     def test_a_signature_of_something_else(self, signer: Signer) -> None:
         assert signer.cause(string_to_sign=b"another") == (SignatureMismatch, None)
@@ -259,7 +262,8 @@ class TestSignedRequests:
     def test_a_signature_is_judged_by_the_wall_clock_and_not_by_the_log(self, signer: Signer) -> None:
         month = 31 * 24 * 3600 * 1_000_000
         for wall, log, fresh in ((NOW, NOW + month, True), (NOW + month, NOW, False)):
-            authenticator = Authenticator(signer.folk.verifier, parse_token, signer, partial(int, wall))
+            scheme = SignatureScheme(signer, partial(int, wall))
+            authenticator = Authenticator(signer.folk.verifier, parse_token, {AwsCredential: scheme})
             if fresh:
                 assert authenticator.authenticate(signer.signed, signer.folk, log).name == "worker"
             else:

@@ -7,10 +7,17 @@ import pytest
 
 from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.access.lifetimes import DEPTH, ancestors_live
-from keyvault_lite.dialects.vault.authority import SEPARATOR, authority, policy_grants, role_login
+from keyvault_lite.dialects.vault.authority import (
+    SEPARATOR,
+    AppRoleCredential,
+    AppRoleScheme,
+    authority,
+    policy_grants,
+    role_login,
+)
 from keyvault_lite.dialects.vault.token_requests import GRANTS, POLICIES, role_ids_at, roles_at, secrets_at
 from keyvault_lite.model.encoding import encode_base64
-from keyvault_lite.model.identity import AppRoleCredential, Grant, Role, Service, Setting, Token, TokenKind
+from keyvault_lite.model.identity import Grant, Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.leases import Lease
 from keyvault_lite.model.names import ServiceId, TokenId
 from tests.house import grant
@@ -162,7 +169,7 @@ class TestLogins:
         assert self.login(state) is None
 
     def test_a_service_that_may_not_act_does_not_log_in(self, state: State) -> None:
-        authenticator = Authenticator(state, lambda _: None, access_keys=None)  # type: ignore[arg-type]
+        authenticator = Authenticator(state, lambda _: None, {AppRoleCredential: AppRoleScheme(state)})
         credential = AppRoleCredential("id", f"acc{SEPARATOR}secret")
         assert authenticator.authenticate(credential, state, NOW).login == "approle/r/acc"
         whole = state.service

@@ -55,7 +55,7 @@ def directory() -> Directory:
 
 @pytest.fixture
 def authenticator(verifier: Verifier) -> Authenticator:
-    return Authenticator(verifier, parse, access_keys=None)  # type: ignore[arg-type]
+    return Authenticator(verifier, parse)
 
 
 def login(authenticator: Authenticator, directory: Directory, text: str) -> str:

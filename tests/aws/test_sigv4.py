@@ -14,11 +14,11 @@ from botocore.credentials import Credentials
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keyvault_lite.crypto import sigv4
-from keyvault_lite.crypto.sigv4 import REMEMBERED, AccessKeys, new_access_key
+from keyvault_lite.crypto import access_keys
+from keyvault_lite.crypto.access_keys import REMEMBERED, AccessKeys, new_access_key
+from keyvault_lite.dialects.aws.credentials import AwsCredential, SignatureFault
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext
-from keyvault_lite.model.identity import AwsCredential, SignatureFault
 from keyvault_lite.model.names import ServiceId, TokenId
 from keyvault_lite.wire.aws import AwsApi
 from keyvault_lite.wire.aws.sigv4 import read_credential
@@ -73,7 +73,7 @@ def read(request: AWSRequest, body: bytes = b"{}") -> AwsCredential:
 
 
 def holds(credential: AwsCredential) -> bool:
-    return credential.fault is None and KEYS.holds(credential, SERVICE, SEALED)
+    return credential.fault is None and KEYS.holds(credential.mac, SERVICE, SEALED)
 
 
 @CALM
@@ -329,30 +329,30 @@ class TestAccessKeys:
         other = ServiceId("00000000-0000-0000-0000-000000000001")
         fresh = AccessKeys(os.urandom(32), os.urandom(16), os.urandom)
         with pytest.raises(InvalidCiphertext):
-            KEYS.holds(credential, other, KEYS.seal(TokenId("AKIAOTHER"), other, SECRET))
+            KEYS.holds(credential.mac, other, KEYS.seal(TokenId("AKIAOTHER"), other, SECRET))
         with pytest.raises(InvalidCiphertext):
-            fresh.holds(credential, SERVICE, SEALED)
+            fresh.holds(credential.mac, SERVICE, SEALED)
 
     def test_a_replaced_secret_is_not_remembered(self) -> None:
         credential = read(signed())
-        assert KEYS.holds(credential, SERVICE, SEALED)
-        assert not KEYS.holds(credential, SERVICE, KEYS.seal(KEY_ID, SERVICE, "x" * 40))
+        assert KEYS.holds(credential.mac, SERVICE, SEALED)
+        assert not KEYS.holds(credential.mac, SERVICE, KEYS.seal(KEY_ID, SERVICE, "x" * 40))
 
     def test_memory_is_bounded(self) -> None:
         keys = AccessKeys(os.urandom(32), os.urandom(16), os.urandom)
         sealed = keys.seal(KEY_ID, SERVICE, SECRET)
         for number in range(REMEMBERED + 10):
             credential = AwsCredential(KEY_ID, "20260101", f"r-{number}", "kms", b"text", "0" * 64, 0)
-            assert not keys.holds(credential, SERVICE, sealed)
+            assert not keys.holds(credential.mac, SERVICE, sealed)
         assert len(keys._derived) == REMEMBERED
 
     def test_what_was_used_last_is_forgotten_last(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sigv4, "REMEMBERED", 2)
+        monkeypatch.setattr(access_keys, "REMEMBERED", 2)
         keys = AccessKeys(os.urandom(32), os.urandom(16), os.urandom)
         sealed = keys.seal(KEY_ID, SERVICE, SECRET)
         for region in ("a", "b", "a", "c"):
-            keys.holds(AwsCredential(KEY_ID, "20260101", region, "kms", b"text", "0" * 64, 0), SERVICE, sealed)
-        assert [region for _, _, region, _ in keys._derived] == ["a", "c"]
+            keys.holds(AwsCredential(KEY_ID, "20260101", region, "kms", b"text", "0" * 64, 0).mac, SERVICE, sealed)
+        assert [steps[1] for _, _, steps in keys._derived] == ["a", "c"]
 
     def test_nobody_costs_the_same_work_each_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         keys, credential, done = AccessKeys(os.urandom(32), os.urandom(16), os.urandom), read(signed()), list[bytes]()
@@ -364,6 +364,6 @@ class TestAccessKeys:
 
         monkeypatch.setattr(hmac, "digest", noted)
         for _ in range(2):  # nothing is remembered of nobody: the second time would be quicker
-            keys.refuse(credential)
+            keys.refuse(credential.mac)
         steps = [credential.date, credential.region, credential.service, "aws4_request"]
         assert done == [*map(str.encode, steps), credential.string_to_sign] * 2

@@ -7,6 +7,7 @@ import pytest
 
 from keyvault_lite.access import authenticate, spent
 from keyvault_lite.access.spent import TOMBSTONES
+from keyvault_lite.dialects.vault.authority import AppRoleCredential
 from keyvault_lite.dialects.vault.token_requests import (
     CreateSecretId,
     CreateToken,
@@ -23,7 +24,7 @@ from keyvault_lite.engine.token_room import AT_ONCE
 from keyvault_lite.ledger.state.verified_rows import NOT_COMMITTED
 from keyvault_lite.model.errors import Conflict, Forbidden, InvalidRequest, LimitExceeded, Unauthenticated
 from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.identity import AppRoleCredential, BearerCredential, Role, TokenKind
+from keyvault_lite.model.identity import BearerCredential, Role, TokenKind
 from keyvault_lite.model.names import TokenId
 from keyvault_lite.model.native_tokens import MAX_RENEWALS
 from keyvault_lite.model.requests import (

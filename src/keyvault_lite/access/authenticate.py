@@ -4,28 +4,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from keyvault_lite.access.lifetimes import ancestors_live, is_past
-from keyvault_lite.dialects.aws.errors import (
-    IncompleteSignature,
-    MissingSignature,
-    SignatureExpired,
-    SignatureMismatch,
-    UnknownAccessKey,
-)
-from keyvault_lite.dialects.vault.authority import authority, role_login
-from keyvault_lite.model.errors import InvalidCiphertext, Unauthenticated
+from keyvault_lite.model.errors import Unauthenticated
 from keyvault_lite.model.evidence import LoginFault
 from keyvault_lite.model.identity import (
-    AppRoleCredential,
-    AwsCredential,
     BearerCredential,
     Credential,
+    Grant,
     Principal,
+    Role,
     Service,
     Setting,
-    SignatureFault,
     SystemCredential,
     Token,
     TokenKind,
@@ -74,14 +65,23 @@ class Verifier(Protocol):
         """Whether a secret is the one whose keyed digest is stored; None costs the same and is false."""
 
 
-class SignatureVerifier(Protocol):
-    """What authentication asks of the keyring about signed requests."""
+class Scheme(Protocol):
+    """How one kind of credential is verified."""
 
-    def holds(self, credential: AwsCredential, service_id: ServiceId, sealed: bytes) -> bool:
-        """Whether the signature is that of the request; raises InvalidCiphertext for a secret of another access key."""
+    def verify(self, credential: Any, directory: Directory, now: int) -> "tuple[Service, str | None]":  # noqa: ANN401
+        """The service whose credential it is, and the login that it is good for alone. Raises Refused.
 
-    def refuse(self, credential: AwsCredential) -> None:
-        """The work of `holds` where there is no secret."""
+        Every failure MUST cost the same as far as a caller could learn from the time which ids exist.
+        """
+
+
+TokenAuthority = Callable[[Token, Service, Directory], tuple[Role, tuple[Grant, ...], bool]]
+"""The role and grants that a token acts with, and whether that is less than its service's."""
+
+
+def of_service(_token: Token, service: Service, _directory: Directory) -> tuple[Role, tuple[Grant, ...], bool]:
+    """All that the service may do."""
+    return service.role, service.grants, False
 
 
 class ParseToken(Protocol):
@@ -97,10 +97,9 @@ class Authenticator:
 
     verifier: Verifier
     parse_token: ParseToken
-    access_keys: SignatureVerifier
-    wall_clock: Callable[[], int] | None = None
-    """By which signatures are fresh, in microseconds; None: by the time of the call. The log's time is never before its
-    newest entry: after one start with a clock ahead, no signature of a right clock would be fresh by it."""
+    schemes: Mapping[type[Credential], Scheme] = field(default_factory=dict)
+    """How credentials other than bearer tokens are verified."""
+    authority: TokenAuthority = of_service
     _proven: dict[TokenId, Proof] = field(default_factory=dict, init=False, repr=False)
 
     def authenticate(self, credential: Credential, directory: Directory, now: int) -> Principal:
@@ -110,62 +109,32 @@ class Authenticator:
         """
         if isinstance(credential, SystemCredential):
             return Principal(SYSTEM, "system", None)
-        if isinstance(credential, AwsCredential):
-            return self._signer(credential, directory, now)
-        if isinstance(credential, AppRoleCredential):
-            return self._role(credential, directory, now)
+        if not isinstance(credential, BearerCredential):
+            return self._by_scheme(credential, directory, now)
         proof = self._genuine(credential, directory)
         token = proof.token
         service = directory.find_service(token.service_id)
         if service is None:
             raise Refused(None)
-        fault = _fault(token, service, directory, now)
+        fault = token_fault(token, service, directory, now)
         if fault is not None:
             raise Refused(service.id, fault)
         if proof.service is service and proof.principal is not None:
             return proof.principal
-        role, grants, narrowed = authority(token, service, directory)
+        role, grants, narrowed = self.authority(token, service, directory)
         leased = token.kind is TokenKind.LEASED
         principal = Principal(service.id, service.name, role, grants, token.id, narrowed=narrowed, leased=leased)
         if token.kind is TokenKind.NATIVE:  # what a leased one may do follows from other records too
             proof.service, proof.principal = service, principal
         return principal
 
-    def _role(self, credential: AppRoleCredential, directory: Directory, now: int) -> Principal:
-        """The service that logs in with a role's credentials; the principal may do that and nothing else."""
-        found = role_login(credential, directory, self.verifier, now)
-        if found is None:
+    def _by_scheme(self, credential: Credential, directory: Directory, now: int) -> Principal:
+        scheme = self.schemes.get(type(credential))
+        if scheme is None:
             raise Refused(None)
-        fault = _fault_of_service(found[0], now)
-        if fault is not None:
-            raise Refused(found[0].id, fault)
-        service, login = found
-        return Principal(service.id, service.name, service.role, (), login=login)
-
-    def _signer(self, credential: AwsCredential, directory: Directory, now: int) -> Principal:
-        """The principal who signed a request. Causes are told apart, as clients of that product need it."""
-        if credential.fault is not None:
-            fault, cause = FAULTS[credential.fault]
-            raise Refused(None, fault, cause())
-        token = directory.token(credential.access_key_id)
-        if token is None or token.kind is not TokenKind.AWS or token.ended_at is not None:
-            self.access_keys.refuse(credential)
-            revoked = token is not None and token.kind is TokenKind.AWS
-            raise Refused(None, LoginFault.REVOKED if revoked else LoginFault.UNKNOWN, UnknownAccessKey())
-        service = directory.find_service(token.service_id)
-        try:
-            genuine = self.access_keys.holds(credential, token.service_id, token.digest)
-        except InvalidCiphertext:
-            genuine = False
-        if service is None or not genuine:
-            raise Refused(None, LoginFault.WRONG_SIGNATURE, SignatureMismatch())
-        found = _fault(token, service, directory, now)
-        if found is not None:
-            raise Refused(service.id, found, UnknownAccessKey())
-        if not _is_fresh(credential, now if self.wall_clock is None else self.wall_clock()):
-            stale = SignatureExpired("the signature is of another time")
-            raise Refused(service.id, LoginFault.STALE_SIGNATURE, stale)
-        return Principal(service.id, service.name, service.role, service.grants)
+        service, login = scheme.verify(credential, directory, now)
+        # Credentials of a login are good for that login and nothing else, so that it has no grants.
+        return Principal(service.id, service.name, service.role, service.grants if login is None else (), login=login)
 
     def _genuine(self, credential: BearerCredential, directory: Directory) -> Proof:
         if credential.token is None:
@@ -197,7 +166,7 @@ class Authenticator:
         return proof
 
 
-def _fault(token: Token, service: Service, directory: Directory, now: int) -> LoginFault | None:
+def token_fault(token: Token, service: Service, directory: Directory, now: int) -> LoginFault | None:
     """Why a genuine token is not valid at this moment; None if it is."""
     native = token.kind is TokenKind.NATIVE
     if token.ended_at is not None:
@@ -205,34 +174,17 @@ def _fault(token: Token, service: Service, directory: Directory, now: int) -> Lo
     if is_past(token.expires_at, now):
         replaced = native and Lifetime.of(token).replaced_at is not None
         return LoginFault.REPLACED if replaced else LoginFault.EXPIRED
-    fault = _fault_of_service(service, now)
+    fault = service_fault(service, now)
     if fault is None and not ancestors_live(token, directory, now):
         return LoginFault.PARENT_ENDED
     return fault
 
 
-def _fault_of_service(service: Service, now: int) -> LoginFault | None:
+def service_fault(service: Service, now: int) -> LoginFault | None:
+    """Why a service may not act at this moment; None if it may."""
     if not service.active:
         return LoginFault.INACTIVE
     return LoginFault.SERVICE_EXPIRED if is_past(service.expires_at, now) else None
-
-
-SKEW: Final = 5 * 60 * 1_000_000
-"""Microseconds that a signer's clock may be off, and for which a signed request can be repeated."""
-_SECOND: Final = 1_000_000
-
-
-def _is_fresh(credential: AwsCredential, now: int) -> bool:
-    last = SKEW if credential.lifetime is None else credential.lifetime * _SECOND
-    return credential.signed_at - SKEW <= now <= credential.signed_at + last
-
-
-FAULTS: Final[Mapping[SignatureFault, tuple[LoginFault, type[Unauthenticated]]]] = {
-    SignatureFault.MISSING: (LoginFault.MISSING, MissingSignature),
-    SignatureFault.INCOMPLETE: (LoginFault.MISSING, IncompleteSignature),
-    SignatureFault.OTHER_SERVICE: (LoginFault.WRONG_SIGNATURE, SignatureMismatch),
-    SignatureFault.SESSION: (LoginFault.UNKNOWN, UnknownAccessKey),
-}
 
 
 class Refused(Unauthenticated):

@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from keyvault_lite.crypto.access_keys import AccessKeys
 from keyvault_lite.crypto.agreement import Agreement, Encapsulation
 from keyvault_lite.crypto.algorithms import Signer
 from keyvault_lite.crypto.bundle import Bundle
@@ -26,7 +27,6 @@ from keyvault_lite.crypto.importing import imported, imported_public, open_oaep,
 from keyvault_lite.crypto.material import Material, generate, load_rsa
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.crypto.secret import Secret
-from keyvault_lite.crypto.sigv4 import AccessKeys
 from keyvault_lite.crypto.transit import TransitVersion, generate_transit, with_mac_key
 from keyvault_lite.crypto.versions import Versions
 from keyvault_lite.model.encoding import (

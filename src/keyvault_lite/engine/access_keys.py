@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from keyvault_lite.crypto.sigv4 import new_access_key
+from keyvault_lite.crypto.access_keys import new_access_key
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import LimitExceeded, NotFound

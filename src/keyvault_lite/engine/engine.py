@@ -8,12 +8,14 @@ from time import perf_counter, thread_time, time_ns
 from typing import TypeVar
 
 from keyvault_lite import __version__
-from keyvault_lite.access.authenticate import Authenticator
+from keyvault_lite.access.authenticate import Authenticator, Scheme
 from keyvault_lite.access.authorize import may_send
 from keyvault_lite.crypto.credentials import parse_token
 from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.dialects.aws.credentials import AwsCredential, SignatureScheme
 from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT
 from keyvault_lite.dialects.vault import handlers
+from keyvault_lite.dialects.vault.authority import AppRoleCredential, AppRoleScheme, authority
 from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.clock import ClockTrust
 from keyvault_lite.engine.floods import FloodGate
@@ -61,7 +63,11 @@ class Engine:
         self._account = account
         self._ledger = ledger
         self._keyring = keyring
-        self._authenticator = Authenticator(keyring, parse_token, keyring.access_keys, wall_clock)
+        schemes: dict[type[Credential], Scheme] = {
+            AwsCredential: SignatureScheme(keyring.access_keys, wall_clock),
+            AppRoleCredential: AppRoleScheme(keyring),
+        }
+        self._authenticator = Authenticator(keyring, parse_token, schemes, authority)
         self.clock = ClockTrust(ledger)
         self._floods = FloodGate(self._record_flood)
         self._freshness = Freshness(ledger.refresh)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 from keyvault_lite.model.names import ServiceId, TokenId, matches
 from keyvault_lite.model.opaque import Opaque
@@ -97,60 +97,21 @@ class Token:
         return self.kind is TokenKind.LEASED and self.expires_at is not None and self.expires_at <= now
 
 
-class BearerCredential(Opaque, frozen=True):
+class Credential(Opaque, frozen=True):
+    """What a caller presents, not yet verified. Each scheme of authentication has a class of its own."""
+
+
+class BearerCredential(Credential, frozen=True):
     """A token as presented, not yet verified. None when the request carried none or a malformed one."""
 
     token: str | None
 
 
-APPROLE: Final = "approle"
-"""The path at which AppRole is enabled from the beginning."""
-
-
-class AppRoleCredential(Opaque, frozen=True):
-    """What an AppRole login presents, not yet verified. It authenticates that one request."""
-
-    role_id: str
-    secret_id: str
-    mount: str = APPROLE
-    """The path of the auth method."""
-
-
-class SystemCredential(Opaque, frozen=True):
+class SystemCredential(Credential, frozen=True):
     """The vault's own authority, for initialisation, background jobs and offline commands.
 
     Not reachable from any wire: only the composition root and the background jobs make one (a test holds them to it).
     """
-
-
-class SignatureFault(StrEnum):
-    """Why a request that should be signed cannot be judged at all."""
-
-    MISSING = "missing"
-    INCOMPLETE = "incomplete"
-    OTHER_SERVICE = "other service"
-    SESSION = "session"
-
-
-class AwsCredential(Opaque, frozen=True):
-    """A request signed with an access key (AWS Signature Version 4), unverified; nothing to verify if at fault."""
-
-    access_key_id: TokenId
-    date: str
-    """The day of the credential scope, YYYYMMDD."""
-    region: str
-    service: str
-    string_to_sign: bytes
-    """Made by us from the request as it came, its body's hash included."""
-    signature: str
-    signed_at: int
-    """Microseconds since 1970."""
-    lifetime: int | None = None
-    """Seconds, of a presigned request; others are good for a few minutes."""
-    fault: SignatureFault | None = None
-
-
-Credential = AppRoleCredential | AwsCredential | BearerCredential | SystemCredential
 
 
 class Held:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from keyvault_lite.access.authorize import check_reader
+from keyvault_lite.dialects.vault.authority import APPROLE
 from keyvault_lite.dialects.vault.requests import NoMount
 from keyvault_lite.dialects.vault.system_requests import (
     TOKEN,
@@ -24,7 +25,7 @@ from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.errors import InvalidRequest
-from keyvault_lite.model.identity import APPROLE, Setting
+from keyvault_lite.model.identity import Setting
 from keyvault_lite.model.leases import DEFAULT_TTL
 from keyvault_lite.model.requests import Request
 

@@ -1,7 +1,9 @@
 """What a token of the Vault dialect may do, by its policies; and the credentials of AppRole. Pure functions."""
 
+from dataclasses import dataclass
 from typing import Final, Protocol
 
+from keyvault_lite.access.authenticate import Directory, Refused, service_fault
 from keyvault_lite.access.lifetimes import Leases, is_past
 from keyvault_lite.dialects.vault.token_requests import (
     GRANTS,
@@ -12,9 +14,21 @@ from keyvault_lite.dialects.vault.token_requests import (
     secrets_at,
 )
 from keyvault_lite.model.encoding import decode_base64
-from keyvault_lite.model.identity import AppRoleCredential, Grant, Permission, Role, Service, Setting, Token
+from keyvault_lite.model.identity import Credential, Grant, Permission, Role, Service, Setting, Token
 from keyvault_lite.model.leases import Lease
 from keyvault_lite.model.names import TokenId
+
+APPROLE: Final = "approle"
+"""The path at which AppRole is enabled from the beginning."""
+
+
+class AppRoleCredential(Credential, frozen=True):
+    """What an AppRole login presents, not yet verified. It authenticates that one request."""
+
+    role_id: str
+    secret_id: str
+    mount: str = APPROLE
+    """The path of the auth method."""
 
 
 class Secrets(Protocol):
@@ -104,3 +118,20 @@ def role_login(
     found = directory.setting(roles_at(mount) + role)
     service = None if found is None or found.value is None else directory.find_service(found.value["service"])
     return None if service is None else (service, f"{mount}/{role}/{accessor}")
+
+
+@dataclass(frozen=True, slots=True)
+class AppRoleScheme:
+    """Verifies the credentials of an AppRole login; the principal may do that login and nothing else."""
+
+    secrets: Secrets
+
+    def verify(self, credential: AppRoleCredential, directory: Directory, now: int) -> tuple[Service, str]:
+        """The service of the role, and the login. Raises Refused."""
+        found = role_login(credential, directory, self.secrets, now)
+        if found is None:
+            raise Refused(None)
+        fault = service_fault(found[0], now)
+        if fault is not None:
+            raise Refused(found[0].id, fault)
+        return found

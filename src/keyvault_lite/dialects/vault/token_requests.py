@@ -12,9 +12,10 @@ from typing import Final
 
 import msgspec
 
+from keyvault_lite.dialects.vault.authority import APPROLE
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.identity import APPROLE, Token
+from keyvault_lite.model.identity import Token
 from keyvault_lite.model.leases import Lease
 from keyvault_lite.model.requests import Request
 

@@ -6,11 +6,11 @@ from uuid import UUID
 
 import msgspec
 
+from keyvault_lite.dialects.aws.credentials import AwsCredential
 from keyvault_lite.dialects.aws.errors import AliasNotFound, DestinationNotFound, UnknownOperation, Unserializable
 from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT, Place
 from keyvault_lite.model.errors import KeyVaultError, MalformedRequest, TooLarge, Unauthenticated
 from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.identity import AwsCredential
 from keyvault_lite.model.intake import Upload
 from keyvault_lite.model.replies import Answer
 from keyvault_lite.model.requests import Rejected, Request

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
-from keyvault_lite.model.identity import AwsCredential, SignatureFault
+from keyvault_lite.dialects.aws.credentials import AwsCredential, SignatureFault
 from keyvault_lite.model.names import TokenId
 from keyvault_lite.wire.http import Exchange
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from keyvault_lite.dialects.vault.authority import AppRoleCredential
 from keyvault_lite.dialects.vault.token_requests import (
     CreateToken,
     ExtendToken,
@@ -17,7 +18,7 @@ from keyvault_lite.dialects.vault.token_requests import (
 )
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
-from keyvault_lite.model.identity import AppRoleCredential, Credential
+from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.leases import MADE
 from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Operation, Written

@@ -1,10 +1,9 @@
-"""AWS Signature Version 4: access keys, and whether a request was signed with the secret of one.
+"""Access keys: secrets that requests are signed with, by a chain of HMACs.
 
-    k₁ = HMAC("AWS4" secret, date)   k₂ = HMAC(k₁, region)   k₃ = HMAC(k₂, service)   k = HMAC(k₃, "aws4_request")
-    signature = hex HMAC(k, string to sign)                                          all HMAC-SHA256
+    k₁ = HMAC(prefix secret, step 1)   k₂ = HMAC(k₁, step 2)   …   mac = hex HMAC(kₙ, message)     all HMAC-SHA256
 
-A signature needs the secret again, so it is kept: in a container under a key of its own, bound to its access key and
-service. Derived keys are good for one day, Region and service only; a bounded number of them is remembered.
+A signature needs the secret again, so it is stored: in a container under a key of its own, bound to its access key and
+service. A bounded number of derived keys is cached.
 """
 
 import hashlib
@@ -14,12 +13,11 @@ import string
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
-from typing import Final
+from typing import Final, NamedTuple
 
 from keyvault_lite.crypto.container import Frame, KeyBox, Rng
 from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.encoding import pae
-from keyvault_lite.model.identity import AwsCredential
 from keyvault_lite.model.names import ServiceId, TokenId
 
 REMEMBERED: Final = 1024
@@ -33,6 +31,17 @@ def new_access_key(rng: Rng = os.urandom) -> tuple[TokenId, str]:
     """A fresh access key id (`AKIA` and 16 base32 characters) and secret (40 base64 characters, 240 bits)."""
     key_id = "AKIA" + "".join(_BASE32[byte % 32] for byte in rng(16))
     return TokenId(key_id), "".join(_BASE64[byte % 64] for byte in rng(40))
+
+
+class ChainedMac(NamedTuple):
+    """A MAC as a request brings it, unverified, and what its key is derived by."""
+
+    access_key_id: TokenId
+    prefix: bytes
+    steps: tuple[str, ...]
+    message: bytes
+    mac: str
+    """64 hexadecimal digits."""
 
 
 def _chain(secret: bytes, *steps: str) -> bytes:
@@ -51,7 +60,7 @@ class AccessKeys(Secret):
         self._key: Final = key
         self._instance_id: Final = instance_id
         self._rng: Final = rng
-        self._derived: Final[OrderedDict[tuple[bytes, str, str, str], bytes]] = OrderedDict()
+        self._derived: Final[OrderedDict[tuple[bytes, bytes, tuple[str, ...]], bytes]] = OrderedDict()
         self._lock: Final = Lock()
 
     def seal(self, token_id: TokenId, service_id: ServiceId, secret: str) -> bytes:
@@ -59,33 +68,33 @@ class AccessKeys(Secret):
         box, context = self._box(token_id, service_id)
         return box.seal(context, secret.encode(), self._rng)
 
-    def holds(self, credential: AwsCredential, service_id: ServiceId, sealed: bytes) -> bool:
-        """Whether the signature is that of the request under the sealed secret.
+    def holds(self, signed: ChainedMac, service_id: ServiceId, sealed: bytes) -> bool:
+        """Whether the MAC is that of the message under the sealed secret.
 
         Raises InvalidCiphertext if `sealed` was made for another access key or service. Compared in constant time.
         """
-        return self._compare(credential, sealed, lambda: self._open(credential.access_key_id, service_id, sealed))
+        return self._compare(signed, sealed, lambda: self._open(signed.access_key_id, service_id, sealed))
 
-    def refuse(self, credential: AwsCredential) -> None:
+    def refuse(self, signed: ChainedMac) -> None:
         """The work of `holds` for an access key that nobody has."""
-        self._compare(credential, b"", lambda: _NOBODY)
+        self._compare(signed, b"", lambda: _NOBODY)
 
-    def _compare(self, credential: AwsCredential, sealed: bytes, secret: Callable[[], bytes]) -> bool:
+    def _compare(self, signed: ChainedMac, sealed: bytes, secret: Callable[[], bytes]) -> bool:
         # The sealed secret is part of the name: what replaced another never meets the keys derived from it.
-        name = (sealed, credential.date, credential.region, credential.service)
+        name = (sealed, signed.prefix, signed.steps)
         with self._lock:
             key = self._derived.get(name)
             if key is not None:
                 self._derived.move_to_end(name)
         if key is None:
-            key = _chain(b"AWS4" + secret(), credential.date, credential.region, credential.service, "aws4_request")
+            key = _chain(signed.prefix + secret(), *signed.steps)
             if sealed:
                 with self._lock:
                     self._derived[name] = key
                     while len(self._derived) > REMEMBERED:
                         self._derived.popitem(last=False)
-        expected = hmac.digest(key, credential.string_to_sign, "sha256").hex()
-        return hmac.compare_digest(expected.encode(), credential.signature.encode())
+        expected = hmac.digest(key, signed.message, "sha256").hex()
+        return hmac.compare_digest(expected.encode(), signed.mac.encode())
 
     def _open(self, token_id: TokenId, service_id: ServiceId, sealed: bytes) -> bytes:
         box, context = self._box(token_id, service_id)
