@@ -7,14 +7,8 @@ import pytest
 
 from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.access.lifetimes import DEPTH, ancestors_live
-from keyvault_lite.dialects.vault.authority import (
-    SEPARATOR,
-    AppRoleCredential,
-    AppRoleScheme,
-    authority,
-    policy_grants,
-    role_login,
-)
+from keyvault_lite.dialects.vault.authority import SEPARATOR, AppRoleScheme, authority, policy_grants, role_login
+from keyvault_lite.dialects.vault.credentials import AppRoleCredential
 from keyvault_lite.dialects.vault.token_requests import GRANTS, POLICIES, role_ids_at, roles_at, secrets_at
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.identity import Grant, Role, Service, Setting, Token, TokenKind

@@ -20,7 +20,7 @@ from keyvault_lite.crypto.importing import imported
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.transit import binding
 from keyvault_lite.crypto.versions import IMPORTED
-from keyvault_lite.dialects.aws.errors import UnsupportedOperation
+from keyvault_lite.dialects.aws.errors import Unsupported
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import IntegrityViolation, InvalidCiphertext, InvalidRequest
 from keyvault_lite.model.keys import DialectAlgorithm, KeySpec, KeyType, KeyVersion, Purpose
@@ -282,7 +282,7 @@ class TestExtra:
             lambda: ring.verify(ed, made, bytes(64), bytes(64), DialectAlgorithm.ED25519PH, prehashed=False),
             lambda: ring.generate(KeySpec(KeyType.ML_KEM, 512, Purpose.ENCAPSULATE)),
         ):
-            with pytest.raises(UnsupportedOperation, match="pip install 'pycryptodome"):
+            with pytest.raises(Unsupported, match="pip install 'pycryptodome"):
                 call()
         spec = KeySpec(KeyType.ML_KEM, 768, Purpose.ENCAPSULATE)
         made = version(ring, spec)

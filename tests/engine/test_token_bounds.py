@@ -7,7 +7,7 @@ import pytest
 
 from keyvault_lite.access import authenticate, spent
 from keyvault_lite.access.spent import TOMBSTONES
-from keyvault_lite.dialects.vault.authority import AppRoleCredential
+from keyvault_lite.dialects.vault.credentials import AppRoleCredential
 from keyvault_lite.dialects.vault.token_requests import (
     CreateSecretId,
     CreateToken,

@@ -15,7 +15,8 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.dialects.aws.credentials import AwsCredential, SignatureScheme
 from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT
 from keyvault_lite.dialects.vault import handlers
-from keyvault_lite.dialects.vault.authority import AppRoleCredential, AppRoleScheme, authority
+from keyvault_lite.dialects.vault.authority import AppRoleScheme, authority
+from keyvault_lite.dialects.vault.credentials import AppRoleCredential
 from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.clock import ClockTrust
 from keyvault_lite.engine.floods import FloodGate

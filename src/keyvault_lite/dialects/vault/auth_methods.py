@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from keyvault_lite.access.authorize import check_reader
-from keyvault_lite.dialects.vault.authority import APPROLE
+from keyvault_lite.dialects.vault.credentials import APPROLE
 from keyvault_lite.dialects.vault.requests import NoMount
 from keyvault_lite.dialects.vault.system_requests import (
     TOKEN,

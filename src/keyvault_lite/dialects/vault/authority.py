@@ -5,6 +5,7 @@ from typing import Final, Protocol
 
 from keyvault_lite.access.authenticate import Directory, Refused, service_fault
 from keyvault_lite.access.lifetimes import Leases, is_past
+from keyvault_lite.dialects.vault.credentials import AppRoleCredential
 from keyvault_lite.dialects.vault.token_requests import (
     GRANTS,
     MAKES_TOKENS,
@@ -14,21 +15,9 @@ from keyvault_lite.dialects.vault.token_requests import (
     secrets_at,
 )
 from keyvault_lite.model.encoding import decode_base64
-from keyvault_lite.model.identity import Credential, Grant, Permission, Role, Service, Setting, Token
+from keyvault_lite.model.identity import Grant, Permission, Role, Service, Setting, Token
 from keyvault_lite.model.leases import Lease
 from keyvault_lite.model.names import TokenId
-
-APPROLE: Final = "approle"
-"""The path at which AppRole is enabled from the beginning."""
-
-
-class AppRoleCredential(Credential, frozen=True):
-    """What an AppRole login presents, not yet verified. It authenticates that one request."""
-
-    role_id: str
-    secret_id: str
-    mount: str = APPROLE
-    """The path of the auth method."""
 
 
 class Secrets(Protocol):

@@ -1,6 +1,6 @@
 """The words of the Vault dialect for AppRole's roles by their parts, and for the secrets of all of them."""
 
-from keyvault_lite.dialects.vault.authority import APPROLE
+from keyvault_lite.dialects.vault.credentials import APPROLE
 from keyvault_lite.dialects.vault.token_requests import WriteRole
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request

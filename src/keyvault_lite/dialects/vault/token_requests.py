@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from keyvault_lite.dialects.vault.authority import APPROLE
+from keyvault_lite.dialects.vault.credentials import APPROLE
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Token

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from keyvault_lite.dialects.vault.authority import AppRoleCredential
+from keyvault_lite.dialects.vault.credentials import AppRoleCredential
 from keyvault_lite.dialects.vault.token_requests import (
     CreateToken,
     ExtendToken,
