@@ -14,8 +14,11 @@ from keyvault_lite.crypto.hygiene import forget_environment_secrets, protect_pro
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey, read_master_key
 from keyvault_lite.crypto.witness import verify_ed25519
+from keyvault_lite.dialects.aws.handlers import aws
+from keyvault_lite.dialects.vault.handlers import VAULT
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
+from keyvault_lite.engine.native import NATIVE
 from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.archive.segment_files import Shelf
 from keyvault_lite.ledger.ledger import Ledger
@@ -171,7 +174,7 @@ def _compose(
     anchor = open_anchor(chosen, database, keyring) if anchored else None
     ledger = Ledger.open(database, keyring, anchor, quarantine=quarantine, shelf=shelf)
     watch = None if client is None else Watch(ledger.evidence, client, max_age=chosen.witness_max_age)
-    engine = Engine(ledger, keyring, chosen.aws_account_id)
+    engine = Engine(ledger, keyring, (NATIVE, aws(chosen.aws_account_id), VAULT))
     vault = Vault(database, master, keyring, anchor, ledger, engine, watch)
     ledger.evidence.witnesses = tuple(one for one in (watch, anchor) if isinstance(one, Watch | SharedAnchor))
     try:

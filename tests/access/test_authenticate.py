@@ -155,7 +155,7 @@ def test_the_secret_of_another_services_access_key_signs_nothing(folk: Folk) -> 
     credential = AwsCredential(token_id, "20260102", "eu-central-1", "kms", b"to sign", "00" * 32, NOW)
     for holder in (folk.service.id, ServiceId(new_id())):
         sealed = ring.access_keys.seal(token_id, holder, "secret")
-        stored = Token(token_id, folk.service.id, TokenKind.AWS, sealed, created_at=0)
+        stored = Token(token_id, folk.service.id, TokenKind.ACCESS_KEY, sealed, created_at=0)
         folk.token_id, folk.stored = token_id, stored
         with pytest.raises(Refused) as refused:
             folk.authenticator.authenticate(credential, folk, NOW)
@@ -174,7 +174,7 @@ class Signer:
         self.refusals: list[ChainedMac] = []
         sealed = folk.verifier.ring.access_keys.seal(self.ID, folk.service.id, "secret")
         folk.token_id = self.ID
-        folk.stored = Token(self.ID, folk.service.id, TokenKind.AWS, sealed, created_at=0)
+        folk.stored = Token(self.ID, folk.service.id, TokenKind.ACCESS_KEY, sealed, created_at=0)
         key = b"AWS4secret"
         for step in (self.GENUINE.date, self.GENUINE.region, self.GENUINE.service, "aws4_request"):
             key = hmac.digest(key, step.encode(), "sha256")

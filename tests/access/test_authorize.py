@@ -9,9 +9,6 @@ from msgspec import structs
 
 from keyvault_lite.access import authorize
 from keyvault_lite.access.authorize import (
-    PERMISSIONS,
-    ROLES,
-    SYSTEM_ONLY,
     check_key,
     check_role,
     may_know,
@@ -19,13 +16,17 @@ from keyvault_lite.access.authorize import (
     may_renew,
     permissions_on,
 )
+from keyvault_lite.dialects.vault.handlers import VAULT
 from keyvault_lite.dialects.vault.token_requests import Login
+from keyvault_lite.engine.native import NATIVE as NATIVE_API
 from keyvault_lite.model import identity
+from keyvault_lite.model.actions import RULES
 from keyvault_lite.model.errors import Forbidden, NotFound
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Grant, Permission, Principal, Role
 from keyvault_lite.model.keys import Key, KeyName, KeyStatus
 from keyvault_lite.model.names import SYSTEM, KeyId, ServiceId, matches, new_id
+from keyvault_lite.model.operation import Authority
 from keyvault_lite.model.requests import (
     EraseDueKey,
     Initialise,
@@ -38,6 +39,9 @@ from keyvault_lite.model.requests import (
 )
 from tests.house import AES, grant
 
+ROLES = {action: rule.roles for action, rule in RULES.items() if rule.roles}
+PERMISSIONS = {action: rule.permissions for action, rule in RULES.items() if rule.permissions is not None}
+SYSTEM_ONLY = {kind for kind in (*NATIVE_API.handlers, *VAULT.handlers) if kind.authority is Authority.VAULT}
 SERVICE_USES = {
     Action.DATA_KEY,
     Action.DATA_KEY_OPEN,

@@ -15,7 +15,7 @@ NOW = 10 * DAY
 SERVICE = Service(ServiceId(new_id()), "worker", Role.SERVICE, active=True, created_at=0)
 LEASED = Token(TokenId("l"), SERVICE.id, TokenKind.LEASED, b"", created_at=0, expires_at=NOW + DAY)
 NATIVE = replace(LEASED, id=TokenId("n"), kind=TokenKind.NATIVE, expires_at=None)
-AWS = replace(NATIVE, id=TokenId("a"), kind=TokenKind.AWS)
+AWS = replace(NATIVE, id=TokenId("a"), kind=TokenKind.ACCESS_KEY)
 
 
 def vault(*tokens: Token, service: Service = SERVICE) -> State:

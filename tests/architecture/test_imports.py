@@ -41,9 +41,10 @@ PLANTED = {
     "sockets": ("wire/planted2.py", "import uvicorn"),
     "wire": ("wire/planted.py", "import keyvault_lite.crypto.planted"),
     "client": ("client/planted.py", "import typer"),
-    "dialects": ("wire/aws/planted.py", "import keyvault_lite.wire.gcp.planted"),
+    "dialects": ("dialects/aws/planted.py", "import keyvault_lite.dialects.vault.planted"),
+    "wires": ("wire/aws/planted.py", "import keyvault_lite.wire.gcp.planted"),
 }
-NEEDED = ("crypto/planted.py", "wire/gcp/planted.py")
+NEEDED = ("crypto/planted.py", "dialects/vault/planted.py", "wire/gcp/planted.py")
 
 
 def test_every_contract_bites(tmp_path: Path) -> None:

@@ -7,8 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keyvault_lite.engine.attempt as attempt_module
+import pytest
+
+from keyvault_lite.dialects.aws.handlers import aws
+from keyvault_lite.dialects.vault.handlers import VAULT
+from keyvault_lite.engine.dialect import Operations
+from keyvault_lite.engine.native import NATIVE
 from keyvault_lite.model import errors
+from keyvault_lite.model.actions import RULES
+from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.operation import Authority, Cost
 from keyvault_lite.model.requests import Batch, Rejected, Request
 from keyvault_lite.settings import PREFIX, Settings
 
@@ -61,18 +69,65 @@ def concrete(root: type[Request]) -> Iterator[type[Request]]:
             yield child
 
 
+OPERATIONS = Operations((NATIVE, aws(), VAULT))
+REQUESTS = [one for one in concrete(Request) if not issubclass(one, (Batch, Rejected))]
+
+
 def test_every_request_has_exactly_one_handler() -> None:
-    asked = {one for one in concrete(Request) if not issubclass(one, (Batch, Rejected))}
-    assert asked - set(attempt_module.HANDLERS) == set(), "no handler"
-    assert set(attempt_module.HANDLERS) - asked == set(), "no such request"
-    # One mapping would hide another's handler of the same request: each is named once in the engine's tables.
+    assert set(REQUESTS) - set(OPERATIONS.handlers) == set(), "no handler"
+    assert set(OPERATIONS.handlers) - set(REQUESTS) == set(), "no such request"
+    # One mapping would hide another's handler of the same request: each is named once in the tables of the modules.
     tables = [
         vars(module)["HANDLERS"]
-        for name, module in vars(attempt_module).items()
-        if name != "HANDLERS" and getattr(module, "__name__", "").startswith("keyvault_lite.")
-        if "HANDLERS" in vars(module)
+        for name, module in sys.modules.items()
+        if name.startswith(("keyvault_lite.engine.", "keyvault_lite.dialects."))
+        if "HANDLERS" in vars(module) and not name.endswith(".handlers")
     ]
-    assert sum(map(len, tables)) == len(attempt_module.HANDLERS)
+    assert sum(map(len, tables)) == len(OPERATIONS.handlers)
+
+
+@pytest.mark.parametrize("kind", REQUESTS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_every_request_declares_what_it_is(kind: type[Request]) -> None:
+    declared = {name for one in kind.__mro__ if one not in Request.__mro__ for name in vars(one)}
+    assert {"action", "cost"} <= declared, "no default is right for all"
+    assert kind.cost in Cost
+    assert kind.action in RULES
+    # What a role or a grant is needed for cannot be asked for by nobody's authority, and the reverse.
+    assert (not RULES[kind.action].roles) <= (kind.authority is Authority.VAULT)
+    if kind.idempotent:
+        assert kind.authority is Authority.CALLER
+
+
+def test_every_action_has_a_rule() -> None:
+    assert RULES.keys() == set(Action)
+    assert all(rule.permissions is None or rule.roles for rule in RULES.values())
+
+
+CORE = ("access/", "audit/", "crypto/", "engine/", "ledger/", "model/", "observe/", "witness/")
+PRODUCTS = re.compile(r"\baws\b|sigv4|kms:|approle|hashicorp|openbao|\bvault dialect|\bhvac\b|boto", re.IGNORECASE)
+NAMED_ON_PURPOSE = {
+    # Stored values and labels, which never change.
+    'ACCESS_KEY = "aws"',
+    'APPROLE = "auth.approle."',
+    '_STORED: Final = "aws"',
+    'frame = Frame("access-key", instance_id=self._instance_id, id=place[:16], version=0, purpose="AWS")',
+    'if row[_SUBJECT] is not None and not str(row[_OPERATION] or "").startswith(APPROLE):',
+    '"""With its separator: `vault:transit/`, `aws:eu-central-1/`, `gcp:`."""',
+    # What a caller of the native API reads.
+    'raise InvalidRequest("a key of purpose TRANSIT is used through the Vault dialect")',
+    'raise InvalidRequest(f"a key of purpose {spec.purpose} is not one of the Vault dialect")',
+}
+
+
+def test_the_core_has_no_word_of_a_product() -> None:
+    found = [
+        f"{path}:{number}: {line.strip()}"
+        for path, text in SOURCES.items()
+        if path.startswith(CORE)
+        for number, line in enumerate(text.splitlines(), 1)
+        if PRODUCTS.search(line.replace("`aws-full`", "")) and line.strip() not in NAMED_ON_PURPOSE
+    ]
+    assert found == []
 
 
 def test_only_access_makes_a_principal() -> None:

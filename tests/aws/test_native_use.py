@@ -6,15 +6,15 @@ from typing import Any, Final
 
 import pytest
 
-from keyvault_lite.access.authorize import PERMISSIONS
 from keyvault_lite.crypto import blob
 from keyvault_lite.dialects.aws import requests as words
 from keyvault_lite.dialects.aws.errors import KeyNotFound
 from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.dialects.aws.native_use import METADATA, OPERATIONS
 from keyvault_lite.dialects.vault.requests import CreateTransitKey
-from keyvault_lite.engine import attempt
+from keyvault_lite.engine import native as native_dialect
 from keyvault_lite.model import requests as native
+from keyvault_lite.model.actions import RULES
 from keyvault_lite.model.errors import Forbidden, KeyVaultError
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.keys import Algorithm, Key, KeySpec, KeyType, Purpose
@@ -84,10 +84,10 @@ def test_a_denial_binds_each_native_use(house: House, use: str) -> None:
 def test_every_native_use_is_decided_on() -> None:
     kinds = {
         kind
-        for kind, handler in attempt.HANDLERS.items()
+        for kind in native_dialect.NATIVE.handlers
         if issubclass(kind, native.KeyRequest)
         and kind.__module__ == native.__name__
-        and getattr(kind, "action", None) in PERMISSIONS
+        and RULES[kind.action].permissions is not None
     }
     assert kinds == OPERATIONS.keys() | METADATA
     assert kinds >= {native.Encrypt, native.Sign}

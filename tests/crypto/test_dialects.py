@@ -20,9 +20,8 @@ from keyvault_lite.crypto.importing import imported
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.transit import binding
 from keyvault_lite.crypto.versions import IMPORTED
-from keyvault_lite.dialects.aws.errors import Unsupported
 from keyvault_lite.model.encoding import pae
-from keyvault_lite.model.errors import IntegrityViolation, InvalidCiphertext, InvalidRequest
+from keyvault_lite.model.errors import IntegrityViolation, InvalidCiphertext, InvalidRequest, Unsupported
 from keyvault_lite.model.keys import DialectAlgorithm, KeySpec, KeyType, KeyVersion, Purpose
 from keyvault_lite.model.names import KeyId
 

@@ -214,7 +214,7 @@ def test_access_keys_leave_few_tombstones(house: House) -> None:
         house.ask(RevokeAccessKey("admin", access_key_id=made.access_key_id))
     house.ask(CreateAccessKey("admin"))
     house.run(house.jobs.round())
-    assert rows(house, TokenKind.AWS) == records(house, TokenKind.AWS) == TOMBSTONES + 1
+    assert rows(house, TokenKind.ACCESS_KEY) == records(house, TokenKind.ACCESS_KEY) == TOMBSTONES + 1
 
 
 def test_another_process_learns_that_tombstones_went(house: House) -> None:

@@ -10,6 +10,7 @@ from keyvault_lite.model.errors import (
     NotFound,
     Overloaded,
     ShareExceeded,
+    Unsupported,
 )
 
 
@@ -25,6 +26,7 @@ def test_codes_are_unique_but_for_cases_of_others() -> None:
         MalformedRequest,
         Overloaded,
         ShareExceeded,
+        Unsupported,
     }
     assert len({cls.code for cls in classes}) == len(classes)
     assert MalformedRequest.code == InvalidRequest.code == "invalid_request"

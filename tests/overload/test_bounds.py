@@ -218,8 +218,6 @@ def test_floods_leave_the_loop_to_others(house: House) -> None:
 
 
 def test_lanes_cover_what_they_say() -> None:
-    assert not lanes._QUICK & lanes._MAKING
-    assert not lanes._READING & lanes._MAKING
     assert AES.type in lanes._QUICK_TYPES
     names = [one.name for one in Lanes()._all()]
     assert len(names) == len(set(names))

@@ -108,7 +108,7 @@ def test_what_was_not_judged_is_said_to_be_open() -> None:
 
 
 def test_a_reason_is_for_one_mutant_that_is_there() -> None:
-    there = targets(["access/leases.py"])[0]
+    there = targets(["access/lifetimes.py"])[0]
     assert summary([there], {there.name: "survived"}, {there.key: "because"})[1] == 0
     told, code = summary([there], {there.name: "killed"}, {some().key: "because"})
     assert code == 1

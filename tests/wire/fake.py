@@ -121,7 +121,7 @@ SERVICE = Service(
     created_at=NOW,
     grants=(Grant("orders-*", frozenset({Permission.ENCRYPT, Permission.DECRYPT})),),
 )
-ACCESS_KEY = Token(TokenId("AKIAQWERTZUIOPASDFGH"), SERVICE.id, TokenKind.AWS, b"sealed", 1_700_000_000_000_000)
+ACCESS_KEY = Token(TokenId("AKIAQWERTZUIOPASDFGH"), SERVICE.id, TokenKind.ACCESS_KEY, b"sealed", 1_700_000_000_000_000)
 ENTRY = Entry(
     id=7,
     epoch=0,

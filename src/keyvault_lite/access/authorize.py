@@ -1,114 +1,15 @@
-"""Who may do what: tables and pure functions. What is not in a table is denied."""
+"""Who may do what: pure functions over the table of model/actions.py. What the table does not allow is denied."""
 
-from collections.abc import Mapping
 from typing import Final, Protocol
 
-from keyvault_lite.dialects.vault.requests import RotateDueTransitKey
-from keyvault_lite.dialects.vault.token_requests import Login
+from keyvault_lite.model.actions import RULES
 from keyvault_lite.model.errors import Forbidden, Hidden, NotFound
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Permission, Principal, Role
 from keyvault_lite.model.keys import Key
 from keyvault_lite.model.names import SELF, KeyId
-from keyvault_lite.model.requests import (
-    AddSlot,
-    ArchiveEntries,
-    EraseDueKey,
-    EraseExpiredMaterial,
-    Initialise,
-    RecoverAdmin,
-    RemoveSlots,
-    RemoveTokens,
-    RenewToken,
-    Repair,
-    Request,
-    RotateDueKey,
-    TrustAnchor,
-)
-
-_ALL: Final = frozenset(Role)
-_ADMIN: Final = frozenset({Role.ADMIN})
-_USERS: Final = frozenset({Role.ADMIN, Role.SERVICE})
-_READERS: Final = frozenset({Role.ADMIN, Role.AUDITOR})
-
-ROLES: Final[Mapping[Action, frozenset[Role]]] = {
-    Action.ACCESS_KEY_CREATE: _ADMIN,
-    Action.ACCESS_KEY_REVOKE: _ADMIN,
-    Action.AUDIT_READ: _READERS,
-    Action.AUDIT_VERIFY: _READERS,
-    Action.DATA_KEY: _USERS,
-    Action.DATA_KEY_OPEN: _USERS,
-    Action.DECAPSULATE: _USERS,
-    Action.DECRYPT: _USERS,
-    Action.DERIVE: _USERS,
-    Action.DESTROY: _ADMIN,
-    Action.DISABLE: _ADMIN,
-    Action.ENABLE: _ADMIN,
-    Action.ENCAPSULATE: _USERS,
-    Action.ENCRYPT: _USERS,
-    Action.GENERATE: _ADMIN,
-    Action.GRANT_RETIRE: _USERS,  # of others than ADMIN only grants that let them: `dialects/aws/authorize.py`
-    Action.IMPORT: _ADMIN,
-    Action.HASH: _USERS,
-    Action.KEY_READ: _ALL,
-    Action.KEY_UPDATE: _ADMIN,
-    Action.LOGIN: _ALL,  # who has authenticated with the credentials of a login
-    Action.LOG_KEY_READ: _ALL,
-    Action.METRICS_READ: _READERS,
-    Action.RANDOM: _USERS,
-    Action.RECEIPT_READ: _ALL,  # of others than ADMIN and AUDITOR only for their own entries: `may_read_entry`
-    Action.RESTORE: _ADMIN,
-    Action.REVOKE: _ADMIN,
-    Action.REWRAP: _USERS,
-    Action.ROTATE: _ADMIN,
-    Action.SELF_READ: _ALL,
-    Action.SERVICE_CREATE: _ADMIN,
-    Action.SERVICE_READ: _READERS,
-    Action.SERVICE_UPDATE: _ADMIN,
-    Action.SETTING_READ: _ALL,
-    Action.SETTING_UPDATE: _ADMIN,
-    Action.SIGN: _USERS,
-    Action.TOKEN_CREATE: _ALL,  # children of the caller's own token
-    Action.TOKEN_EXTEND: _ALL,  # as TOKEN_CREATE
-    Action.TOKEN_READ: _ALL,  # of others than ADMIN only what is their own
-    Action.TOKEN_REVOKE: _ALL,  # as TOKEN_READ
-    Action.TOKEN_RENEW: _ALL,  # of others than ADMIN only their own: `may_renew`
-    Action.VERIFY: _USERS,
-}
-"""Which roles may attempt an action at all. What only the vault itself does (INITIALISE, ANCHOR_TRUST…) is nobody's."""
-
-SYSTEM_ONLY: Final[frozenset[type[Request]]] = frozenset(
-    {
-        AddSlot,
-        ArchiveEntries,
-        EraseDueKey,
-        EraseExpiredMaterial,
-        Initialise,
-        RecoverAdmin,
-        RemoveSlots,
-        RemoveTokens,
-        Repair,
-        RotateDueKey,
-        RotateDueTransitKey,
-        TrustAnchor,
-    }
-)
-"""Requests that no wire may make."""
-
-PERMISSIONS: Final[Mapping[Action, frozenset[Permission]]] = {
-    Action.DATA_KEY: frozenset({Permission.ENCRYPT}),
-    Action.DATA_KEY_OPEN: frozenset({Permission.DECRYPT}),
-    Action.DECAPSULATE: frozenset({Permission.DECRYPT}),
-    Action.DECRYPT: frozenset({Permission.DECRYPT}),
-    Action.DERIVE: frozenset({Permission.DECRYPT}),
-    Action.ENCAPSULATE: frozenset({Permission.ENCRYPT}),
-    Action.ENCRYPT: frozenset({Permission.ENCRYPT}),
-    Action.KEY_READ: frozenset(),  # any grant on the key
-    Action.REWRAP: frozenset({Permission.DECRYPT, Permission.ENCRYPT}),
-    Action.SIGN: frozenset({Permission.SIGN}),
-    Action.VERIFY: frozenset({Permission.VERIFY}),
-}
-"""What a SERVICE needs on the key itself."""
+from keyvault_lite.model.operation import Authority
+from keyvault_lite.model.requests import RenewToken, Request
 
 _NOTHING: Final[frozenset[Permission]] = frozenset()
 REMEMBERED: Final = 4096
@@ -122,9 +23,9 @@ def check_role(principal: Principal, request: Request, action: Action) -> None:
     """Raise Forbidden unless the principal's role may attempt the action, with whom it names if it names a service."""
     if principal.role is None:
         return
-    if type(request) in SYSTEM_ONLY or principal.role not in ROLES.get(action, ()):
+    if request.authority is Authority.VAULT or principal.role not in RULES[action].roles:
         raise Forbidden(ROLE_REFUSAL)
-    if (principal.login is not None) is not isinstance(request, Login):
+    if (principal.login is not None) is not (request.authority is Authority.LOGIN):
         raise Forbidden(ROLE_REFUSAL)  # credentials of a login make a token, and only they do
     if isinstance(request, RenewToken) and not may_renew(principal, request.service):
         raise Forbidden(ROLE_REFUSAL)
@@ -143,7 +44,8 @@ def check_key(principal: Principal, key: Key | None, action: Action) -> Key:
     held = _NOTHING if key is None else permissions_on(principal, key)
     if key is None or not held:
         raise Hidden(NO_KEY)
-    if action not in PERMISSIONS or not held >= PERMISSIONS[action]:
+    needed = RULES[action].permissions
+    if needed is None or not held >= needed:
         raise Forbidden(GRANT_REFUSAL)
     return key
 
@@ -193,12 +95,13 @@ def may_send(principal: Principal, action: Action, key: Key | None, space: str |
     """
     if principal.role is None:
         return True
-    if principal.role not in ROLES.get(action, ()):
+    if principal.role not in RULES[action].roles:
         return False
     if principal.role is not Role.SERVICE:
         return True
     if key is not None:
-        return action in PERMISSIONS and permissions_on(principal, key) >= (PERMISSIONS[action] or {None})
+        needed = RULES[action].permissions
+        return needed is not None and bool(needed) and permissions_on(principal, key) >= needed
     return space is not None and may_know_space(principal, space)
 
 

@@ -1,4 +1,4 @@
-"""Ciphertexts that Vault or OpenBao made with a key that was then imported: read, and never written.
+"""Ciphertexts that another product made with a key before it was imported: read, and never written.
 
 body = nonce[12, XChaCha20: 24] | ciphertext | tag[16]. Such a body does not commit to its key, which is why it is
 opened under the one version that its prefix names and no other. A derived key is HKDF-SHA256(key, info = context); a

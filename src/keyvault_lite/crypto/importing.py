@@ -4,7 +4,7 @@ Two ways: RSA-OAEP of the material itself, or RSA-OAEP of a fresh AES-256 key an
 padding (RFC 5649; PKCS #11's CKM_RSA_AES_KEY_WRAP). Every failure is one InvalidCiphertext. Unwrapped material is
 parsed and validated in full before anything is kept: it is the one input that becomes a key.
 
-A public key needs no wrapping; in the Vault dialect it can come alone, and its private key later.
+A public key needs no wrapping; of a key of purpose TRANSIT it can come alone, and the private key later.
 """
 
 from collections.abc import Mapping

@@ -248,7 +248,7 @@ class Keyring(Secret):
             raise InvalidRequest(f"a key of purpose {spec.purpose} does not sign or verify")
         return loaded
 
-    # Keys of the Vault dialect
+    # Keys of purpose TRANSIT
 
     def transit(self, spec: KeySpec, version: KeyVersion) -> TransitVersion:
         """A version of a TRANSIT key, ready for use. Raises IntegrityViolation if its container does not open."""

@@ -1,4 +1,4 @@
-"""One version of a key of the Vault dialect: everything its material does.
+"""One version of a key of purpose TRANSIT: everything its material does.
 
 What is encrypted here is one container (layer `transit`) right under the version's key: bound to the derivation context
 and the associated data, and committing, unlike a bare AEAD. RSA is plain RSAES-OAEP, which whoever has the public key

@@ -1,4 +1,4 @@
-"""Certificates for keys of the Vault dialect: requests that the key signs, and chains that others issued for it.
+"""Certificates for keys of purpose TRANSIT: requests that the key signs, and chains that others issued for it.
 
 A request takes subject and extensions from a template, itself a request; what the template says of a key is not looked
 at, and it proves nothing. A chain is kept only if its first certificate is for the very public key and every next one

@@ -1,4 +1,4 @@
-"""Signatures of the Vault dialect: more choices than the native API has, and the two ways to write them.
+"""Signatures of keys of purpose TRANSIT: more choices than the native API has, and the two ways to write them.
 
 ECDSA in DER, or fixed-width r | s for JWS (RFC 7515, RFC 7518 section 3.4). RSA-PSS (the default) with the longest salt
 that fits, or PKCS #1 v1.5. Ed25519 and ML-DSA sign the input as it is, whatever hash is named. SHA-1 verifies what is

@@ -1,4 +1,4 @@
-"""Access keys: what a service signs requests of the AWS dialect with. Its role and grants decide what it may."""
+"""Access keys: what a service signs requests with. Its role and grants decide what it may."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,7 +24,7 @@ def _service(scene: Scene, ref: str) -> Service:
 
 
 def _held(service: Service, scene: Scene) -> list[Token]:
-    held = [one for one in scene.state.tokens_of(service.id) if one.kind is TokenKind.AWS]
+    held = [one for one in scene.state.tokens_of(service.id) if one.kind is TokenKind.ACCESS_KEY]
     return sorted(held, key=lambda one: (one.created_at, one.id))
 
 
@@ -37,7 +37,7 @@ def create(request: CreateAccessKey, scene: Scene) -> Done:
     token = Token(
         id=key_id,
         service_id=service.id,
-        kind=TokenKind.AWS,
+        kind=TokenKind.ACCESS_KEY,
         digest=scene.keyring.access_keys.seal(key_id, service.id, secret),
         created_at=scene.now,
     )

@@ -21,7 +21,7 @@ def is_lasting(service: Service) -> bool:
 def can_always_act(service: Service, state: State) -> bool:
     """Whether it is a lasting ADMIN with a native token that does not expire.
 
-    Only a native token counts: a login through AppRole is never an ADMIN, and an access key manages no services.
+    Only a native token counts: a token of a login is never an ADMIN, and an access key manages no services.
     """
     if not is_lasting(service) or state.is_quarantined(service.id):
         return False

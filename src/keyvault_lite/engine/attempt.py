@@ -6,7 +6,6 @@ It is called on a state and may be called again on a later one; each call decide
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -16,13 +15,9 @@ from msgspec import structs
 from keyvault_lite.access.authenticate import Authenticator, Refused
 from keyvault_lite.access.authorize import check_key, check_may_know, check_role
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.dialects.aws import handlers, native_use, view
-from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT
-from keyvault_lite.dialects.aws.requests import AwsKeyRequest, AwsRequest
-from keyvault_lite.dialects.vault import handlers as transit
-from keyvault_lite.engine import access_keys, audit, cipher, keys, repair, services, signing
 from keyvault_lite.engine.admins import check_admins_left
-from keyvault_lite.engine.scene import Done, Handler, Memo, Scene
+from keyvault_lite.engine.dialect import Operations
+from keyvault_lite.engine.scene import Done, Memo, Scene
 from keyvault_lite.engine.slices import Steps, at_once
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.state.outcome import Outcome, StoredReply
@@ -36,55 +31,15 @@ from keyvault_lite.model.names import is_id, is_name
 from keyvault_lite.model.replies import BatchReply, Replayed
 from keyvault_lite.model.requests import (
     Batch,
-    CreateAccessKey,
-    CreateKey,
-    CreateService,
-    DestroyKey,
-    DisableKey,
-    EnableKey,
     Idempotency,
     KeyRequest,
     Origin,
     Rejected,
-    RenewToken,
     Repair,
     Request,
-    RestoreKey,
-    RevokeAccessKey,
-    RevokeKey,
-    RotateKey,
-    UpdateKey,
-    UpdateService,
 )
 from keyvault_lite.observe import logger
 
-HANDLERS: Final[Mapping[type[Request], Handler]] = {
-    **audit.HANDLERS,
-    **access_keys.HANDLERS,
-    **handlers.HANDLERS,
-    **native_use.judged({**cipher.HANDLERS, **keys.HANDLERS, **signing.HANDLERS}),
-    **repair.HANDLERS,
-    **services.HANDLERS,
-    **transit.HANDLERS,
-}
-IDEMPOTENT: Final[frozenset[type[Request]]] = frozenset(
-    {
-        CreateAccessKey,
-        CreateKey,
-        CreateService,
-        DestroyKey,
-        DisableKey,
-        EnableKey,
-        RenewToken,
-        RestoreKey,
-        RevokeAccessKey,
-        RevokeKey,
-        RotateKey,
-        UpdateKey,
-        UpdateService,
-    }
-)
-"""Requests whose reply is kept for their Idempotency-Key."""
 KEEP_REPLIES: Final = 24 * 3600 * 1_000_000
 """Microseconds."""
 REPLAYED: Final = "replayed"
@@ -96,13 +51,13 @@ class Attempt:
     """A request with its credential and origin, ready to be judged on a state."""
 
     __slots__ = (
-        "_account",
         "_action",
         "_authenticator",
         "_credential",
         "_keyring",
         "_ledger",
         "_memo",
+        "_operations",
         "_origin",
         "_request",
         "refused",
@@ -117,9 +72,9 @@ class Attempt:
         authenticator: Authenticator,
         keyring: Keyring,
         ledger: Ledger,
-        account: str = DEFAULT_ACCOUNT,
+        operations: Operations,
     ) -> None:
-        self._account = account
+        self._operations = operations
         self._request = request
         self._credential = credential
         self._origin = origin
@@ -156,29 +111,24 @@ class Attempt:
                 with suppress(IntegrityViolation):
                     key = None if request.key is None else state.find_key(request.key)
                 raise request.error  # noqa: TRY301  (refused like everything below, by one road)
-            if isinstance(request, AwsKeyRequest):
-                located = view.locate(request, state, now)
-                key = located.key
-                key = view.admit(request, located, principal)
-            elif isinstance(request, KeyRequest):
-                try:
-                    key = state.find_key(request.key)
-                except IntegrityViolation:
-                    check_may_know(principal, request.key, state)
-                    raise
-                key = check_key(principal, key, self._action)
+            if isinstance(request, KeyRequest):
+                names = self._operations.key_names(request)
+                if names is not None:
+                    located = names.locate(request, state, now)
+                    key = located.key
+                    key = names.admit(request, located, principal)
+                else:
+                    try:
+                        key = state.find_key(request.key)
+                    except IntegrityViolation:
+                        check_may_know(principal, request.key, state)
+                        raise
+                    key = check_key(principal, key, self._action)
             source = self._origin.source
-            return Scene(
-                principal,
-                state,
-                self._keyring,
-                self._ledger,
-                now,
-                self._memo,
-                named_key=key,
-                source=source,
-                account=self._account,
-            )
+            scene = Scene(principal, state, self._keyring, self._ledger, now, self._memo, named_key=key, source=source)
+            if key is not None and not isinstance(request, Batch):  # of a batch each item is narrowed
+                self._operations.narrow(request, scene)
+            return scene
         except Exception as error:  # noqa: BLE001  (a defect is recorded like a refusal)
             self.refused = principal
             return self._failed(principal, key or self._entry_key(error, state, now), error)
@@ -208,8 +158,9 @@ class Attempt:
         request = self._request
         if isinstance(error, Forbidden):
             with suppress(KeyVaultError):
-                if isinstance(request, (AwsKeyRequest, AwsRequest)):
-                    return view.entry_key(request, state, now)
+                names = self._operations.key_names(request)
+                if names is not None:
+                    return names.denied(request, state, now)
                 if isinstance(request, (KeyRequest, Rejected)) and request.key is not None:
                     return state.find_key(request.key)
         return None
@@ -225,14 +176,14 @@ class Attempt:
         return Outcome((self._refused(principal, key, error),), error)
 
     def _single(self, request: Request, scene: Scene) -> Outcome:
-        idempotency = self._origin.idempotency if type(request) in IDEMPOTENT else None
+        idempotency = self._origin.idempotency if request.idempotent else None
         if idempotency is not None:
             replayed = self._replay(idempotency, scene)
             if replayed is not None:
                 return Outcome(
                     (structs.replace(self._succeeded(request, scene, replayed), reason=REPLAYED),), replayed.result
                 )
-        done = HANDLERS[type(request)](request, scene)
+        done = self._operations.handlers[type(request)](request, scene)
         if done.change is not None and self._ledger.frozen and type(request) is not Repair:
             raise IntegrityViolation("stored objects are in quarantine: nothing can be changed until `kvl repair`")
         if done.change is not None and type(request) is not Repair:  # which records what is lost already
@@ -251,7 +202,9 @@ class Attempt:
             try:
                 if isinstance(item, KeyVaultError):
                     raise item
-                done = HANDLERS[type(item)](item, structs.replace(scene, place=place))
+                at = structs.replace(scene, place=place)
+                self._operations.narrow(item, at)
+                done = self._operations.handlers[type(item)](item, at)
             except KeyVaultError as error:
                 drafts.append(self._refused(scene.principal, scene.key, error))
                 results.append(error)

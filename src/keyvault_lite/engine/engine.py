@@ -1,24 +1,20 @@
 """The one door: every front end, command and background job makes the product act through `Engine.perform`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from time import perf_counter, thread_time, time_ns
+from time import perf_counter, thread_time
 from typing import TypeVar
 
 from keyvault_lite import __version__
-from keyvault_lite.access.authenticate import Authenticator, Scheme
+from keyvault_lite.access.authenticate import Authenticator, of_service
 from keyvault_lite.access.authorize import may_send
 from keyvault_lite.crypto.credentials import parse_token
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.dialects.aws.credentials import AwsCredential, SignatureScheme
-from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT
-from keyvault_lite.dialects.vault import handlers
-from keyvault_lite.dialects.vault.authority import AppRoleScheme, authority
-from keyvault_lite.dialects.vault.credentials import AppRoleCredential
 from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.clock import ClockTrust
+from keyvault_lite.engine.dialect import Dialect, Operations
 from keyvault_lite.engine.floods import FloodGate
 from keyvault_lite.engine.freshness import Freshness
 from keyvault_lite.engine.lanes import Lane, Lanes
@@ -52,23 +48,16 @@ _UNRECORDED = (AuditUnavailable, IntegrityViolation, OutcomeUnknown, ShareExceed
 """What is raised where nothing could be recorded; the second may also be the result of a recorded attempt."""
 
 
-def wall_clock() -> int:
-    """The time in microseconds."""
-    return time_ns() // 1000
-
-
 class Engine:
     """Operations on one vault. Belongs to one event loop; made by the composition root."""
 
-    def __init__(self, ledger: Ledger, keyring: Keyring, account: str = DEFAULT_ACCOUNT) -> None:
-        self._account = account
+    def __init__(self, ledger: Ledger, keyring: Keyring, dialects: Sequence[Dialect]) -> None:
+        self.operations = Operations(dialects)
         self._ledger = ledger
         self._keyring = keyring
-        schemes: dict[type[Credential], Scheme] = {
-            AwsCredential: SignatureScheme(keyring.access_keys, wall_clock),
-            AppRoleCredential: AppRoleScheme(keyring),
-        }
-        self._authenticator = Authenticator(keyring, parse_token, schemes, authority)
+        self._authenticator = Authenticator(
+            keyring, parse_token, self.operations.schemes(keyring), self.operations.authority or of_service
+        )
         self.clock = ClockTrust(ledger)
         self._floods = FloodGate(self._record_flood)
         self._freshness = Freshness(ledger.refresh)
@@ -113,7 +102,7 @@ class Engine:
             authenticator=self._authenticator,
             keyring=self._keyring,
             ledger=self._ledger,
-            account=self._account,
+            operations=self.operations,
         )
 
     def _admit_now(self, request: Request, credential: Credential, origin: Origin) -> Scene | Outcome:
@@ -158,7 +147,7 @@ class Engine:
     async def _record(self, request: Request, credential: Credential, origin: Origin, attempt: Attempt) -> Committed:
         seat = origin.seat or Seat()
         since, outcome = await self._judge(request, attempt, seat)
-        if type(outcome.result) is NotFound and (missing := handlers.key_to_make(request)) is not None:
+        if type(outcome.result) is NotFound and (missing := self.operations.prerequisite(request)) is not None:
             # Made by an entry of its own, and only for who may make keys; then the request is judged anew.
             await self.perform(missing, credential, origin)
             since, outcome = await self._judge(request, attempt, seat)

@@ -6,19 +6,18 @@ Everything that changes anything passes `Engine.perform` like any other request,
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from keyvault_lite.access.spent import removable
-from keyvault_lite.dialects.vault.requests import RotateDueTransitKey
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.identity import SystemCredential
-from keyvault_lite.model.keys import Key, KeyStatus, Purpose, VersionStatus
-from keyvault_lite.model.material import is_expired, is_pending_expired, is_waiting
+from keyvault_lite.model.keys import Key, KeyStatus, VersionStatus
+from keyvault_lite.model.material import is_waiting
 from keyvault_lite.model.names import KeyId, KeyRef
-from keyvault_lite.model.requests import EraseDueKey, EraseExpiredMaterial, Origin, RemoveTokens, Request, RotateDueKey
+from keyvault_lite.model.requests import EraseDueKey, Origin, RemoveTokens, Request
 from keyvault_lite.observe import logger
 
 PERIOD_SECONDS: Final = 30.0
@@ -98,9 +97,9 @@ class Jobs:
         """The rotations, destructions and removals that are due."""
         now = time.time_ns() // 1000
         keys = list(self._ledger.snapshot().keys_after(None))
-        await self._perform_each(_rotation(key) for key in keys if _rotation_due(key, now))
+        await self._perform_each(self._engine.operations.rotation(key) for key in keys if _rotation_due(key, now))
         due: list[Request] = [EraseDueKey(KeyRef(key.id)) for key in keys if _erasure_due(key, now)]
-        due += (one for key in keys for one in _expired(key, now))
+        due += (one for key in keys for one in self._engine.operations.erasures(key, now))
         allowed = bool(due) and await self._engine.in_background(self._clock.allows_destruction)
         if allowed:
             await self._perform_each(due)
@@ -136,23 +135,9 @@ class Jobs:
                 log.info("not done: %s", error.detail, extra={"operation": request.action.value})
 
 
-def _rotation(key: Key) -> Request:
-    ref = KeyRef(key.id)
-    return RotateDueTransitKey(ref) if key.spec.purpose is Purpose.TRANSIT else RotateDueKey(ref)
-
-
 def _rotation_due(key: Key, now: int) -> bool:
     due = key.rotate_at is not None and key.rotate_at <= now
     return due and key.status is KeyStatus.ACTIVE and not is_waiting(key)
-
-
-def _expired(key: Key, now: int) -> Iterator[Request]:
-    """What erases the imported material of a key that has expired."""
-    for version in key.versions:
-        if version.status is not VersionStatus.DESTROYED and is_expired(version, now):
-            yield EraseExpiredMaterial(KeyRef(key.id), version.version)
-    if is_pending_expired(key, now):
-        yield EraseExpiredMaterial(KeyRef(key.id))
 
 
 def _erased(keys: Iterable[Key]) -> set[tuple[KeyId, int]]:

@@ -47,7 +47,7 @@ def require_active(key: Key, now: int) -> None:
 
 
 def refuse_transit(key: Key) -> None:
-    """Raise InvalidRequest for a key that follows the rules of the Vault dialect: only that dialect knows them."""
+    """Raise InvalidRequest for a key of purpose TRANSIT: only its dialect knows the rules that it follows."""
     if key.spec.purpose is Purpose.TRANSIT:
         raise InvalidRequest("a key of purpose TRANSIT is used through the Vault dialect")
 

@@ -6,83 +6,23 @@ the whole log keeps nobody from revoking. A lane that is full turns away at once
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from keyvault_lite.dialects.aws import handlers
-from keyvault_lite.dialects.vault import handlers as transit
-from keyvault_lite.dialects.vault.requests import CreateTransitKey, ListTransitKeys, RotateDueTransitKey
 from keyvault_lite.engine.scene import Scene
 from keyvault_lite.engine.slices import Slices
 from keyvault_lite.model.errors import AuditUnavailable, Overloaded
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.keys import SYMMETRIC, Key, KeySpec, KeyType
-from keyvault_lite.model.requests import (
-    Batch,
-    CreateKey,
-    Decrypt,
-    Encrypt,
-    FollowAudit,
-    GenerateDataKey,
-    GenerateRandom,
-    KeyRequest,
-    ListAudit,
-    ListKeys,
-    ListReceipts,
-    ListServices,
-    ListVersions,
-    OpenDataKey,
-    ReadConsistency,
-    ReadKey,
-    ReadMetrics,
-    ReadPublicKey,
-    ReadReceipt,
-    ReadSelf,
-    ReadService,
-    Rejected,
-    Request,
-    Rewrap,
-    RotateDueKey,
-    RotateKey,
-    Sign,
-    Verify,
-    VerifyAudit,
-)
+from keyvault_lite.model.operation import Cost
+from keyvault_lite.model.requests import Batch, KeyRequest, Request, Verify
 from keyvault_lite.observe.metrics import METRICS
 
 T = TypeVar("T")
 
-_QUICK: Final[frozenset[type[Request]]] = frozenset(
-    {
-        FollowAudit,
-        GenerateRandom,
-        ListKeys,
-        ListServices,
-        ListVersions,
-        ReadKey,
-        ReadMetrics,
-        ReadPublicKey,
-        ReadSelf,
-        ReadService,
-        Rejected,
-        *handlers.QUICK,
-        *transit.QUICK,
-    }
-)
-"""Requests that never do costly work."""
-_CIPHERS: Final[frozenset[type[Request]]] = frozenset(
-    {Decrypt, Encrypt, GenerateDataKey, OpenDataKey, Rewrap, Sign, Verify, *handlers.CIPHERS, *transit.CIPHERS}
-)
-"""Requests whose cost is that of their key's primitive."""
-_MAKING: Final[frozenset[type[Request]]] = frozenset(
-    {CreateKey, CreateTransitKey, RotateDueKey, RotateDueTransitKey, RotateKey, *handlers.MAKING}
-)
-"""Requests that make key material: an RSA-4096 key takes a second and more, all others less than a millisecond."""
-_LISTS: Final[frozenset[type[Request]]] = frozenset({ListKeys, ListTransitKeys})
 FEW_VERSIONS: Final = 8
 """With so many a signature is tried on the loop."""
-_READING: Final[frozenset[type[Request]]] = frozenset({ListAudit, ListReceipts, ReadConsistency, ReadReceipt})
 _QUICK_TYPES: Final = SYMMETRIC | {KeyType.ED25519}
 
 
@@ -150,6 +90,13 @@ class Lanes:
         """Every other change: revocations wait for nothing slow."""
         self.background = Lane("background", threads=1, waiting=8)
         """The vault's own work."""
+        self._of_cost: Final[Mapping[Cost, Lane | None]] = {
+            Cost.QUICK: None,
+            Cost.KEY_GENERATION: self.making,
+            Cost.LOG_READ: self.reading,
+            Cost.LOG_CHECK: self.checking,
+            Cost.SHORT: self.changing,
+        }
         METRICS.gauge("keyvault_lane_busy", "Requests in a lane, waiting or at work.", self._busy, label="lane")
 
     def _busy(self) -> dict[str, float]:
@@ -163,18 +110,15 @@ class Lanes:
 
     def choose(self, request: Request, scene: Scene) -> Lane | None:
         """The lane of a request that was admitted; None if it stays on the loop."""
-        kind, key = type(request), scene.named_key
-        if isinstance(request, KeyRequest) and (kind in _CIPHERS or isinstance(request, Batch)):
+        key = scene.named_key
+        if isinstance(request, KeyRequest) and (isinstance(request, Batch) or request.cost is Cost.PRIMITIVE):
             return self.costly if key is not None and _is_costly(request, key) else None
-        if kind in _LISTS and scene.principal.role is Role.SERVICE:
-            return self.reading  # every key is held against every grant
-        if kind in _QUICK:
-            return None
-        if kind in _MAKING and _may_take_long(request, key):
-            return self.making
-        if kind in _READING:
-            return self.reading
-        return self.checking if kind is VerifyAudit else self.changing
+        cost = request.cost
+        if cost is Cost.KEY_LIST:
+            cost = Cost.LOG_READ if scene.principal.role is Role.SERVICE else Cost.QUICK
+        elif cost is Cost.KEY_GENERATION and not _may_take_long(request, key):
+            cost = Cost.SHORT
+        return self._of_cost[cost]
 
     def close(self) -> None:
         """Let go of all threads."""
@@ -194,12 +138,9 @@ def _is_costly(request: KeyRequest, key: Key) -> bool:
 
 
 def _may_take_long(request: Request, key: Key | None) -> bool:
-    """Whether what is made is an RSA key."""
-    if isinstance(request, (CreateKey, CreateTransitKey)):
-        return request.spec.type is KeyType.RSA
-    if type(request) in handlers.MAKING:
-        return handlers.makes_rsa(request)
-    return key is not None and key.spec.type is KeyType.RSA
+    """Whether an RSA key is generated."""
+    kind = request.generated_type or (None if key is None else key.spec.type)
+    return kind is KeyType.RSA
 
 
 def _is_quick(spec: KeySpec) -> bool:

@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.ledger.state.snapshot import State
@@ -51,8 +50,6 @@ class Scene(Struct, frozen=True):
     named_key: Key | None = None
     source: str | None = None
     """The peer's address, as the entry records it."""
-    account: str = DEFAULT_ACCOUNT
-    """The account id in ARNs of this vault."""
 
     @property
     def key(self) -> Key:

@@ -71,7 +71,7 @@ class TokenKind(StrEnum):
     NATIVE = "native"
     LEASED = "leased"
     """A child token or login with an end of its own."""
-    AWS = "aws"
+    ACCESS_KEY = "aws"
     """An access key; its id is the token's id and `digest` holds its wrapped secret, which signatures need again."""
 
 

@@ -34,11 +34,11 @@ class Purpose(StrEnum):
     SIGN = "SIGN"
     MAC = "MAC"
     AGREE = "AGREE"
-    """Derive a secret with another's public key (AWS dialect)."""
+    """Derive a secret with another's public key."""
     ENCAPSULATE = "ENCAPSULATE"
-    """Wrap a fresh secret to the public key, and unwrap it (AWS dialect)."""
+    """Wrap a fresh secret to the public key, and unwrap it."""
     TRANSIT = "TRANSIT"
-    """Keys of the Vault dialect, which follow that product's rules (ADR 0005): the one exception."""
+    """Encrypts, signs, derives and exports as the rules in its attributes say (ADR 0005): the one exception."""
 
 
 class KeyStatus(StrEnum):

@@ -27,11 +27,13 @@ from keyvault_lite.model.keys import (
     MIN_DESTROY_DAYS,
     Algorithm,
     KeySpec,
+    KeyType,
     PublicKeyFormat,
 )
 from keyvault_lite.model.names import SELF, KeyId, KeyRef, TokenId, check_name, check_pattern
 from keyvault_lite.model.native_tokens import check_lifetime
 from keyvault_lite.model.opaque import Opaque
+from keyvault_lite.model.operation import Authority, Cost
 from keyvault_lite.model.replies import Finding
 
 MAX_BATCH: Final = 1000
@@ -81,6 +83,15 @@ class Request(Opaque, frozen=True):
     """Base of all requests."""
 
     action: ClassVar[Action]
+    cost: ClassVar[Cost]
+    authority: ClassVar[Authority] = Authority.CALLER
+    idempotent: ClassVar[bool] = False
+    """Whether its reply is kept for its Idempotency-Key and repeated."""
+
+    @property
+    def generated_type(self) -> KeyType | None:
+        """The type of key that it generates; None if that is the type of the key it names."""
+        return None
 
     @property
     def bound_context(self) -> Context | None:
@@ -100,6 +111,7 @@ class Rejected(Request, frozen=True):
     `early` errors (size, media type, text that does not parse) win over the role check, the others do not.
     """
 
+    cost = Cost.QUICK
     of: Action
     error: KeyVaultError
     early: bool = False
@@ -142,10 +154,17 @@ class CreateKey(Request, frozen=True):
     """Generate a key with its first version. Answers Key."""
 
     action = Action.GENERATE
+    cost = Cost.KEY_GENERATION
+    idempotent = True
     spec: KeySpec
     name: str | None = None
     description: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def generated_type(self) -> KeyType:
+        """As asked for."""
+        return self.spec.type
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -159,6 +178,7 @@ class ListKeys(Request, frozen=True):
     """A page of the keys the caller may know of, oldest first. Answers Page[Key]."""
 
     action = Action.KEY_READ
+    cost = Cost.KEY_LIST
     limit: int = 100
     after: str | None = None
 
@@ -170,12 +190,14 @@ class ReadKey(KeyRequest, frozen=True):
     """One key. Answers Key."""
 
     action = Action.KEY_READ
+    cost = Cost.QUICK
 
 
 class ListVersions(KeyRequest, frozen=True):
     """A page of a key's versions, oldest first. Answers Page[KeyVersion]."""
 
     action = Action.KEY_READ
+    cost = Cost.QUICK
     limit: int = 100
     after: str | None = None
     """The number of the version before the page."""
@@ -190,6 +212,7 @@ class ReadPublicKey(KeyRequest, frozen=True):
     """The public key of one version, by default the newest. Answers PublicKey."""
 
     action = Action.KEY_READ
+    cost = Cost.QUICK
     format: PublicKeyFormat = PublicKeyFormat.PEM
     version: int | None = None
 
@@ -201,6 +224,8 @@ class UpdateKey(KeyRequest, frozen=True):
     """Change description, tags or rotation period; None leaves as it is, 0 days end automatic rotation. Answers Key."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
+    idempotent = True
     description: str | None = None
     tags: Mapping[str, str] | None = None
     rotation_days: int | None = None
@@ -218,12 +243,16 @@ class RotateKey(KeyRequest, frozen=True):
     """Make a new ACTIVE version; the former one is DEPRECATED. Answers Key."""
 
     action = Action.ROTATE
+    cost = Cost.KEY_GENERATION
+    idempotent = True
 
 
 class RevokeKey(KeyRequest, frozen=True):
     """Revoke the whole key, or one version that is not ACTIVE; final. Answers Key."""
 
     action = Action.REVOKE
+    cost = Cost.SHORT
+    idempotent = True
     version: int | None = None
     reason: str | None = None
 
@@ -237,18 +266,24 @@ class DisableKey(KeyRequest, frozen=True):
     """Stop all use of a key until it is enabled. Answers Key."""
 
     action = Action.DISABLE
+    cost = Cost.SHORT
+    idempotent = True
 
 
 class EnableKey(KeyRequest, frozen=True):
     """Allow use of a DISABLED key again. Answers Key."""
 
     action = Action.ENABLE
+    cost = Cost.SHORT
+    idempotent = True
 
 
 class DestroyKey(KeyRequest, frozen=True):
     """Schedule the destruction of all material of a key. Answers Key."""
 
     action = Action.DESTROY
+    cost = Cost.SHORT
+    idempotent = True
     days: int = MAX_DESTROY_DAYS
 
     def __post_init__(self) -> None:
@@ -259,26 +294,24 @@ class RestoreKey(KeyRequest, frozen=True):
     """Call a scheduled destruction off. Answers Key."""
 
     action = Action.RESTORE
+    cost = Cost.SHORT
+    idempotent = True
 
 
 class RotateDueKey(KeyRequest, frozen=True):
     """Rotate a key whose rotation period has passed; the vault itself asks. Answers Key."""
 
     action = Action.ROTATE
+    cost = Cost.KEY_GENERATION
+    authority = Authority.VAULT
 
 
 class EraseDueKey(KeyRequest, frozen=True):
     """Erase the material of a key whose waiting period has passed; the vault itself asks. Answers Key."""
 
     action = Action.DESTROY
-
-
-class EraseExpiredMaterial(KeyRequest, frozen=True):
-    """Erase imported material that has expired; the vault itself asks. Answers None."""
-
-    action = Action.DESTROY
-    version: int | None = None
-    """Of which version; None for material that waits for its rotation."""
+    cost = Cost.SHORT
+    authority = Authority.VAULT
 
 
 class RemoveTokens(Request, frozen=True):
@@ -288,6 +321,8 @@ class RemoveTokens(Request, frozen=True):
     """
 
     action = Action.TOKEN_REMOVE
+    cost = Cost.SHORT
+    authority = Authority.VAULT
     tokens: tuple[TokenId, ...] = ()
 
 
@@ -314,6 +349,7 @@ class Encrypt(CipherRequest, frozen=True):
     """Encrypt under a fresh DEK, wrapped by the ACTIVE version. Answers Encrypted."""
 
     action = Action.ENCRYPT
+    cost = Cost.PRIMITIVE
     plaintext: bytes = b""
 
     def __post_init__(self) -> None:
@@ -325,6 +361,7 @@ class Decrypt(CipherRequest, frozen=True):
     """Open a message. `as_text` refuses (before anything is released) what is not UTF-8. Answers Decrypted."""
 
     action = Action.DECRYPT
+    cost = Cost.PRIMITIVE
     ciphertext: bytes = b""
     encrypted_dek: bytes = b""
     key_version: int | None = None
@@ -338,6 +375,7 @@ class Rewrap(CipherRequest, frozen=True):
     """Wrap a message's DEK under the ACTIVE version; its ciphertext stays as it is. Answers Rewrapped."""
 
     action = Action.REWRAP
+    cost = Cost.PRIMITIVE
     encrypted_dek: bytes = b""
 
     def __post_init__(self) -> None:
@@ -348,6 +386,7 @@ class GenerateDataKey(CipherRequest, frozen=True):
     """Make a data key for the caller's own use, wrapped by the ACTIVE version. Answers DataKey."""
 
     action = Action.DATA_KEY
+    cost = Cost.PRIMITIVE
     bits: int = 256
     reveal: bool = True
 
@@ -361,6 +400,7 @@ class OpenDataKey(CipherRequest, frozen=True):
     """Open a wrapped data key. Answers DataKey."""
 
     action = Action.DATA_KEY_OPEN
+    cost = Cost.PRIMITIVE
     encrypted_key: bytes = b""
 
     def __post_init__(self) -> None:
@@ -374,6 +414,7 @@ class Sign(KeyRequest, frozen=True):
     """Sign or MAC with the ACTIVE version. Answers Signed."""
 
     action = Action.SIGN
+    cost = Cost.PRIMITIVE
     message: bytes = b""
     algorithm: Algorithm | None = None
     prehashed: bool = False
@@ -386,6 +427,7 @@ class Verify(KeyRequest, frozen=True):
     """Check a signature or MAC against one version, or against each that may verify, newest first. Answers Verified."""
 
     action = Action.VERIFY
+    cost = Cost.PRIMITIVE
     message: bytes = b""
     signature: bytes = b""
     algorithm: Algorithm | None = None
@@ -424,6 +466,7 @@ class GenerateRandom(Request, frozen=True):
     """Random bytes from the operating system's generator. Answers bytes."""
 
     action = Action.RANDOM
+    cost = Cost.QUICK
     count: int
 
     def __post_init__(self) -> None:
@@ -446,6 +489,8 @@ class CreateService(Request, frozen=True):
     """Make a service and its token. Answers NewService."""
 
     action = Action.SERVICE_CREATE
+    cost = Cost.SHORT
+    idempotent = True
     name: str
     role: Role
     grants: tuple[Grant, ...] = ()
@@ -464,6 +509,7 @@ class ListServices(Request, frozen=True):
     """A page of the services, oldest first. Answers Page[Service]."""
 
     action = Action.SERVICE_READ
+    cost = Cost.QUICK
     limit: int = 100
     after: str | None = None
 
@@ -481,12 +527,14 @@ class ReadService(ServiceRequest, frozen=True):
     """One service. Answers Service."""
 
     action = Action.SERVICE_READ
+    cost = Cost.QUICK
 
 
 class ReadSelf(Request, frozen=True):
     """The caller's own service, and the token it calls with. Answers Caller."""
 
     action = Action.SELF_READ
+    cost = Cost.QUICK
 
 
 NEVER: Final = 0
@@ -497,6 +545,8 @@ class UpdateService(ServiceRequest, frozen=True):
     """Change role, grants, active or expiry; None leaves as it is. Answers Service."""
 
     action = Action.SERVICE_UPDATE
+    cost = Cost.SHORT
+    idempotent = True
     role: Role | None = None
     grants: tuple[Grant, ...] | None = None
     expected_grants: tuple[Grant, ...] | None = None
@@ -513,6 +563,8 @@ class RenewToken(ServiceRequest, frozen=True):
     """Replace a service's native token. Answers NewService."""
 
     action = Action.TOKEN_RENEW
+    cost = Cost.SHORT
+    idempotent = True
     ttl: int | None = None
     """Seconds that the token is valid. From an ADMIN also what later renewals give, 0 for no limit; None leaves it."""
     max_ttl: int | None = None
@@ -525,21 +577,26 @@ class RenewToken(ServiceRequest, frozen=True):
 
 
 class CreateAccessKey(ServiceRequest, frozen=True):
-    """Give a service credentials to sign requests of the AWS dialect with. Answers NewAccessKey."""
+    """Give a service credentials to sign requests with. Answers NewAccessKey."""
 
     action = Action.ACCESS_KEY_CREATE
+    cost = Cost.SHORT
+    idempotent = True
 
 
 class ListAccessKeys(ServiceRequest, frozen=True):
     """The access keys of a service that are not revoked, oldest first. Answers Page[Token]."""
 
     action = Action.SERVICE_READ
+    cost = Cost.SHORT
 
 
 class RevokeAccessKey(ServiceRequest, frozen=True):
     """End an access key at once. Answers Page[Token] of those left."""
 
     action = Action.ACCESS_KEY_REVOKE
+    cost = Cost.SHORT
+    idempotent = True
     access_key_id: str
 
 
@@ -547,6 +604,8 @@ class Initialise(Request, frozen=True):
     """Begin an empty vault: its keyring's first slot and its first ADMIN. Answers NewService."""
 
     action = Action.INITIALISE
+    cost = Cost.SHORT
+    authority = Authority.VAULT
     slot: Slot
     name: str = "admin"
 
@@ -558,12 +617,16 @@ class RecoverAdmin(Request, frozen=True):
     """Give the oldest active ADMIN a new token, or make an ADMIN if none is left; the old dies. Answers NewService."""
 
     action = Action.TOKEN_RENEW
+    cost = Cost.SHORT
+    authority = Authority.VAULT
 
 
 class AddSlot(Request, frozen=True):
     """Let another master key open the keyring too. Answers None."""
 
     action = Action.MASTER_KEY_ROTATE
+    cost = Cost.SHORT
+    authority = Authority.VAULT
     slot: Slot
 
 
@@ -571,6 +634,8 @@ class RemoveSlots(Request, frozen=True):
     """Let the master keys of these slots open the keyring no more. Answers the number of slots removed."""
 
     action = Action.MASTER_KEY_ROTATE
+    cost = Cost.SHORT
+    authority = Authority.VAULT
     slot_ids: tuple[str, ...]
 
 
@@ -578,6 +643,8 @@ class TrustAnchor(Request, frozen=True):
     """Put on record that the log goes on from `size` entries although no anchor confirms it. Answers None."""
 
     action = Action.ANCHOR_TRUST
+    cost = Cost.SHORT
+    authority = Authority.VAULT
     size: int
     lost: str | None = None
     """What an acknowledged rollback loses, in words; None if the anchor was only missing."""
@@ -587,6 +654,8 @@ class Repair(Request, frozen=True):
     """Give up, on record, an object that a quarantine has set aside. Answers None."""
 
     action = Action.REPAIR
+    cost = Cost.SHORT
+    authority = Authority.VAULT
     finding: Finding
     slot: Slot | None = None
     """What takes the place of a slot that does not verify."""
@@ -599,6 +668,8 @@ class ArchiveEntries(Request, frozen=True):
     """Put on record that a file holds the oldest entries, whole and checked, and delete them here. Answers None."""
 
     action = Action.AUDIT_ARCHIVE
+    cost = Cost.SHORT
+    authority = Authority.VAULT
     segment: Segment
 
 
@@ -606,6 +677,7 @@ class ListAudit(Request, frozen=True):
     """A page of the log, newest first or `ascending`. Answers Page[Entry]. Times: microseconds, `until` exclusive."""
 
     action = Action.AUDIT_READ
+    cost = Cost.LOG_READ
     limit: int = 100
     after: str | None = None
     service_id: str | None = None
@@ -627,6 +699,7 @@ class FollowAudit(Request, frozen=True):
     """
 
     action = Action.AUDIT_READ
+    cost = Cost.QUICK
     wanted: ListAudit
     wait: int = 0
     """Seconds; 0 answers at once."""
@@ -653,24 +726,28 @@ class ReadMetrics(Request, frozen=True):
     """
 
     action = Action.METRICS_READ
+    cost = Cost.QUICK
 
 
 class VerifyAudit(Request, frozen=True):
     """Check the whole log and state. Answers Verification."""
 
     action = Action.AUDIT_VERIFY
+    cost = Cost.LOG_CHECK
 
 
 class ReadCheckpoint(Request, frozen=True):
     """The newest signed checkpoint. Answers text in signed-note form."""
 
     action = Action.AUDIT_READ
+    cost = Cost.SHORT
 
 
 class ReadReceipt(Request, frozen=True):
     """The proof that an entry is in the log, up to a signed checkpoint. Answers text in tlog-proof form."""
 
     action = Action.RECEIPT_READ
+    cost = Cost.LOG_READ
     entry: int
 
 
@@ -678,6 +755,7 @@ class ListReceipts(Request, frozen=True):
     """The proofs of the entries that match, oldest first, up to entry `last`. Answers Page[EntryReceipt]."""
 
     action = Action.AUDIT_READ
+    cost = Cost.LOG_READ
     wanted: ListAudit
     last: int
 
@@ -691,6 +769,7 @@ class ReadConsistency(Request, frozen=True):
     """The proof that the log only grew from `old` to `new` entries. Answers Consistency."""
 
     action = Action.AUDIT_READ
+    cost = Cost.LOG_READ
     old: int
     new: int
 
@@ -703,3 +782,4 @@ class ReadLogKey(Request, frozen=True):
     """The key that verifies the log's checkpoints. Answers LogKey."""
 
     action = Action.LOG_KEY_READ
+    cost = Cost.SHORT

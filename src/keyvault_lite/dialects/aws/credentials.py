@@ -90,9 +90,9 @@ class SignatureScheme:
             fault, cause = FAULTS[credential.fault]
             raise Refused(None, fault, cause())
         token = directory.token(credential.access_key_id)
-        if token is None or token.kind is not TokenKind.AWS or token.ended_at is not None:
+        if token is None or token.kind is not TokenKind.ACCESS_KEY or token.ended_at is not None:
             self.access_keys.refuse(credential.mac)
-            revoked = token is not None and token.kind is TokenKind.AWS
+            revoked = token is not None and token.kind is TokenKind.ACCESS_KEY
             raise Refused(None, LoginFault.REVOKED if revoked else LoginFault.UNKNOWN, UnknownAccessKey())
         service = directory.find_service(token.service_id)
         try:

@@ -1,11 +1,23 @@
-"""All handlers of the AWS dialect, and what its operations cost."""
+"""The AWS dialect as the engine takes it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
+from time import time_ns
 from typing import Final
 
-from keyvault_lite.dialects.aws import aliases, cipher, grants, import_material, keys, regions, rotation, signing
+from keyvault_lite.access.authenticate import Scheme
+from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.dialects.aws import aliases, cipher, grants, import_material, keys, regions, rotation, signing, view
 from keyvault_lite.dialects.aws import requests as words
+from keyvault_lite.dialects.aws.credentials import AwsCredential, SignatureScheme
+from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT
+from keyvault_lite.dialects.aws.narrowing import narrow
+from keyvault_lite.engine.dialect import Dialect, KeyNames
 from keyvault_lite.engine.scene import Handler
+from keyvault_lite.model.identity import Credential
+from keyvault_lite.model.keys import Key, VersionStatus
+from keyvault_lite.model.material import is_expired, is_pending_expired
+from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Request
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
@@ -18,38 +30,38 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     **rotation.HANDLERS,
     **signing.HANDLERS,
 }
-QUICK: Final[frozenset[type[Request]]] = frozenset(
-    {words.DescribeKey, words.GenerateRandom, words.GetKeyPolicy, words.GetPublicKey, words.ListResourceTags}
-)
-"""Requests that never do costly work."""
-CIPHERS: Final[frozenset[type[Request]]] = frozenset(
-    {
-        words.Decrypt,
-        words.Encrypt,
-        words.GenerateDataKey,
-        words.GenerateDataKeyWithoutPlaintext,
-        words.GenerateMac,
-        words.Sign,
-        words.Verify,
-        words.VerifyMac,
-    }
-)
-"""Requests whose cost is that of their key's primitive."""
-MAKING: Final[frozenset[type[Request]]] = frozenset(
-    {
-        words.CreateKey,
-        words.GenerateDataKeyPair,
-        words.GenerateDataKeyPairWithoutPlaintext,
-        words.GetParametersForImport,
-    }
-)
-"""Requests that make key material."""
 
 
-def makes_rsa(request: Request) -> bool:
-    """Whether one of MAKING makes an RSA pair, which is what takes long."""
-    if isinstance(request, words.CreateKey):
-        return request.key_spec.startswith("RSA")
-    if isinstance(request, (words.GenerateDataKeyPair, words.GenerateDataKeyPairWithoutPlaintext)):
-        return request.key_pair_spec.startswith("RSA")
-    return isinstance(request, words.GetParametersForImport)
+def _erasures(key: Key, now: int) -> Iterator[Request]:
+    """What erases the imported material of a key that has expired."""
+    for version in key.versions:
+        if version.status is not VersionStatus.DESTROYED and is_expired(version, now):
+            yield words.EraseExpiredMaterial(KeyRef(key.id), version.version)
+    if is_pending_expired(key, now):
+        yield words.EraseExpiredMaterial(KeyRef(key.id))
+
+
+def _schemes(keyring: Keyring) -> Mapping[type[Credential], Scheme]:
+    return {AwsCredential: SignatureScheme(keyring.access_keys, wall_clock)}
+
+
+def wall_clock() -> int:
+    """The time in microseconds."""
+    return time_ns() // 1000
+
+
+def aws(account: str = DEFAULT_ACCOUNT) -> Dialect:
+    """The dialect, with the account id that the ARNs of this vault have."""
+    return Dialect(
+        name="aws",
+        handlers=HANDLERS,
+        key_names=KeyNames(
+            requests=(words.AwsRequest, words.AwsKeyRequest),
+            locate=view.locate,
+            admit=view.admit,
+            denied=view.entry_key,
+        ),
+        narrow=partial(narrow, account),
+        erasures=_erasures,
+        schemes=_schemes,
+    )

@@ -23,6 +23,7 @@ from keyvault_lite.dialects.aws.errors import (
 from keyvault_lite.dialects.aws.guard import guarded
 from keyvault_lite.dialects.aws.model import ATTRIBUTE, facts, material
 from keyvault_lite.dialects.aws.replies import ImportedMaterial, ImportParameters
+from keyvault_lite.dialects.aws.requests import EraseExpiredMaterial
 from keyvault_lite.dialects.aws.view import KeyState, View
 from keyvault_lite.engine.keys import exchanged, version_of
 from keyvault_lite.engine.scene import Done, Handler, Scene
@@ -31,7 +32,7 @@ from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import Conflict, InvalidCiphertext, InvalidRequest
 from keyvault_lite.model.keys import Key, KeySpec, KeyType, KeyVersion, Purpose, VersionStatus
 from keyvault_lite.model.material import EXTERNAL, is_expired, is_pending_expired, is_present, was_revoked
-from keyvault_lite.model.requests import EraseExpiredMaterial, Request
+from keyvault_lite.model.requests import Request
 
 LIFETIME: Final = 24 * 3600 * 1_000_000
 """Microseconds that parameters are good for."""

@@ -27,6 +27,7 @@ from keyvault_lite.engine.keys import DAY, format_place, parse_place
 from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.log.query import Filter
 from keyvault_lite.ledger.state.outcome import Change
+from keyvault_lite.model.actions import RULES
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action, Entry, Result
 from keyvault_lite.model.keys import Key, KeySpec, KeyStatus, KeyType, KeyVersion, VersionStatus
@@ -255,19 +256,6 @@ def cancel_deletion(_: words.CancelKeyDeletion, seen: View, scene: Scene) -> Don
 
 # Last use
 
-USES: Final = frozenset(
-    {
-        Action.DATA_KEY,
-        Action.DECAPSULATE,
-        Action.DECRYPT,
-        Action.DERIVE,
-        Action.ENCAPSULATE,
-        Action.ENCRYPT,
-        Action.REWRAP,
-        Action.SIGN,
-        Action.VERIFY,
-    }
-)
 _WORDS: Final[Mapping[Action, str]] = {
     # What the service calls a use that came through another dialect.
     Action.DATA_KEY: "GenerateDataKey",
@@ -296,7 +284,7 @@ def last_usage(_: words.GetKeyLastUsage, seen: View, scene: Scene) -> Done:
 
 def _newest(key: Key, scene: Scene) -> Entry | None:
     found: list[Entry] = []
-    for action in USES:
+    for action in (one for one, rule in RULES.items() if rule.uses_key and rule.permissions is not None):
         wanted = Filter(limit=1, key_id=key.id, action=action, result=Result.SUCCESS)
         found.extend(scene.ledger.evidence.entries(wanted).items)
     return max(found, key=lambda entry: entry.id, default=None)

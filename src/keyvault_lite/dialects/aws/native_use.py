@@ -11,7 +11,7 @@ from keyvault_lite.dialects.aws.authorize import Use, check_use
 from keyvault_lite.dialects.aws.guard import key_facts
 from keyvault_lite.dialects.aws.model import SYMMETRIC, Place, encryption_algorithms, facts, judged_arn, signing_word
 from keyvault_lite.dialects.aws.view import View, view
-from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.scene import Scene
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.keys import Key, KeyType, Purpose
 from keyvault_lite.model.requests import (
@@ -45,28 +45,19 @@ METADATA: Final[frozenset[type[Request]]] = frozenset({ListVersions, ReadKey})
 _POLICIES: Final = ("policy", "grantees", "grants")
 
 
-def judged(handlers: Mapping[type[Request], Handler]) -> dict[type[Request], Handler]:
-    """The handlers of the native API, each behind the policy and AWS grants of the key."""
-    return {
-        kind: _judged(handler, OPERATIONS[kind]) if kind in OPERATIONS else handler
-        for kind, handler in handlers.items()
-    }
+def narrow_native(account: str, request: Request, scene: Scene) -> None:
+    """Raise Forbidden for what policy and AWS grants of a key keep a SERVICE from doing through another API."""
+    operations = OPERATIONS.get(type(request))
+    if operations is None or scene.principal.role is not Role.SERVICE:
+        return
+    if any(one in facts(scene.key) for one in _POLICIES):
+        _check(account, request, operations(request, scene.key), scene)
 
 
-def _judged(handler: Handler, operations: Operations) -> Handler:
-    def handle(request: Any, scene: Scene) -> Done:  # noqa: ANN401  (each operation has its own)
-        key = scene.key
-        if scene.principal.role is Role.SERVICE and any(one in facts(key) for one in _POLICIES):
-            _check(request, operations(request, key), scene)
-        return handler(request, scene)
-
-    return handle
-
-
-def _check(request: Request, operations: tuple[str, ...], scene: Scene) -> None:
+def _check(account: str, request: Request, operations: tuple[str, ...], scene: Scene) -> None:
     """Raise Forbidden unless policy and grants allow all of this."""
     key = scene.key
-    place = Place(scene.account, facts(key).get("region", ""))
+    place = Place(account, facts(key).get("region", ""))
     seen = view(key, place, scene.now)
     known = {**key_facts(seen, scene), **_facts(seen, request)}
     for operation in operations:

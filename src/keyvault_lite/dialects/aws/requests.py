@@ -10,6 +10,8 @@ from typing import ClassVar
 from keyvault_lite.dialects.aws.model import Place
 from keyvault_lite.model.encoding import Context
 from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.keys import KeyType
+from keyvault_lite.model.operation import Authority, Cost
 from keyvault_lite.model.requests import KeyRequest, Request
 
 Tags = tuple[tuple[str, str], ...]
@@ -48,6 +50,11 @@ class BoundRequest(UseRequest, frozen=True):
         return self.context
 
 
+def _type_of(spec: str) -> KeyType | None:
+    """The type of key that a word of the service stands for; None for symmetric ones, which cost nothing."""
+    return KeyType.RSA if spec.startswith("RSA") else None
+
+
 # Keys
 
 
@@ -55,6 +62,7 @@ class CreateKey(AwsRequest, frozen=True):
     """Answers View."""
 
     action = Action.GENERATE
+    cost = Cost.KEY_GENERATION
     policy: str | None = None
     description: str = ""
     key_usage: str | None = None
@@ -66,11 +74,17 @@ class CreateKey(AwsRequest, frozen=True):
     multi_region: bool = False
     xks_key_id: str | None = None
 
+    @property
+    def generated_type(self) -> KeyType | None:
+        """As asked for."""
+        return _type_of(self.key_spec)
+
 
 class DescribeKey(AwsKeyRequest, frozen=True):
     """Answers View."""
 
     action = Action.KEY_READ
+    cost = Cost.QUICK
     by_alias = True
     grant_tokens: tuple[str, ...] = ()
 
@@ -94,6 +108,7 @@ class KeyListRequest(AwsKeyRequest, frozen=True):
 class ListKeys(ListRequest, frozen=True):
     """Answers Page[Key]."""
 
+    cost = Cost.SHORT
     resource_owners: tuple[str, ...] = ("SELF",)
 
 
@@ -101,18 +116,21 @@ class EnableKey(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.ENABLE
+    cost = Cost.SHORT
 
 
 class DisableKey(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.DISABLE
+    cost = Cost.SHORT
 
 
 class UpdateKeyDescription(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     description: str = ""
 
 
@@ -120,6 +138,7 @@ class ScheduleKeyDeletion(AwsKeyRequest, frozen=True):
     """Answers View."""
 
     action = Action.DESTROY
+    cost = Cost.SHORT
     pending_window_in_days: int = 30
 
 
@@ -127,12 +146,14 @@ class CancelKeyDeletion(AwsKeyRequest, frozen=True):
     """Answers View."""
 
     action = Action.RESTORE
+    cost = Cost.SHORT
 
 
 class GetKeyLastUsage(AwsKeyRequest, frozen=True):
     """Answers LastUsage."""
 
     action = Action.KEY_READ
+    cost = Cost.LOG_READ
 
 
 # Tags and policies
@@ -142,6 +163,7 @@ class TagResource(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     tags: Tags = ()
 
 
@@ -149,17 +171,21 @@ class UntagResource(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     tag_keys: tuple[str, ...] = ()
 
 
 class ListResourceTags(KeyListRequest, frozen=True):
     """Answers Page of pairs."""
 
+    cost = Cost.QUICK
+
 
 class GetKeyPolicy(AwsKeyRequest, frozen=True):
     """Answers Policy."""
 
     action = Action.KEY_READ
+    cost = Cost.QUICK
     policy_name: str = "default"
 
 
@@ -167,6 +193,7 @@ class PutKeyPolicy(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     policy: str = ""
     policy_name: str = "default"
     bypass_policy_lockout_safety_check: bool = False
@@ -174,6 +201,8 @@ class PutKeyPolicy(AwsKeyRequest, frozen=True):
 
 class ListKeyPolicies(KeyListRequest, frozen=True):
     """Answers Page of names."""
+
+    cost = Cost.SHORT
 
 
 # Aliases
@@ -183,6 +212,7 @@ class CreateAlias(AwsKeyRequest, frozen=True):
     """`key` is the target. Answers None."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     alias_name: str = ""
 
 
@@ -190,6 +220,7 @@ class UpdateAlias(AwsKeyRequest, frozen=True):
     """`key` is the new target. Answers None."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     alias_name: str = ""
 
 
@@ -197,12 +228,14 @@ class DeleteAlias(AwsKeyRequest, frozen=True):
     """`key` is the alias. Answers None."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     by_alias = True
 
 
 class ListAliases(ListRequest, frozen=True):
     """Answers Page of pairs of KeyName and Key."""
 
+    cost = Cost.SHORT
     key: str | None = None
 
 
@@ -213,6 +246,7 @@ class Encrypt(BoundRequest, frozen=True):
     """Answers Encrypted."""
 
     action = Action.ENCRYPT
+    cost = Cost.PRIMITIVE
     plaintext: bytes = b""
     encryption_algorithm: str = "SYMMETRIC_DEFAULT"
 
@@ -221,6 +255,7 @@ class Decrypt(BoundRequest, frozen=True):
     """`key` is empty where the ciphertext names it. Answers Decrypted."""
 
     action = Action.DECRYPT
+    cost = Cost.PRIMITIVE
     ciphertext_blob: bytes | None = None
     encryption_algorithm: str = "SYMMETRIC_DEFAULT"
     recipient: Mapping[str, object] | None = None
@@ -231,6 +266,7 @@ class ReEncrypt(BoundRequest, frozen=True):
     """`key` and `context` are of the source; no key where the ciphertext names it. Answers ReEncrypted."""
 
     action = Action.REWRAP
+    cost = Cost.SHORT
     destination_key_id: str = ""
     ciphertext_blob: bytes | None = None
     destination_encryption_context: Context | None = None
@@ -248,6 +284,7 @@ class DataKeyRequest(BoundRequest, frozen=True):
 class GenerateDataKeyWithoutPlaintext(DataKeyRequest, frozen=True):
     """Answers NewDataKey."""
 
+    cost = Cost.PRIMITIVE
     key_spec: str | None = None
     number_of_bytes: int | None = None
 
@@ -255,6 +292,7 @@ class GenerateDataKeyWithoutPlaintext(DataKeyRequest, frozen=True):
 class GenerateDataKey(DataKeyRequest, frozen=True):
     """Answers NewDataKey."""
 
+    cost = Cost.PRIMITIVE
     key_spec: str | None = None
     number_of_bytes: int | None = None
     recipient: Mapping[str, object] | None = None
@@ -263,20 +301,33 @@ class GenerateDataKey(DataKeyRequest, frozen=True):
 class GenerateDataKeyPairWithoutPlaintext(DataKeyRequest, frozen=True):
     """Answers NewPair."""
 
+    cost = Cost.KEY_GENERATION
     key_pair_spec: str = ""
+
+    @property
+    def generated_type(self) -> KeyType | None:
+        """As asked for."""
+        return _type_of(self.key_pair_spec)
 
 
 class GenerateDataKeyPair(DataKeyRequest, frozen=True):
     """Answers NewPair."""
 
+    cost = Cost.KEY_GENERATION
     key_pair_spec: str = ""
     recipient: Mapping[str, object] | None = None
+
+    @property
+    def generated_type(self) -> KeyType | None:
+        """As asked for."""
+        return _type_of(self.key_pair_spec)
 
 
 class GenerateRandom(AwsRequest, frozen=True):
     """Answers bytes."""
 
     action = Action.RANDOM
+    cost = Cost.QUICK
     number_of_bytes: int | None = None
     custom_key_store_id: str | None = None
     recipient: Mapping[str, object] | None = None
@@ -289,6 +340,7 @@ class Sign(UseRequest, frozen=True):
     """Answers Signed."""
 
     action = Action.SIGN
+    cost = Cost.PRIMITIVE
     message: bytes = b""
     message_type: str = "RAW"
     signing_algorithm: str = ""
@@ -298,6 +350,7 @@ class Verify(UseRequest, frozen=True):
     """Answers Verified."""
 
     action = Action.VERIFY
+    cost = Cost.PRIMITIVE
     message: bytes = b""
     message_type: str = "RAW"
     signature: bytes = b""
@@ -308,6 +361,7 @@ class GenerateMac(UseRequest, frozen=True):
     """Answers Signed."""
 
     action = Action.SIGN
+    cost = Cost.PRIMITIVE
     message: bytes = b""
     mac_algorithm: str = ""
 
@@ -316,6 +370,7 @@ class VerifyMac(UseRequest, frozen=True):
     """Answers Verified."""
 
     action = Action.VERIFY
+    cost = Cost.PRIMITIVE
     message: bytes = b""
     mac: bytes = b""
     mac_algorithm: str = ""
@@ -325,6 +380,7 @@ class GetPublicKey(AwsKeyRequest, frozen=True):
     """Answers View."""
 
     action = Action.KEY_READ
+    cost = Cost.QUICK
     by_alias = True
     grant_tokens: tuple[str, ...] = ()
 
@@ -333,6 +389,7 @@ class DeriveSharedSecret(UseRequest, frozen=True):
     """Answers SharedSecret."""
 
     action = Action.DERIVE
+    cost = Cost.SHORT
     key_agreement_algorithm: str = ""
     public_key: bytes = b""
     recipient: Mapping[str, object] | None = None
@@ -342,6 +399,7 @@ class Encapsulate(UseRequest, frozen=True):
     """Answers SharedSecret."""
 
     action = Action.ENCAPSULATE
+    cost = Cost.SHORT
     encapsulation_algorithm: str = ""
 
 
@@ -349,6 +407,7 @@ class Decapsulate(UseRequest, frozen=True):
     """Answers SharedSecret."""
 
     action = Action.DECAPSULATE
+    cost = Cost.SHORT
     shared_secret_ciphertext_blob: bytes = b""
     encapsulation_algorithm: str = ""
 
@@ -360,6 +419,7 @@ class EnableKeyRotation(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     rotation_period_in_days: int | None = None
 
 
@@ -367,23 +427,27 @@ class DisableKeyRotation(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
 
 
 class GetKeyRotationStatus(AwsKeyRequest, frozen=True):
     """Answers View."""
 
     action = Action.KEY_READ
+    cost = Cost.SHORT
 
 
 class RotateKeyOnDemand(AwsKeyRequest, frozen=True):
     """Answers View."""
 
     action = Action.ROTATE
+    cost = Cost.SHORT
 
 
 class ListKeyRotations(KeyListRequest, frozen=True):
     """Answers Page[Rotation]."""
 
+    cost = Cost.SHORT
     include_key_material: str = "ROTATIONS_ONLY"
 
 
@@ -394,6 +458,7 @@ class CreateGrant(AwsKeyRequest, frozen=True):
     """Answers NewGrant."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     grantee_principal: str | None = None
     retiring_principal: str | None = None
     grantee_service_principal: str | None = None
@@ -408,6 +473,7 @@ class CreateGrant(AwsKeyRequest, frozen=True):
 class ListGrants(KeyListRequest, frozen=True):
     """Answers Page of pairs of grant and View."""
 
+    cost = Cost.SHORT
     grant_id: str | None = None
     grantee_principal: str | None = None
     grantee_service_principal: str | None = None
@@ -416,6 +482,7 @@ class ListGrants(KeyListRequest, frozen=True):
 class ListRetirableGrants(ListRequest, frozen=True):
     """Answers as ListGrants."""
 
+    cost = Cost.SHORT
     retiring_principal: str | None = None
     retiring_service_principal: str | None = None
 
@@ -424,6 +491,7 @@ class RetireGrant(AwsRequest, frozen=True):
     """Answers None."""
 
     action = Action.GRANT_RETIRE
+    cost = Cost.SHORT
     grant_token: str | None = None
     key: str | None = None
     grant_id: str | None = None
@@ -434,6 +502,7 @@ class RevokeGrant(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     grant_id: str = ""
     dry_run: bool = False
 
@@ -445,14 +514,21 @@ class GetParametersForImport(AwsKeyRequest, frozen=True):
     """Answers ImportParameters."""
 
     action = Action.IMPORT
+    cost = Cost.KEY_GENERATION
     wrapping_algorithm: str = ""
     wrapping_key_spec: str = ""
+
+    @property
+    def generated_type(self) -> KeyType:
+        """The wrapping key's."""
+        return KeyType.RSA
 
 
 class ImportKeyMaterial(AwsKeyRequest, frozen=True):
     """Answers ImportedMaterial."""
 
     action = Action.IMPORT
+    cost = Cost.SHORT
     import_token: bytes = b""
     encrypted_key_material: bytes = b""
     valid_to: int | None = None
@@ -467,6 +543,7 @@ class DeleteImportedKeyMaterial(AwsKeyRequest, frozen=True):
     """Answers ImportedMaterial."""
 
     action = Action.IMPORT
+    cost = Cost.SHORT
     key_material_id: str | None = None
 
 
@@ -477,6 +554,7 @@ class ReplicateKey(AwsKeyRequest, frozen=True):
     """Answers View of the replica."""
 
     action = Action.GENERATE
+    cost = Cost.SHORT
     replica_region: str = ""
     policy: str | None = None
     bypass_policy_lockout_safety_check: bool = False
@@ -488,6 +566,7 @@ class UpdatePrimaryRegion(AwsKeyRequest, frozen=True):
     """Answers None."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     primary_region: str = ""
 
 
@@ -497,5 +576,16 @@ class UpdatePrimaryRegion(AwsKeyRequest, frozen=True):
 class DescribeCustomKeyStores(ListRequest, frozen=True):
     """Answers an empty Page."""
 
+    cost = Cost.SHORT
     custom_key_store_id: str | None = None
     custom_key_store_name: str | None = None
+
+
+class EraseExpiredMaterial(KeyRequest, frozen=True):
+    """Erase imported material that has expired; the vault itself asks. Answers None."""
+
+    action = Action.DESTROY
+    cost = Cost.SHORT
+    authority = Authority.VAULT
+    version: int | None = None
+    """Of which version; None for material that waits for its rotation."""

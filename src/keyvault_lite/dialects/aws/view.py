@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from keyvault_lite.crypto import blob
 from keyvault_lite.dialects.aws import requests as words
@@ -35,6 +35,7 @@ from keyvault_lite.dialects.aws.model import (
     parse_name,
     spec_word,
 )
+from keyvault_lite.engine.dialect import Located
 from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext, KeyVaultError
@@ -231,16 +232,6 @@ def find(named: Named, place: Place, state: State, now: int) -> Key | None:
     if not named.alias and named.multi_region is not bool(facts(key).get("multi_region")):
         return None  # the id of a multi-Region key begins with mrk-, and of no other
     return key
-
-
-class Located(Struct, frozen=True):
-    """What a request names."""
-
-    key: Key | None = None
-    ref: str | None = None
-    """As grants write it."""
-    error: KeyVaultError | None = None
-    """Why the name is none; told only to those who may know what is there."""
 
 
 def locate(request: words.AwsKeyRequest, state: State, now: int) -> Located:

@@ -1,8 +1,10 @@
-"""The Vault dialect as the engine's other parts see it: its handlers, and what they cost."""
+"""The Vault dialect as the engine takes it."""
 
 from collections.abc import Mapping
 from typing import Final
 
+from keyvault_lite.access.authenticate import Scheme
+from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.dialects.vault import (
     approle,
     auth_methods,
@@ -14,25 +16,21 @@ from keyvault_lite.dialects.vault import (
     signing,
     tokens,
 )
+from keyvault_lite.dialects.vault.authority import AppRoleScheme, authority
+from keyvault_lite.dialects.vault.credentials import AppRoleCredential
 from keyvault_lite.dialects.vault.requests import (
-    ListTransitKeys,
-    ReadTransitKey,
+    RotateDueTransitKey,
     Rules,
     TransitBatch,
-    TransitDataKey,
-    TransitDecrypt,
     TransitEncrypt,
-    TransitHash,
-    TransitHmac,
-    TransitRandom,
-    TransitRewrap,
-    TransitSign,
-    TransitVerify,
-    TransitVerifyHmac,
     UpsertTransitKey,
     mount_and_name,
 )
+from keyvault_lite.engine.dialect import Dialect
 from keyvault_lite.engine.scene import Handler
+from keyvault_lite.model.identity import Credential
+from keyvault_lite.model.keys import Key, Purpose
+from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import KeyRequest, Request
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {
@@ -46,14 +44,6 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     **signing.HANDLERS,
     **tokens.HANDLERS,
 }
-CIPHERS: Final[frozenset[type[Request]]] = frozenset(
-    {TransitDataKey, TransitDecrypt, TransitEncrypt, TransitRewrap, TransitSign, TransitVerify}
-)
-"""Requests whose cost is that of their key's primitive."""
-QUICK: Final[frozenset[type[Request]]] = frozenset(
-    {ListTransitKeys, ReadTransitKey, TransitHash, TransitHmac, TransitRandom, TransitVerifyHmac}
-)
-"""Requests that never do costly work."""
 
 
 def key_to_make(request: Request) -> UpsertTransitKey | None:
@@ -65,3 +55,21 @@ def key_to_make(request: Request) -> UpsertTransitKey | None:
     mount, name = mount_and_name(request.key)
     rules = Rules(derived=bool(request.context), convergent=request.convergent)
     return UpsertTransitKey(mount=mount, name=name, kind=request.kind, rules=rules)
+
+
+def _rotation(key: Key) -> Request | None:
+    return RotateDueTransitKey(KeyRef(key.id)) if key.spec.purpose is Purpose.TRANSIT else None
+
+
+def _schemes(keyring: Keyring) -> Mapping[type[Credential], Scheme]:
+    return {AppRoleCredential: AppRoleScheme(keyring)}
+
+
+VAULT: Final = Dialect(
+    name="vault",
+    handlers=HANDLERS,
+    prerequisite=key_to_make,
+    rotation=_rotation,
+    schemes=_schemes,
+    authority=authority,
+)

@@ -15,6 +15,7 @@ from keyvault_lite.model.errors import InvalidRequest, NotFound, TooLarge
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import HMAC_WORD, WORDS, Key, KeySpec, KeyType, KeyVersion, Purpose
 from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.operation import Authority, Cost
 from keyvault_lite.model.requests import Batch, KeyRequest, Request
 from keyvault_lite.model.signature_schemes import (
     DEFAULT_DIGEST,
@@ -140,12 +141,18 @@ class CreateTransitKey(MountRequest, frozen=True):
     """Make a key, or answer the one there is. Answers TransitKey."""
 
     action = Action.GENERATE
+    cost = Cost.KEY_GENERATION
     name: str
     spec: KeySpec = SPECS[DEFAULT_TYPE]
     rules: Rules = Rules()
 
     def __post_init__(self) -> None:
         check_rules(self.spec, self.rules)
+
+    @property
+    def generated_type(self) -> KeyType:
+        """As asked for."""
+        return self.spec.type
 
 
 class UpsertTransitKey(MountRequest, frozen=True):
@@ -155,6 +162,7 @@ class UpsertTransitKey(MountRequest, frozen=True):
     """
 
     action = Action.GENERATE
+    cost = Cost.SHORT
     name: str
     kind: str = ""
     rules: Rules = Rules()
@@ -188,6 +196,7 @@ class ListTransitKeys(MountRequest, frozen=True):
     """The names of the keys the caller may know of, sorted. Answers a tuple of names."""
 
     action = Action.KEY_READ
+    cost = Cost.KEY_LIST
     after: str = ""
     limit: int = -1
 
@@ -196,6 +205,7 @@ class ReadTransitKey(KeyRequest, frozen=True):
     """One key. Answers TransitKey."""
 
     action = Action.KEY_READ
+    cost = Cost.QUICK
     context: bytes | None = None
     """For derived Ed25519 keys: whose public keys to show."""
 
@@ -204,6 +214,7 @@ class ConfigureTransitKey(KeyRequest, frozen=True):
     """Change the rules; None leaves as it is. Either all of it is valid or nothing changes. Answers Key."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     min_decryption: int | None = None
     min_encryption: int | None = None
     deletion_allowed: bool | None = None
@@ -224,18 +235,22 @@ class RotateTransitKey(KeyRequest, frozen=True):
     """Make a new version. Answers Key."""
 
     action = Action.ROTATE
+    cost = Cost.SHORT
 
 
 class RotateDueTransitKey(KeyRequest, frozen=True):
     """Rotate a key whose period has passed; the vault itself asks. Answers Key."""
 
     action = Action.ROTATE
+    cost = Cost.KEY_GENERATION
+    authority = Authority.VAULT
 
 
 class TrimTransitKey(KeyRequest, frozen=True):
     """Erase the material of all versions below one. Final. Answers Key."""
 
     action = Action.DESTROY
+    cost = Cost.SHORT
     min_available: int = 0
 
 
@@ -243,6 +258,7 @@ class DeleteTransitKey(KeyRequest, frozen=True):
     """Schedule destruction. Softly, the key stays visible; else it answers as absent. Answers Key."""
 
     action = Action.DESTROY
+    cost = Cost.SHORT
     soft: bool = False
 
 
@@ -250,12 +266,14 @@ class RestoreTransitKey(KeyRequest, frozen=True):
     """Call the destruction off, and let the key be used again. Answers Key."""
 
     action = Action.RESTORE
+    cost = Cost.SHORT
 
 
 class ImportTransitKey(MountRequest, frozen=True):
     """Make a key of wrapped material or of a public key alone, or a version of an imported key. Answers TransitKey."""
 
     action = Action.IMPORT
+    cost = Cost.SHORT
     name: str
     wrapped: bytes = b""
     public_key: str = ""
@@ -291,6 +309,7 @@ class ReadWrappingKey(MountRequest, frozen=True):
     """The public key that material to be imported is wrapped with, made when first asked for. Answers PEM text."""
 
     action = Action.IMPORT
+    cost = Cost.SHORT
 
 
 NO_VERSION: Final = -1
@@ -307,15 +326,20 @@ class ExportRequest(KeyRequest, frozen=True):
 class ExportPublicKeys(ExportRequest, frozen=True):
     """Public keys. Answers TransitKey."""
 
+    cost = Cost.SHORT
+
 
 class ExportCertificates(ExportRequest, frozen=True):
     """The certificate chains that were set. Answers TransitKey, in which they stand where public keys do."""
+
+    cost = Cost.SHORT
 
 
 class RefuseExport(KeyRequest, frozen=True):
     """Every export of what is secret: recorded, and refused."""
 
     action = Action.KEY_READ
+    cost = Cost.SHORT
     detail: str = "private key material is not exportable"
 
 
@@ -323,6 +347,7 @@ class RequestCertificate(KeyRequest, frozen=True):
     """A certificate signing request signed by the key, after a template if one is given. Answers kind and PEM text."""
 
     action = Action.SIGN
+    cost = Cost.SHORT
     template: str | None = None
     version: int = 0
 
@@ -331,6 +356,7 @@ class SetCertificate(KeyRequest, frozen=True):
     """Keep a certificate chain with a version; it is checked against the key. Answers Key."""
 
     action = Action.KEY_UPDATE
+    cost = Cost.SHORT
     chain: str = ""
     version: int = 0
 
@@ -343,12 +369,14 @@ class ReadUpsert(MountRequest, frozen=True):
     """Whether encrypting under a missing key makes one. Answers bool."""
 
     action = Action.SETTING_READ
+    cost = Cost.SHORT
 
 
 class SetUpsert(MountRequest, frozen=True):
     """Say whether encrypting under a missing key makes one. Answers bool."""
 
     action = Action.SETTING_UPDATE
+    cost = Cost.SHORT
     enabled: bool = True
 
 
@@ -374,6 +402,7 @@ class TransitEncrypt(TransitUse, frozen=True):
     """Encrypt under the newest version or the one named. Answers Protected."""
 
     action = Action.ENCRYPT
+    cost = Cost.PRIMITIVE
     plaintext: bytes = b""
     version: int = 0
     kind: str = ""
@@ -386,6 +415,7 @@ class TransitDecrypt(TransitUse, frozen=True):
     """Open a ciphertext under the version it names. Answers bytes."""
 
     action = Action.DECRYPT
+    cost = Cost.PRIMITIVE
     version: int = 0
     body: bytes = b""
 
@@ -394,6 +424,7 @@ class TransitRewrap(TransitUse, frozen=True):
     """Open a ciphertext and encrypt its content anew. Answers Protected."""
 
     action = Action.REWRAP
+    cost = Cost.PRIMITIVE
     version: int = 0
     body: bytes = b""
     to_version: int = 0
@@ -403,6 +434,7 @@ class TransitDataKey(TransitUse, frozen=True):
     """A fresh key for the caller's own use. Answers Protected, with the plaintext if `reveal`."""
 
     action = Action.DATA_KEY
+    cost = Cost.PRIMITIVE
     bits: int = 256
     reveal: bool = True
     version: int = 0
@@ -416,6 +448,7 @@ class TransitSign(TransitUse, frozen=True):
     """Sign. Answers Protected, with the public key of a derived one."""
 
     action = Action.SIGN
+    cost = Cost.PRIMITIVE
     input: bytes = b""
     scheme: Scheme = Scheme()
     version: int = 0
@@ -425,6 +458,7 @@ class TransitVerify(TransitUse, frozen=True):
     """Check a signature under the version it names. Answers bool."""
 
     action = Action.VERIFY
+    cost = Cost.PRIMITIVE
     input: bytes = b""
     scheme: Scheme = Scheme()
     version: int = 0
@@ -435,6 +469,7 @@ class TransitHmac(TransitUse, frozen=True):
     """A MAC with the version's own HMAC key. Answers Protected."""
 
     action = Action.SIGN
+    cost = Cost.QUICK
     input: bytes = b""
     digest: str = DEFAULT_DIGEST
     version: int = 0
@@ -447,6 +482,7 @@ class TransitVerifyHmac(TransitUse, frozen=True):
     """Check a MAC. Answers bool."""
 
     action = Action.VERIFY
+    cost = Cost.QUICK
     input: bytes = b""
     digest: str = DEFAULT_DIGEST
     version: int = 0
@@ -471,6 +507,7 @@ class TransitHash(Request, frozen=True):
     """A plain digest; no key. Answers bytes."""
 
     action = Action.HASH
+    cost = Cost.QUICK
     input: bytes
     digest: str = DEFAULT_DIGEST
 
@@ -482,6 +519,7 @@ class TransitRandom(Request, frozen=True):
     """Random bytes. Answers bytes."""
 
     action = Action.RANDOM
+    cost = Cost.QUICK
     count: int = 32
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from msgspec import field
 
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
+from keyvault_lite.model.operation import Cost
 from keyvault_lite.model.requests import Request
 
 _PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", re.ASCII)
@@ -61,6 +62,7 @@ class ListMounts(Request, frozen=True):
     """Every key space, or those that the caller's grants are about. Answers a tuple of Mount."""
 
     action = Action.SETTING_READ
+    cost = Cost.SHORT
     own: bool = False
 
 
@@ -68,6 +70,7 @@ class EnableMount(Request, frozen=True):
     """Make a key space. Answers None."""
 
     action = Action.SETTING_UPDATE
+    cost = Cost.SHORT
     mount: str
     kind: str = "transit"
     description: str = ""
@@ -84,6 +87,7 @@ class TuneMount(Request, frozen=True):
     """Change what describes a key space. Answers None."""
 
     action = Action.SETTING_UPDATE
+    cost = Cost.SHORT
     mount: str
     description: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -93,6 +97,7 @@ class DisableMount(Request, frozen=True):
     """End a key space and schedule the destruction of its keys. Answers how many, or None."""
 
     action = Action.SETTING_UPDATE
+    cost = Cost.SHORT
     mount: str
 
 
@@ -126,12 +131,14 @@ class ListLogins(Request, frozen=True):
     """Every auth method. Answers a tuple of LoginMount."""
 
     action = Action.SETTING_READ
+    cost = Cost.SHORT
 
 
 class ReadLogin(Request, frozen=True):
     """One auth method. Answers LoginMount."""
 
     action = Action.SERVICE_READ
+    cost = Cost.SHORT
     mount: str
 
 
@@ -139,6 +146,7 @@ class EnableLogin(Request, frozen=True):
     """Enable AppRole at a path. Answers None."""
 
     action = Action.SETTING_UPDATE
+    cost = Cost.SHORT
     mount: str
     kind: str = "approle"
     description: str = ""
@@ -156,6 +164,7 @@ class TuneLogin(Request, frozen=True):
     """Change the description and the limits of leases of an auth method. Answers None."""
 
     action = Action.SETTING_UPDATE
+    cost = Cost.SHORT
     mount: str
     description: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -165,4 +174,5 @@ class DisableLogin(Request, frozen=True):
     """End an auth method with its roles and their tokens. Answers how many roles, or None."""
 
     action = Action.SETTING_UPDATE
+    cost = Cost.SHORT
     mount: str

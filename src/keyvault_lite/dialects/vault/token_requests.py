@@ -17,6 +17,7 @@ from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Token
 from keyvault_lite.model.leases import Lease
+from keyvault_lite.model.operation import Authority, Cost
 from keyvault_lite.model.requests import Request
 
 MAX_TTL: Final = 10 * 365 * 24 * 3600
@@ -99,12 +100,14 @@ class ReadToken(TokenRequest, frozen=True):
     """A token's facts. Answers TokenFacts."""
 
     action = Action.TOKEN_READ
+    cost = Cost.SHORT
 
 
 class CreateToken(Request, frozen=True):
     """A child of the caller's token. Answers Issued."""
 
     action = Action.TOKEN_CREATE
+    cost = Cost.SHORT
     ttl: int | None = None
     explicit_max_ttl: int = 0
     period: int = 0
@@ -125,12 +128,14 @@ class ListTokens(Request, frozen=True):
     """The accessors of all tokens that hold. Answers a tuple of accessors."""
 
     action = Action.SERVICE_READ
+    cost = Cost.SHORT
 
 
 class ExtendToken(TokenRequest, frozen=True):
     """A later end for a token. Answers Issued."""
 
     action = Action.TOKEN_EXTEND
+    cost = Cost.SHORT
     increment: int | None = None
 
 
@@ -138,6 +143,7 @@ class RevokeToken(TokenRequest, frozen=True):
     """The end of a token and of all its children. Answers None."""
 
     action = Action.TOKEN_REVOKE
+    cost = Cost.SHORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,8 @@ class Login(Request, frozen=True):
     """A token for whoever holds a role's credentials, which the caller authenticated with. Answers Issued."""
 
     action = Action.LOGIN
+    cost = Cost.SHORT
+    authority = Authority.LOGIN
 
 
 class RoleRequest(Request, frozen=True):
@@ -184,6 +192,7 @@ class WriteRole(RoleRequest, frozen=True):
     """Make a role, with a service of its own, or change it. Values that are None stay. Answers None."""
 
     action = Action.SERVICE_CREATE
+    cost = Cost.SHORT
     policies: tuple[str, ...] | None = None
     token_ttl: int | None = None
     token_max_ttl: int | None = None
@@ -206,12 +215,14 @@ class ReadRole(RoleRequest, frozen=True):
     """A role. Answers a mapping."""
 
     action = Action.SERVICE_READ
+    cost = Cost.SHORT
 
 
 class SetRoleId(RoleRequest, frozen=True):
     """Choose the role's id. Answers None."""
 
     action = Action.SERVICE_UPDATE
+    cost = Cost.SHORT
     role_id: str = ""
 
 
@@ -219,12 +230,14 @@ class DeleteRole(RoleRequest, frozen=True):
     """The end of a role, its secrets and all its tokens; its service is deactivated. Answers None."""
 
     action = Action.SERVICE_UPDATE
+    cost = Cost.SHORT
 
 
 class ListRoles(Request, frozen=True):
     """The names of the roles. Answers a tuple of names."""
 
     action = Action.SERVICE_READ
+    cost = Cost.SHORT
     mount: str = APPROLE
 
 
@@ -232,6 +245,7 @@ class CreateSecretId(RoleRequest, frozen=True):
     """A secret of a role, shown this once. Answers NewSecretId."""
 
     action = Action.SERVICE_UPDATE
+    cost = Cost.SHORT
     ttl: int | None = None
     """Seconds; like `uses` at most what the role has, which is also what None is."""
     uses: int | None = None
@@ -249,6 +263,7 @@ class ListSecretIds(RoleRequest, frozen=True):
     """The accessors of a role's secrets. Answers a tuple of accessors."""
 
     action = Action.SERVICE_READ
+    cost = Cost.SHORT
 
 
 class SecretRequest(RoleRequest, frozen=True):
@@ -262,12 +277,14 @@ class ReadSecretId(SecretRequest, frozen=True):
     """What is kept of a role's secret. Answers SecretFacts, None if there is no such secret."""
 
     action = Action.SERVICE_READ
+    cost = Cost.SHORT
 
 
 class DestroySecretId(SecretRequest, frozen=True):
     """The end of a role's secret. Answers None."""
 
     action = Action.SERVICE_UPDATE
+    cost = Cost.SHORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +333,7 @@ class WritePolicy(PolicyRequest, frozen=True):
     """Keep a policy, if it comes to grants exactly. Answers None."""
 
     action = Action.SETTING_UPDATE
+    cost = Cost.SHORT
     text: str = ""
     rules: tuple[PolicyRule, ...] = ()
 
@@ -324,22 +342,26 @@ class ReadPolicy(PolicyRequest, frozen=True):
     """A policy as it was written. Answers text."""
 
     action = Action.SETTING_READ
+    cost = Cost.SHORT
 
 
 class DeletePolicy(PolicyRequest, frozen=True):
     """Forget a policy; tokens that are held to it lose what it gave. Answers None."""
 
     action = Action.SETTING_UPDATE
+    cost = Cost.SHORT
 
 
 class ListPolicies(Request, frozen=True):
     """The names of the policies. Answers a tuple of names."""
 
     action = Action.SETTING_READ
+    cost = Cost.SHORT
 
 
 class ReadCapabilities(TokenRequest, frozen=True):
     """What the caller's token may do at each path. Answers a mapping from path to capabilities."""
 
     action = Action.TOKEN_READ
+    cost = Cost.SHORT
     paths: tuple[str, ...] = ()

@@ -65,7 +65,7 @@ def _stored_token(request: TokenRequest, scene: Scene) -> Token | None:
     mine = token is not None and _descends(token, scene)
     if scene.principal.role is not Role.ADMIN and not mine:
         raise Forbidden(ROLE_REFUSAL)
-    return None if token is None or token.kind is TokenKind.AWS else token
+    return None if token is None or token.kind is TokenKind.ACCESS_KEY else token
 
 
 def _is_live(token: Token, scene: Scene) -> bool:

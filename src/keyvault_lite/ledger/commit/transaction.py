@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 from keyvault_lite.audit.entry import encode_draft, entry_hash, entry_row
 from keyvault_lite.audit.merkle import Tile
@@ -16,22 +15,10 @@ from keyvault_lite.ledger.state.tip import LogTip
 from keyvault_lite.ledger.storage import driver, statements
 from keyvault_lite.ledger.storage.database import Store
 from keyvault_lite.ledger.storage.schema import FORMATS, Row
+from keyvault_lite.model.actions import RULES
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, KeyVaultError
-from keyvault_lite.model.evidence import Action, Result
+from keyvault_lite.model.evidence import Result
 from keyvault_lite.model.names import ServiceId
-
-USES: Final = frozenset(
-    {
-        Action.DATA_KEY,
-        Action.DATA_KEY_OPEN,
-        Action.DECRYPT,
-        Action.ENCRYPT,
-        Action.RANDOM,
-        Action.REWRAP,
-        Action.SIGN,
-        Action.VERIFY,
-    }
-)
 
 
 class Item:
@@ -52,7 +39,7 @@ class Item:
     @property
     def uses_keys(self) -> bool:
         """Whether it is a successful use of a key, as opposed to management, reading the log and refusals."""
-        return any(draft.result is Result.SUCCESS and draft.action in USES for draft in self.outcome.drafts)
+        return any(draft.result is Result.SUCCESS and RULES[draft.action].uses_key for draft in self.outcome.drafts)
 
 
 class Pending:
