@@ -64,7 +64,7 @@ def test_what_is_left_alone(source: str) -> None:
 
 
 def test_mutants_are_python() -> None:
-    for target in targets(["access/leases.py", "crypto/container.py"]):
+    for target in targets(["access/lifetimes.py", "crypto/container.py"]):
         compile(target.mutant.source, target.file, "exec", dont_inherit=True)
 
 
@@ -86,7 +86,7 @@ def test_every_reason_has_its_mutant() -> None:
 
 def some(change: str = "x") -> Target:
     return Target(
-        "access/leases.py", Mutant("f", "line", change, range(3, 4), imported=False, source=f"source {change}")
+        "access/lifetimes.py", Mutant("f", "line", change, range(3, 4), imported=False, source=f"source {change}")
     )
 
 
@@ -130,16 +130,16 @@ def test_a_survivor_is_tried_again_when_tests_have_changed(tmp_path: Path) -> No
 
 def test_a_line_meets_the_tests_that_run_it_the_quickest_of_its_layer_first() -> None:
     lines = {3: {"tests/engine/a", "tests/access/slow", "tests/access/quick"}, 4: {"tests/model/b"}, 5: set[str]()}
-    coverage = Coverage("", {}, {"access/leases.py": lines}, {"tests/access/slow": 9.0, "tests/access/quick": 0.1})
-    assert coverage.tests("access/leases.py", range(3, 4)) == [
+    coverage = Coverage("", {}, {"access/lifetimes.py": lines}, {"tests/access/slow": 9.0, "tests/access/quick": 0.1})
+    assert coverage.tests("access/lifetimes.py", range(3, 4)) == [
         "tests/access/quick",
         "tests/access/slow",
         "tests/engine/a",
     ]
-    assert len(coverage.tests("access/leases.py", None)) == 4, "run at import: every test of the module"
-    assert len(coverage.tests("access/leases.py", range(5, 6))) == 4, "called at import"
-    assert coverage.tests("access/leases.py", range(1, 2)) == []
-    assert coverage.tests("access/leases.py", range(6, 7)) == []
+    assert len(coverage.tests("access/lifetimes.py", None)) == 4, "run at import: every test of the module"
+    assert len(coverage.tests("access/lifetimes.py", range(5, 6))) == 4, "called at import"
+    assert coverage.tests("access/lifetimes.py", range(1, 2)) == []
+    assert coverage.tests("access/lifetimes.py", range(6, 7)) == []
 
 
 def test_a_module_that_runs_at_import_alone_is_its_layers() -> None:
@@ -184,7 +184,7 @@ def test_what_runs_at_import_meets_the_files_that_name_its_module() -> None:
     importers = _files_that_import("ledger/archive/archiver.py")
     assert {"tests/ledger/test_archive.py", "tests/ledger/test_shelf.py"} <= importers
     assert "tests/ledger/test_moving.py" in _files_that_import("ledger/migrate/move.py"), "imported from its package"
-    assert "tests/access/test_leases.py" not in importers
+    assert "tests/access/test_lifetimes.py" not in importers
 
 
 def test_only_tests_of_files_that_changed_are_asked_about_a_survivor() -> None:
@@ -246,7 +246,7 @@ def test_the_worker_judges_and_puts_the_file_back(tmp_path: Path) -> None:
 
 def test_only_files_that_changed_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = {1: {"tests/a.py::test_x", "tests/b.py::test_y", "tests/c.py::test_z"}}
-    old = Coverage("source", {"tests/a.py": "1", "tests/b.py": "1", "tests/c.py": "1"}, {"access/leases.py": lines}, {})
+    old = Coverage("source", {"tests/a.py": "1", "tests/b.py": "1", "tests/c.py": "1"}, {"access/lifetimes.py": lines}, {})
     old.save(tmp_path / "map.json")
     known = Coverage.load(tmp_path / "map.json")
     assert known == old
@@ -261,7 +261,7 @@ def test_only_files_that_changed_are_measured_again(tmp_path: Path, monkeypatch:
     files = {"tests/a.py": "1", "tests/b.py": "2", "tests/d.py": "1"}
     known.add(tmp_path, {}, 2, files)
     assert run == [["tests/b.py", "tests/d.py"]]
-    assert known.lines == {"access/leases.py": {1: {"tests/a.py::test_x"}}}
+    assert known.lines == {"access/lifetimes.py": {1: {"tests/a.py::test_x"}}}
     assert known.files == files
     known.add(tmp_path, {}, 2, files)
     assert len(run) == 1
@@ -299,4 +299,4 @@ def test_what_fails_now_and_then_judges_nothing(tmp_path: Path, *, always: bool)
         assert coverage.files == {}
     else:
         coverage.add(tmp_path, environment, 1, {"test_part.py": "1"})
-        assert coverage.lines["access/leases.py"][2] == {"test_part.py::test_steady"}
+        assert coverage.lines["access/lifetimes.py"][2] == {"test_part.py::test_steady"}
