@@ -28,6 +28,7 @@ from keyvault_lite.model.errors import (
     ShareExceeded,
     TooLarge,
     Unauthenticated,
+    Unsupported,
     UnsupportedMediaType,
 )
 
@@ -36,6 +37,7 @@ ERRORS: Final[Mapping[type[KeyVaultError], tuple[int, str | None]]] = {
     MalformedRequest: (400, None),
     InvalidCiphertext: (400, "cipher: message authentication failed"),
     InvalidRequest: (400, None),
+    Unsupported: (400, None),
     InvalidState: (400, None),
     Conflict: (400, None),
     UnsupportedMediaType: (400, None),
