@@ -10,10 +10,10 @@ from msgspec import defstruct, structs
 from rich.pretty import pretty_repr
 
 from keyvault_lite import dialects, model
-from keyvault_lite.model import requests as r
-from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.dialects.aws.credentials import AwsCredential
 from keyvault_lite.dialects.vault.credentials import AppRoleCredential
+from keyvault_lite.model import requests as r
+from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.identity import BearerCredential, SystemCredential
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.opaque import Opaque

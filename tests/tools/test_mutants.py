@@ -248,8 +248,6 @@ def test_only_files_that_changed_are_measured_again(tmp_path: Path, monkeypatch:
     lines = {1: {"tests/a.py::test_x", "tests/b.py::test_y", "tests/c.py::test_z"}}
     files = dict.fromkeys(("tests/a.py", "tests/b.py", "tests/c.py"), "1")
     old = Coverage("source", files, {"access/lifetimes.py": lines}, {})
-        "source", {"tests/a.py": "1", "tests/b.py": "1", "tests/c.py": "1"}, {"access/lifetimes.py": lines}, {}
-    )
     old.save(tmp_path / "map.json")
     known = Coverage.load(tmp_path / "map.json")
     assert known == old
