@@ -1,1 +1,1 @@
-"""WORDS: the vocabulary every other layer speaks. Standard library only, no input or output."""
+"""WORDS: the vocabulary every other layer speaks. The standard library and msgspec alone, no input or output."""
