@@ -300,4 +300,4 @@ def test_what_fails_now_and_then_judges_nothing(tmp_path: Path, *, always: bool)
         assert coverage.files == {}
     else:
         coverage.add(tmp_path, environment, 1, {"test_part.py": "1"})
-        assert coverage.lines["access/lifetimes.py"][2] == {"test_part.py::test_steady"}
+        assert coverage.lines["access/leases.py"][2] == {"test_part.py::test_steady"}
