@@ -101,7 +101,7 @@ class Coverage:
         by_line = self.lines.get(file, {})
         found = set[str]().union(*(by_line.get(line, ()) for line in lines or by_line))
         found |= {test for test in self.seconds if test.partition("::")[0] in named}
-        own = f"tests/{file.split('/', maxsplit=1)[0]}/"
+        own = _folder_of_tests(file)
         if not found and any(line in by_line for line in lines or by_line):
             if lines is not None:
                 return self.tests(file, None)
@@ -138,10 +138,15 @@ class Coverage:
         return sum(self.seconds.get(test, 0.0) for test in tests)
 
 
+def _folder_of_tests(file: str) -> str:
+    """The folder with the tests of a module: of its layer, or of its dialect."""
+    layer, *parts = file.split("/")
+    return f"tests/{parts[0] if layer == 'dialects' else layer}/"
+
+
 def own_tests(file: str) -> str:
     """How the tests begin that are in the file named like a module."""
-    folder, name = file.rsplit("/", 1)
-    return f"tests/{folder}/test_{name}::"
+    return f"{_folder_of_tests(file)}test_{PurePath(file).name}::"
 
 
 class _Notes:

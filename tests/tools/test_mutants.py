@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.mutant_map import QUICK, Coverage
+from tools.mutant_map import QUICK, Coverage, own_tests
 from tools.mutants import ROOT, Target, Verdicts, _files_that_import, explained, summary, targets
 from tools.mutations import Mutant, mutants
 
@@ -66,6 +66,13 @@ def test_what_is_left_alone(source: str) -> None:
 def test_mutants_are_python() -> None:
     for target in targets(["access/lifetimes.py", "crypto/container.py"]):
         compile(target.mutant.source, target.file, "exec", dont_inherit=True)
+
+
+def test_the_tests_of_a_module_are_in_a_folder_that_is_there() -> None:
+    files = {target.file for target in targets()}
+    assert {file for file in files if not (ROOT / own_tests(file)).parent.is_dir()} == set()
+    assert own_tests("dialects/aws/policy.py") == "tests/aws/test_policy.py::"
+    assert own_tests("ledger/commit/journal.py") == "tests/ledger/test_journal.py::"
 
 
 def test_a_mutant_is_named_by_its_function_and_its_line() -> None:
