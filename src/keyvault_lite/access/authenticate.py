@@ -68,7 +68,7 @@ class Verifier(Protocol):
 class Scheme(Protocol):
     """How one kind of credential is verified."""
 
-    def verify(self, credential: Any, directory: Directory, now: int) -> "tuple[Service, str | None]":  # noqa: ANN401
+    def verify(self, credential: Any, directory: Directory, now: int) -> tuple[Service, str | None]:  # noqa: ANN401
         """The service whose credential it is, and the login that it is good for alone. Raises Refused.
 
         Every failure MUST cost the same as far as a caller could learn from the time which ids exist.

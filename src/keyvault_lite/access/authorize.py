@@ -101,7 +101,7 @@ def may_send(principal: Principal, action: Action, key: Key | None, space: str |
         return True
     if key is not None:
         needed = RULES[action].permissions
-        return needed is not None and bool(needed) and permissions_on(principal, key) >= needed
+        return permissions_on(principal, key) >= needed if needed else False
     return space is not None and may_know_space(principal, space)
 
 

@@ -10,14 +10,15 @@ from typing import Any
 
 from msgspec import Struct
 
-from keyvault_lite.access.authenticate import Scheme, TokenAuthority
+from keyvault_lite.access.authenticate import Scheme, TokenAuthority, of_service
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.engine.scene import Handler, Scene
 from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.identity import Credential, Principal
 from keyvault_lite.model.keys import Key
-from keyvault_lite.model.requests import Request
+from keyvault_lite.model.names import KeyRef
+from keyvault_lite.model.requests import Request, RotateDueKey
 
 
 class Located(Struct, frozen=True):
@@ -102,9 +103,9 @@ class Operations:
         return next((found for found in asked if found is not None), None)
 
     def rotation(self, key: Key) -> Request:
-        """What rotates a key that is due. Raises LookupError for a key of no dialect."""
+        """What rotates a key that is due: as its dialect does it, else as the vault does."""
         asked = (one.rotation(key) for one in self.dialects if one.rotation is not None)
-        return next(found for found in asked if found is not None)
+        return next((found for found in asked if found is not None), RotateDueKey(KeyRef(key.id)))
 
     def erasures(self, key: Key, now: int) -> Iterable[Request]:
         """What erases material of a key that is due at that time (microseconds)."""
@@ -116,6 +117,6 @@ class Operations:
         return {kind: scheme for schemes in given for kind, scheme in schemes.items()}
 
     @property
-    def authority(self) -> TokenAuthority | None:
-        """What tokens may do that a dialect has made; at most one dialect makes tokens."""
-        return next((one.authority for one in self.dialects if one.authority is not None), None)
+    def authority(self) -> TokenAuthority:
+        """What tokens may do; at most one dialect makes tokens that do not act with all that their service may do."""
+        return next((one.authority for one in self.dialects if one.authority is not None), of_service)

@@ -8,7 +8,7 @@ from time import perf_counter, thread_time
 from typing import TypeVar
 
 from keyvault_lite import __version__
-from keyvault_lite.access.authenticate import Authenticator, of_service
+from keyvault_lite.access.authenticate import Authenticator
 from keyvault_lite.access.authorize import may_send
 from keyvault_lite.crypto.credentials import parse_token
 from keyvault_lite.crypto.keyring import Keyring
@@ -55,9 +55,8 @@ class Engine:
         self.operations = Operations(dialects)
         self._ledger = ledger
         self._keyring = keyring
-        self._authenticator = Authenticator(
-            keyring, parse_token, self.operations.schemes(keyring), self.operations.authority or of_service
-        )
+        operations = self.operations
+        self._authenticator = Authenticator(keyring, parse_token, operations.schemes(keyring), operations.authority)
         self.clock = ClockTrust(ledger)
         self._floods = FloodGate(self._record_flood)
         self._freshness = Freshness(ledger.refresh)

@@ -4,14 +4,6 @@ from typing import Final
 
 from keyvault_lite.engine import access_keys, audit, cipher, keys, repair, services, signing, tokens
 from keyvault_lite.engine.dialect import Dialect
-from keyvault_lite.model.keys import Key, Purpose
-from keyvault_lite.model.names import KeyRef
-from keyvault_lite.model.requests import Request, RotateDueKey
-
-
-def _rotation(key: Key) -> Request | None:
-    return None if key.spec.purpose is Purpose.TRANSIT else RotateDueKey(KeyRef(key.id))
-
 
 NATIVE: Final = Dialect(
     name="native",
@@ -25,5 +17,4 @@ NATIVE: Final = Dialect(
         **signing.HANDLERS,
         **tokens.HANDLERS,
     },
-    rotation=_rotation,
 )

@@ -12,9 +12,7 @@ from keyvault_lite.ledger.anchor.record import DamagedAnchor, Mark, NotAnAnchor
 from keyvault_lite.ledger.opening import stored_slots
 from keyvault_lite.ledger.verify.trust import Accepted, Trusted, check_accepted, describe_loss, judge
 from keyvault_lite.model.errors import Conflict
-from keyvault_lite.model.requests import (
-    TrustAnchor,
-)
+from keyvault_lite.model.requests import TrustAnchor
 from keyvault_lite.operator.verify import verify_vault
 from keyvault_lite.settings import Settings, is_shared
 from keyvault_lite.witness.anchor import SharedAnchor
@@ -48,8 +46,7 @@ def trust_anchor(chosen: Settings, accepted: Accepted | None = None) -> Trusted:
     """Go on with a database that its anchor does not confirm: none is there, or the operator names the head."""
     found = verify_vault(chosen)
     # Nothing but the anchor is left out when the vault is opened.
-    vault = open_vault(chosen, anchored=False)
-    with closing(vault), ExitStack() as opened:
+    with closing(open_vault(chosen, anchored=False)) as vault, ExitStack() as opened:
         anchor = open_anchor(chosen, vault.database, vault.keyring)
         if anchor is None:
             raise Conflict("KEYVAULT_ANCHOR is off: there is no anchor to trust")

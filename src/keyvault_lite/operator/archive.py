@@ -16,9 +16,7 @@ from keyvault_lite.ledger.verify.offline_check import identity_of
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.errors import NotFound
 from keyvault_lite.model.evidence import Entry
-from keyvault_lite.model.requests import (
-    ArchiveEntries,
-)
+from keyvault_lite.model.requests import ArchiveEntries
 from keyvault_lite.operator.anchor import show_anchor
 from keyvault_lite.settings import Settings
 
@@ -47,8 +45,7 @@ def archive_entries(
     Those from before `before` (microseconds), and never the last `keep`. Works beside servers. Whenever it ends, every
     entry is in the database or in a file that was checked; to go on, call it again. Raises one of CANNOT_START.
     """
-    vault = open_vault(chosen)
-    with closing(vault):
+    with closing(open_vault(chosen)) as vault:
         folder.mkdir(mode=0o700, exist_ok=True)
         archived, until = vault.ledger.archivable(before=before, keep=keep)
         segments = asyncio.run(_archive(vault, folder.resolve(), archived, until, progress))

@@ -1,14 +1,13 @@
 """`kvl init`: a new vault with its first ADMIN, and a new token for an ADMIN that lost its own."""
 
 import asyncio
+from contextlib import closing
 from dataclasses import dataclass
 
 from keyvault_lite.app import Vault, open_or_begin, open_vault, perform
 from keyvault_lite.model.errors import Conflict
 from keyvault_lite.model.replies import NewService
-from keyvault_lite.model.requests import (
-    RecoverAdmin,
-)
+from keyvault_lite.model.requests import RecoverAdmin
 from keyvault_lite.settings import Settings
 
 
@@ -39,11 +38,8 @@ def recover_admin(chosen: Settings) -> NewVault:
     """Give the oldest ADMIN a new token; the old one dies. The master key is the authority for it."""
 
     async def run() -> NewVault:
-        vault = open_vault(chosen)
-        try:
+        with closing(open_vault(chosen)) as vault:
             made = await perform(vault, RecoverAdmin())
-        finally:
-            vault.close()
         if not isinstance(made, NewService):
             raise TypeError("recovery made no token")
         return _new_vault(vault, made)

@@ -7,9 +7,7 @@ from pathlib import Path
 from keyvault_lite.app import open_vault, perform
 from keyvault_lite.ledger.verify.lost_names import with_names
 from keyvault_lite.model.replies import Finding
-from keyvault_lite.model.requests import (
-    Repair,
-)
+from keyvault_lite.model.requests import Repair
 from keyvault_lite.settings import Settings
 
 
@@ -20,8 +18,7 @@ def repair_vault(chosen: Settings, *, archive: Path | None = None) -> tuple[tupl
     """
 
     async def run() -> tuple[tuple[Finding, ...], bool]:
-        vault = open_vault(chosen, quarantine=True, archive=archive)
-        try:
+        with closing(open_vault(chosen, quarantine=True, archive=archive)) as vault:
             with closing(vault.database.reader()) as connection:
                 told = with_names(connection, vault.ledger.lost)
             given_up: set[str] = set()
@@ -35,7 +32,5 @@ def repair_vault(chosen: Settings, *, archive: Path | None = None) -> tuple[tupl
                     slot = vault.keyring.seal(vault.master, slot_id=one.row, created_at=vault.ledger.now())
                 await perform(vault, Repair(one, slot))
             return told, vault.ledger.mend_index()
-        finally:
-            vault.close()
 
     return asyncio.run(run())

@@ -1,6 +1,7 @@
 """`kvl rotate-master-key`: another master key opens the vault."""
 
 import asyncio
+from contextlib import closing
 
 from keyvault_lite.app import open_vault, perform
 from keyvault_lite.crypto.root import MasterKey
@@ -21,8 +22,7 @@ def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False)
     new_master = MasterKey.parse(new_key)
 
     async def run() -> None:
-        vault = open_vault(chosen)
-        try:
+        with closing(open_vault(chosen)) as vault:
             slots = vault.ledger.snapshot().slots()
             keep = [slot.id for slot in slots if vault.keyring.opens(slot, new_master)]
             if keep and (keep_old or len(keep) == len(slots)):
@@ -36,7 +36,5 @@ def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False)
             if old and not keep_old:
                 await perform(vault, RemoveSlots(old))
                 vault.ledger.empty_write_ahead_log()  # what the old master key opens is in no file of ours any more
-        finally:
-            vault.close()
 
     asyncio.run(run())
