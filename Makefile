@@ -28,13 +28,13 @@ slow: setup-dev ## the tests that take long
 	@$(PY) -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 tamper: setup-dev ## the tamper campaign: every stored byte changed must be found
-	@$(PY) -m pytest -m campaign $(ARGS) tests/campaign
+	@$(PY) -m pytest -m campaign $(ARGS) tests/suites/tamper
 
 crash: setup-dev ## the crash campaign: kill -9 by the hundred, full and failing disks; no promise may break
-	@$(PY) -m pytest -n 2 --dist worksteal -m "crash or not crash" $(ARGS) tests/crash
+	@$(PY) -m pytest -n 2 --dist worksteal -m "crash or not crash" $(ARGS) tests/suites/crash
 
 image: setup-dev ## the container image, built and run (needs Docker and its base image)
-	@$(PY) -m pytest -m image $(ARGS) tests/deploy
+	@$(PY) -m pytest -m image $(ARGS) tests/project/deploy
 
 coverage: setup-dev ## the suite, with every branch of the judging layers required
 	@$(PY) -m pytest -n 2 --dist worksteal --cov --cov-report= $(ARGS)

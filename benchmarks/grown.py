@@ -23,7 +23,7 @@ from msgspec import structs
 from keyvault_lite import app, settings
 from keyvault_lite.audit.merkle import Tiles
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.ledger.commit.transaction import Item, Pending
+from keyvault_lite.ledger.commit.write_set import CommitRequest, WriteSet
 from keyvault_lite.ledger.opening import open_database, prepare
 from keyvault_lite.ledger.state.outcome import Change, Outcome
 from keyvault_lite.ledger.state.root import RowMacs, StateTree
@@ -137,13 +137,13 @@ class _Grower:
     def add(self, *drafts: Draft, change: Change | None = None) -> None:
         """One transaction."""
         outcome = Outcome(drafts, None, change)
-        pending = Pending(self._known, self.state, self._tree, self.keyring, lambda *_: None)
-        pending.add(Item(outcome, self.state.moment, lambda _: outcome))
+        write_set = WriteSet(self._known, self.state, self._tree, self.keyring, lambda *_: None)
+        write_set.add(CommitRequest(outcome, self.state.snapshot_version, lambda _: outcome))
         self._connection.execute("BEGIN IMMEDIATE")
-        pending.store(self._connection, self._database)
+        write_set.store(self._connection, self._database)
         self._connection.execute("COMMIT")
-        pending.apply()
-        self._known = pending.after
+        write_set.apply()
+        self._known = write_set.after
 
     def __enter__(self) -> Self:
         return self

@@ -118,7 +118,7 @@ def _resolve(batch: list[tuple[Draft, asyncio.Future[int]]], first: int) -> None
 def _recorder(ledger: Ledger) -> Record:
     async def record(draft: Draft) -> object:
         outcome = Outcome((draft,), None)
-        return await ledger.commit(outcome, ledger.snapshot().moment, lambda _: outcome)
+        return await ledger.commit(outcome, ledger.snapshot().snapshot_version, lambda _: outcome)
 
     return record
 

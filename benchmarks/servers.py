@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from tests.postgres import Server as PostgresServer
+from tools.postgres_server import Server as PostgresServer
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PLAINTEXT: Final = base64.b64encode(bytes(range(64))).decode()

@@ -6,12 +6,14 @@ from typing import Final
 from keyvault_lite.cli.main import main
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.state.outcome import Committed, Outcome
-from keyvault_lite.ledger.state.snapshot import Moment, State
+from keyvault_lite.ledger.state.snapshot import SnapshotVersion, State
 
 _record: Final = Ledger.commit
 
 
-async def _commit(self: Ledger, outcome: Outcome, since: Moment, redo: Callable[[State], Outcome]) -> Committed:
+async def _commit(
+    self: Ledger, outcome: Outcome, since: SnapshotVersion, redo: Callable[[State], Outcome]
+) -> Committed:
     """Durable for changes, nothing at all for the rest."""
     if outcome.change is not None:
         return await _record(self, outcome, since, redo)

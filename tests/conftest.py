@@ -10,8 +10,8 @@ import pytest
 
 import keyvault_lite
 from keyvault_lite.observe.logs import ROOT
-from tests.house import House, furnish, move_in
-from tests.postgres import Databases, serving
+from tests.support.harness import Harness, create_vault, open_copy
+from tests.support.postgres import Databases, serving
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,7 +45,7 @@ def _logs_as_before() -> Iterator[None]:
 def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """A vault that was just begun, its master key and its first token: copied for each test, which is quicker."""
     folder = tmp_path_factory.mktemp("template")
-    return folder, *furnish(folder)
+    return folder, *create_vault(folder)
 
 
 @pytest.fixture(scope="session")
@@ -59,33 +59,33 @@ def databases() -> Iterator[Databases]:
 def postgres_template(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> tuple[Path, str, str, str]:
     """As `template`, with the URL of its database."""
     folder, url = tmp_path_factory.mktemp("postgres"), databases.make()
-    return folder, *furnish(folder, url), url
+    return folder, *create_vault(folder, url), url
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests marked `both` are run on each database."""
-    if "house" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both"):
+    if "harness" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both"):
         kinds = ["sqlite"] if metafunc.definition.get_closest_marker("sqlite_only") else ["sqlite", "postgresql"]
-        metafunc.parametrize("house", kinds, indirect=True)
+        metafunc.parametrize("harness", kinds, indirect=True)
 
 
 @pytest.fixture
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
     if getattr(request, "param", "sqlite") == "postgresql":
         yield request.getfixturevalue("postgres")
         return
     folder, master, token = request.getfixturevalue("template")
-    opened = move_in(folder, tmp_path / "vault", master, token)
+    opened = open_copy(folder, tmp_path / "vault", master, token)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def postgres(postgres_template: tuple[Path, str, str, str], databases: Databases, tmp_path: Path) -> Iterator[House]:
+def postgres(postgres_template: tuple[Path, str, str, str], databases: Databases, tmp_path: Path) -> Iterator[Harness]:
     """A vault on PostgreSQL."""
     folder, master, token, template = postgres_template
     url = databases.make(template)
-    opened = move_in(folder, tmp_path / "vault", master, token, url)
+    opened = open_copy(folder, tmp_path / "vault", master, token, url)
     yield opened
     opened.close()
     databases.drop(url)

@@ -141,12 +141,12 @@ class Coverage:
 def _folder_of_tests(file: str) -> str:
     """The folder with the tests of a module: of its layer, or of its dialect."""
     layer, *parts = file.split("/")
-    return f"tests/{parts[0] if layer == 'dialects' else layer}/"
+    return f"tests/unit/{layer}/{parts[0]}/" if layer == "dialects" else f"tests/unit/{layer}/"
 
 
 def own_tests(file: str) -> str:
     """How the tests begin that are in the file named like a module."""
-    return f"{_folder_of_tests(file)}test_{PurePath(file).name}::"
+    return f"tests/unit/{PurePath(file).with_name('test_' + PurePath(file).name)}::"
 
 
 class _Notes:

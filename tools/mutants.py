@@ -46,20 +46,19 @@ COPIED: Final = (
 )
 EXPLAINED: Final = ROOT / "tests" / "mutants.toml"
 KEPT: Final = ROOT / ".mutants"
-SUPPORT: Final = ("src", "tests/conftest.py", "tests/house.py", "tests/vectors")
+SUPPORT: Final = ("src", "tests/conftest.py", "tests/support/harness.py", "tests/vectors")
 FOLDERS: Final = (
-    "access",
-    "app",
-    "audit",
-    "aws",
-    "campaign",
-    "crypto",
-    "engine",
-    "ledger",
-    "model",
-    "protocol",
-    "vault",
-    "witness",
+    "unit/access",
+    "unit/app",
+    "unit/audit",
+    "unit/crypto",
+    "unit/dialects",
+    "unit/engine",
+    "unit/ledger",
+    "unit/model",
+    "unit/witness",
+    "suites/protocol",
+    "suites/tamper",
 )
 """Of tests/: what judges the layers in the process of the tests and within a minute or two."""
 LOADED: Final = ("keyvault_lite.app", "keyvault_lite.server.serve", "keyvault_lite.cli.main")
@@ -128,7 +127,7 @@ def _digest(*places: Path) -> str:
 
 def _files_of_tests() -> dict[str, str]:
     """Each with its digest; what is beside it in its folder is part of that."""
-    files = (file for folder in FOLDERS for file in sorted((ROOT / "tests" / folder).glob("test_*.py")))
+    files = (file for folder in FOLDERS for file in sorted((ROOT / "tests" / folder).rglob("test_*.py")))
     return {str(file.relative_to(ROOT)): _digest(file, *_beside(file)) for file in files}
 
 

@@ -11,7 +11,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Load the command line and run it; exits."""
     before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # else whoever started us has it ignored
+    if before is signal.default_int_handler:  # else the parent process ignores it
         signal.signal(signal.SIGINT, _end)
     from keyvault_lite.cli import main as commands  # noqa: PLC0415  (it takes a moment)
 

@@ -19,14 +19,16 @@ from keyvault_lite.dialects.vault.handlers import VAULT
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.engine.native import NATIVE
+from keyvault_lite.engine.sealed import SealedEngine
 from keyvault_lite.ledger.anchor.files import FileAnchor
-from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.archive.segment_files import SegmentStore
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.opening import check_place, open_database, prepare
 from keyvault_lite.ledger.storage.bulk_memory import give_back
 from keyvault_lite.ledger.storage.database import Database
 from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest, KeyVaultError, NotFound
 from keyvault_lite.model.identity import SystemCredential
+from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.names import new_id
 from keyvault_lite.model.replies import NewService
 from keyvault_lite.model.requests import (
@@ -78,17 +80,43 @@ def master_key(chosen: Settings) -> MasterKey:
     return read_master_key(text=text, path=chosen.master_key_file)
 
 
-def open_vault(
-    chosen: Settings, *, quarantine: bool = False, anchored: bool = True, archive: Path | None = None
-) -> Vault:
-    """Open an initialised vault, every check included. Raises one of CANNOT_START.
+@dataclass(frozen=True, slots=True)
+class SealedVault:
+    """A vault that was found and is not open: its slots can be read, and nothing else of it."""
 
-    With `quarantine`, what does not verify is set aside where that is possible; `archive` is the folder with what was
-    archived, which may be needed to name it. Without `anchored`, the anchor is
-    neither compared nor written: for `trust_anchor` alone.
-    """
+    settings: Settings
+    database: Database
+    slots: tuple[Slot, ...]
+
+    def engine(self, reason: str) -> SealedEngine:
+        """What a server answers with until the vault is open; `reason` is shown to anyone."""
+        return SealedEngine(reason)
+
+    def open(
+        self, master: MasterKey, *, quarantine: bool = False, anchored: bool = True, archive: Path | None = None
+    ) -> Vault:
+        """Open it, every check included. Raises InvalidMasterKey if the key opens no slot, and one of CANNOT_START.
+
+        With `quarantine`, what does not verify is set aside where that is possible; `archive` is the folder with what
+        was archived, which may be needed to name it. Without `anchored`, the anchor is neither compared nor written:
+        for `trust_anchor` alone.
+        """
+        keyring = Keyring.open(self.slots, master)
+        segment_store = None if archive is None else SegmentStore(archive, keyring, verify_ed25519)
+        return _compose(
+            self.settings,
+            self.database,
+            master,
+            keyring,
+            quarantine=quarantine,
+            anchored=anchored,
+            segment_store=segment_store,
+        )
+
+
+def find_vault(chosen: Settings) -> SealedVault:
+    """The initialised vault of the settings, sealed. Raises one of CANNOT_START."""
     check_witness(chosen)
-    master = master_key(chosen)
     database = database_of(chosen)
     check_place(database)
     # Looking at a vault that is not there must not make one.
@@ -96,9 +124,16 @@ def open_vault(
     if not slots:
         _refuse_emptied(chosen, database)
         raise NotFound("the vault is not initialised; run `kvl init`")
-    keyring = Keyring.open(slots, master)
-    shelf = None if archive is None else Shelf(archive, keyring, verify_ed25519)
-    return _compose(chosen, database, master, keyring, quarantine=quarantine, anchored=anchored, shelf=shelf)
+    return SealedVault(chosen, database, tuple(slots))
+
+
+def open_vault(
+    chosen: Settings, *, quarantine: bool = False, anchored: bool = True, archive: Path | None = None
+) -> Vault:
+    """Find and open a vault with the master key of the settings. See `SealedVault.open`. Raises one of CANNOT_START."""
+    check_witness(chosen)
+    master = master_key(chosen)
+    return find_vault(chosen).open(master, quarantine=quarantine, anchored=anchored, archive=archive)
 
 
 def open_anchor(chosen: Settings, database: Database, keyring: Keyring) -> AnyAnchor | None:
@@ -166,13 +201,13 @@ def _compose(
     *,
     quarantine: bool = False,
     anchored: bool = True,
-    shelf: Shelf | None = None,
+    segment_store: SegmentStore | None = None,
 ) -> Vault:
     client = (
         None if chosen.witness is None or not anchored else _witness_client(chosen, chosen.witness, "KEYVAULT_WITNESS")
     )
     anchor = open_anchor(chosen, database, keyring) if anchored else None
-    ledger = Ledger.open(database, keyring, anchor, quarantine=quarantine, shelf=shelf)
+    ledger = Ledger.open(database, keyring, anchor, quarantine=quarantine, segment_store=segment_store)
     watch = None if client is None else Watch(ledger.evidence, client, max_age=chosen.witness_max_age)
     engine = Engine(ledger, keyring, (NATIVE, aws(chosen.aws_account_id), VAULT))
     vault = Vault(database, master, keyring, anchor, ledger, engine, watch)

@@ -1,6 +1,6 @@
 """From which folders Python imports modules, in this process and in those that it starts.
 
-Whoever can write a file that is imported runs code in the server and has its keys. So no module comes from the folder
+A writer of a file that is imported runs code in the server and has its keys. So no module comes from the folder
 of the database, which the threat model gives to the attacker, nor from the working directory of a child process.
 """
 
@@ -24,7 +24,7 @@ def protect_children() -> None:
 
 
 def is_protected() -> bool:
-    """Whether this process looks for modules where it was told to, and not in its working directory."""
+    """Whether this process looks for modules in configured places alone, and not in its working directory."""
     return sys.flags.safe_path
 
 

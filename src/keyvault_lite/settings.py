@@ -25,11 +25,11 @@ from keyvault_lite.observe import announce
 
 PREFIX = "KEYVAULT_"
 TESTS: Final = f"{PREFIX}TEST_"
-"""How variables begin that the project's own tests are told something by."""
+"""The prefix of variables that configure the test suite."""
 CLIENT: Final = frozenset(f"{PREFIX}{name}" for name in ("ADDR", "TOKEN", "TOKEN_FILE", "CACERT"))
 """What `kvl` reads besides when it calls a vault."""
 Tell = Callable[..., None]
-"""Says something to whoever starts the command; see observe.announce."""
+"""Prints a line for the operator that starts the command; see observe.announce."""
 
 
 class InvalidSettings(Exception):
@@ -167,7 +167,7 @@ def _state_folders(chosen: Settings) -> list[Path]:
 
 
 def _check_file(folders: list[Path], given: Mapping[str, object], tell: Tell) -> None:
-    """Judge where the settings file is, and say which settings come from it."""
+    """Check where the settings file is, and say which settings come from it."""
     path = settings_file.named_file()
     if path is None:
         return
@@ -181,7 +181,7 @@ def _check_file(folders: list[Path], given: Mapping[str, object], tell: Tell) ->
 
 
 def _check_import_path(folders: list[Path], purpose: Purpose, tell: Tell) -> None:
-    """Raise InvalidSettings, or warn, where whoever writes the database can write modules that this process imports."""
+    """Raise InvalidSettings, or warn, where a writer of the database can write modules that this process imports."""
     if (source := import_path.writable_source(folders)) is not None:
         text = (
             f"Python imports modules from {source}, which whoever writes the database or the anchor can write: start "
@@ -233,7 +233,7 @@ def _what_it_is(name: str, value: object) -> str:
         return f"[{name}] is a table, and settings stand outside of tables"
     if meant in Settings.model_fields:
         return f"{name} is written {meant} in this file"
-    return f"{name} is no setting"
+    return f"{name} is not a setting"
 
 
 def is_shared(anchor: str | None) -> bool:

@@ -25,7 +25,7 @@ class InvalidFile(Exception):
 def named_file() -> Path | None:
     """The file that KEYVAULT_CONFIG names."""
     name = os.environ.get(VARIABLE)
-    # `..` is taken out by its letters, so that what is judged is what is opened.
+    # `..` is taken out by its letters, so that what is evaluated is what is opened.
     return Path(os.path.abspath(name)) if name else None  # noqa: PTH100  (pathlib keeps `..`, or follows links)
 
 
@@ -93,7 +93,7 @@ def _check_folder(folder: Path, path: Path) -> None:
 
 
 def check_apart(path: Path, folders: Iterable[Path]) -> None:
-    """Raise InvalidFile for a settings file in one of these folders, where whoever writes the database could write."""
+    """Raise InvalidFile for a settings file in one of these folders, where a writer of the database could write."""
     places = {*path.parents, *path.resolve().parents}
     for folder in folders:
         if folder.resolve() in places or folder in places:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from keyvault_lite.audit.chain import genesis
 from keyvault_lite.audit.checkpoint import checkpoint_body, cosign, fact_lines, origin, sign_note, verifier_key
 from keyvault_lite.audit.entry import DRAFT_FIELDS, encode_draft, encode_entry, entry_hash
-from keyvault_lite.audit.merkle import Edge, TileReader, consistency_proof, inclusion_proof
+from keyvault_lite.audit.merkle import CompactRange, TileReader, consistency_proof, inclusion_proof
 from keyvault_lite.audit.receipt import format_receipt
 from keyvault_lite.model.evidence import Action, Draft, Entry, Result
 from keyvault_lite.model.names import SYSTEM, KeyId, ServiceId
@@ -140,7 +140,7 @@ class Log:
 
     def checkpoint(self, size: int, origin: str = ORIGIN) -> str:
         """The signed checkpoint of the first `size` entries."""
-        edge = Edge()
+        edge = CompactRange()
         edge.extend(self.leaves[:size])
         last = self.entries[size - 1]
         body = checkpoint_body(origin, size, edge.root(), fact_lines(last.state_seq, last.hash))

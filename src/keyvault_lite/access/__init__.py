@@ -1,1 +1,1 @@
-"""WHO MAY: who a caller is, and what it is allowed. Pure functions over a verified state; absent means denied."""
+"""Authentication and authorisation: pure functions over a verified state. Absent means denied."""

@@ -1,4 +1,4 @@
-"""Who is calling: the only place that makes a Principal. Every failure is the same answer at the same cost."""
+"""Authentication: the only place that makes a Principal. Every failure is the same answer at the same cost."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ REMEMBERED: Final = 8_192
 
 
 class Proof:
-    """A token's record, the SHA-256 of the secret that was proven against it, and who it turned out to be."""
+    """A token's record, the SHA-256 of the secret that was proven against it, and the principal."""
 
     __slots__ = ("digest", "principal", "service", "token")
 
@@ -69,7 +69,7 @@ class Scheme(Protocol):
     """How one kind of credential is verified."""
 
     def verify(self, credential: Any, directory: Directory, now: int) -> tuple[Service, str | None]:  # noqa: ANN401
-        """The service whose credential it is, and the login that it is good for alone. Raises Refused.
+        """The service whose credential it is, and the login that it is good for alone. Raises AuthenticationFailed.
 
         Every failure MUST cost the same as far as a caller could learn from the time which ids exist.
         """
@@ -105,7 +105,7 @@ class Authenticator:
     def authenticate(self, credential: Credential, directory: Directory, now: int) -> Principal:
         """The principal behind a credential at time `now` (microseconds).
 
-        Raises Refused, which knows the service of a genuine token that is expired or whose service may no longer act.
+        Raises AuthenticationFailed, with the service of a genuine token that is expired or whose service may not act.
         """
         if isinstance(credential, SystemCredential):
             return Principal(SYSTEM, "system", None)
@@ -115,10 +115,10 @@ class Authenticator:
         token = proof.token
         service = directory.find_service(token.service_id)
         if service is None:
-            raise Refused(None)
+            raise AuthenticationFailed(None)
         fault = token_fault(token, service, directory, now)
         if fault is not None:
-            raise Refused(service.id, fault)
+            raise AuthenticationFailed(service.id, fault)
         if proof.service is service and proof.principal is not None:
             return proof.principal
         role, grants, narrowed = self.authority(token, service, directory)
@@ -131,24 +131,24 @@ class Authenticator:
     def _by_scheme(self, credential: Credential, directory: Directory, now: int) -> Principal:
         scheme = self.schemes.get(type(credential))
         if scheme is None:
-            raise Refused(None)
+            raise AuthenticationFailed(None)
         service, login = scheme.verify(credential, directory, now)
         # Credentials of a login are good for that login and nothing else, so that it has no grants.
         return Principal(service.id, service.name, service.role, service.grants if login is None else (), login=login)
 
     def _genuine(self, credential: BearerCredential, directory: Directory) -> Proof:
         if credential.token is None:
-            raise Refused(None, LoginFault.MISSING)
+            raise AuthenticationFailed(None, LoginFault.MISSING)
         parsed = self.parse_token(credential.token)
         proof = None if parsed is None else self._prove(*parsed, directory.token(parsed[0]))
         if proof is None:
-            raise Refused(None)
+            raise AuthenticationFailed(None)
         return proof
 
     def _prove(self, token_id: TokenId, secret: str, token: Token | None) -> Proof | None:
         """That the secret is that of the record; a secret proven before is not proven again.
 
-        Safe because records are immutable: a token that was renewed, revoked or read anew is another object, and proof
+        Safe because records are immutable: a token that was renewed, revoked or read again is another object, and proof
         against the old one counts for nothing. What is kept is no way in: the hash of 256 random bits.
         """
         digest = sha256(secret.encode()).digest()
@@ -187,7 +187,7 @@ def service_fault(service: Service, now: int) -> LoginFault | None:
     return LoginFault.SERVICE_EXPIRED if is_past(service.expires_at, now) else None
 
 
-class Refused(Unauthenticated):
+class AuthenticationFailed(Unauthenticated):
     """Not authenticated. `service_id` is for the audit log only and is known if the credential was genuine.
 
     So is `fault`. `cause` is what a dialect that tells causes apart answers.

@@ -1,4 +1,4 @@
-"""Who may do what: pure functions over the table of model/actions.py. What the table does not allow is denied."""
+"""Authorisation: pure functions over the table of model/actions.py. What the table does not allow is denied."""
 
 from typing import Final, Protocol
 
@@ -34,7 +34,7 @@ def check_role(principal: Principal, request: Request, action: Action) -> None:
 def check_key(principal: Principal, key: Key | None, action: Action) -> Key:
     """The key, if there is one and the principal may do this with it.
 
-    A SERVICE without any grant on a key is told Hidden, a NotFound, exactly as for a key that does not exist; with a
+    A SERVICE without any grant on a key gets Hidden, a NotFound, exactly as for a key that does not exist; with a
     grant that covers other actions only, Forbidden. ADMIN and AUDITOR need no grants: their roles decided.
     """
     if principal.role is not Role.SERVICE:
@@ -56,7 +56,7 @@ def permissions_on(principal: Principal, key: Key) -> frozenset[Permission]:
     A pattern meets the name and the dialects' names; a key without any is matched by its id or `*` only.
     What was found is kept with the principal. Safe because records are immutable: it counts for the same object alone.
     """
-    found = principal.held
+    found = principal.permission_cache
     known = found.by_key.get(key.id)
     if known is not None and known[0] is key:
         return known[1]
@@ -83,8 +83,8 @@ def _sorted_out(principal: Principal) -> dict[str, frozenset[Permission]]:
     for grant in principal.grants:
         if "*" not in grant.key:
             by_name[grant.key] = by_name.get(grant.key, _NOTHING) | grant.actions
-    principal.held.globs = tuple(grant for grant in principal.grants if "*" in grant.key)
-    principal.held.by_name = by_name
+    principal.permission_cache.globs = tuple(grant for grant in principal.grants if "*" in grant.key)
+    principal.permission_cache.by_name = by_name
     return by_name
 
 
@@ -161,7 +161,7 @@ def may_read_entry(principal: Principal, service_id: str | None, result: Result)
     """Whether the principal may have the receipt of an entry of that service.
 
     A SERVICE has none of what was denied: such an entry names the key if there is one, and a receipt holds the entry.
-    Its hash alone would tell as well: who knows a key's id could try what the entry would be.
+    Its hash alone would reveal as much: a caller that knows a key's id could guess the entry and compare.
     """
     mine = service_id == principal.service_id and not principal.narrowed and result is not Result.DENIED
     return mine or principal.role in {Role.ADMIN, Role.AUDITOR, None}

@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Final, Self
 
 from keyvault_lite.audit.entry import MALFORMED, Folded, Row, folded_hashes, row_hash, row_hashes
-from keyvault_lite.audit.merkle import Edge
+from keyvault_lite.audit.merkle import CompactRange
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import IntegrityViolation
 
@@ -31,8 +31,8 @@ class BrokenChain(IntegrityViolation):
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """Where a log stands after an entry: all that judging the next one needs."""
+class ChainState:
+    """Where a log stands after an entry: all that verifying the next one needs."""
 
     size: int
     """How many entries there are; the next has the id size + 1."""
@@ -51,7 +51,7 @@ class Position:
 
 
 class ChainCheck:
-    """Judges stored entries in order, from a position that is trusted.
+    """Verifies stored entries in order, from a position that is trusted.
 
     Rules: ids without a gap; `prev_hash` is the hash before; `hash` is what the columns give; `timestamp` and `epoch`
     never fall; `state_seq` is the entry's own id if it holds a `state_root`, else that of the entry before.
@@ -59,7 +59,7 @@ class ChainCheck:
 
     __slots__ = ("edge", "position")
 
-    def __init__(self, position: Position, edge: Edge | None = None) -> None:
+    def __init__(self, position: ChainState, edge: CompactRange | None = None) -> None:
         """`edge` is the tree at this position and grows with what is checked; None checks the chain alone."""
         if edge is not None and edge.size != position.size:
             raise ValueError("the edge is not that of the position")
@@ -67,7 +67,7 @@ class ChainCheck:
         self.edge = edge
 
     def feed(self, rows: Iterable[Row]) -> list[bytes]:
-        """Judge the next rows, and return their hashes, which are leaves of the tree.
+        """Verify the next rows, and return their hashes, which are leaves of the tree.
 
         Raises BrokenChain for the first row that breaks a rule; position and edge then stand right before it.
         """
@@ -134,7 +134,7 @@ class ChainCheck:
                     state_seq, state_root = id, root
                 if seq != state_seq:
                     return None
-        self.position = Position(size, hashes[-1], epochs[-1], times[-1], state_seq, state_root)
+        self.position = ChainState(size, hashes[-1], epochs[-1], times[-1], state_seq, state_root)
         return hashes
 
     def _one_by_one(self, rows: Sequence[Row]) -> list[bytes]:
@@ -168,7 +168,7 @@ class ChainCheck:
                     state_root = row_state_root
                 leaves.append(computed)
         finally:
-            self.position = Position(size, head, epoch, timestamp, state_seq, state_root)
+            self.position = ChainState(size, head, epoch, timestamp, state_seq, state_root)
             if self.edge is not None:
                 self.edge.extend(leaves)
         return leaves

@@ -4,7 +4,7 @@
     hash  = SHA-256(0x00 ‖ entry)
 
 0x00 is RFC 6962's prefix of a leaf, so the hash that the next entry names as `prev_hash` is also the leaf of the
-tree: chain and tree cannot disagree. What the writer knows last stands first, `prev_hash` stands at the end, and the
+tree: chain and tree cannot disagree. What the writer knows last is first, `prev_hash` is at the end, and the
 draft between them is encoded once, in the request's own task, by `encode_draft`.
 
 This is the hot path, hence a template of cached pieces instead of the generic encoder. A test holds the two equal,
@@ -294,7 +294,7 @@ def _rare(key_ref: str | None, subject: str | None, operation: str | None, comme
 
 @lru_cache(maxsize=16384)
 def _unfold(folded: str) -> tuple[int, bytes, bytes, bytes]:
-    """Of FOLDED_TOGETHER the epoch, and encoded: who did what, the source, and the rest."""
+    """Of FOLDED_TOGETHER the epoch, and encoded: caller and action, the source, and the rest."""
     pieces = folded[1:-1].split(",")
     if len(pieces) != len(FOLDED_TOGETHER):  # there is a comma within a text
         pieces = [json.dumps(value) for value in json.loads(folded)]

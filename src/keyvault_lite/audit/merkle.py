@@ -44,7 +44,7 @@ def split(hashes: bytes) -> list[bytes]:
     return [hashes[start : start + HASH_BYTES] for start in range(0, len(hashes), HASH_BYTES)]
 
 
-class Edge:
+class CompactRange:
     """The right edge of a growing tree: what is needed to append and to know the root, and no more (≤ 2 KiB).
 
     For each one in the binary form of `size` it holds the root of a complete subtree that has no sibling yet.
@@ -119,13 +119,13 @@ class Tiles:
 
     __slots__ = ("_filling", "edge")
 
-    def __init__(self, edge: Edge | None = None, filling: Sequence[bytes] = ()) -> None:
+    def __init__(self, edge: CompactRange | None = None, filling: Sequence[bytes] = ()) -> None:
         """The empty tree, or that of `edge`. `filling`: by tile level, the hashes of the tile that is not full yet."""
-        self.edge = Edge() if edge is None else edge
+        self.edge = CompactRange() if edge is None else edge
         self._filling = list(filling)
 
     @classmethod
-    def resume(cls, edge: Edge, reader: "TileReader") -> Self:
+    def resume(cls, edge: CompactRange, reader: "TileReader") -> Self:
         """The writer's state from what is stored. Raises InvalidProof if that is not the tree of `edge`."""
         filling: list[bytes] = []
         while nodes := edge.size >> TILE_HEIGHT * len(filling):
@@ -134,7 +134,7 @@ class Tiles:
         # An unfinished tile and the part of the edge above it are two forms of the same nodes.
         parts = [edge.size.to_bytes(8, "big")]
         for hashes in reversed(filling):
-            part = Edge()
+            part = CompactRange()
             part.extend(split(hashes))
             parts.append(part.to_bytes()[8:])
         if b"".join(parts) != edge.to_bytes():
@@ -300,7 +300,7 @@ def _check_hashes(*hashes: bytes) -> None:
 
 
 def verify_inclusion(leaf: bytes, proof: Sequence[bytes], *, index: int, size: int, root: bytes) -> None:
-    """Return if `leaf` stands at `index` in the tree of `size` leaves with this root (RFC 9162, section 2.1.3.2).
+    """Return if `leaf` is at `index` in the tree of `size` leaves with this root (RFC 9162, section 2.1.3.2).
 
     Raises InvalidProof if not.
     """

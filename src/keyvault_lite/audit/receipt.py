@@ -1,4 +1,4 @@
-"""The receipt of one entry: C2SP tlog-proof, which anyone can check offline who knows the log's verifier key.
+"""The receipt of one entry: C2SP tlog-proof, which anyone that knows the log's verifier key can verify offline.
 
     c2sp.org/tlog-proof@v1
     extra <base64>              optional, here: the entry's bytes (`encode_entry`)
@@ -7,7 +7,8 @@
 
     <checkpoint, verbatim, with all its signatures>
 
-The extra line is for those who may have a receipt but not read the log. It is believed only if it hashes to the leaf.
+The extra line is for callers that may have a receipt but not read the log. It is believed only if it hashes to the
+leaf.
 """
 
 from collections.abc import Sequence

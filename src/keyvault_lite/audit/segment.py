@@ -1,8 +1,8 @@
-"""The file of an archived segment, as a stream of bytes: what it holds proves itself to whoever has the log's key.
+"""The file of an archived segment, as a stream of bytes: its content can be verified with the log's key alone.
 
     segment = "KVLSEG1" LF
               frame(PAE("kvl/v1/segment", instance id, log's public key, first, last, prev_hash, epoch, timestamp,
-                        state_seq, edge))                              where the log stands before it
+                        state_seq, edge))                              where the log is before it
               for every 256 entries: 256 × frame(entry), then their tile, frame(PAE("kvl/v1/tile", 0, index, hashes))
               frame(PAE("kvl/v1/segment-end", last, hash, epoch, timestamp, state_seq, checkpoint, proof))
     frame(x) = uint32(length of x) ‖ x
@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from keyvault_lite.audit.chain import ChainCheck, Position
+from keyvault_lite.audit.chain import ChainCheck, ChainState
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, LABEL, Row
-from keyvault_lite.audit.merkle import HASH_BYTES, TILE_WIDTH, Edge, InvalidProof, split
+from keyvault_lite.audit.merkle import HASH_BYTES, TILE_WIDTH, CompactRange, InvalidProof, split
 from keyvault_lite.audit.receipt import leaf_hash
 from keyvault_lite.model.encoding import decode_values, pae
 from keyvault_lite.model.errors import IntegrityViolation
@@ -52,7 +52,7 @@ class Start:
     log_public_key: bytes
     first: int
     last: int
-    position: Position
+    position: ChainState
     """Before entry `first`."""
     edge: bytes
     """The tree's right edge there."""
@@ -62,7 +62,7 @@ class Start:
 class End:
     """What a segment says last."""
 
-    position: Position
+    position: ChainState
     checkpoint: str
     proof: tuple[bytes, ...]
 
@@ -90,7 +90,7 @@ def write_start(start: Start) -> bytes:
 
 
 def write_entries(rows: Sequence[Row]) -> bytes:
-    """The bytes of 256 entries that were judged before, with their tile."""
+    """The bytes of 256 entries that were verified before, with their tile."""
     index = (rows[0][0] - 1) // TILE_WIDTH
     return b"".join((*(_frame(pae(LABEL, *row[:-1])) for row in rows), _tile(index, [row[-1] for row in rows])))
 
@@ -117,7 +117,7 @@ def _frame(data: bytes) -> bytes:
 
 
 class SegmentReader:
-    """Reads a segment once, in order, judging it on the way. Raises InvalidSegment or BrokenChain."""
+    """Reads a segment once, in order, verifying it on the way. Raises InvalidSegment or BrokenChain."""
 
     def __init__(self, read: Read) -> None:
         self._read = read
@@ -125,7 +125,7 @@ class SegmentReader:
         if read(len(MAGIC)) != MAGIC:
             raise InvalidSegment("is not an archived segment")
         self.start = self._start()
-        self._edge = Edge.from_bytes(self.start.edge)
+        self._edge = CompactRange.from_bytes(self.start.edge)
         self._check = ChainCheck(self.start.position, self._edge)
         self.end: End | None = None
         """Known once all entries have been read."""
@@ -152,7 +152,7 @@ class SegmentReader:
         instance_id, key, first, last, head, epoch, timestamp, state_seq, edge = self._values(
             START_LABEL, (bytes, bytes, int, int, bytes, int, int, int, bytes)
         )
-        position = Position(first - 1, head, epoch, timestamp, state_seq, None)
+        position = ChainState(first - 1, head, epoch, timestamp, state_seq, None)
         start = Start(instance_id, key, first, last, position, edge)
         before = first - 1
         if (
@@ -165,7 +165,7 @@ class SegmentReader:
         ):
             raise InvalidSegment("does not say which whole tiles it holds")
         try:
-            Edge.from_bytes(edge)
+            CompactRange.from_bytes(edge)
         except InvalidProof:
             raise InvalidSegment("does not hold the edge of a tree") from None
         return start

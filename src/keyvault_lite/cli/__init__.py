@@ -1,1 +1,1 @@
-"""`kvl`, the command line: one module a noun. Heavy imports stand where they are used."""
+"""`kvl`, the command line: one module a noun. Heavy imports are where they are used."""

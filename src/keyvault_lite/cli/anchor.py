@@ -12,7 +12,7 @@ from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from keyvault_lite.ledger.verify.trust import Trusted
+    from keyvault_lite.ledger.verify.trust import TrustResult
     from keyvault_lite.operator.anchor import AnchorView
 
 app = typer.Typer(help="The newest head of the log, kept outside the database.", no_args_is_help=True)
@@ -73,12 +73,12 @@ def trust(
     the log goes on as another log, under a new origin that everybody who follows it has to be told.
     """
     from keyvault_lite import settings
-    from keyvault_lite.ledger.verify.trust import Accepted
+    from keyvault_lite.ledger.verify.trust import AcceptedHead
     from keyvault_lite.operator.anchor import trust_anchor
 
     if acknowledge_rollback != (size is not None) or acknowledge_rollback != (root is not None):
         raise CannotRun("--acknowledge-rollback, --size and --root go together")
-    accepted = None if size is None or root is None else Accepted(size, _root(root))
+    accepted = None if size is None or root is None else AcceptedHead(size, _root(root))
     with starting():
         done = trust_anchor(settings.load(), accepted)
     _tell(done, output)
@@ -94,7 +94,7 @@ def _root(text: str) -> bytes:
     return raw
 
 
-def _tell(done: "Trusted", output: Format) -> None:
+def _tell(done: "TrustResult", output: Format) -> None:
     facts: dict[str, object] = {
         "size": done.size,
         "root": encode_base64(done.root),

@@ -53,7 +53,7 @@ def span(text: str, option: str) -> int:
     return int(timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds()) if found else 0
 
 
-def moment(text: str, option: str, *, ago: bool = False) -> str:
+def parse_moment(text: str, option: str, *, ago: bool = False) -> str:
     """A time in RFC 3339, or a span like 90d or 12h from now (back from now with `ago`), as the API takes it."""
     if span := _SPAN.fullmatch(text):
         distance = timedelta(**{_UNITS[span[2]]: int(span[1])})

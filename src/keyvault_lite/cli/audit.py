@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from keyvault_lite.cli import evidence
-from keyvault_lite.cli.arguments import YesOption, moment
+from keyvault_lite.cli.arguments import YesOption, parse_moment
 from keyvault_lite.cli.environment import connect
 from keyvault_lite.cli.failure import CannotRun, CheckFailed
 from keyvault_lite.cli.files import OutOption, writing
@@ -192,7 +192,7 @@ def export(
 ) -> None:
     """Write evidence: entries, a proof for each, the checkpoint, and the program that checks them.
 
-    Whoever gets the folder needs nothing but Python and the log's verifier key. The log has an entry for
+    The recipient needs nothing but Python and the log's verifier key. The log has an entry for
     each thousand entries and for each thousand proofs that are read, and for the checkpoint and the key.
     """
     with connect() as client, counting("entries") as advance:
@@ -228,7 +228,7 @@ def archive(
 
     if before is None and keep is None:
         raise CannotRun("say which entries may go: --before TIME, --keep N, or both")
-    until = None if before is None else parse_time(moment(before, "--before", ago=True))
+    until = None if before is None else parse_time(parse_moment(before, "--before", ago=True))
     confirm(f"Entries go from the database into files in {printable(to)}. Go on?", yes=yes)
     with starting(), counting("entries") as progress:
         done = archive_entries(settings.load(), to, before=until, keep=keep or 0, vacuum=vacuum, progress=progress)
@@ -304,8 +304,8 @@ def _filters(
 
 def _span(since: str | None, until: str | None) -> Json:
     return {
-        "since": None if since is None else moment(since, "--since", ago=True),
-        "until": None if until is None else moment(until, "--until", ago=True),
+        "since": None if since is None else parse_moment(since, "--since", ago=True),
+        "until": None if until is None else parse_moment(until, "--until", ago=True),
     }
 
 

@@ -1,4 +1,4 @@
-"""`kvl audit export`: a folder that proves what it says to somebody who has neither the vault nor this program."""
+"""`kvl audit export`: a folder that can be verified without the vault and without this program."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -86,7 +86,7 @@ def explained() -> Iterator[None]:
     except KeyVaultError as error:
         note(f"kvl: {error.detail or error.code}")
         raise typer.Exit(2) from None
-    except BrokenPipeError:  # whoever read has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         raise typer.Exit(2) from None
     except OSError as error:
         note(f"kvl: {streams.explain(error)}")
@@ -151,7 +151,7 @@ def main() -> None:
             note(f"kvl: {unwritten}")
             sys.exit(2)
         raise
-    except OSError:  # of standard error, where a wrong usage is told: there is nobody to tell of it
+    except OSError:  # of standard error, where a usage error is printed: nothing more can be reported
         sys.exit(2)
 
 

@@ -163,7 +163,7 @@ def console(*, stderr: bool = False) -> "Console":
 
 def note(message: str) -> None:
     """Tell the person something that is not the result."""
-    with suppress(OSError):  # who does not listen is not told
+    with suppress(OSError):  # a closed stream gets nothing
         typer.echo(printable(message), err=True)
 
 

@@ -38,7 +38,7 @@ class VaultFiles:
         return self.folder / "keyvault.db"
 
     def replace(self, old: bytes, new: bytes) -> bool:
-        """Overwrite every occurrence of `old` on disk, as somebody would who has the files. Whether there was one."""
+        """Overwrite every occurrence of `old` on disk, as an attacker with the files would. Whether there was one."""
         found = False
         for path in (self.database, self.database.with_name(f"{self.database.name}-wal")):
             content = path.read_bytes() if path.exists() else b""

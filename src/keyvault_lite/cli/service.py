@@ -1,4 +1,4 @@
-"""`kvl service …`: who may call the vault, with which role and grants."""
+"""`kvl service …`: callers of the vault, their roles and grants."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from keyvault_lite.cli.arguments import ServiceArgument, grant, moment, span
+from keyvault_lite.cli.arguments import ServiceArgument, grant, parse_moment, span
 from keyvault_lite.cli.environment import connect
 from keyvault_lite.cli.failure import CannotRun, CheckFailed
 from keyvault_lite.cli.files import check_token_out, not_lost, write_new_secret
@@ -36,7 +36,7 @@ NEVER: Final = "never"
 """The expiry of a service that has none, as the API writes it."""
 Held = dict[str, list[str]]
 ATTEMPTS = 8
-"""How often grants are read and changed anew, because others have changed them in between."""
+"""How often grants are read and changed again, because others have changed them in between."""
 
 GrantOption = Annotated[
     list[str] | None,
@@ -116,7 +116,7 @@ def create(
     if grants:
         body["grants"] = [grant(text) for text in grants]
     if expires and expires != NEVER:
-        body["expires_at"] = moment(expires, "--expires")
+        body["expires_at"] = parse_moment(expires, "--expires")
     body |= _lifetime("token_ttl", ttl, "token_max_ttl", max_ttl)
     check_token_out(token_out)
     with connect() as client:
@@ -233,7 +233,7 @@ def update(
     """Change a service's role or expiry."""
     body: Json = {} if role is None else {"role": role}
     if expires:
-        body["expires_at"] = expires if expires == NEVER else moment(expires, "--expires")
+        body["expires_at"] = expires if expires == NEVER else parse_moment(expires, "--expires")
     if not body:
         raise CannotRun("nothing to change: say --role or --expires")
     with connect() as client:

@@ -124,7 +124,7 @@ def repair(
     for one in lost:
         typer.echo(printable(f"lost: {one.table} {one.row}: {one.problem}"))
     if mended:
-        typer.echo("the index of the log was not the one that the log gives: it was made anew, and nothing is lost")
+        typer.echo("the index of the log did not match the log: it was rebuilt, and nothing is lost")
     if lost:
         typer.echo(f"{len(lost)} given up; the vault can be managed again")
     elif not mended:

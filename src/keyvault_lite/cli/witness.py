@@ -83,7 +83,7 @@ def serve(
 
 
 def _trusted(given: Sequence[str], file: Path | None) -> list[str]:
-    """The verifier keys of both sources. Raises CannotRun for one that is none, saying where it stands."""
+    """The verifier keys of both sources. Raises CannotRun for a malformed one, with its source."""
     found = [("--log", text) for text in given]
     if file is not None:
         listed = _read_keys(file)

@@ -15,7 +15,7 @@ SETTINGS: Final = frozenset({"KEYVAULT_ADDR", "KEYVAULT_TOKEN", "KEYVAULT_TOKEN_
 """What the client reads and the vault does not."""
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:8000"
 MAX_TOKEN_FILE: Final = 4096
-# Printable ASCII without space: what may stand in a header. The server alone judges the rest.
+# Printable ASCII without space: what may be in a header. The server checks the rest.
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,1024}", re.ASCII)
 
 

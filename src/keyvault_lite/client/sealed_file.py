@@ -54,7 +54,7 @@ class Vault(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """The position of one file: whose chunks may stand in it."""
+    """The position of one file: whose chunks may be in it."""
 
     digest: str
     key: str
@@ -67,7 +67,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One encrypted chunk as it stands in the file."""
+    """One encrypted chunk as stored in the file."""
 
     index: int
     last: bool
@@ -180,7 +180,7 @@ def _sealed_items(place: Sealed, context: Context, source: BinaryIO) -> Iterator
 
 
 def frames(source: BinaryIO) -> Iterator[Frame]:
-    """The frames up to the end of the stream; the one before the end claims to be the last; the vault judges that."""
+    """The frames up to the end of the stream; the one before the end claims to be the last; the vault verifies that."""
     index, current = 0, _read_frame(source)
     if current is None:
         raise Damaged("the file is cut off")

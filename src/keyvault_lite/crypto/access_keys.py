@@ -15,7 +15,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final, NamedTuple
 
-from keyvault_lite.crypto.container import Frame, KeyBox, Rng
+from keyvault_lite.crypto.container import ContainerLayout, KeySealer, Rng
 from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.names import ServiceId, TokenId
@@ -52,7 +52,7 @@ def _chain(secret: bytes, *steps: str) -> bytes:
 
 
 class AccessKeys(Secret):
-    """Seals the secrets of access keys, and judges signatures made with them."""
+    """Seals the secrets of access keys, and verifies signatures made with them."""
 
     __slots__ = ("_derived", "_instance_id", "_key", "_lock", "_rng")
 
@@ -100,7 +100,7 @@ class AccessKeys(Secret):
         box, context = self._box(token_id, service_id)
         return box.open(context, sealed)
 
-    def _box(self, token_id: TokenId, service_id: ServiceId) -> tuple[KeyBox, bytes]:
+    def _box(self, token_id: TokenId, service_id: ServiceId) -> tuple[KeySealer, bytes]:
         place = hashlib.sha256(pae("access-key", token_id)).digest()
-        frame = Frame("access-key", instance_id=self._instance_id, id=place[:16], version=0, purpose="AWS")
-        return KeyBox(frame, self._key), hashlib.sha256(pae("access-key", token_id, service_id)).digest()
+        frame = ContainerLayout("access-key", instance_id=self._instance_id, id=place[:16], version=0, purpose="AWS")
+        return KeySealer(frame, self._key), hashlib.sha256(pae("access-key", token_id, service_id)).digest()

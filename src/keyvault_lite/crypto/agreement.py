@@ -6,7 +6,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from keyvault_lite.crypto import extra
+from keyvault_lite.crypto import pycryptodome_backend
 from keyvault_lite.crypto.container import refusal
 from keyvault_lite.crypto.material import CURVES, load
 from keyvault_lite.crypto.secret import Secret
@@ -40,7 +40,7 @@ class Agreement(Secret):
         return self._private.exchange(ec.ECDH(), public)
 
 
-CIPHERTEXTS: Final = {512: extra.ML_KEM_512_CIPHERTEXT, 768: 1088, 1024: 1568}
+CIPHERTEXTS: Final = {512: pycryptodome_backend.ML_KEM_512_CIPHERTEXT, 768: 1088, 1024: 1568}
 """Bytes of an ML-KEM ciphertext, by parameter set (FIPS 203, table 3)."""
 
 
@@ -53,12 +53,12 @@ class Encapsulation(Secret):
         self._size: Final = spec.size or 0
         self._secret: Final = secret
         self._public: Final = public
-        self._private: Final[Any] = None if self._size == 512 else load(secret)  # noqa: PLR2004  (see crypto/extra.py)
+        self._private: Final[Any] = None if self._size == 512 else load(secret)  # noqa: PLR2004  (see crypto/pycryptodome_backend.py)
 
     def encapsulate(self) -> tuple[bytes, bytes]:
         """A fresh secret of 32 bytes, and its ciphertext."""
         if self._private is None:
-            return extra.ml_kem_512_encapsulate(self._public)
+            return pycryptodome_backend.ml_kem_512_encapsulate(self._public)
         secret, ciphertext = self._private.public_key().encapsulate()
         return secret, ciphertext
 
@@ -67,6 +67,6 @@ class Encapsulation(Secret):
         if len(ciphertext) != CIPHERTEXTS[self._size]:
             raise refusal()
         if self._private is None:
-            return extra.ml_kem_512_decapsulate(self._secret, ciphertext)
+            return pycryptodome_backend.ml_kem_512_decapsulate(self._secret, ciphertext)
         secret: bytes = self._private.decapsulate(ciphertext)
         return secret

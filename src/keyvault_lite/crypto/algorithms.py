@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
 
-from keyvault_lite.crypto import extra
+from keyvault_lite.crypto import pycryptodome_backend
 from keyvault_lite.crypto.material import load
 from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.errors import InvalidRequest
@@ -72,7 +72,7 @@ _PURE: Final = Scheme(
 
 
 def _ph_verify(key: Any, message: bytes, signature: bytes, _prehashed: bool) -> None:  # noqa: ANN401, FBT001
-    if not extra.ed25519ph_verify(key.public_bytes_raw(), message, signature):
+    if not pycryptodome_backend.ed25519ph_verify(key.public_bytes_raw(), message, signature):
         raise InvalidSignature
 
 
@@ -95,7 +95,7 @@ SCHEMES: Final[Mapping[AnyAlgorithm, Scheme]] = {
     Algorithm.HMAC_SHA512: _hmac("sha512"),
     DialectAlgorithm.ECDSA_SECP256K1_SHA256: _ecdsa(hashes.SHA256()),
     DialectAlgorithm.ED25519PH: Scheme(
-        sign=lambda key, message, _prehashed: extra.ed25519ph_sign(key.private_bytes_raw(), message),
+        sign=lambda key, message, _prehashed: pycryptodome_backend.ed25519ph_sign(key.private_bytes_raw(), message),
         verify=_ph_verify,
     ),
     DialectAlgorithm.HMAC_SHA224: _hmac("sha224"),
@@ -130,7 +130,7 @@ class Signer(Secret):
             self._public = self._private.public_key()
 
     def sign(self, message: bytes, algorithm: AnyAlgorithm, *, prehashed: bool) -> bytes:
-        """Signature or MAC of the message, or of the digest that stands in its place.
+        """Signature or MAC of the message, or of the digest that is in its place.
 
         Raises InvalidRequest for an algorithm this key does not have and for a digest of another length.
         """

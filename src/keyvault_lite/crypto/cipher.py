@@ -9,7 +9,17 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from keyvault_lite.crypto.container import AES_GCM, RSA_OAEP, Box, Frame, KeyBox, Rng, RsaBox, prk, refusal
+from keyvault_lite.crypto.container import (
+    AES_GCM,
+    RSA_OAEP,
+    ContainerLayout,
+    KeySealer,
+    Rng,
+    RsaSealer,
+    Sealer,
+    prk,
+    refusal,
+)
 from keyvault_lite.crypto.importing import open_oaep, seal_oaep
 from keyvault_lite.crypto.material import load_rsa
 from keyvault_lite.crypto.secret import Secret
@@ -31,14 +41,18 @@ class Cipher(Secret):
         key = load_rsa(secret) if spec.type is KeyType.RSA else None
         self._rsa: Final = key
 
-        def box(layer: str) -> Box:
+        def box(layer: str) -> Sealer:
             suite = AES_GCM if key is None else RSA_OAEP
-            frame = Frame(layer, instance_id=instance_id, id=key_id, version=version, purpose=spec.purpose, suite=suite)
-            return KeyBox(frame, secret) if key is None else RsaBox(frame, key)
+            frame = ContainerLayout(
+                layer, instance_id=instance_id, id=key_id, version=version, purpose=spec.purpose, suite=suite
+            )
+            return KeySealer(frame, secret) if key is None else RsaSealer(frame, key)
 
         self._dek: Final = box("dek")
         self._data_key: Final = box("data-key")
-        self._data: Final = Frame("data", instance_id=instance_id, id=key_id, version=_NO_VERSION, purpose=spec.purpose)
+        self._data: Final = ContainerLayout(
+            "data", instance_id=instance_id, id=key_id, version=_NO_VERSION, purpose=spec.purpose
+        )
 
     def encrypt(self, plaintext: bytes, context: bytes, rng: Rng) -> tuple[bytes, bytes]:
         """Ciphertext and encrypted_dek."""
@@ -52,7 +66,7 @@ class Cipher(Secret):
     def open_dek(self, encrypted_dek: bytes, context: bytes) -> bytes:
         """The DEK, to be used or sealed under another version at once. Raises InvalidCiphertext."""
         dek = self._dek.open(context, encrypted_dek)
-        if len(dek) != _DEK:  # whoever has an RSA public key can wrap what he likes
+        if len(dek) != _DEK:  # any holder of an RSA public key can wrap any bytes
             raise refusal()
         return dek
 

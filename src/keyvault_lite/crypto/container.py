@@ -56,7 +56,7 @@ class Suite:
     smallest: int
     """Length of the shortest container."""
     chacha: bool = False
-    """Whether ChaCha20-Poly1305 stands in the place of AES-256-GCM."""
+    """Whether ChaCha20-Poly1305 is in the place of AES-256-GCM."""
     may_encrypt: bool = True
     may_decrypt: bool = True
 
@@ -111,7 +111,7 @@ def parse(container: bytes) -> Header:
     return Header(suite, id_, version)
 
 
-class Frame:
+class ContainerLayout:
     """The place of a container: its layer, id, version and purpose in one installation. Holds no secret.
 
     `label` is PAE("kvl/v1/" layer, header, instance id, purpose), made once for all containers of the place.
@@ -163,7 +163,7 @@ class Frame:
             raise refusal() from None
 
 
-class Box(Protocol):
+class Sealer(Protocol):
     """A frame together with the key of its containers."""
 
     def seal(self, context: bytes, plaintext: bytes, rng: Rng) -> bytes:
@@ -173,12 +173,12 @@ class Box(Protocol):
         """Take out. Raises InvalidCiphertext."""
 
 
-class KeyBox(Secret):
+class KeySealer(Secret):
     """A frame of suite 1 with its wrapping key."""
 
     __slots__ = ("_frame", "_key")
 
-    def __init__(self, frame: Frame, key: bytes) -> None:
+    def __init__(self, frame: ContainerLayout, key: bytes) -> None:
         self._frame: Final = frame
         self._key: Final = HmacKey(key, hashlib.sha512)
 
@@ -188,15 +188,15 @@ class KeyBox(Secret):
         return self._frame.header
 
     def seal(self, context: bytes, plaintext: bytes, rng: Rng) -> bytes:
-        """See Frame.seal."""
+        """See ContainerLayout.seal."""
         return self._frame.seal(self._key, context, plaintext, rng)
 
     def open(self, context: bytes, container: bytes) -> bytes:
-        """See Frame.open."""
+        """See ContainerLayout.open."""
         return self._frame.open(self._key, context, container)
 
 
-class RsaBox(Secret):
+class RsaSealer(Secret):
     """A frame of suite 2 with its private key; holds secrets of at most 64 bytes (a DEK or a data key).
 
     fields = PAE("kvl/v1/" layer, header, instance id, purpose) | context digest; OAEP label = SHA-256(fields);
@@ -206,7 +206,7 @@ class RsaBox(Secret):
 
     __slots__ = ("_frame", "_key", "_public")
 
-    def __init__(self, frame: Frame, key: RSAPrivateKey) -> None:
+    def __init__(self, frame: ContainerLayout, key: RSAPrivateKey) -> None:
         self._frame: Final = frame
         self._key: Final = key
         self._public: Final = key.public_key()

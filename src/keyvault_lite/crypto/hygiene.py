@@ -1,6 +1,6 @@
 """Making the process a poorer place to steal keys from: no core dumps, not dumpable, memory locked where that is safe.
 
-This does not stop whoever can read live memory (tier T3); it keeps keys out of core files, swap and the environment.
+This does not stop a reader of live memory (tier T3); it keeps keys out of core files, swap and the environment.
 """
 
 import ctypes
@@ -54,7 +54,7 @@ def _no_core_dumps() -> bool:
 
 def _has_swap() -> bool:
     try:
-        with open("/proc/swaps", encoding="ascii") as swaps:  # noqa: PTH123  (a kernel file, not a path of ours)
+        with open("/proc/swaps", encoding="ascii") as swaps:  # noqa: PTH123  (a kernel file, not a path of the vault)
             return len(swaps.readlines()) > 1
     except OSError:
         return False

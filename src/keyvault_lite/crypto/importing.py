@@ -1,4 +1,4 @@
-"""Material that comes from outside: unwrapped from what its owner made for a wrapping key of ours.
+"""Material that comes from outside: unwrapped from what its owner wrapped under a wrapping key of the vault.
 
 Two ways: RSA-OAEP of the material itself, or RSA-OAEP of a fresh AES-256 key and the material under AES key wrap with
 padding (RFC 5649; PKCS #11's CKM_RSA_AES_KEY_WRAP). Every failure is one InvalidCiphertext. Unwrapped material is
@@ -55,7 +55,7 @@ def seal_oaep(public: rsa.RSAPublicKey, plaintext: bytes, digest: str) -> bytes:
 
 
 def open_wrapped(private: rsa.RSAPrivateKey, wrapped: bytes, digest: str) -> bytes:
-    """What stands under AES-KWP behind an AES key in RSAES-OAEP. Raises InvalidCiphertext."""
+    """What is under AES-KWP behind an AES key in RSAES-OAEP. Raises InvalidCiphertext."""
     end = private.key_size // 8
     key = open_oaep(private, wrapped[:end], digest)
     if len(key) not in _AES_KEYS:

@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from keyvault_lite.crypto.access_keys import AccessKeys
 from keyvault_lite.crypto.agreement import Agreement, Encapsulation
 from keyvault_lite.crypto.algorithms import Signer
-from keyvault_lite.crypto.bundle import Bundle
 from keyvault_lite.crypto.cipher import Cipher
-from keyvault_lite.crypto.container import Frame, KeyBox, Rng, expand, id_bytes, parse, prk, refusal
+from keyvault_lite.crypto.container import ContainerLayout, KeySealer, Rng, expand, id_bytes, parse, prk, refusal
 from keyvault_lite.crypto.hmac_key import HmacKey
 from keyvault_lite.crypto.importing import imported, imported_public, open_oaep, open_wrapped
+from keyvault_lite.crypto.keyring_secrets import KeyringSecrets
 from keyvault_lite.crypto.material import Material, generate, load_rsa
 from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
 from keyvault_lite.crypto.secret import Secret
@@ -72,7 +72,7 @@ class Keyring(Secret):
         "versions",
     )
 
-    def __init__(self, bundle: Bundle, generation: int, rng: Rng) -> None:
+    def __init__(self, bundle: KeyringSecrets, generation: int, rng: Rng) -> None:
         self._bundle: Final = bundle
         self._rng: Final = rng
         self.instance_id: Final = bundle.instance_id
@@ -102,7 +102,7 @@ class Keyring(Secret):
     @classmethod
     def create(cls, rng: Rng = os.urandom) -> Self:
         """A new installation: fresh secrets, generation 1. Nothing is stored; `seal` makes its first slot."""
-        return cls(Bundle.create(rng), 1, rng)
+        return cls(KeyringSecrets.create(rng), 1, rng)
 
     @classmethod
     def open(cls, slots: Sequence[Slot], master: MasterKey, rng: Rng = os.urandom) -> Self:
@@ -115,7 +115,7 @@ class Keyring(Secret):
             raw = _open_slot(slot, master)
             if raw is None:
                 continue
-            bundle = Bundle.read(raw)
+            bundle = KeyringSecrets.read(raw)
             if bundle.instance_id != slot.instance_id:
                 raise IntegrityViolation("the keyring belongs to another installation than its slot says")
             return cls(bundle, slot.generation, rng)
@@ -317,9 +317,9 @@ class Keyring(Secret):
         """The note. Raises InvalidCiphertext for what this vault did not seal as such."""
         return self._note_box(kind).open(NO_CONTEXT_DIGEST, sealed)
 
-    def _note_box(self, kind: str) -> KeyBox:
-        frame = Frame("note", instance_id=self.instance_id, id=bytes(16), version=0, purpose=kind)
-        return KeyBox(frame, self._notes_key)
+    def _note_box(self, kind: str) -> KeySealer:
+        frame = ContainerLayout("note", instance_id=self.instance_id, id=bytes(16), version=0, purpose=kind)
+        return KeySealer(frame, self._notes_key)
 
     # Material from outside
 
@@ -360,13 +360,17 @@ class Keyring(Secret):
         except InvalidCiphertext:
             raise IntegrityViolation("a stored reply does not open") from None
 
-    def _reply_box(self, row_id: str, binding: tuple[Value, ...]) -> tuple[KeyBox, bytes]:
-        frame = Frame("idem", instance_id=self.instance_id, id=id_bytes(row_id), version=0, purpose="REPLY")
-        return KeyBox(frame, self._replies_key), hashlib.sha256(pae("idem", *binding)).digest()
+    def _reply_box(self, row_id: str, binding: tuple[Value, ...]) -> tuple[KeySealer, bytes]:
+        frame = ContainerLayout("idem", instance_id=self.instance_id, id=id_bytes(row_id), version=0, purpose="REPLY")
+        return KeySealer(frame, self._replies_key), hashlib.sha256(pae("idem", *binding)).digest()
 
 
-def _slot_box(slot_id: str, generation: int, instance_id: bytes, kdf: str, master: MasterKey) -> tuple[KeyBox, bytes]:
-    frame = Frame("slot", instance_id=instance_id, id=id_bytes(slot_id), version=generation, purpose="KEYRING")
+def _slot_box(
+    slot_id: str, generation: int, instance_id: bytes, kdf: str, master: MasterKey
+) -> tuple[KeySealer, bytes]:
+    frame = ContainerLayout(
+        "slot", instance_id=instance_id, id=id_bytes(slot_id), version=generation, purpose="KEYRING"
+    )
     return master.box(frame), hashlib.sha256(pae("slot", instance_id, kdf)).digest()
 
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from keyvault_lite.crypto import extra
+from keyvault_lite.crypto import pycryptodome_backend
 from keyvault_lite.crypto.container import Rng
 from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.keys import KeySpec, KeyType
@@ -76,8 +76,8 @@ def generate(spec: KeySpec, rng: Rng) -> Material:
     RSA and EC keys are drawn by OpenSSL's own generator, all else from `rng`.
     """
     if spec.type is KeyType.ML_KEM and spec.size not in _ML_KEM:
-        seed = rng(extra.SEED)
-        return Material(extra.ml_kem_512_private(seed), extra.ml_kem_512_public(seed))
+        seed = rng(pycryptodome_backend.SEED)
+        return Material(pycryptodome_backend.ml_kem_512_private(seed), pycryptodome_backend.ml_kem_512_public(seed))
     if spec.asymmetric:
         return _write(_PAIRS[spec.type](spec.size or 0, rng))
     return Material(rng((spec.size or 0) // 8))

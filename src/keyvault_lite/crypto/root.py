@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Final, Self
 
-from keyvault_lite.crypto.container import Frame, KeyBox, Rng
+from keyvault_lite.crypto.container import ContainerLayout, KeySealer, Rng
 from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import InvalidRequest
@@ -68,9 +68,9 @@ class MasterKey(Secret):
         text = encode_base64(rng(SIZE))
         return cls.parse(text), text
 
-    def box(self, frame: Frame) -> KeyBox:
+    def box(self, frame: ContainerLayout) -> KeySealer:
         """This key at one place; the bytes stay inside."""
-        return KeyBox(frame, self._key)
+        return KeySealer(frame, self._key)
 
 
 def _weakness(key: bytes) -> str | None:
@@ -104,10 +104,10 @@ def read_master_key(*, text: str | None, path: str | None) -> MasterKey:
 
 
 def read_text(path: str) -> str:
-    """What a master key file holds, not yet judged. Raises InvalidMasterKey if it cannot be read."""
+    """What a master key file holds, not yet checked. Raises InvalidMasterKey if it cannot be read."""
     try:
         if stat.S_ISFIFO(Path(path).stat().st_mode) and not path.startswith(_DESCRIPTORS):
-            # Whoever opens it waits until somebody writes, and each worker would want what was read by another.
+            # Opening it waits until another process writes, and each worker would need what another one has read.
             raise InvalidMasterKey(f"The master key file {path} is a named pipe; hand over a descriptor (/dev/fd/3).")
         with Path(path).open("rb") as file:
             _check_mode(path, file.fileno())
@@ -129,7 +129,7 @@ def warned_of(path: str) -> None:
 def _check_mode(path: str, descriptor: int) -> None:
     """Warn of a file that other users of the machine can read or write.
 
-    Not judged: pipes and the like, descriptors that whoever started us opened, and files of root on a read-only mount.
+    Not checked: pipes and the like, descriptors that the parent process opened, and files of root on a read-only mount.
     The last are the secrets that Docker and Kubernetes mount (mode 0444 or 0644, not ours to change), inside a
     container that has no other users. No refusal: a vault that does not start after a careless copy helps nobody.
     """

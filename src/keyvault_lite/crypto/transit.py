@@ -1,7 +1,7 @@
 """One version of a key of purpose TRANSIT: everything its material does.
 
 What is encrypted here is one container (layer `transit`) right under the version's key: bound to the derivation context
-and the associated data, and committing, unlike a bare AEAD. RSA is plain RSAES-OAEP, which whoever has the public key
+and the associated data, and committing, unlike a bare AEAD. RSA is plain RSAES-OAEP, which any holder of the public key
 can make outside. Material: HMAC key[32] | key, so that each version MACs with a key of its own; for type `hmac` the key
 itself. A version that came as a public key alone has its HMAC key and nothing behind it.
 
@@ -26,15 +26,15 @@ from keyvault_lite.crypto.container import (
     CHACHA20,
     CONVERGENT_AES_GCM,
     CONVERGENT_CHACHA20,
-    Frame,
-    KeyBox,
+    ContainerLayout,
+    KeySealer,
     Rng,
     expand,
     oaep,
     prk,
     refusal,
 )
-from keyvault_lite.crypto.foreign import open_foreign
+from keyvault_lite.crypto.imported_ciphertext import open_foreign
 from keyvault_lite.crypto.material import Material, generate, load
 from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.crypto.transit_certificate import signing_request
@@ -72,7 +72,7 @@ def generate_transit(spec: KeySpec, rng: Rng) -> Material:
 
 
 def with_mac_key(spec: KeySpec, material: Material, rng: Rng) -> Material:
-    """The material with the HMAC key that stands before it."""
+    """The material with the HMAC key that is before it."""
     if spec.type is KeyType.HMAC:
         return material
     return Material(rng(MAC_KEY) + material.secret, material.public_key)
@@ -111,12 +111,14 @@ class TransitVersion(Secret):
         self._public: Final[Any] = None if public_key is None else load_der_public_key(public_key)
         aes = spec.type is KeyType.AES
 
-        def frame(suite: Any) -> Frame:  # noqa: ANN401
-            return Frame(LAYER, instance_id=instance_id, id=key_id, version=version, purpose=spec.purpose, suite=suite)
+        def frame(suite: Any) -> ContainerLayout:  # noqa: ANN401
+            return ContainerLayout(
+                LAYER, instance_id=instance_id, id=key_id, version=version, purpose=spec.purpose, suite=suite
+            )
 
         convergent = frame(CONVERGENT_AES_GCM if aes else CONVERGENT_CHACHA20)
-        self._box: Final = KeyBox(frame(AES_GCM if aes else CHACHA20), self._key)
-        self._convergent: Final = KeyBox(convergent, self._key)
+        self._box: Final = KeySealer(frame(AES_GCM if aes else CHACHA20), self._key)
+        self._convergent: Final = KeySealer(convergent, self._key)
         label = pae("kvl/v1/convergent", convergent.label)
         self._convergent_key: Final = expand(prk(self._key), label)[:32]
 

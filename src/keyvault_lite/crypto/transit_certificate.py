@@ -29,7 +29,7 @@ _CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERT
 
 
 def signing_request(private: Any, template: str | None) -> str:  # noqa: ANN401
-    """A certificate signing request in PEM (PKCS #10, RFC 2986). Raises InvalidRequest for a template that is none."""
+    """A certificate signing request in PEM (PKCS #10, RFC 2986). Raises InvalidRequest for a malformed template."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     if template:
         try:

@@ -12,7 +12,7 @@ from typing import Final
 from keyvault_lite.crypto.agreement import Agreement, Encapsulation
 from keyvault_lite.crypto.algorithms import Signer
 from keyvault_lite.crypto.cipher import Cipher
-from keyvault_lite.crypto.container import Frame, KeyBox, Rng, id_bytes
+from keyvault_lite.crypto.container import ContainerLayout, KeySealer, Rng, id_bytes
 from keyvault_lite.crypto.material import Material
 from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.crypto.transit import TransitVersion
@@ -24,7 +24,7 @@ from keyvault_lite.model.names import KeyId
 ORIGIN: Final = "generated"
 """Where material came from, bound in its container."""
 IMPORTED: Final = "imported"
-"""The word of material from outside: it stands in the version's attribute `origin` too."""
+"""The word of material from outside: it is in the version's attribute `origin` too."""
 LOADED: Final = 4096
 """How many key versions are kept unwrapped; the least recently used goes first."""
 Loaded = Agreement | Cipher | Encapsulation | Signer | TransitVersion
@@ -77,11 +77,13 @@ class Versions(Secret):
 
     def _kek_box(
         self, spec: KeySpec, key_id: KeyId, version: int, generation: int, *, public_key: bytes | None, origin: str
-    ) -> tuple[KeyBox, bytes]:
-        frame = Frame("kek", instance_id=self._instance_id, id=id_bytes(key_id), version=version, purpose=spec.purpose)
+    ) -> tuple[KeySealer, bytes]:
+        frame = ContainerLayout(
+            "kek", instance_id=self._instance_id, id=id_bytes(key_id), version=version, purpose=spec.purpose
+        )
         public = None if public_key is None else hashlib.sha256(public_key).digest()
         context = pae("kek", spec.type.value, spec.size, generation, public, origin)
-        return KeyBox(frame, self._wrapping_keys[generation]), hashlib.sha256(context).digest()
+        return KeySealer(frame, self._wrapping_keys[generation]), hashlib.sha256(context).digest()
 
     def load(self, spec: KeySpec, version: KeyVersion) -> Loaded:
         """The version's material, ready for use. Raises IntegrityViolation if its container does not open."""

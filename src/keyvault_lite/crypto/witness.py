@@ -44,7 +44,7 @@ class WitnessKey(Secret):
 
     @classmethod
     def create(cls, name: str, rng: Rng = os.urandom) -> Self:
-        """A new key. Raises InvalidRequest for a name that cannot stand in a signature line."""
+        """A new key. Raises InvalidRequest for a name that cannot be in a signature line."""
         return cls(name, rng(SEED_BYTES))
 
     @classmethod

@@ -100,7 +100,7 @@ class ChangedMeaning:
 
 
 def _may_have_covered(grant: Grant) -> bool:
-    """Whether a glob over native names could meet a name with a namespace: what stands before its star begins both."""
+    """Whether a glob over native names could meet a name with a namespace: what is before its star begins both."""
     return grant.is_native_glob and any(one.startswith(grant.key.partition("*")[0]) for one in _NAMESPACES)
 
 

@@ -1,6 +1,6 @@
 """One attempt at a request: authenticate, authorise, act, and write down how it went. Pure but for the cryptography.
 
-It is called on a state and may be called again on a later one; each call decides everything anew.
+It is called on a state and may be called again on a later one; each call evaluates everything again.
 """
 
 import hashlib
@@ -12,13 +12,13 @@ from typing import Final
 
 from msgspec import structs
 
-from keyvault_lite.access.authenticate import Authenticator, Refused
+from keyvault_lite.access.authenticate import AuthenticationFailed, Authenticator
 from keyvault_lite.access.authorize import check_key, check_may_know, check_role
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.engine.admins import check_admins_left
+from keyvault_lite.engine.cooperative import Steps, run_to_end
 from keyvault_lite.engine.dialect import Operations
-from keyvault_lite.engine.scene import Done, Memo, Scene
-from keyvault_lite.engine.slices import Steps, at_once
+from keyvault_lite.engine.handler import HandlerContext, HandlerResult, Memo
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.state.outcome import Outcome, StoredReply
 from keyvault_lite.ledger.state.snapshot import State
@@ -48,7 +48,7 @@ log = logger("engine")
 
 
 class Attempt:
-    """A request with its credential and origin, ready to be judged on a state."""
+    """A request with its credential and origin, ready to be evaluated on a state."""
 
     __slots__ = (
         "_action",
@@ -83,20 +83,20 @@ class Attempt:
         self._ledger = ledger
         self._memo: Memo = {}
         self.refused: Principal | None = None
-        """Who was authenticated and not admitted."""
+        """The principal that was authenticated and not admitted."""
         self._action: Action = request.of if isinstance(request, (Rejected, Batch)) else request.action
 
     def __call__(self, state: State) -> Outcome:
         """The outcome on this state. Every refusal is an outcome too; nothing is raised."""
         admitted = self.admit(state)
-        return self.act(admitted) if isinstance(admitted, Scene) else admitted
+        return self.act(admitted) if isinstance(admitted, HandlerContext) else admitted
 
-    def admit(self, state: State) -> Scene | Outcome:
-        """Who asks, and whether he may: the scene to act on, or the outcome if he may not."""
+    def admit(self, state: State) -> HandlerContext | Outcome:
+        """Authenticate and authorise: the context to act on, or the outcome of a refusal."""
         now = self._ledger.now()
         try:
             principal = self._authenticator.authenticate(self._credential, state, now)
-        except Refused as refusal:
+        except AuthenticationFailed as refusal:
             return Outcome((self._unauthenticated(refusal),), refusal.cause or refusal)
         except IntegrityViolation as error:
             return Outcome((self._unjudged(error),), error)
@@ -125,23 +125,25 @@ class Attempt:
                         raise
                     key = check_key(principal, key, self._action)
             source = self._origin.source
-            scene = Scene(principal, state, self._keyring, self._ledger, now, self._memo, named_key=key, source=source)
+            ctx = HandlerContext(
+                principal, state, self._keyring, self._ledger, now, self._memo, named_key=key, source=source
+            )
             if key is not None and not isinstance(request, Batch):  # of a batch each item is narrowed
-                self._operations.narrow(request, scene)
-            return scene
+                self._operations.narrow(request, ctx)
+            return ctx
         except Exception as error:  # noqa: BLE001  (a defect is recorded like a refusal)
             self.refused = principal
             return self._failed(principal, key or self._entry_key(error, state, now), error)
 
-    def act(self, scene: Scene) -> Outcome:
+    def act(self, ctx: HandlerContext) -> Outcome:
         """The outcome of what was admitted."""
         try:
             if isinstance(self._request, Batch):
-                return at_once(self._batch(self._request, scene))
-            return self._single(self._request, scene)
+                return run_to_end(self._batch(self._request, ctx))
+            return self._single(self._request, ctx)
         except Exception as error:  # noqa: BLE001  (as above)
-            key = scene.named_key or self._entry_key(error, scene.state, scene.now)
-            return self._failed(scene.principal, key, error)
+            key = ctx.named_key or self._entry_key(error, ctx.state, ctx.now)
+            return self._failed(ctx.principal, key, error)
 
     def in_steps(self, batch: Batch, state: State) -> Steps[Outcome]:
         """As calling it, for a batch, item by item: others may have their turn in between."""
@@ -175,60 +177,60 @@ class Attempt:
             error = InternalError("an internal error occurred")
         return Outcome((self._refused(principal, key, error),), error)
 
-    def _single(self, request: Request, scene: Scene) -> Outcome:
+    def _single(self, request: Request, ctx: HandlerContext) -> Outcome:
         idempotency = self._origin.idempotency if request.idempotent else None
         if idempotency is not None:
-            replayed = self._replay(idempotency, scene)
+            replayed = self._replay(idempotency, ctx)
             if replayed is not None:
                 return Outcome(
-                    (structs.replace(self._succeeded(request, scene, replayed), reason=REPLAYED),), replayed.result
+                    (structs.replace(self._succeeded(request, ctx, replayed), reason=REPLAYED),), replayed.result
                 )
-        done = self._operations.handlers[type(request)](request, scene)
+        done = self._operations.handlers[type(request)](request, ctx)
         if done.change is not None and self._ledger.frozen and type(request) is not Repair:
             raise IntegrityViolation("stored objects are in quarantine: nothing can be changed until `kvl repair`")
         if done.change is not None and type(request) is not Repair:  # which records what is lost already
-            check_admins_left(done.change, scene.state)
+            check_admins_left(done.change, ctx.state)
         return Outcome(
-            (self._succeeded(request, scene, done),),
+            (self._succeeded(request, ctx, done),),
             done.result,
             done.change,
-            None if idempotency is None else self._keep(idempotency, scene, done),
+            None if idempotency is None else self._keep(idempotency, ctx, done),
         )
 
-    def _batch(self, batch: Batch, scene: Scene) -> Steps[Outcome]:
+    def _batch(self, batch: Batch, ctx: HandlerContext) -> Steps[Outcome]:
         results: list[object] = []
         drafts: list[Draft] = []
         for place, item in enumerate(batch.items):
             try:
                 if isinstance(item, KeyVaultError):
                     raise item
-                at = structs.replace(scene, place=place)
+                at = structs.replace(ctx, place=place)
                 self._operations.narrow(item, at)
                 done = self._operations.handlers[type(item)](item, at)
             except KeyVaultError as error:
-                drafts.append(self._refused(scene.principal, scene.key, error))
+                drafts.append(self._refused(ctx.principal, ctx.key, error))
                 results.append(error)
             else:
-                drafts.append(self._succeeded(item, scene, done))
+                drafts.append(self._succeeded(item, ctx, done))
                 results.append(done.result)
             yield
         return Outcome(drafts, BatchReply(tuple(results)))
 
     # What the log says
 
-    def _succeeded(self, request: Request, scene: Scene, done: Done) -> Draft:
-        origin, key = self._origin, scene.named_key
+    def _succeeded(self, request: Request, ctx: HandlerContext, done: HandlerResult) -> Draft:
+        origin, key = self._origin, ctx.named_key
         context = request.bound_context
         return Draft(
             action=request.action,
             result=Result.SUCCESS,
             request_id=origin.request_id,
-            service_id=scene.principal.service_id,
+            service_id=ctx.principal.service_id,
             key_id=done.key_id if key is None else key.id,
             key_version=done.key_version,
             client_request_id=origin.client_request_id,
             source=origin.source,
-            context_digest=self._keyring.redact_context(scene.key.id, context) if context else None,
+            context_digest=self._keyring.redact_context(ctx.key.id, context) if context else None,
             bytes_in=done.bytes_in,
             bytes_out=done.bytes_out,
             subject=done.subject,
@@ -255,7 +257,7 @@ class Attempt:
             operation=origin.operation,
         )
 
-    def _unauthenticated(self, refusal: Refused) -> Draft:
+    def _unauthenticated(self, refusal: AuthenticationFailed) -> Draft:
         origin = self._origin
         return Draft(
             action=Action.AUTHENTICATE,
@@ -271,7 +273,7 @@ class Attempt:
 
     def _unjudged(self, error: IntegrityViolation) -> Draft:
         """The caller's own record does not verify: no authority is taken from it, and nothing is said about it."""
-        refused = self._unauthenticated(Refused(None))
+        refused = self._unauthenticated(AuthenticationFailed(None))
         return structs.replace(refused, result=Result.ERROR, reason=error.code)
 
     def _safe_ref(self, ref: str) -> str:
@@ -280,24 +282,24 @@ class Attempt:
 
     # Idempotency
 
-    def _replay(self, idempotency: Idempotency, scene: Scene) -> Done | None:
+    def _replay(self, idempotency: Idempotency, ctx: HandlerContext) -> HandlerResult | None:
         """What was done first, as far as its repetition tells of it: the reply as written, and what it was about."""
         digest = _key_digest(idempotency)
-        kept = scene.state.reply(scene.principal.service_id, digest)
-        if kept is None or kept.expires_at <= scene.now:
+        kept = ctx.state.reply(ctx.principal.service_id, digest)
+        if kept is None or kept.expires_at <= ctx.now:
             return None
         if kept.body_digest != idempotency.body_digest:
             raise Conflict("this Idempotency-Key was used with another request")
         about, _, body = self._keyring.open_reply(_row_id(kept), _binding(kept), kept.sealed).partition(b"\n")
         key_id, key_version, subject = json.loads(about)
-        return Done(Replayed(body), key_id=key_id, key_version=key_version, subject=subject)
+        return HandlerResult(Replayed(body), key_id=key_id, key_version=key_version, subject=subject)
 
-    def _keep(self, idempotency: Idempotency, scene: Scene, done: Done) -> StoredReply:
+    def _keep(self, idempotency: Idempotency, ctx: HandlerContext, done: HandlerResult) -> StoredReply:
         reply = StoredReply(
-            service_id=scene.principal.service_id,
+            service_id=ctx.principal.service_id,
             key_digest=_key_digest(idempotency),
             body_digest=idempotency.body_digest,
-            expires_at=scene.now + KEEP_REPLIES,
+            expires_at=ctx.now + KEEP_REPLIES,
             sealed=b"",
         )
         about = json.dumps([done.key_id, done.key_version, done.subject]).encode()

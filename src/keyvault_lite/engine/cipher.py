@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from keyvault_lite.crypto.container import refusal
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.engine.keys import require_active
-from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.model.errors import InvalidRequest, InvalidState
 from keyvault_lite.model.keys import MAY_PROCESS, MAY_PROTECT, Key, KeyVersion, Purpose
 from keyvault_lite.model.replies import DataKey, Decrypted, Encrypted, Rewrapped
@@ -27,9 +27,9 @@ def protecting(key: Key) -> KeyVersion:
     return version
 
 
-def _opening(key: Key, wrapped: bytes, scene: Scene) -> KeyVersion:
+def _opening(key: Key, wrapped: bytes, ctx: HandlerContext) -> KeyVersion:
     """The version that `wrapped` names, if its state lets it open anything."""
-    version = key.version(scene.keyring.version_in(key.id, wrapped))
+    version = key.version(ctx.keyring.version_in(key.id, wrapped))
     if version is None:
         raise refusal()
     if version.status not in MAY_PROCESS:
@@ -37,17 +37,17 @@ def _opening(key: Key, wrapped: bytes, scene: Scene) -> KeyVersion:
     return version
 
 
-def encrypt(request: Encrypt, scene: Scene) -> Done:
+def encrypt(request: Encrypt, ctx: HandlerContext) -> HandlerResult:
     """A fresh DEK encrypts the message, the ACTIVE version wraps the DEK."""
-    key = scene.key
-    _require_encryption(key, scene.now)
+    key = ctx.key
+    _require_encryption(key, ctx.now)
     version = protecting(key)
-    ciphertext, encrypted_dek = scene.once(
+    ciphertext, encrypted_dek = ctx.once(
         "encrypt",
         (version,),
-        lambda: scene.keyring.encrypt(key.spec, version, request.plaintext, request.context),
+        lambda: ctx.keyring.encrypt(key.spec, version, request.plaintext, request.context),
     )
-    return Done(
+    return HandlerResult(
         Encrypted(ciphertext, encrypted_dek, version.version),
         key_version=version.version,
         bytes_in=len(request.plaintext),
@@ -55,21 +55,21 @@ def encrypt(request: Encrypt, scene: Scene) -> Done:
     )
 
 
-def decrypt(request: Decrypt, scene: Scene) -> Done:
+def decrypt(request: Decrypt, ctx: HandlerContext) -> HandlerResult:
     """Open a message: parse, then the version's state, then the cryptography; every failure of it is the same."""
-    key = scene.key
-    _require_encryption(key, scene.now)
-    version = _opening(key, request.encrypted_dek, scene)
+    key = ctx.key
+    _require_encryption(key, ctx.now)
+    version = _opening(key, request.encrypted_dek, ctx)
     if request.key_version not in {None, version.version}:
         raise refusal()
-    plaintext = scene.once(
+    plaintext = ctx.once(
         "decrypt",
         (version,),
-        lambda: scene.keyring.decrypt(key.spec, version, request.ciphertext, request.encrypted_dek, request.context),
+        lambda: ctx.keyring.decrypt(key.spec, version, request.ciphertext, request.encrypted_dek, request.context),
     )
     if request.as_text and not _is_text(plaintext):
         raise InvalidRequest('the plaintext is not UTF-8 text; ask for it with "encoding": "base64"')
-    return Done(
+    return HandlerResult(
         Decrypted(plaintext, version.version),
         key_version=version.version,
         bytes_in=len(request.ciphertext),
@@ -85,42 +85,44 @@ def _is_text(plaintext: bytes) -> bool:
     return True
 
 
-def rewrap(request: Rewrap, scene: Scene) -> Done:
+def rewrap(request: Rewrap, ctx: HandlerContext) -> HandlerResult:
     """The DEK under the ACTIVE version."""
-    key = scene.key
-    _require_encryption(key, scene.now)
-    old, new = _opening(key, request.encrypted_dek, scene), protecting(key)
-    encrypted_dek = scene.once(
+    key = ctx.key
+    _require_encryption(key, ctx.now)
+    old, new = _opening(key, request.encrypted_dek, ctx), protecting(key)
+    encrypted_dek = ctx.once(
         "rewrap",
         (old, new),
-        lambda: scene.keyring.rewrap(key.spec, old, new, request.encrypted_dek, request.context),
+        lambda: ctx.keyring.rewrap(key.spec, old, new, request.encrypted_dek, request.context),
     )
-    return Done(Rewrapped(encrypted_dek, new.version), key_version=new.version)
+    return HandlerResult(Rewrapped(encrypted_dek, new.version), key_version=new.version)
 
 
-def generate_data_key(request: GenerateDataKey, scene: Scene) -> Done:
+def generate_data_key(request: GenerateDataKey, ctx: HandlerContext) -> HandlerResult:
     """A data key for the caller's own use, wrapped by the ACTIVE version."""
-    key = scene.key
-    _require_encryption(key, scene.now)
+    key = ctx.key
+    _require_encryption(key, ctx.now)
     version = protecting(key)
-    plaintext, wrapped = scene.once(
-        "data_key", (version,), lambda: scene.keyring.data_key(key.spec, version, request.bits, request.context)
+    plaintext, wrapped = ctx.once(
+        "data_key", (version,), lambda: ctx.keyring.data_key(key.spec, version, request.bits, request.context)
     )
     result = DataKey(plaintext if request.reveal else None, wrapped, version.version)
-    return Done(result, key_version=version.version, bytes_out=request.bits // 8)
+    return HandlerResult(result, key_version=version.version, bytes_out=request.bits // 8)
 
 
-def open_data_key(request: OpenDataKey, scene: Scene) -> Done:
+def open_data_key(request: OpenDataKey, ctx: HandlerContext) -> HandlerResult:
     """Open a data key; the DEK of a message does not open here."""
-    key = scene.key
-    _require_encryption(key, scene.now)
-    version = _opening(key, request.encrypted_key, scene)
-    plaintext = scene.once(
+    key = ctx.key
+    _require_encryption(key, ctx.now)
+    version = _opening(key, request.encrypted_key, ctx)
+    plaintext = ctx.once(
         "open",
         (version,),
-        lambda: scene.keyring.open_data_key(key.spec, version, request.encrypted_key, request.context),
+        lambda: ctx.keyring.open_data_key(key.spec, version, request.encrypted_key, request.context),
     )
-    return Done(DataKey(plaintext, None, version.version), key_version=version.version, bytes_out=len(plaintext))
+    return HandlerResult(
+        DataKey(plaintext, None, version.version), key_version=version.version, bytes_out=len(plaintext)
+    )
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from keyvault_lite.access.authenticate import Scheme, TokenAuthority, of_service
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.engine.scene import Handler, Scene
+from keyvault_lite.engine.handler import Handler, HandlerContext
 from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.identity import Credential, Principal
@@ -28,7 +28,7 @@ class Located(Struct, frozen=True):
     ref: str | None = None
     """As grants write it."""
     error: KeyVaultError | None = None
-    """Why the name is not valid; told only to callers who may know what is there."""
+    """Why the name is not valid; shown only to callers that may know what is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Dialect:
     name: str
     handlers: Mapping[type[Request], Handler]
     key_names: KeyNames | None = None
-    narrow: Callable[[Request, Scene], None] | None = None
+    narrow: Callable[[Request, HandlerContext], None] | None = None
     """Raises Forbidden for a request on a key, of whatever dialect, that this dialect's rules for the key do not allow.
 
     Called after roles and grants have allowed it."""
@@ -75,7 +75,7 @@ class Operations:
     dialects: Sequence[Dialect]
     handlers: dict[type[Request], Handler] = field(default_factory=dict, init=False)
     _key_names: dict[type[Request], KeyNames] = field(default_factory=dict, init=False)
-    _narrowing: list[Callable[[Request, Scene], None]] = field(default_factory=list, init=False)
+    _narrowing: list[Callable[[Request, HandlerContext], None]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         for dialect in self.dialects:
@@ -92,10 +92,10 @@ class Operations:
         """How the request's dialect names keys; None if as the vault does."""
         return self._key_names.get(type(request))
 
-    def narrow(self, request: Request, scene: Scene) -> None:
+    def narrow(self, request: Request, ctx: HandlerContext) -> None:
         """Raise Forbidden unless every dialect's rules for the key allow what roles and grants allow."""
         for narrow in self._narrowing:
-            narrow(request, scene)
+            narrow(request, ctx)
 
     def prerequisite(self, request: Request) -> Request | None:
         """What has to be made first for a request whose key is missing."""

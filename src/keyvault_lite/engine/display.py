@@ -1,6 +1,6 @@
-"""What the services and keys in entries are called: for people who read the log, and no part of it.
+"""Names of the services and keys in entries: for people that read the log, and no part of it.
 
-An entry holds ids, which are never given twice, and is hashed and signed. Names stand beside it: they are those of the
+An entry holds ids, which are never given twice, and is hashed and signed. Names are beside it: they are those of the
 moment in which the log is read, and nothing proves them.
 """
 

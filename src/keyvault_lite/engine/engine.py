@@ -14,18 +14,18 @@ from keyvault_lite.crypto.credentials import parse_token
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.engine.attempt import Attempt
 from keyvault_lite.engine.clock import ClockTrust
+from keyvault_lite.engine.cooperative import Steps
 from keyvault_lite.engine.dialect import Dialect, Operations
-from keyvault_lite.engine.floods import FloodGate
-from keyvault_lite.engine.freshness import Freshness
-from keyvault_lite.engine.lanes import Lane, Lanes
+from keyvault_lite.engine.executors import BoundedExecutor, Executors
+from keyvault_lite.engine.failed_logins import FailedLoginThrottle
+from keyvault_lite.engine.handler import HandlerContext
+from keyvault_lite.engine.pacing import ServicePacing
 from keyvault_lite.engine.reading import Reading, Repeated
-from keyvault_lite.engine.scene import Scene
-from keyvault_lite.engine.shares import Shares
-from keyvault_lite.engine.slices import Steps
-from keyvault_lite.engine.turns import turn
+from keyvault_lite.engine.refresh_coalescer import RefreshCoalescer
+from keyvault_lite.engine.yielding import yield_now
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.state.outcome import Committed, Outcome
-from keyvault_lite.ledger.state.snapshot import Moment
+from keyvault_lite.ledger.state.snapshot import SnapshotVersion
 from keyvault_lite.model.errors import (
     AuditUnavailable,
     IntegrityViolation,
@@ -37,7 +37,7 @@ from keyvault_lite.model.errors import (
 )
 from keyvault_lite.model.evidence import Action, Draft, Result
 from keyvault_lite.model.identity import Credential, Principal, Role
-from keyvault_lite.model.intake import Intake, Seat, Upload
+from keyvault_lite.model.intake import Intake, RequestConnection, Upload
 from keyvault_lite.model.names import KeyId, ServiceId
 from keyvault_lite.model.replies import Answer, BatchReply, Health
 from keyvault_lite.model.requests import Batch, Origin, Request
@@ -58,18 +58,18 @@ class Engine:
         operations = self.operations
         self._authenticator = Authenticator(keyring, parse_token, operations.schemes(keyring), operations.authority)
         self.clock = ClockTrust(ledger)
-        self._floods = FloodGate(self._record_flood)
-        self._freshness = Freshness(ledger.refresh)
-        self._lanes = Lanes()
+        self._floods = FailedLoginThrottle(self._record_flood)
+        self._freshness = RefreshCoalescer(ledger.refresh)
+        self._executors = Executors()
         self._reading = Reading(
             ledger,
             self._freshness,
-            self._lanes.reading,
+            self._executors.reading,
             record=self._perform,
             admit=self._admit_now,
             identify=self._identify,
         )
-        self._shares = Shares()
+        self._shares = ServicePacing()
 
     async def perform(self, request: Request, credential: Credential, origin: Origin) -> Answer:
         """Do what is asked, if the caller may, and return once it is on record.
@@ -82,7 +82,7 @@ class Engine:
 
     async def _perform(self, request: Request, credential: Credential, origin: Origin) -> Answer:
         began = perf_counter()
-        await turn()
+        await yield_now()
         attempt = self._attempt(request, credential, origin)
         try:
             committed = await self._record(request, credential, origin, attempt)
@@ -104,10 +104,10 @@ class Engine:
             operations=self.operations,
         )
 
-    def _admit_now(self, request: Request, credential: Credential, origin: Origin) -> Scene | Outcome:
+    def _admit_now(self, request: Request, credential: Credential, origin: Origin) -> HandlerContext | Outcome:
         return self._attempt(request, credential, origin).admit(self._ledger.snapshot())
 
-    async def intake(self, credential: Credential, upload: Upload, seat: Seat) -> Intake:
+    async def intake(self, credential: Credential, upload: Upload, conn: RequestConnection) -> Intake:
         """Whose body it is and whether it may be large, before any of it is read. Nothing else rests on it.
 
         Waits for the caller's turn where it is paced. Raises ShareExceeded.
@@ -119,11 +119,11 @@ class Engine:
             principal = self._identify(credential)
         if principal is None:
             return Intake()
-        seat.owner = principal.service_id
+        conn.owner = principal.service_id
         if self._may_send(principal, upload):
             return Intake(principal.service_id, may_be_large=True)
         if principal.role is Role.SERVICE:
-            await self._shares.pace(principal.service_id, seat)
+            await self._shares.pace(principal.service_id, conn)
         return Intake(principal.service_id)
 
     def _identify(self, credential: Credential) -> Principal | None:
@@ -141,70 +141,74 @@ class Engine:
 
     async def in_steps(self, begin: Callable[[], Steps[T]]) -> T:
         """Take the steps of reading a large body, one body at a time, and let everybody else have turns in between."""
-        return await self._lanes.parsing.run(begin)
+        return await self._executors.parsing.run(begin)
 
     async def _record(self, request: Request, credential: Credential, origin: Origin, attempt: Attempt) -> Committed:
-        seat = origin.seat or Seat()
-        since, outcome = await self._judge(request, attempt, seat)
+        conn = origin.conn or RequestConnection()
+        since, outcome = await self._evaluate(request, attempt, conn)
         if type(outcome.result) is NotFound and (missing := self.operations.prerequisite(request)) is not None:
-            # Made by an entry of its own, and only for who may make keys; then the request is judged anew.
+            # Made by an entry of its own, and only for who may make keys; then the request is evaluated again.
             await self.perform(missing, credential, origin)
-            since, outcome = await self._judge(request, attempt, seat)
+            since, outcome = await self._evaluate(request, attempt, conn)
         if isinstance(outcome.result, Unauthenticated):
             await self._freshness.renew()
-            since, outcome = await self._judge(request, attempt, seat)
+            since, outcome = await self._evaluate(request, attempt, conn)
             if isinstance(outcome.result, Unauthenticated) and not self._floods.admit(origin.source):
-                with seat.waiting(lambda: None):  # what is counted stays counted, answered or not
+                with conn.waiting(lambda: None):  # what is counted stays counted, answered or not
                     await self._floods.counted(origin.source)
                 raise outcome.result
         return await self._ledger.commit(outcome, since, attempt)
 
-    async def _judge(self, request: Request, attempt: Attempt, seat: Seat) -> tuple[Moment, Outcome]:
+    async def _evaluate(
+        self, request: Request, attempt: Attempt, conn: RequestConnection
+    ) -> tuple[SnapshotVersion, Outcome]:
         since, admitted = self._admit(attempt)
-        principal = admitted.principal if isinstance(admitted, Scene) else attempt.refused
-        seat.owner = None if principal is None else principal.service_id
+        principal = admitted.principal if isinstance(admitted, HandlerContext) else attempt.refused
+        conn.owner = None if principal is None else principal.service_id
         paced = _paced(principal, admitted)
         if paced is not None:
-            await self._shares.pace(paced, seat)
+            await self._shares.pace(paced, conn)
             since, admitted = self._admit(attempt)  # it may have waited
         if isinstance(admitted, Outcome):
-            # Alike for every key: who may not waits in no lane, and takes nobody's place in one.
+            # The same for every key: refused callers enter no queue, and take no place in one.
             return since, admitted
-        lane = self._lanes.choose(request, admitted)
-        if lane is not None:
-            return await self._in_lane(lane, attempt, paced)
+        executor = self._executors.choose(request, admitted)
+        if executor is not None:
+            return await self._in_executor(executor, attempt, paced)
         if isinstance(request, Batch):
-            return await self._lanes.bulk.run(lambda: self._judge_in_steps(request, attempt))
-        await turn()
+            return await self._executors.bulk.run(lambda: self._evaluate_in_steps(request, attempt))
+        await yield_now()
         return since, attempt.act(admitted)
 
-    def _admit(self, attempt: Attempt) -> tuple[Moment, Scene | Outcome]:
+    def _admit(self, attempt: Attempt) -> tuple[SnapshotVersion, HandlerContext | Outcome]:
         state = self._ledger.snapshot()
-        # Before anything of the state is judged: see ledger/state/snapshot.py.
-        since = state.moment
+        # Before anything of the state is evaluated: see ledger/state/snapshot.py.
+        since = state.snapshot_version
         return since, attempt.admit(state)
 
-    async def _in_lane(self, lane: Lane, attempt: Attempt, paced: ServiceId | None) -> tuple[Moment, Outcome]:
+    async def _in_executor(
+        self, executor: BoundedExecutor, attempt: Attempt, paced: ServiceId | None
+    ) -> tuple[SnapshotVersion, Outcome]:
         if paced is None:
-            return await lane.run(lambda: self._judge_anew(attempt))
+            return await executor.run(lambda: self._evaluate_again(attempt))
 
-        def metered() -> tuple[tuple[Moment, Outcome], float]:
+        def metered() -> tuple[tuple[SnapshotVersion, Outcome], float]:
             began = thread_time()
-            return self._judge_anew(attempt), thread_time() - began
+            return self._evaluate_again(attempt), thread_time() - began
 
-        judged, seconds = await lane.run(metered)
+        judged, seconds = await executor.run(metered)
         self._shares.charge(paced, seconds)
         return judged
 
-    def _judge_anew(self, attempt: Attempt) -> tuple[Moment, Outcome]:
-        """What waited is judged on the state there is by then."""
+    def _evaluate_again(self, attempt: Attempt) -> tuple[SnapshotVersion, Outcome]:
+        """What waited is evaluated on the state there is by then."""
         state = self._ledger.snapshot()
-        since = state.moment
+        since = state.snapshot_version
         return since, attempt(state)
 
-    def _judge_in_steps(self, batch: Batch, attempt: Attempt) -> Steps[tuple[Moment, Outcome]]:
+    def _evaluate_in_steps(self, batch: Batch, attempt: Attempt) -> Steps[tuple[SnapshotVersion, Outcome]]:
         state = self._ledger.snapshot()
-        since = state.moment  # as above: whatever changes between two steps is newer
+        since = state.snapshot_version  # as above: whatever changes between two steps is newer
         return since, (yield from attempt.in_steps(batch, state))
 
     async def _record_flood(self, source: str | None, count: int) -> None:
@@ -217,7 +221,7 @@ class Engine:
             count=count,
         )
         outcome = Outcome((draft,), None)
-        await self._ledger.commit(outcome, self._ledger.snapshot().moment, lambda _: outcome)
+        await self._ledger.commit(outcome, self._ledger.snapshot().snapshot_version, lambda _: outcome)
 
     def health(self) -> Health:
         """Whether the vault can serve; told to anyone."""
@@ -237,7 +241,7 @@ class Engine:
             "no_space": self._ledger.space_is_low,
             "degraded": self._ledger.degraded,
             "low_space": self._ledger.space_is_scarce,
-            "unchecked": self._ledger.upkeep.is_late,
+            "unchecked": self._ledger.maintenance.is_late,
             "wrong_clock": self.clock.is_wrong,
         }
         return next((name for name, holds in states.items() if holds), "ok")
@@ -248,7 +252,7 @@ class Engine:
 
     async def in_background(self, work: Callable[[], T]) -> T:
         """Run blocking work of the engine's own off the loop."""
-        return await self._lanes.background.run(work)
+        return await self._executors.background.run(work)
 
     async def stop_waiting(self) -> None:
         """Answer the requests that wait for the log to grow: the server is about to end."""
@@ -258,13 +262,13 @@ class Engine:
         """Finish what is under way and let go of the ledger."""
         self._ledger.give_up_checks()
         self._freshness.close()
-        self._lanes.close()
+        self._executors.close()
         self._ledger.close()
 
 
-def _paced(principal: Principal | None, admitted: Scene | Outcome) -> ServiceId | None:
+def _paced(principal: Principal | None, admitted: HandlerContext | Outcome) -> ServiceId | None:
     """The SERVICE that a request is counted for, unless it is admitted to the use of a key."""
-    if isinstance(admitted, Scene) and admitted.named_key is not None:
+    if isinstance(admitted, HandlerContext) and admitted.named_key is not None:
         return None
     return principal.service_id if principal is not None and principal.role is Role.SERVICE else None
 

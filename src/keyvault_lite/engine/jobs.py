@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from keyvault_lite.access.spent import removable
+from keyvault_lite.access.ended_tokens import removable
 from keyvault_lite.engine.engine import Engine
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.model.errors import KeyVaultError
@@ -24,10 +24,10 @@ PERIOD_SECONDS: Final = 30.0
 ROWS_SECONDS: Final = 60.0
 LOG_SECONDS: Final = 24 * 3600.0
 OTHERS: Final = 3
-"""How many times as long who does not lead waits before it checks: should the one that does stand still, all is checked
+"""How many times as long the other processes wait before they check: should the leader hang, all is checked
 nevertheless."""
 TOKENS_AT_ONCE: Final = 128
-"""How many tokens one entry removes: whoever writes meanwhile waits for it."""
+"""How many tokens one entry removes: commits wait for it."""
 MAX_TOKENS: Final = 32 * TOKENS_AT_ONCE
 """How many a round removes: what is left comes with the next, and more than a hundred can be made each second."""
 
@@ -54,13 +54,14 @@ class Jobs:
             except KeyVaultError as error:
                 log.warning("background work failed: %s", error.detail, extra={"operation": error.code})
             except Exception:
-                # A defect of ours in one round must not end all later ones: keys have to be rotated and erased.
+                # A defect in one round must not end all later ones: keys have to be rotated and
+                # erased.
                 log.exception("background work failed")
             await asyncio.sleep(PERIOD_SECONDS)
 
     async def round(self) -> None:
         """Do what is due now. What fails keeps nothing else from being done; the first failure is raised at the end."""
-        leads = await self._engine.in_background(lambda: self._ledger.leads)
+        leads = await self._engine.in_background(lambda: self._ledger.is_leader)
         failures: list[KeyVaultError] = []
         for step in (self._scrub, self._keep_terms, self._forget_replies, self._forget_erased):
             try:
@@ -72,7 +73,7 @@ class Jobs:
         if failures:
             raise failures[0]
 
-    async def _scrub(self, leads: bool) -> None:  # noqa: FBT001  (what each step is told)
+    async def _scrub(self, leads: bool) -> None:  # noqa: FBT001  (passed to each step)
         """Read rows again each minute, the log at start and each day; what is found is acted on by the ledger."""
         now, patience = time.monotonic(), 1 if leads else OTHERS
         log_read = self._log_read if leads else max(self._log_read, self._made)

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from keyvault_lite.access.authorize import may_know
 from keyvault_lite.crypto.public import public_key
-from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, InvalidState, NotFound
 from keyvault_lite.model.keys import MAY_DESTROY, MAY_PUBLISH, Key, KeyStatus, KeyVersion, Purpose, VersionStatus
@@ -60,41 +60,41 @@ def version_of(key: Key, number: int) -> KeyVersion:
     return version
 
 
-def create(request: CreateKey, scene: Scene) -> Done:
+def create(request: CreateKey, ctx: HandlerContext) -> HandlerResult:
     """A new key with its first version, ACTIVE."""
-    if request.name is not None and scene.state.find_key(request.name) is not None:
+    if request.name is not None and ctx.state.find_key(request.name) is not None:
         raise Conflict("a key of this name exists")
-    key_id = scene.once("id", (), lambda: KeyId(new_id()))
-    material = scene.once("material", (), lambda: scene.keyring.generate(request.spec))
-    first = scene.keyring.versions.wrap(material, request.spec, key_id=key_id, version=1, created_at=scene.now)
+    key_id = ctx.once("id", (), lambda: KeyId(new_id()))
+    material = ctx.once("material", (), lambda: ctx.keyring.generate(request.spec))
+    first = ctx.keyring.versions.wrap(material, request.spec, key_id=key_id, version=1, created_at=ctx.now)
     key = Key(
         id=key_id,
         name=request.name,
         spec=request.spec,
         status=KeyStatus.ACTIVE,
-        created_at=scene.now,
+        created_at=ctx.now,
         description=request.description,
         tags=dict(request.tags),
         versions=(first,),
     )
-    return Done(key, Change(keys=(key,)), key_id=key_id, key_version=1)
+    return HandlerResult(key, Change(keys=(key,)), key_id=key_id, key_version=1)
 
 
-def read(_: ReadKey, scene: Scene) -> Done:
+def read(_: ReadKey, ctx: HandlerContext) -> HandlerResult:
     """The key as it is."""
-    return Done(scene.key)
+    return HandlerResult(ctx.key)
 
 
-def page(request: ListKeys, scene: Scene) -> Done:
+def page(request: ListKeys, ctx: HandlerContext) -> HandlerResult:
     """A page of the keys the caller may know of."""
     found: list[Key] = []
     place = None if request.after is None else parse_place(request.after)
-    for key in scene.state.keys_after(place):
-        if may_know(scene.principal, key):
+    for key in ctx.state.keys_after(place):
+        if may_know(ctx.principal, key):
             if len(found) == request.limit:
-                return Done(Page(tuple(found), format_place(found[-1].created_at, found[-1].id)))
+                return HandlerResult(Page(tuple(found), format_place(found[-1].created_at, found[-1].id)))
             found.append(key)
-    return Done(Page(tuple(found), None))
+    return HandlerResult(Page(tuple(found), None))
 
 
 def format_place(created_at: int, object_id: str) -> str:
@@ -110,17 +110,17 @@ def parse_place(cursor: str) -> tuple[int, str]:
     return int(created), object_id
 
 
-def versions(request: ListVersions, scene: Scene) -> Done:
+def versions(request: ListVersions, ctx: HandlerContext) -> HandlerResult:
     """A page of the versions, oldest first."""
     start = int(request.after or 0)
-    items = scene.key.versions[start : start + request.limit]
-    more = start + len(items) < len(scene.key.versions)
-    return Done(Page(items, str(start + len(items)) if more and items else None))
+    items = ctx.key.versions[start : start + request.limit]
+    more = start + len(items) < len(ctx.key.versions)
+    return HandlerResult(Page(items, str(start + len(items)) if more and items else None))
 
 
-def read_public_key(request: ReadPublicKey, scene: Scene) -> Done:
+def read_public_key(request: ReadPublicKey, ctx: HandlerContext) -> HandlerResult:
     """The public key of a version that still has its material."""
-    key = scene.key
+    key = ctx.key
     refuse_transit(key)
     key.spec.check_native()
     if not key.spec.asymmetric:
@@ -128,12 +128,12 @@ def read_public_key(request: ReadPublicKey, scene: Scene) -> Done:
     version = key.versions[-1] if request.version is None else version_of(key, request.version)
     if version.status not in MAY_PUBLISH:
         raise InvalidState(f"the version is {version.status}")
-    return Done(public_key(version, key.spec, request.format), key_version=version.version)
+    return HandlerResult(public_key(version, key.spec, request.format), key_version=version.version)
 
 
-def update(request: UpdateKey, scene: Scene) -> Done:
+def update(request: UpdateKey, ctx: HandlerContext) -> HandlerResult:
     """Change what describes the key, and its rotation period."""
-    key = scene.key
+    key = ctx.key
     if key.status is KeyStatus.DESTROYED:
         raise InvalidState(f"the key is {key.status}")
     changed = key
@@ -147,24 +147,22 @@ def update(request: UpdateKey, scene: Scene) -> Done:
         days = request.rotation_days or None
         if days is not None and key.revoked:
             raise InvalidState("the key is REVOKED: it does not rotate any more")
-        changed = structs.replace(
-            changed, rotation_days=days, rotate_at=None if days is None else scene.now + days * DAY
-        )
+        changed = structs.replace(changed, rotation_days=days, rotate_at=None if days is None else ctx.now + days * DAY)
     return _changed(key, changed)
 
 
-def rotate(_: RotateKey, scene: Scene) -> Done:
+def rotate(_: RotateKey, ctx: HandlerContext) -> HandlerResult:
     """A new ACTIVE version; the former one is DEPRECATED."""
-    refuse_transit(scene.key)
-    scene.key.spec.check_native()
-    return _rotated(scene.key, scene)
+    refuse_transit(ctx.key)
+    ctx.key.spec.check_native()
+    return _rotated(ctx.key, ctx)
 
 
-def rotate_due(_: RotateDueKey, scene: Scene) -> Done:
+def rotate_due(_: RotateDueKey, ctx: HandlerContext) -> HandlerResult:
     """As `rotate`, if the key's period has passed."""
-    if scene.key.rotate_at is None or scene.key.rotate_at > scene.now:
+    if ctx.key.rotate_at is None or ctx.key.rotate_at > ctx.now:
         raise Conflict("the key is not due")
-    return _rotated(scene.key, scene)
+    return _rotated(ctx.key, ctx)
 
 
 def _require_own_material(key: Key) -> None:
@@ -173,19 +171,19 @@ def _require_own_material(key: Key) -> None:
         raise InvalidState("the key's material is imported: new material is not made here")
 
 
-def _rotated(key: Key, scene: Scene) -> Done:
-    require_active(key, scene.now)
+def _rotated(key: Key, ctx: HandlerContext) -> HandlerResult:
+    require_active(key, ctx.now)
     _require_own_material(key)
     number = len(key.versions) + 1
-    material = scene.once("material", (), lambda: scene.keyring.generate(key.spec))
-    newest = scene.keyring.versions.wrap(material, key.spec, key_id=key.id, version=number, created_at=scene.now)
-    rotate_at = None if key.rotation_days is None else scene.now + key.rotation_days * DAY
+    material = ctx.once("material", (), lambda: ctx.keyring.generate(key.spec))
+    newest = ctx.keyring.versions.wrap(material, key.spec, key_id=key.id, version=number, created_at=ctx.now)
+    rotate_at = None if key.rotation_days is None else ctx.now + key.rotation_days * DAY
     rotated = structs.replace(key, versions=(*stepped_down(key.versions), newest), rotate_at=rotate_at)
-    return Done(rotated, Change(keys=(rotated,)), key_version=number)
+    return HandlerResult(rotated, Change(keys=(rotated,)), key_version=number)
 
 
 def stepped_down(versions: Iterable[KeyVersion]) -> tuple[KeyVersion, ...]:
-    """The versions as they are before a newer one: who was ACTIVE is DEPRECATED."""
+    """The versions before a newer one becomes ACTIVE: the ACTIVE one is DEPRECATED."""
     return tuple(
         structs.replace(one, status=VersionStatus.DEPRECATED) if one.status is VersionStatus.ACTIVE else one
         for one in versions
@@ -197,9 +195,9 @@ def exchanged(key: Key, old: KeyVersion, new: KeyVersion) -> Key:
     return structs.replace(key, versions=tuple(new if one is old else one for one in key.versions))
 
 
-def revoke(request: RevokeKey, scene: Scene) -> Done:
+def revoke(request: RevokeKey, ctx: HandlerContext) -> HandlerResult:
     """Revoke the whole key, or one version that is not ACTIVE. Final."""
-    key = scene.key
+    key = ctx.key
     version = None if request.version is None else version_of(key, request.version)
     if key.status not in {KeyStatus.ACTIVE, KeyStatus.DISABLED}:
         raise InvalidState(f"the key is {key.status}")
@@ -210,12 +208,12 @@ def revoke(request: RevokeKey, scene: Scene) -> Done:
             rotate_at=None,
             versions=tuple(_revoked(one) for one in key.versions),
         )
-        return Done(revoked, Change(keys=(revoked,)), comment=request.reason)
+        return HandlerResult(revoked, Change(keys=(revoked,)), comment=request.reason)
     if version.status is not VersionStatus.DEPRECATED:
         rule = "rotate first" if version.status is VersionStatus.ACTIVE else "nothing is left to revoke"
         raise InvalidState(f"the version is {version.status}: {rule}")
     revoked = exchanged(key, version, _revoked(version))
-    return Done(revoked, Change(keys=(revoked,)), key_version=version.version, comment=request.reason)
+    return HandlerResult(revoked, Change(keys=(revoked,)), key_version=version.version, comment=request.reason)
 
 
 def _revoked(version: KeyVersion) -> KeyVersion:
@@ -224,25 +222,25 @@ def _revoked(version: KeyVersion) -> KeyVersion:
     return structs.replace(version, status=VersionStatus.REVOKED)
 
 
-def disable(_: DisableKey, scene: Scene) -> Done:
+def disable(_: DisableKey, ctx: HandlerContext) -> HandlerResult:
     """Stop all use until enabled."""
-    return _switched(scene.key, KeyStatus.ACTIVE, KeyStatus.DISABLED)
+    return _switched(ctx.key, KeyStatus.ACTIVE, KeyStatus.DISABLED)
 
 
-def enable(_: EnableKey, scene: Scene) -> Done:
+def enable(_: EnableKey, ctx: HandlerContext) -> HandlerResult:
     """Allow use again."""
-    return _switched(scene.key, KeyStatus.DISABLED, KeyStatus.ACTIVE)
+    return _switched(ctx.key, KeyStatus.DISABLED, KeyStatus.ACTIVE)
 
 
-def _switched(key: Key, off: KeyStatus, on: KeyStatus) -> Done:
+def _switched(key: Key, off: KeyStatus, on: KeyStatus) -> HandlerResult:
     if key.status not in {off, on}:
         raise InvalidState(f"the key is {key.status}")
     return _changed(key, structs.replace(key, status=on))
 
 
-def destroy(request: DestroyKey, scene: Scene) -> Done:
+def destroy(request: DestroyKey, ctx: HandlerContext) -> HandlerResult:
     """Schedule the end of all material."""
-    key = scene.key
+    key = ctx.key
     if key.status not in MAY_DESTROY:
         raise InvalidState(f"the key is {key.status}")
     return _changed(
@@ -251,24 +249,24 @@ def destroy(request: DestroyKey, scene: Scene) -> Done:
             key,
             status=KeyStatus.PENDING_DESTRUCTION,
             was_revoked=key.status is KeyStatus.REVOKED,
-            destroy_at=scene.now + request.days * DAY,
+            destroy_at=ctx.now + request.days * DAY,
         ),
     )
 
 
-def restore(_: RestoreKey, scene: Scene) -> Done:
+def restore(_: RestoreKey, ctx: HandlerContext) -> HandlerResult:
     """Call the destruction off; the key is as unusable as before, until enabled if it was not revoked."""
-    key = scene.key
+    key = ctx.key
     if key.status is not KeyStatus.PENDING_DESTRUCTION:
         raise InvalidState(f"the key is {key.status}")
     status = KeyStatus.REVOKED if key.was_revoked else KeyStatus.DISABLED
     return _changed(key, structs.replace(key, status=status, was_revoked=False, destroy_at=None))
 
 
-def erase_due(_: EraseDueKey, scene: Scene) -> Done:
+def erase_due(_: EraseDueKey, ctx: HandlerContext) -> HandlerResult:
     """Erase the material of a key whose waiting period has passed; its metadata stays."""
-    key = scene.key
-    if key.status is not KeyStatus.PENDING_DESTRUCTION or key.destroy_at is None or key.destroy_at > scene.now:
+    key = ctx.key
+    if key.status is not KeyStatus.PENDING_DESTRUCTION or key.destroy_at is None or key.destroy_at > ctx.now:
         raise Conflict("the key is not due")
     gone = tuple(
         structs.replace(one, status=VersionStatus.DESTROYED, encrypted_key=b"", public_key=None) for one in key.versions
@@ -277,8 +275,8 @@ def erase_due(_: EraseDueKey, scene: Scene) -> Done:
     return _changed(key, structs.replace(key, status=KeyStatus.DESTROYED, rotate_at=None, versions=gone, names=()))
 
 
-def _changed(before: Key, after: Key) -> Done:
-    return Done(after, None if after == before else Change(keys=(after,)))
+def _changed(before: Key, after: Key) -> HandlerResult:
+    return HandlerResult(after, None if after == before else Change(keys=(after,)))
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

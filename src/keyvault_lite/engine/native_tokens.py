@@ -1,7 +1,7 @@
 """Native tokens of services: how one is issued, and how a renewal replaces the one before, with or without an overlap.
 
 At most two are valid at a time: the newest, and for a grace period the one that asked for it. A renewal ends every
-other one. So two holders of one token who both renew it cannot both go unnoticed: one of them is refused.
+other one. So if two holders of one token both renew it, one of them is refused, and the theft is noticed.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from typing import Final
 
 from keyvault_lite.access.authorize import ROLE_REFUSAL
 from keyvault_lite.crypto.credentials import format_token, new_token
-from keyvault_lite.engine.scene import Done, Scene
+from keyvault_lite.engine.handler import HandlerContext, HandlerResult
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Forbidden, LimitExceeded
 from keyvault_lite.model.identity import Role, Service, Token, TokenKind
@@ -18,20 +18,22 @@ from keyvault_lite.model.replies import NewService
 from keyvault_lite.model.requests import RenewToken
 
 MANAGERS: Final = frozenset({Role.ADMIN, None})
-"""Who sets the lifetime of tokens: an ADMIN, and the vault itself."""
+"""The callers that set the lifetime of tokens: an ADMIN, and the vault itself."""
 
 
-def issue(service: Service, lifetime: Lifetime, scene: Scene, *, ttl: int | None = None) -> tuple[Token, NewService]:
+def issue(
+    service: Service, lifetime: Lifetime, ctx: HandlerContext, *, ttl: int | None = None
+) -> tuple[Token, NewService]:
     """A new native token of a service. `ttl` makes it valid for less than its lifetime says."""
-    token_id, secret = scene.once("token", (), new_token)
+    token_id, secret = ctx.once("token", (), new_token)
     seconds = min(filter(None, (ttl, lifetime.ttl)), default=None)
-    end = None if seconds is None else scene.now + seconds * SECOND
+    end = None if seconds is None else ctx.now + seconds * SECOND
     token = Token(
         id=token_id,
         service_id=service.id,
         kind=TokenKind.NATIVE,
-        digest=scene.keyring.token_digest(token_id, secret),
-        created_at=scene.now,
+        digest=ctx.keyring.token_digest(token_id, secret),
+        created_at=ctx.now,
         expires_at=_earliest(end, lifetime.renewable_until),
         attributes=lifetime.attributes(),
     )
@@ -47,34 +49,36 @@ def first_lifetime(ttl: int | None, max_ttl: int | None, now: int) -> Lifetime:
     return Lifetime(ttl=min(filter(None, (ttl, most)), default=0), max_ttl=most, renewable_until=until)
 
 
-def renew(service: Service, request: RenewToken, scene: Scene) -> Done:
+def renew(service: Service, request: RenewToken, ctx: HandlerContext) -> HandlerResult:
     """A new native token in place of those there are."""
-    live = scene.state.native_tokens(service.id)
+    live = ctx.state.native_tokens(service.id)
     kept = Lifetime.of(live[-1]) if live else Lifetime()
-    if scene.principal.role in MANAGERS:
+    if ctx.principal.role in MANAGERS:
         ttl = kept.ttl if request.ttl is None else request.ttl
         max_ttl = kept.max_ttl if request.max_ttl is None else request.max_ttl
-        token, result = issue(service, first_lifetime(ttl, max_ttl, scene.now), scene)
+        token, result = issue(service, first_lifetime(ttl, max_ttl, ctx.now), ctx)
     else:
-        token, result = issue(service, _extended(kept, request, scene), scene, ttl=request.ttl)
-    presented = next((one for one in live if one.id == scene.principal.token_id), live[-1] if live else None)
-    ended = [replace(one, ended_at=scene.now) for one in live if one is not presented or not request.grace]
-    overlapping = [_replaced(presented, request.grace, scene.now)] if presented and request.grace else []
+        token, result = issue(service, _extended(kept, request, ctx), ctx, ttl=request.ttl)
+    presented = next((one for one in live if one.id == ctx.principal.token_id), live[-1] if live else None)
+    ended = [replace(one, ended_at=ctx.now) for one in live if one is not presented or not request.grace]
+    overlapping = [_replaced(presented, request.grace, ctx.now)] if presented and request.grace else []
     said = [f"token {token.id}", *(f"{one.id} ended" for one in ended)]
     said += [f"{one.id} stays valid for up to {request.grace} s" for one in overlapping]
-    return Done(result, Change(tokens=(*ended, *overlapping, token)), subject=service.id, comment="; ".join(said))
+    return HandlerResult(
+        result, Change(tokens=(*ended, *overlapping, token)), subject=service.id, comment="; ".join(said)
+    )
 
 
-def _extended(kept: Lifetime, request: RenewToken, scene: Scene) -> Lifetime:
+def _extended(kept: Lifetime, request: RenewToken, ctx: HandlerContext) -> Lifetime:
     """The lifetime after a renewal by the service itself, which cannot have more than it was given."""
     if request.max_ttl is not None:
         raise Forbidden(ROLE_REFUSAL)
-    recent = tuple(one for one in kept.renewals if one > scene.now - WINDOW)
+    recent = tuple(one for one in kept.renewals if one > ctx.now - WINDOW)
     if len(recent) >= MAX_RENEWALS:
         raise LimitExceeded(
             f"a service can renew its token {MAX_RENEWALS} times in {WINDOW // SECOND} seconds: repeat this later"
         )
-    return replace(kept, renewals=(*recent, scene.now), replaced_at=None)
+    return replace(kept, renewals=(*recent, ctx.now), replaced_at=None)
 
 
 def _replaced(token: Token, grace: int, now: int) -> Token:

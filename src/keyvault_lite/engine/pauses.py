@@ -2,10 +2,10 @@
 
 import asyncio
 
-from keyvault_lite.model.intake import Seat
+from keyvault_lite.model.intake import RequestConnection
 
 
-async def pause(seconds: float, seat: Seat | None) -> bool:
+async def pause(seconds: float, conn: RequestConnection | None) -> bool:
     """Wait for so long. False if the request was given up meanwhile."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[bool] = loop.create_future()
@@ -16,7 +16,7 @@ async def pause(seconds: float, seat: Seat | None) -> bool:
 
     timer = loop.call_later(seconds, end, True)  # noqa: FBT003
     try:
-        with (seat or Seat()).waiting(lambda: end(False)):  # noqa: FBT003
+        with (conn or RequestConnection()).waiting(lambda: end(False)):  # noqa: FBT003
             return await ended
     finally:
         timer.cancel()

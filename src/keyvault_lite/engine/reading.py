@@ -1,8 +1,8 @@
-"""Sessions of reading: who follows the log, or scrapes metrics, has an entry for the session and not for each look.
+"""Read sessions: a caller that follows the log, or scrapes metrics, gets one entry for the session, not for each read.
 
-Each look is judged like any other request, on what all processes have committed by then: a token that was revoked or
+Each look is evaluated like any other request, on what all processes have committed by then: a token that was revoked or
 has expired, a role that was changed, a fault that stops service end it within a second. A request that waits for the
-next entry holds no thread and no lane.
+next entry holds no thread and no executor.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from typing import Final
 from msgspec import structs
 
 from keyvault_lite.engine import audit
-from keyvault_lite.engine.freshness import Freshness
-from keyvault_lite.engine.lanes import Lane
-from keyvault_lite.engine.scene import Scene
+from keyvault_lite.engine.executors import BoundedExecutor
+from keyvault_lite.engine.handler import HandlerContext
+from keyvault_lite.engine.refresh_coalescer import RefreshCoalescer
 from keyvault_lite.engine.session import Session
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.state.outcome import Outcome
@@ -59,22 +59,22 @@ class Reading:
     def __init__(
         self,
         ledger: Ledger,
-        freshness: Freshness,
-        lane: Lane,
+        freshness: RefreshCoalescer,
+        executor: BoundedExecutor,
         *,
         record: Callable[[Request, Credential, Origin], Awaitable[Answer]],
-        admit: Callable[[Request, Credential, Origin], Scene | Outcome],
+        admit: Callable[[Request, Credential, Origin], HandlerContext | Outcome],
         identify: Callable[[Credential], Principal | None],
     ) -> None:
         self._ledger = ledger
         self._freshness = freshness
-        self._lane = lane
+        self._executor = executor
         self._record = record
-        """Performs a request as any other: judged, recorded, raised if it is refused."""
+        """Performs a request as any other: evaluated, recorded, raised if it is refused."""
         self._admit = admit
-        """Judges a request on the present state and records nothing."""
+        """Evaluates a request on the present state and records nothing."""
         self._identify = identify
-        """Who presents a credential; None if it is not good."""
+        """The principal of a credential; None if it is not valid."""
         self._open: dict[_Key, Session] = {}
         self._ended: list[Session] = []
         """Those whose end is not on record yet."""
@@ -96,8 +96,8 @@ class Reading:
             if isinstance(request, FollowAudit):
                 result: object = await self._follow(session, request, credential, origin)
             else:
-                scene = await self._admitted(session, request, credential, origin)
-                result = audit.read_metrics(request, scene)
+                ctx = await self._admitted(session, request, credential, origin)
+                result = audit.read_metrics(request, ctx)
             session.looks += 1
         finally:
             session.active -= 1
@@ -159,13 +159,13 @@ class Reading:
             )
             outcome = Outcome((draft,), None)
             try:
-                await self._ledger.commit(outcome, self._ledger.snapshot().moment, partial(_same, outcome))
+                await self._ledger.commit(outcome, self._ledger.snapshot().snapshot_version, partial(_same, outcome))
             except KeyVaultError as error:
                 # The entry of its beginning says what it was good for.
                 log.warning("the end of a session of reading is not on record: %s", error.detail)
 
     async def stop(self) -> None:
-        """Answer who is waiting, and record the end of all sessions."""
+        """Answer the callers that wait, and record the end of all sessions."""
         self._stopping.set()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._nobody_waits.wait(), STOP_SECONDS)
@@ -198,28 +198,30 @@ class Reading:
         page: LogPage = NOTHING,
     ) -> tuple[LogPage, int]:
         """The page behind the cursor and the size of the log; the page from before if it has not grown since."""
-        scene = await self._admitted(session, request, credential, origin)
-        now = scene.ledger.evidence.size
+        ctx = await self._admitted(session, request, credential, origin)
+        now = ctx.log.evidence.size
         if now != size:
-            page = await self._lane.run(partial(audit.next_page, request, scene))
+            page = await self._executor.run(partial(audit.next_page, request, ctx))
             session.last = max(session.last, page.items[-1].id if page.items else 0)
         return page, now
 
-    async def _admitted(self, session: Session, request: Repeated, credential: Credential, origin: Origin) -> Scene:
-        """The scene of one look. Who may not read any more is told so, on record, and the session is over."""
+    async def _admitted(
+        self, session: Session, request: Repeated, credential: Credential, origin: Origin
+    ) -> HandlerContext:
+        """The context of one read. A caller that may not read any more is refused, on record, and its session ends."""
         while True:
             await self._freshness.renew()
             if (fault := self._ledger.fault) is not None:
                 raise fault.again()
             admitted = self._admit(request, credential, origin)
-            if isinstance(admitted, Scene):
+            if isinstance(admitted, HandlerContext):
                 return admitted
             session.until = 0.0
             await self._record(request, credential, origin)
 
     @contextmanager
     def _place(self, session: Session, wait: int) -> Iterator[None]:
-        """A place among those who wait. Raises LimitExceeded if there is none."""
+        """A place among the callers that wait. Raises LimitExceeded if there is none."""
         if not wait:
             yield
             return

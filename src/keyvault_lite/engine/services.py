@@ -8,9 +8,9 @@ from msgspec import structs
 
 from keyvault_lite.access.lifetimes import end_of, last_end
 from keyvault_lite.engine.admins import is_lasting
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.engine.keys import format_place, parse_place
 from keyvault_lite.engine.native_tokens import first_lifetime, issue, renew
-from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.engine.tokens import own_token
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, NotFound
@@ -38,8 +38,8 @@ MAX_ENDED: Final = 2_000
 """Leased tokens that are ended in one entry."""
 
 
-def _find(scene: Scene, ref: str) -> Service:
-    service = scene.state.find_service(ref)
+def _find(ctx: HandlerContext, ref: str) -> Service:
+    service = ctx.state.find_service(ref)
     if service is None:
         raise NotFound("no such service")
     return service
@@ -50,44 +50,44 @@ def _check_expiry(expires_at: int | None, now: int) -> None:
         raise InvalidRequest("expires_at is in the past")
 
 
-def create(request: CreateService, scene: Scene) -> Done:
+def create(request: CreateService, ctx: HandlerContext) -> HandlerResult:
     """A service, active, with its token."""
-    if scene.state.find_service(request.name) is not None:
+    if ctx.state.find_service(request.name) is not None:
         raise Conflict("a service of this name exists")
-    _check_expiry(request.expires_at, scene.now)
+    _check_expiry(request.expires_at, ctx.now)
     service = Service(
-        id=scene.once("id", (), lambda: ServiceId(new_id())),
+        id=ctx.once("id", (), lambda: ServiceId(new_id())),
         name=request.name,
         role=request.role,
         active=True,
-        created_at=scene.now,
+        created_at=ctx.now,
         grants=request.grants,
         expires_at=request.expires_at,
     )
-    lifetime = first_lifetime(request.token_ttl, request.token_max_ttl, scene.now)
-    token, result = issue(service, lifetime, scene)
-    return Done(result, Change(services=(service,), tokens=(token,)), subject=service.id)
+    lifetime = first_lifetime(request.token_ttl, request.token_max_ttl, ctx.now)
+    token, result = issue(service, lifetime, ctx)
+    return HandlerResult(result, Change(services=(service,), tokens=(token,)), subject=service.id)
 
 
-def read(request: ReadService, scene: Scene) -> Done:
+def read(request: ReadService, ctx: HandlerContext) -> HandlerResult:
     """One service; never a token."""
-    service = _find(scene, request.service)
-    return Done(service, subject=service.id)
+    service = _find(ctx, request.service)
+    return HandlerResult(service, subject=service.id)
 
 
-def page(request: ListServices, scene: Scene) -> Done:
+def page(request: ListServices, ctx: HandlerContext) -> HandlerResult:
     """A page of the services, oldest first."""
     found: list[Service] = []
-    for service in scene.state.services_after(None if request.after is None else parse_place(request.after)):
+    for service in ctx.state.services_after(None if request.after is None else parse_place(request.after)):
         if len(found) == request.limit:
-            return Done(Page(tuple(found), format_place(found[-1].created_at, found[-1].id)))
+            return HandlerResult(Page(tuple(found), format_place(found[-1].created_at, found[-1].id)))
         found.append(service)
-    return Done(Page(tuple(found), None))
+    return HandlerResult(Page(tuple(found), None))
 
 
-def update(request: UpdateService, scene: Scene) -> Done:
+def update(request: UpdateService, ctx: HandlerContext) -> HandlerResult:
     """Change role, grants, active or expiry."""
-    service = _find(scene, request.service)
+    service = _find(ctx, request.service)
     if request.expected_grants is not None and _meaning(request.expected_grants) != _meaning(service.grants):
         raise Conflict("the service has other grants by now; nothing was changed")
     changed = service
@@ -99,20 +99,20 @@ def update(request: UpdateService, scene: Scene) -> Done:
         changed = replace(changed, active=request.active)
     if request.expires_at is not None:
         expires_at = None if request.expires_at == NEVER else request.expires_at
-        _check_expiry(expires_at, scene.now)
+        _check_expiry(expires_at, ctx.now)
         changed = replace(changed, expires_at=expires_at)
     if changed == service:
-        return Done(changed, subject=service.id)
-    ended = _ended_by_activation(service, scene) if changed.active and not service.active else ()
-    return Done(changed, Change(services=(changed,), tokens=ended), subject=service.id)
+        return HandlerResult(changed, subject=service.id)
+    ended = _ended_by_activation(service, ctx) if changed.active and not service.active else ()
+    return HandlerResult(changed, Change(services=(changed,), tokens=ended), subject=service.id)
 
 
-def _ended_by_activation(service: Service, scene: Scene) -> tuple[Token, ...]:
+def _ended_by_activation(service: Service, ctx: HandlerContext) -> tuple[Token, ...]:
     """The leased tokens that were left when the service was deactivated: they are not to be valid again."""
-    left = [one for one in scene.state.tokens_of(service.id) if one.kind is TokenKind.LEASED]
+    left = [one for one in ctx.state.tokens_of(service.id) if one.kind is TokenKind.LEASED]
     if len(left) > MAX_ENDED:
         raise Conflict("the tokens of this service are still being removed: repeat this in a minute")
-    return tuple(replace(one, ended_at=scene.now) for one in left)
+    return tuple(replace(one, ended_at=ctx.now) for one in left)
 
 
 def _meaning(grants: tuple[Grant, ...]) -> dict[str, set[Permission]]:
@@ -123,65 +123,67 @@ def _meaning(grants: tuple[Grant, ...]) -> dict[str, set[Permission]]:
     return held
 
 
-def read_self(_: ReadSelf, scene: Scene) -> Done:
+def read_self(_: ReadSelf, ctx: HandlerContext) -> HandlerResult:
     """What the caller's token is and may do, and when it ends."""
-    principal, token = scene.principal, own_token(scene)
-    service = _find(scene, principal.service_id)
+    principal, token = ctx.principal, own_token(ctx)
+    service = _find(ctx, principal.service_id)
     until = last_end(token) if token.kind is TokenKind.LEASED else Lifetime.of(token).renewable_until
     caller = Caller(
         service=replace(service, role=principal.role or service.role, grants=principal.grants),
         token=token,
-        expires_at=end_of(token, service, scene.state),
+        expires_at=end_of(token, service, ctx.state),
         renewable_until=min(filter(None, (until, service.expires_at)), default=None),
     )
-    return Done(caller, subject=service.id)
+    return HandlerResult(caller, subject=service.id)
 
 
-def renew_token(request: RenewToken, scene: Scene) -> Done:
+def renew_token(request: RenewToken, ctx: HandlerContext) -> HandlerResult:
     """A new native token."""
-    ref = scene.principal.service_id if request.service == SELF else request.service
-    return renew(_find(scene, ref), request, scene)
+    ref = ctx.principal.service_id if request.service == SELF else request.service
+    return renew(_find(ctx, ref), request, ctx)
 
 
-def initialise(request: Initialise, scene: Scene) -> Done:
+def initialise(request: Initialise, ctx: HandlerContext) -> HandlerResult:
     """The first entry of a vault."""
-    if scene.state.slots():
+    if ctx.state.slots():
         raise Conflict("the vault is initialised")
-    done = create(CreateService(request.name, Role.ADMIN), scene)
+    done = create(CreateService(request.name, Role.ADMIN), ctx)
     change = replace(done.change or Change(), slots=(request.slot,))
     return structs.replace(done, change=change, comment=request.slot.on_record)
 
 
-def recover_admin(_: RecoverAdmin, scene: Scene) -> Done:
+def recover_admin(_: RecoverAdmin, ctx: HandlerContext) -> HandlerResult:
     """A new token for the oldest ADMIN that lasts; if none is left, a new ADMIN."""
-    found = filter(is_lasting, scene.state.active_admins())
+    found = filter(is_lasting, ctx.state.active_admins())
     admins = sorted(found, key=lambda service: (service.created_at, service.id))
     if not admins:
-        return create(CreateService(f"admin-{new_id()[:8]}", Role.ADMIN), scene)
-    return renew(admins[0], RenewToken(admins[0].id, ttl=0, max_ttl=0), scene)
+        return create(CreateService(f"admin-{new_id()[:8]}", Role.ADMIN), ctx)
+    return renew(admins[0], RenewToken(admins[0].id, ttl=0, max_ttl=0), ctx)
 
 
-def add_slot(request: AddSlot, _: Scene) -> Done:
+def add_slot(request: AddSlot, _: HandlerContext) -> HandlerResult:
     """One more master key opens the keyring."""
-    return Done(None, Change(slots=(request.slot,)), comment=request.slot.on_record)
+    return HandlerResult(None, Change(slots=(request.slot,)), comment=request.slot.on_record)
 
 
-def remove_slots(request: RemoveSlots, scene: Scene) -> Done:
+def remove_slots(request: RemoveSlots, ctx: HandlerContext) -> HandlerResult:
     """The master keys of these slots open it no more; what they sealed is overwritten."""
-    wanted = [slot for slot in scene.state.slots() if slot.id in request.slot_ids]
-    if len(wanted) == len(scene.state.slots()):
+    wanted = [slot for slot in ctx.state.slots() if slot.id in request.slot_ids]
+    if len(wanted) == len(ctx.state.slots()):
         raise Conflict("the last slot cannot be removed")
-    gone = tuple(replace(slot, sealed=b"", removed_at=scene.now) for slot in wanted)
+    gone = tuple(replace(slot, sealed=b"", removed_at=ctx.now) for slot in wanted)
     if not gone:
-        return Done(0)
-    return Done(len(gone), Change(slots=gone), comment="; ".join(slot.on_record for slot in gone))
+        return HandlerResult(0)
+    return HandlerResult(len(gone), Change(slots=gone), comment="; ".join(slot.on_record for slot in gone))
 
 
-def trust_anchor(request: TrustAnchor, _: Scene) -> Done:
+def trust_anchor(request: TrustAnchor, _: HandlerContext) -> HandlerResult:
     """The operator's word for what no anchor confirms. An acknowledged rollback makes the log another log."""
     if request.lost is None:
-        return Done(None, Change(), comment=f"no anchor; trusted at {request.size} entries")
-    return Done(None, Change(new_epoch=True), comment=f"rollback to {request.size} entries; lost: {request.lost}")
+        return HandlerResult(None, Change(), comment=f"no anchor; trusted at {request.size} entries")
+    return HandlerResult(
+        None, Change(new_epoch=True), comment=f"rollback to {request.size} entries; lost: {request.lost}"
+    )
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

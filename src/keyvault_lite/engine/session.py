@@ -1,6 +1,6 @@
 """A session of reading, and what the log says of it: an entry when it begins, and one when it has ended.
 
-The first is durable before anything is read. It says who reads, from which entry on and for how long at the most, so
+The first is durable before anything is read. It names the reader, its first entry and its longest duration, so
 that nothing is read beyond what it says, also if the process ends before the second can be written.
 """
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from keyvault_lite.engine.cipher import protecting
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.engine.keys import require_active
-from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.model.errors import InvalidCiphertext, InvalidRequest, InvalidState
 from keyvault_lite.model.keys import DIGEST_SIZES, MAY_PROCESS, Algorithm, Key, KeyVersion, Purpose
 from keyvault_lite.model.replies import Signed, Verified
@@ -14,7 +14,7 @@ from keyvault_lite.model.requests import GenerateRandom, Request, Sign, Verify
 
 
 def _algorithm(key: Key, request: Sign | Verify) -> Algorithm:
-    """What to sign or verify with. Judged before any state: a request that never fits is told so in every state."""
+    """What to sign or verify with. Independent of the state: an impossible request is refused alike in every state."""
     named = request.algorithm
     if key.spec.purpose is Purpose.ENCRYPT or not key.spec.algorithms:
         raise InvalidRequest(f"a key of purpose {key.spec.purpose} does not sign or verify")
@@ -28,18 +28,18 @@ def _algorithm(key: Key, request: Sign | Verify) -> Algorithm:
     return algorithm
 
 
-def sign(request: Sign, scene: Scene) -> Done:
+def sign(request: Sign, ctx: HandlerContext) -> HandlerResult:
     """Sign or MAC with the ACTIVE version."""
-    key = scene.key
+    key = ctx.key
     algorithm = _algorithm(key, request)
-    require_active(key, scene.now)
+    require_active(key, ctx.now)
     version = protecting(key)
-    signature = scene.once(
+    signature = ctx.once(
         "sign",
         (version,),
-        lambda: scene.keyring.sign(key.spec, version, request.message, algorithm, prehashed=request.prehashed),
+        lambda: ctx.keyring.sign(key.spec, version, request.message, algorithm, prehashed=request.prehashed),
     )
-    return Done(
+    return HandlerResult(
         Signed(signature, algorithm, version.version),
         key_version=version.version,
         bytes_in=len(request.message),
@@ -47,23 +47,23 @@ def sign(request: Sign, scene: Scene) -> Done:
     )
 
 
-def verify(request: Verify, scene: Scene) -> Done:
+def verify(request: Verify, ctx: HandlerContext) -> HandlerResult:
     """Check against the version named, or against each that may verify, newest first."""
-    key = scene.key
+    key = ctx.key
     algorithm = _algorithm(key, request)
     candidates = _candidates(key, request.key_version)
-    require_active(key, scene.now)
+    require_active(key, ctx.now)
 
     def holds_under() -> int | None:
         for version in candidates:
-            if scene.keyring.verify(
+            if ctx.keyring.verify(
                 key.spec, version, request.message, request.signature, algorithm, prehashed=request.prehashed
             ):
                 return version.version
         return None
 
-    found = scene.once("verify", candidates, holds_under)
-    return Done(
+    found = ctx.once("verify", candidates, holds_under)
+    return HandlerResult(
         Verified(found is not None, found),
         key_version=found,
         bytes_in=len(request.message),
@@ -81,9 +81,9 @@ def _candidates(key: Key, number: int | None) -> tuple[KeyVersion, ...]:
     return (version,)
 
 
-def random_bytes(request: GenerateRandom, scene: Scene) -> Done:
+def random_bytes(request: GenerateRandom, ctx: HandlerContext) -> HandlerResult:
     """Bytes of the operating system's generator."""
-    return Done(scene.once("random", (), lambda: os.urandom(request.count)), bytes_out=request.count)
+    return HandlerResult(ctx.once("random", (), lambda: os.urandom(request.count)), bytes_out=request.count)
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {GenerateRandom: random_bytes, Sign: sign, Verify: verify}

@@ -10,7 +10,7 @@ from keyvault_lite.audit.entry import encode_entry
 from keyvault_lite.audit.merkle import InvalidProof, consistency_proof, inclusion_proof, verify_inclusion
 from keyvault_lite.audit.receipt import format_receipt
 from keyvault_lite.ledger.anchor.confirmation import Confirmation, Witness
-from keyvault_lite.ledger.commit.journal import Journal
+from keyvault_lite.ledger.commit.writer import Writer
 from keyvault_lite.ledger.log.query import Filter, read_entry, read_page
 from keyvault_lite.ledger.log.retention import archived_up_to
 from keyvault_lite.ledger.log.tiles import tile_reader
@@ -27,10 +27,10 @@ class Evidence:
     """The log of one vault, for who reads it. All of it blocks."""
 
     def __init__(
-        self, readers: Readers, journal: Journal, authority: Authority, halt: Callable[[IntegrityViolation], None]
+        self, readers: Readers, writer: Writer, authority: Authority, halt: Callable[[IntegrityViolation], None]
     ) -> None:
         self._readers = readers
-        self._journal = journal
+        self._writer = writer
         self._authority = authority
         self._halt = halt
         """Stops all service."""
@@ -40,7 +40,7 @@ class Evidence:
     @property
     def size(self) -> int:
         """How many entries the log has, as far as this process knows."""
-        return self._journal.head.size
+        return self._writer.head.size
 
     def entries(self, wanted: Filter) -> Page[Entry]:
         """A page of the log, each entry proven to be under the authenticated head."""
@@ -64,7 +64,7 @@ class Evidence:
 
     def entry(self, entry_id: int) -> Entry | None:
         """One entry of the log, proven as well. Raises NotFound, which says so, for one that was archived."""
-        size = self._journal.head.size  # before it is read: what comes meanwhile is no gap
+        size = self._writer.head.size  # before it is read: what comes meanwhile is no gap
         with self._readers.one() as connection:
             entry = read_entry(connection, entry_id)
             if entry is not None:
@@ -78,14 +78,14 @@ class Evidence:
     def refresh(self) -> None:
         """Adopt what other processes have committed. Raises IntegrityViolation, which stops all service."""
         try:
-            self._journal.refresh()
+            self._writer.refresh()
         except IntegrityViolation as error:
             self._halt(error)
             raise
 
     def signed_head(self) -> str:
         """The newest signed checkpoint of this process; empty before the first entry."""
-        return self._journal.known.checkpoint
+        return self._writer.tip.checkpoint
 
     def checkpoint(self) -> str:
         """The newest signed checkpoint of this process, with the lines of the witnesses that have confirmed it."""
@@ -102,17 +102,17 @@ class Evidence:
 
     def _receipts(self, entries: tuple[Entry, ...]) -> tuple[EntryReceipt, ...]:
         newest = max((entry.id for entry in entries), default=0)
-        known = self._known_up_to(newest)
-        if _size_of(known.checkpoint) < newest:
+        tip = self._known_up_to(newest)
+        if _size_of(tip.checkpoint) < newest:
             self.refresh()  # read between a commit and its signature
-            known = self._journal.known
+            tip = self._writer.tip
         confirmed = self._newest_confirmation()
-        note = known.checkpoint
-        if confirmed is not None and newest <= confirmed.size <= known.head.size:
+        note = tip.checkpoint
+        if confirmed is not None and newest <= confirmed.size <= tip.head.size:
             note = confirmed.text
         size, signed = _size_of(note), self._with_confirmations(note)
         with self._readers.one() as connection:
-            node = tile_reader(connection, known).node
+            node = tile_reader(connection, tip).node
             return tuple(
                 EntryReceipt(
                     entry.id,
@@ -124,7 +124,7 @@ class Evidence:
             )
 
     def _newest_confirmation(self) -> Confirmation | None:
-        epoch = self._journal.head.epoch
+        epoch = self._writer.head.epoch
         found = [newest for witness in self.witnesses if (newest := witness.newest) and newest.epoch == epoch]
         return max(found, key=lambda one: one.size, default=None)
 
@@ -137,21 +137,21 @@ class Evidence:
 
     def consistency(self, old: int, new: int) -> Consistency:
         """The proof that the log of `new` entries extends the log of `old`. Raises InvalidRequest beyond its size."""
-        known = self._journal.known
-        if not 0 < old <= new <= known.head.size:
-            raise InvalidRequest(f"sizes are 1 to {known.head.size}, `from` not above `to`")
+        tip = self._writer.tip
+        if not 0 < old <= new <= tip.head.size:
+            raise InvalidRequest(f"sizes are 1 to {tip.head.size}, `from` not above `to`")
         with self._readers.one() as connection:
-            return Consistency(old, new, tuple(consistency_proof(tile_reader(connection, known).node, old, new)))
+            return Consistency(old, new, tuple(consistency_proof(tile_reader(connection, tip).node, old, new)))
 
     def log_key(self) -> LogKey:
         """With which key the log's checkpoints verify, in its present epoch."""
-        origin = checkpoint.origin(self._authority.instance_id, self._journal.head.epoch)
+        origin = checkpoint.origin(self._authority.instance_id, self._writer.head.epoch)
         public_key = self._authority.log_public_key
         return LogKey(checkpoint.verifier_key(origin, public_key), public_key)
 
     def _prove(self, connection: driver.Connection, entries: tuple[Entry, ...]) -> None:
-        known = self._known_up_to(max((entry.id for entry in entries), default=0))
-        reader, edge = tile_reader(connection, known), known.tiles.edge
+        tip = self._known_up_to(max((entry.id for entry in entries), default=0))
+        reader, edge = tile_reader(connection, tip), tip.tiles.edge
         root = edge.root()
         try:
             for entry in entries:
@@ -163,12 +163,12 @@ class Evidence:
             raise IntegrityViolation("an entry of the log is not under its head") from error
 
     def _known_up_to(self, size: int) -> LogTip:
-        if self._journal.head.size < size:
+        if self._writer.head.size < size:
             self.refresh()  # another process wrote it
-        known = self._journal.known
-        if known.head.size < size:
+        tip = self._writer.tip
+        if tip.head.size < size:
             raise IntegrityViolation("the log has entries that its head does not know")
-        return known
+        return tip
 
 
 def _size_of(note: str) -> int:

@@ -12,20 +12,22 @@ from typing import Final, Self
 
 from keyvault_lite.audit import checkpoint
 from keyvault_lite.ledger.anchor.files import Anchor, FileAnchor, where_it_stands
-from keyvault_lite.ledger.anchor.record import Mark
+from keyvault_lite.ledger.anchor.flusher import AnchorFlusher
+from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.archive.archiver import boundary, make_segment
-from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.archive.segment_files import SegmentStore
 from keyvault_lite.ledger.commit.edit_detection import owner
-from keyvault_lite.ledger.commit.group_commit import Committer
-from keyvault_lite.ledger.commit.journal import Journal
+from keyvault_lite.ledger.commit.group_commit import GroupCommit
+from keyvault_lite.ledger.commit.maintenance_writes import forget_replies, rebuild_index
 from keyvault_lite.ledger.commit.write_probe import StoreProof
+from keyvault_lite.ledger.commit.writer import Writer
 from keyvault_lite.ledger.evidence import Evidence
 from keyvault_lite.ledger.log.kept_replies import find_reply
 from keyvault_lite.ledger.log.retention import archived_up_to, newest_segment
-from keyvault_lite.ledger.maintenance import Upkeep
+from keyvault_lite.ledger.maintenance import Maintenance
 from keyvault_lite.ledger.opening import cannot_open
 from keyvault_lite.ledger.state.outcome import Authority, Committed, Outcome, StoredReply
-from keyvault_lite.ledger.state.snapshot import Moment, State
+from keyvault_lite.ledger.state.snapshot import SnapshotVersion, State
 from keyvault_lite.ledger.state.tip import LogTip
 from keyvault_lite.ledger.storage import driver, statements
 from keyvault_lite.ledger.storage.bulk_memory import give_back
@@ -45,8 +47,6 @@ from keyvault_lite.model.replies import Finding, Verification
 from keyvault_lite.observe.metrics import METRICS
 
 MOST_VERSIONS: Final = 100_000
-FLUSH_SECONDS: Final = 0.5
-"""How long the anchor's newest data entries may wait for their flush."""
 log = logging.getLogger("keyvault_lite.ledger")
 
 
@@ -60,19 +60,19 @@ class Ledger:
         self._readers = Readers(database)
         self._verification = SharedVerification()
         self._state = State(self._find_reply)
-        self._journal = Journal(database, authority, self._state, anchor)
-        self._committer = Committer(self._journal)
-        self._proof = StoreProof(self._journal, self._committer.report, lambda: self._committer.fault is not None)
+        self._writer = Writer(database, authority, self._state, anchor)
+        self._group_commit = GroupCommit(self._writer)
+        self._proof = StoreProof(
+            self._writer, self._group_commit.report, lambda: self._group_commit.availability.fault is not None
+        )
         self._anchor_stands = where_it_stands(anchor, database.folder)
-        self.evidence = Evidence(self._readers, self._journal, authority, self._committer.halt)
+        self.evidence = Evidence(self._readers, self._writer, authority, self._group_commit.halt)
         self.lost: tuple[Finding, ...] = ()
         """What was set aside at start."""
-        self.upkeep = Upkeep(database)
+        self.maintenance = Maintenance(database)
         self._closing = threading.Event()
-        self._flushed = time.monotonic()
-        """When the anchor was last on disk."""
+        self._flusher = AnchorFlusher(anchor, self._group_commit.halt, database.space_is_low, self._closing)
         self._measure()
-        self._flusher = threading.Thread(target=self._tend, name="anchor", daemon=True)
 
     @classmethod
     def open(
@@ -82,30 +82,30 @@ class Ledger:
         anchor: Anchor | None,
         *,
         quarantine: bool = False,
-        shelf: Shelf | None = None,
+        segment_store: SegmentStore | None = None,
     ) -> Self:
         """Verify what is stored and take it into memory. Raises DamagedVault with every finding.
 
         With `quarantine`, objects whose rows do not verify are set aside instead, and no change is possible until
         `repair` has recorded their loss; damage to the log, its head, the schema or the anchor is raised all the same.
-        `shelf` has the files of what was archived: what they tell may be needed to name the damaged object.
+        `segment_store` has the files of what was archived: what they tell may be needed to name the damaged object.
         """
         try:
             ledger = cls(database, authority, anchor)
             try:
-                ledger._load(quarantine=quarantine, shelf=shelf)
+                ledger._load(quarantine=quarantine, segment_store=segment_store)
             except BaseException:
                 ledger._readers.close()
-                ledger._journal.close()
+                ledger._writer.close()
                 raise
         except driver.Error as error:
             raise cannot_open(database) from error
-        ledger._committer.start()
+        ledger._group_commit.start()
         ledger._proof.start()
         ledger._flusher.start()
         return ledger
 
-    def _load(self, *, quarantine: bool, shelf: Shelf | None) -> None:
+    def _load(self, *, quarantine: bool, segment_store: SegmentStore | None) -> None:
         with self._database.lock(), self._readers.one() as connection:
             findings: list[Finding] = []
             mark = read_mark(self._anchor, findings)
@@ -116,7 +116,7 @@ class Ledger:
                 anchor=None if findings else self._anchor,
                 mark=mark,
                 log_from=0 if quarantine else unproven(connection, 0 if mark is None else mark.scrubbed),
-                shelf=shelf,
+                segment_store=segment_store,
                 load=True,
             )
             findings += seen.findings
@@ -125,11 +125,11 @@ class Ledger:
             if seen.head is None:
                 return
             tiles = resumed_tiles(connection, seen.head)
-            known = LogTip(seen.head, seen.mac, tiles, seen.head.checkpoint)
-            self._journal.load(known, seen.tree, seen.rows.change, mark)
+            tip = LogTip(seen.head, seen.mac, tiles, seen.head.checkpoint)
+            self._writer.load(tip, seen.tree, seen.rows.change, mark)
         self._database.make_reserve()
         # Signs the head and flushes the anchor before anything is served.
-        self._journal.refresh()
+        self._writer.refresh()
         if self._anchor is not None:
             self._anchor.flush()
 
@@ -142,11 +142,11 @@ class Ledger:
         for one in findings:
             self._state.quarantine(owner(self._state, one.table, one.row) or f"{one.table}:{one.row}")
         self.lost = tuple(findings)
-        self._journal.frozen = True
+        self._writer.replica.read_only = True
 
     def begin(self) -> None:
         """Before the first entry, once it is certain that there was none: have the anchor know this log."""
-        self._journal.begin()
+        self._writer.begin()
 
     @property
     def degraded(self) -> bool:
@@ -156,7 +156,7 @@ class Ledger:
     @property
     def frozen(self) -> bool:
         """Whether nothing may be changed until a repair."""
-        return self._journal.frozen
+        return self._writer.replica.read_only
 
     def give_up_checks(self) -> None:
         """Let checks of the whole log end early: the vault is about to be closed."""
@@ -167,16 +167,16 @@ class Ledger:
         """Commit what is waiting and let go of the database."""
         self.give_up_checks()
         self._proof.close()
-        self._committer.close()
+        self._group_commit.close()
         self._flusher.join()
-        self._database.stop_leading()
+        self._database.resign_leadership()
         # Before the writer: the last connection that closes takes the write-ahead log with it.
         self._readers.close()
-        self._journal.close()
+        self._writer.close()
         self._database.close()
 
     def _measure(self) -> None:
-        METRICS.gauge("keyvault_log_entries", "Entries of the log.", lambda: self._journal.head.size)
+        METRICS.gauge("keyvault_log_entries", "Entries of the log.", lambda: self._writer.head.size)
         METRICS.gauge("keyvault_quarantined", "Objects set aside.", lambda: len(self._state.quarantined))
         about = "Whether space is kept for management: keys are not used."
         METRICS.gauge("keyvault_low_space", about, lambda: float(self.space_is_low))
@@ -184,30 +184,11 @@ class Ledger:
         METRICS.gauge("keyvault_fault", "What keeps the vault from serving.", self._measure_fault, label="code")
         if self._anchor is not None:
             about = "Seconds since the anchor was last flushed."
-            METRICS.gauge("keyvault_anchor_age_seconds", about, lambda: time.monotonic() - self._flushed)
+            METRICS.gauge("keyvault_anchor_age_seconds", about, lambda: self._flusher.age)
 
     def _measure_fault(self) -> dict[str, float]:
         fault = self.fault
         return {} if fault is None else {fault.code: 1.0}
-
-    def _tend(self) -> None:
-        low = False
-        while not self._closing.wait(FLUSH_SECONDS):
-            self._flush_anchor()
-            if low is not self.space_is_low:
-                low = not low
-                log.warning("space is low: keys are managed, not used" if low else "there is space again")
-
-    def _flush_anchor(self) -> None:
-        if self._anchor is None:
-            return
-        try:
-            self._anchor.flush()
-            self._flushed = time.monotonic()
-        except IntegrityViolation as error:
-            self._committer.halt(error)
-        except KeyVaultError:
-            pass  # the next commit meets the same fault and says so
 
     @property
     def space_is_low(self) -> bool:
@@ -223,34 +204,34 @@ class Ledger:
     def fault(self) -> KeyVaultError | None:
         """Why nothing can be recorded at present, or may be; None when all is well."""
         witnesses = (witness.fault for witness in self.evidence.witnesses)
-        faults = (self._committer.fault, self._committer.stuck, self._proof.fault, *witnesses)
+        faults = (self._group_commit.availability.fault, self._group_commit.stuck, self._proof.fault, *witnesses)
         return next((fault for fault in faults if fault is not None), None)
 
     def facts(self) -> dict[str, object]:
         """What anyone may know of how the log is kept, for `/health`: no path, no secret, not how long the log is."""
         anchor = self._anchor
-        found = {"epoch": self._journal.head.epoch, "anchor": self._anchor_stands, **self.upkeep.facts()}
+        found = {"epoch": self._writer.head.epoch, "anchor": self._anchor_stands, **self.maintenance.facts()}
         if isinstance(anchor, FileAnchor) and anchor.flushed_at is not None:
             found["anchor_flushed_seconds_ago"] = round(time.monotonic() - anchor.flushed_at, 1)
         return found | {name: fact for witness in self.evidence.witnesses for name, fact in witness.facts().items()}
 
-    def mark(self) -> Mark:
+    def mark(self) -> AnchorRecord:
         """The newest signed head as an anchor keeps it."""
-        return self._journal.mark()
+        return self._writer.mark()
 
     def now(self) -> int:
         """The time in microseconds; never before the newest entry's, so that a clock set back revives nothing."""
-        return max(time.time_ns() // 1000, self._journal.head.timestamp)
+        return max(time.time_ns() // 1000, self._writer.head.timestamp)
 
     def newest_entry_at(self) -> float:
         """The time of the newest entry, in seconds as `time.time()` has them."""
-        return self._journal.head.timestamp / 1e6
+        return self._writer.head.timestamp / 1e6
 
     def snapshot(self) -> State:
         """The verified state. Note its `moment` before reading anything of it."""
         return self._state
 
-    async def commit(self, outcome: Outcome, since: Moment, redo: Callable[[State], Outcome]) -> Committed:
+    async def commit(self, outcome: Outcome, since: SnapshotVersion, redo: Callable[[State], Outcome]) -> Committed:
         """Record an outcome that was computed on the state of `since`, and write its change, in one transaction.
 
         If a management entry came after `since`, earlier ones of the same transaction included, or an object was set
@@ -261,7 +242,7 @@ class Ledger:
         for witness in self.evidence.witnesses:
             if (fault := witness.fault) is not None:
                 raise fault
-        return await self._committer.commit(outcome, since, redo)
+        return await self._group_commit.commit(outcome, since, redo)
 
     def refresh(self) -> None:
         """Adopt what other processes have committed. Blocks: call it off the event loop."""
@@ -272,9 +253,9 @@ class Ledger:
         return self._database.forget_overwritten()
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process does the timed work: one of all on this database, if that one can. Blocks."""
-        return self.upkeep.leads()
+        return self.maintenance.is_leader()
 
     def may_forget_tokens(self) -> bool:
         """Whether the database lets this process delete the rows of tokens past their end."""
@@ -282,7 +263,7 @@ class Ledger:
             return self._database.may_forget_tokens(connection)
 
     def mend_index(self) -> bool:
-        """Make the index of the log anew unless it is the one that the log gives; whether it was not. Blocks."""
+        """Rebuild the index of the log if it does not match the log; whether it did not. Blocks."""
         with self._readers.one() as connection:
             connection.execute("BEGIN")
             try:
@@ -292,12 +273,12 @@ class Ledger:
             finally:
                 connection.execute("ROLLBACK")
         if damaged:
-            self._journal.renew_index(archived + 1)
+            rebuild_index(self._writer, archived + 1)
         return bool(damaged)
 
     def forget_replies(self) -> None:
         """Delete kept replies that have expired. Blocks."""
-        self._journal.forget_replies(self.now())
+        forget_replies(self._writer, self.now())
 
     # Retention
 
@@ -310,17 +291,17 @@ class Ledger:
             self._anchor.flush()
         with self._readers.one() as connection:
             archived = archived_up_to(connection, self._authority)
-            size = self._journal.head.size
+            size = self._writer.head.size
             return archived, boundary(connection, archived=archived, size=size, before=before, keep=keep)
 
     def make_segment(self, folder: Path, verify: checkpoint.Verify, *, last: int) -> Segment:
         """Write what follows what is archived, up to entry `last`, to a file in the folder; checked whole."""
-        shelf, known = Shelf(folder, self._authority, verify), self._journal.known
+        segment_store, tip = SegmentStore(folder, self._authority, verify), self._writer.tip
         with self._readers.one() as connection:
             after = newest_segment(connection, self._authority)
             try:
                 if after is None or after.last < last:
-                    return make_segment(connection, known, shelf, after=after, last=last)
+                    return make_segment(connection, tip, segment_store, after=after, last=last)
             except IntegrityViolation:
                 if newest_segment(connection, self._authority) == after:
                     raise
@@ -335,7 +316,7 @@ class Ledger:
                 f"the space could not be given back: {error}", shown="the space could not be given back"
             ) from error
 
-    # What stands in the tables, genuine or not
+    # What is in the tables, genuine or not
 
     def stored_versions(self, key_id: KeyId) -> int:
         """How many versions of a key the database has rows of, genuine or not."""
@@ -357,12 +338,13 @@ class Ledger:
         """Read all rows again and compare; the next commit sets aside what is found. Blocks, off the loop."""
         try:
             with self._readers.one() as connection:
-                findings = inspect(connection, self._authority, self._database, memory=self._journal.tree).findings
+                memory = self._writer.replica.tree
+                findings = inspect(connection, self._authority, self._database, memory=memory).findings
         except IntegrityViolation:
-            self._journal.suspect = True
+            self._writer.replica.suspect = True
             raise
-        self._journal.suspect |= bool(findings) or self.degraded
-        self.upkeep.rows_were_checked()
+        self._writer.replica.suspect |= bool(findings) or self.degraded
+        self.maintenance.rows_were_checked()
         give_back()
         self._database.make_reserve()
 
@@ -380,12 +362,12 @@ class Ledger:
             error = IntegrityViolation(
                 f"{damage[0].table} {damage[0].row}: {damage[0].problem}", shown="the log is damaged"
             )
-            self._committer.halt(error)
+            self._group_commit.halt(error)
             raise error
-        self._journal.announcer.scrubbed = seen.read_to
+        self._writer.publisher.scrubbed = seen.read_to
 
     def verify(self) -> Verification:
-        """Check log and state as stored. Who asks while a check runs gets its result. Blocks, as the log grows."""
+        """Check log and state as stored. Callers that ask meanwhile share the result. Blocks, as the log grows."""
         return self._verification.run(lambda: verification(self.inspect(self._go_on)))
 
     def _go_on(self, _done: int, _all: int) -> None:
@@ -405,7 +387,7 @@ class Ledger:
                 mark=mark,
                 log_from=0,
                 progress=progress,
-                memory=self._journal.tree,
+                memory=self._writer.replica.tree,
             )
         seen.findings[:0] = findings
         return seen

@@ -12,7 +12,7 @@ UNCHECKED_SECONDS: Final = 900.0
 log = logging.getLogger("keyvault_lite.ledger")
 
 
-class Upkeep:
+class Maintenance:
     """What one process knows of it."""
 
     def __init__(self, database: Database) -> None:
@@ -22,14 +22,14 @@ class Upkeep:
         METRICS.gauge("keyvault_leads", "Whether this process does the timed work.", lambda: float(self._leads))
         METRICS.gauge("keyvault_rows_age_seconds", "Seconds since all rows were last verified.", lambda: self._age)
 
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process has to do the timed work. Blocks.
 
-        If who has the place cannot do it, every process has to: each change is judged under the ledger's lock, so what
-        one has done is not done again.
+        If who has the place cannot do it, every process has to: each change is evaluated under the ledger's lock, so
+        what one has done is not done again.
         """
-        leads = self._database.leads()
-        usurped = not leads and self._database.is_usurped()
+        leads = self._database.is_leader()
+        usurped = not leads and self._database.is_leadership_blocked()
         if usurped and not self._usurped:
             log.error("the place of the process that leads is held by a role that cannot do its work: all do it")
         self._leads, self._usurped = leads or usurped, usurped

@@ -4,10 +4,10 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from keyvault_lite.ledger.state.codec import read_slot
 from keyvault_lite.ledger.storage import driver, statements
 from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.ledger.storage.database import Database
+from keyvault_lite.ledger.storage.record_types import read_slot
 from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.ledger.storage.sqlite.files import MAGIC, refuse_journal
 from keyvault_lite.ledger.storage.upgrade import MOVING, OLDER, REVISION, UNFINISHED, VERSION_TABLE, revision_of
@@ -55,7 +55,7 @@ def sqlite_path(url: str) -> Path | None:
 def check_place(database: Database) -> None:
     """Before anything is made beside a database: raise AuditUnavailable where there can be none, or something else is.
 
-    What could be a damaged database is left to whoever reads it. Raises DamagedVault for a rollback journal beside it.
+    What could be a damaged database is left to the reader of it. Raises DamagedVault for a rollback journal beside it.
     """
     if not isinstance(database, SqliteDatabase):
         return
@@ -74,7 +74,7 @@ def _is_foreign(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
             return stream.read(len(MAGIC)) not in {b"", MAGIC}
-    except OSError:  # whoever opens it in earnest says why not
+    except OSError:  # opening it reports why
         return False
 
 

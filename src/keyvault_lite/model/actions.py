@@ -71,7 +71,7 @@ RULES: Final[Mapping[Action, Rule]] = {
     Action.ANCHOR_TRUST: Rule(NOBODY),
     Action.MIGRATE: Rule(NOBODY),
     Action.HASH: Rule(USERS, uses_key=True),
-    Action.LOGIN: Rule(ANYONE),  # who has authenticated with the credentials of a login
+    Action.LOGIN: Rule(ANYONE),  # callers that authenticated with the credentials of a login
     Action.SETTING_READ: Rule(ANYONE),
     Action.SETTING_UPDATE: Rule(ADMIN),
     Action.TOKEN_CREATE: Rule(ANYONE),  # children of the caller's own token

@@ -17,9 +17,9 @@ _MAX: Final = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Entries `first` to `last`, the file that has them, and where the log stands behind them.
+    """Entries `first` to `last`, the file that has them, and where the log is behind them.
 
-    The last five are all that is needed to judge the next entry, so the log can be verified from here on.
+    The last five are all that is needed to verify the next entry, so the log can be verified from here on.
     """
 
     first: int

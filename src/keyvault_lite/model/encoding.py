@@ -65,7 +65,7 @@ _COMMON: Final = {
 
 
 def encode_items(values: Sequence[Value]) -> bytes:
-    """What stands behind the head of an encoded list, for writers that assemble an encoding."""
+    """What is behind the head of an encoded list, for writers that assemble an encoding."""
     # As joining `encode` of each, with the plain kinds written out: every row of the vault passes here at each start.
     return b"".join(
         [

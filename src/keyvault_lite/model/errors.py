@@ -148,6 +148,6 @@ class Sealed(KeyVaultError):
 
 
 class InternalError(KeyVaultError):
-    """A defect of ours. The caller learns nothing but the request id; the log has the place, not the data."""
+    """A defect of the product. The caller gets only the request id; the log has the place, not the data."""
 
     code = "internal_error"

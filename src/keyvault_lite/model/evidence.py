@@ -1,4 +1,4 @@
-"""What the audit log records of one attempt: before it is sealed (Draft) and as it stands in the log (Entry)."""
+"""What the audit log records of one attempt: before it is sealed (Draft) and as stored in the log (Entry)."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -119,7 +119,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     source: str | None = None
     """The peer's address."""
     context_digest: bytes | None = None
-    """Keyed digest of (key, context): equal contexts under one key are equal here, nothing more is told."""
+    """Keyed digest of (key, context): equal contexts under one key are equal here, nothing more is revealed."""
     bytes_in: int | None = None
     bytes_out: int | None = None
     key_ref: str | None = None

@@ -1,4 +1,4 @@
-"""Services, roles, grants, tokens, and who a caller turned out to be."""
+"""Services, roles, grants, tokens, and the verified caller."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Permission(StrEnum):
 class Grant:
     """Permission to use the keys whose name matches `key` (a glob), or whose id equals it.
 
-    A glob is about names of one kind: native names, which have no colon, unless a colon stands before its first `*`.
+    A glob is about names of one kind: native names, which have no colon, unless a colon is before its first `*`.
     `*` alone is all keys.
     """
 
@@ -114,7 +114,7 @@ class SystemCredential(Credential, frozen=True):
     """
 
 
-class Held:
+class PermissionCache:
     """What a principal's grants were found to allow; kept by `access.authorize.permissions_on` alone."""
 
     __slots__ = ("by_key", "by_name", "globs")
@@ -130,7 +130,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who the caller is, verified. Made in access/authenticate.py and nowhere else."""
+    """The verified caller. Made in access/authenticate.py alone."""
 
     service_id: ServiceId
     name: str
@@ -145,7 +145,7 @@ class Principal:
     """Whether it may do less than its service: what its service did is not its own then."""
     leased: bool = False
     """Whether by a token with an end of its own: it gets nothing that would outlive it."""
-    held: Held = field(default_factory=Held, init=False, repr=False, compare=False)
+    permission_cache: PermissionCache = field(default_factory=PermissionCache, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,39 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from msgspec import Struct
 
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef, ServiceId
+from keyvault_lite.model.opaque import Opaque
 
 
-class Seat:
+class Peer(Opaque, frozen=True):
+    """The other end of a connection, as the transport knows it. Nothing of it is an authenticated caller yet."""
+
+    certificate: bytes | None = None
+    """DER of the certificate that a TLS client presented; its chain was verified if the listener asked for one."""
+    uid: int | None = None
+    """User of the process at the other end of a Unix socket."""
+    gid: int | None = None
+    pid: int | None = None
+
+
+UNKNOWN_PEER: Final = Peer()
+
+
+class RequestConnection:
     """The connection that a request came on: whose it is, and whether its request can be given up."""
 
-    __slots__ = ("leave", "owner")
+    __slots__ = ("leave", "owner", "peer")
 
-    def __init__(self) -> None:
+    def __init__(self, peer: Peer = UNKNOWN_PEER) -> None:
+        self.peer = peer
+        """What a credential scheme may authenticate beside headers."""
         self.owner: ServiceId | None = None
-        """Who was authenticated for its newest request; None is a stranger."""
+        """The service authenticated for its newest request; None if it is unknown."""
         self.leave: Callable[[], None] | None = None
         """Ends the wait of a request for which nothing has been done yet. None if its request does not wait so."""
 

@@ -288,7 +288,7 @@ class KeyVersion(Opaque, frozen=True, gc=False):
 
 
 class Key(Opaque, frozen=True, gc=False):
-    """A logical key and all its versions, oldest first: version n stands at index n - 1."""
+    """A logical key and all its versions, oldest first: version n is at index n - 1."""
 
     id: KeyId
     name: str | None

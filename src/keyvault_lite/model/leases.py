@@ -45,5 +45,5 @@ class Lease:
         return cls(**{**kept, "policies": None if policies is None else tuple(policies)})
 
     def attributes(self) -> Mapping[str, Any]:
-        """As it stands in the token."""
+        """As it is in the token."""
         return {ATTRIBUTE: asdict(self)}

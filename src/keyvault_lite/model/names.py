@@ -54,7 +54,7 @@ def check_name(text: str) -> str:
 
 
 def check_pattern(text: str) -> str:
-    """Return `text` if it may stand in a grant: an id, a name, a dialect name, or one of these with `*` as glob."""
+    """Return `text` if it may be in a grant: an id, a name, a dialect name, or one of these with `*` as glob."""
     if _PATTERN.fullmatch(text) is None:
         raise InvalidRequest("a grant's key is an id, a name or a glob over names, of at most 256 characters")
     return text

@@ -15,5 +15,5 @@ class Opaque(Struct, frozen=True):
         return f"<{type(self).__name__}>"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        # A Struct has one of its own, with every field; rich and whoever follows its protocol prefer it to `repr`.
+        # A Struct has one of its own, with every field; rich and tools that follow its protocol prefer it to `repr`.
         return []

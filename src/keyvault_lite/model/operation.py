@@ -4,7 +4,7 @@ from enum import Enum, auto
 
 
 class Authority(Enum):
-    """Who may ask for an operation at all; the role's and the key's permissions are checked besides."""
+    """The kind of caller that an operation is for; permissions of the role and of the key are checked besides."""
 
     CALLER = auto()
     """An authenticated caller."""

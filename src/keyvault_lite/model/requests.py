@@ -16,7 +16,7 @@ from keyvault_lite.model.encoding import Context, check_context
 from keyvault_lite.model.errors import InvalidRequest, KeyVaultError, TooLarge
 from keyvault_lite.model.evidence import Action, Result
 from keyvault_lite.model.identity import Grant, Role
-from keyvault_lite.model.intake import Seat
+from keyvault_lite.model.intake import RequestConnection
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import (
     MAX_DESCRIPTION,
@@ -75,7 +75,7 @@ class Origin(Struct, frozen=True):
     client_request_id: str | None = None
     operation: str | None = None
     idempotency: Idempotency | None = None
-    seat: Seat | None = None
+    conn: RequestConnection | None = None
     """The connection, if there is one. No entry tells of it."""
 
 
@@ -458,7 +458,7 @@ class Batch(KeyRequest, frozen=True):
         if len(self.items) > self.max_items:
             raise TooLarge(f"a batch has at most {self.max_items} items")
         if any(isinstance(item, Request) and item.action is not self.of for item in self.items):
-            # Roles and grants are judged once, on `of`: an item of another kind would pass unjudged.
+            # Roles and grants are evaluated once, on `of`: an item of another kind would pass unchecked.
             raise InvalidRequest("a batch holds one kind of request")
 
 
@@ -550,7 +550,7 @@ class UpdateService(ServiceRequest, frozen=True):
     role: Role | None = None
     grants: tuple[Grant, ...] | None = None
     expected_grants: tuple[Grant, ...] | None = None
-    """The grants that it has to have for anything to be changed: whoever changes some has read them before."""
+    """The grants that it has to have for anything to change: a caller that changes grants has read them before."""
     active: bool | None = None
     expires_at: int | None = None
 

@@ -1,4 +1,4 @@
-"""What the product tells those who run it: structured logs that hold no secret, and metrics. Imports no other layer."""
+"""What operators see: structured logs that hold no secret, and metrics. Imports no other layer."""
 
 from keyvault_lite.observe.logs import JsonLines, announce, configure_logs, logger
 

@@ -1,8 +1,8 @@
 """Structured logs that hold no secret.
 
 A log line names what happened and where, never with which data: formatted exceptions lose their messages, because a
-library may put into a message what a caller has sent. A line that repeats too often is counted instead: whoever floods
-the server with nonsense does not fill the disk with its logs.
+library may put into a message what a caller has sent. A line that repeats too often is counted instead: a caller that
+floods the server with nonsense does not fill the disk with its logs.
 """
 
 import json
@@ -46,7 +46,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=True)
 
 
-class Moderation(logging.Filter):
+class LogRateLimit(logging.Filter):
     """Lets each line of code speak BURST times in a window."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Moderation(logging.Filter):
 
 
 def announce(message: str, *, level: str = "info", structured: bool = True, **more: str) -> None:
-    """Tell whoever starts a server, at every log level: a sentence on a terminal, else a line of JSON.
+    """Tell the operator that starts a server, at every log level: a sentence on a terminal, else a line of JSON.
 
     `more` are members of that line; a terminal shows their values below the sentence. What is not `structured` is a
     sentence everywhere, as commands speak.
@@ -90,7 +90,7 @@ def configure_logs(level: str) -> None:
     """Send the product's logs to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    handler.addFilter(Moderation())
+    handler.addFilter(LogRateLimit())
     for name in (ROOT, "uvicorn.error"):
         target = logging.getLogger(name)
         target.handlers[:] = [handler]

@@ -2,8 +2,8 @@
 
 Counting costs a dictionary look-up and an addition, well under a microsecond; everything else is read when asked.
 Each number is written by one thread only. Several processes of one server put their numbers side by side in a folder,
-told apart by the label `worker`: nothing is added up here, and a worker that is started anew is a counter that starts
-anew, as Prometheus expects it.
+told apart by the label `worker`: nothing is added up here, and a restarted worker is a counter that starts
+at zero, as Prometheus expects it.
 """
 
 import json
@@ -113,7 +113,7 @@ class Metrics:
         draft.replace(self._folder / self.worker)
 
     def abandon(self) -> None:
-        """Remove the folder: whoever made it for us has gone."""
+        """Remove the folder: the process that made it has ended."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -8,9 +8,15 @@ from functools import partial
 from keyvault_lite.app import database_of, file_anchor, master_key, open_anchor, open_vault, perform, shared_anchor
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger.anchor.files import FileAnchor, where_it_stands
-from keyvault_lite.ledger.anchor.record import DamagedAnchor, Mark, NotAnAnchor
+from keyvault_lite.ledger.anchor.record import AnchorRecord, DamagedAnchor, NotAnAnchor
 from keyvault_lite.ledger.opening import stored_slots
-from keyvault_lite.ledger.verify.trust import Accepted, Trusted, check_accepted, describe_loss, judge
+from keyvault_lite.ledger.verify.trust import (
+    AcceptedHead,
+    TrustResult,
+    check_accepted,
+    describe_loss,
+    require_acceptable,
+)
 from keyvault_lite.model.errors import Conflict
 from keyvault_lite.model.requests import TrustAnchor
 from keyvault_lite.operator.verify import verify_vault
@@ -24,7 +30,7 @@ class AnchorView:
 
     place: str
     stands: str
-    mark: Mark | None
+    mark: AnchorRecord | None
 
 
 def show_anchor(chosen: Settings) -> AnchorView:
@@ -42,7 +48,7 @@ def show_anchor(chosen: Settings) -> AnchorView:
     return AnchorView(file.place, where_it_stands(file, database.folder), file.peek())
 
 
-def trust_anchor(chosen: Settings, accepted: Accepted | None = None) -> Trusted:
+def trust_anchor(chosen: Settings, accepted: AcceptedHead | None = None) -> TrustResult:
     """Go on with a database that its anchor does not confirm: none is there, or the operator names the head."""
     found = verify_vault(chosen)
     # Nothing but the anchor is left out when the vault is opened.
@@ -57,7 +63,7 @@ def trust_anchor(chosen: Settings, accepted: Accepted | None = None) -> Trusted:
             raise  # the database itself, a key, anything: nothing is put in its place
         except DamagedAnchor:
             mark = None
-        judge(found.findings, mark, accepted)
+        require_acceptable(found.findings, mark, accepted)
         before = vault.ledger.mark()
         if accepted is not None:
             check_accepted(accepted, before.size, before.root)
@@ -70,4 +76,4 @@ def trust_anchor(chosen: Settings, accepted: Accepted | None = None) -> Trusted:
         after = vault.ledger.mark()
         anchor.replace(after)
         place = None if kept is None else str(kept)
-        return Trusted(before.size, before.root, after.epoch, after.size, lost, place)
+        return TrustResult(before.size, before.root, after.epoch, after.size, lost, place)

@@ -10,7 +10,7 @@ from keyvault_lite.app import Vault, open_vault, perform
 from keyvault_lite.audit.entry import row_entry
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger.archive.archiver import SEGMENT
-from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.archive.segment_files import SegmentStore
 from keyvault_lite.ledger.verify.inspection import Progress
 from keyvault_lite.ledger.verify.offline_check import identity_of
 from keyvault_lite.model.archive import Segment
@@ -81,12 +81,12 @@ def read_archive(
 ) -> Iterator[Entry]:
     """The entries in files of archived segments, which prove themselves with the log's verifier key.
 
-    Needs neither database nor master key. The key is `key`, or the one that the anchor remembers. See Shelf.read.
+    Needs neither database nor master key. The key is `key`, or the anchor's. See SegmentStore.read.
     """
     if key is None:
         mark = show_anchor(chosen).mark
         if mark is None:
             raise NotFound("there is no anchor that knows the log's verifier key: name it (--key)")
         key = mark.verifier_key
-    for row in Shelf(folder, identity_of(key), verify_ed25519).read(first=first, last=last, note=note):
+    for row in SegmentStore(folder, identity_of(key), verify_ed25519).read(first=first, last=last, note=note):
         yield row_entry(row)

@@ -14,7 +14,7 @@ from keyvault_lite.ledger.opening import check_place
 from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.ledger.storage.sqlite.database import SqliteDatabase
 from keyvault_lite.ledger.verify.inspection import Progress
-from keyvault_lite.ledger.verify.offline_check import Means, check, identity_of, verification_of
+from keyvault_lite.ledger.verify.offline_check import CheckInputs, check, identity_of, verification_of
 from keyvault_lite.ledger.verify.trust import describe_loss
 from keyvault_lite.model.errors import Conflict, NotFound
 from keyvault_lite.model.keyring import Slot
@@ -39,9 +39,9 @@ def back_up_vault(
     backup.check_new(target.absolute())
     # Before the copy: whatever the anchor says is in what is read after it.
     known = show_anchor(chosen)
-    remembered = None if known.stands == "off" else backup.Recalled(known.place, known.mark)
+    remembered = None if known.stands == "off" else backup.RememberedAnchor(known.place, known.mark)
     unlocking = None if master is None else partial(unlock_keyring, master)
-    means = Means(lambda _: remembered, verify_ed25519, unlock=unlocking, progress=progress)
+    means = CheckInputs(lambda _: remembered, verify_ed25519, unlock=unlocking, progress=progress)
     try:
         with backup.copied(source, target.absolute()) as draft:
             found = check(draft.database, means)
@@ -63,7 +63,7 @@ def verify_backup(
 ) -> Verification:
     """Check a backup offline, and note what its restore would lose that the anchor remembers, if there is one.
 
-    Raises one of CANNOT_START if it cannot be judged.
+    Raises one of CANNOT_START if it cannot be verified.
     """
     copy = SqliteDatabase(file.absolute())
     check_place(copy)
@@ -81,7 +81,7 @@ def verify_backup(
 
     unlocking = None if public else partial(unlock, master_key(chosen))
     key = key or (mark.verifier_key if public and mark is not None else None)
-    means = Means(lambda _: None, verify_ed25519, unlock=unlocking, key=key, archive=archive, progress=progress)
+    means = CheckInputs(lambda _: None, verify_ed25519, unlock=unlocking, key=key, archive=archive, progress=progress)
     found = check(copy, means)
     if mark is None:
         return replace(found, notes=(*found.notes, "there is no anchor to compare the backup with"))

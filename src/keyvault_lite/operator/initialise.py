@@ -28,7 +28,7 @@ def initialise_vault(chosen: Settings, name: str = "admin") -> NewVault:
         vault, made = await open_or_begin(chosen, name)
         vault.close()
         if made is None:
-            raise Conflict("the vault is initialised already; `kvl init --recover-admin` helps who lost the token")
+            raise Conflict("the vault is initialised already; if the token was lost, use `kvl init --recover-admin`")
         return _new_vault(vault, made)
 
     return asyncio.run(run())

@@ -15,7 +15,7 @@ from keyvault_lite.settings import Settings, is_shared
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class MigrationResult:
     """Where the vault is after `kvl migrate`."""
 
     database: str
@@ -25,11 +25,11 @@ class Moved:
     """The entry that records it, the first that only the new database has."""
 
 
-def migrate_vault(chosen: Settings, url: str, *, progress: Progress | None = None) -> Moved:
+def migrate_vault(chosen: Settings, url: str, *, progress: Progress | None = None) -> MigrationResult:
     """Move the vault into the empty database at `url`, whole and verified. The source's rows are not changed.
 
     The anchor goes along: a shared one and one that the settings name go on as they are, else the new database gets its
-    own. The old one is told of the entry that records the move, which only the copy has, before the copy can be opened:
+    own. The old anchor gets the entry that records the move, which only the copy has, before the copy can be opened:
     never are both served. A run that was cut off, whenever, is finished by the same call. Raises one of CANNOT_START.
     """
     master = master_key(chosen)
@@ -60,7 +60,7 @@ def migrate_vault(chosen: Settings, url: str, *, progress: Progress | None = Non
     place = chosen.anchor if is_shared(chosen.anchor) else None
     for one in (old, new):
         place = place if one is None else one.place
-    return Moved(target.place, place, copied.entries, copied.known.head.size)
+    return MigrationResult(target.place, place, copied.entries, copied.known.head.size)
 
 
 def _own_anchor(chosen: Settings, database: Database) -> FileAnchor | None:

@@ -14,7 +14,7 @@ from keyvault_lite.settings import Settings
 def repair_vault(chosen: Settings, *, archive: Path | None = None) -> tuple[tuple[Finding, ...], bool]:
     """Give up, on record, every object that does not verify, so that the vault can be managed again.
 
-    Returns them, and whether the index of the log had to be made anew.
+    Returns them, and whether the index of the log had to be rebuilt.
     """
 
     async def run() -> tuple[tuple[Finding, ...], bool]:

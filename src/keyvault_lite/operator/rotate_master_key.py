@@ -35,6 +35,6 @@ def rotate_master_key(chosen: Settings, *, new_key: str, keep_old: bool = False)
             old = tuple(slot.id for slot in slots if slot.id not in keep)
             if old and not keep_old:
                 await perform(vault, RemoveSlots(old))
-                vault.ledger.empty_write_ahead_log()  # what the old master key opens is in no file of ours any more
+                vault.ledger.empty_write_ahead_log()  # then no file holds what the old master key opens
 
     asyncio.run(run())

@@ -12,7 +12,7 @@ from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.dialects.changed_meaning import ChangedMeaning
 from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.verify.inspection import Progress
-from keyvault_lite.ledger.verify.offline_check import Identity, Means, check, verification_of
+from keyvault_lite.ledger.verify.offline_check import CheckInputs, Identity, check, verification_of
 from keyvault_lite.model.errors import NotFound
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.replies import Finding, Verification
@@ -31,7 +31,8 @@ def verify_vault(
     """Check the whole vault offline, beside a running server too. Writes nothing, and takes no lock.
 
     `public` needs no master key, but the log's verifier key: the anchor's, or `key`. `against` is a checkpoint that
-    somebody has kept, `archive` the folder with what was archived. Raises one of CANNOT_START if nothing can be judged.
+    somebody has kept, `archive` the folder with what was archived. Raises one of CANNOT_START if nothing can be
+    verified.
     """
     database = database_of(chosen)
     master = None if public else master_key(chosen)
@@ -53,7 +54,7 @@ def verify_vault(
             return verification_of([Finding("database", database.name, f"is empty; {remembered.place} is not")])
         raise NotFound(f"the database {database.place} is empty; run `kvl init`")
     unlocking = None if master is None else partial(unlock_keyring, master)
-    means = Means(
+    means = CheckInputs(
         anchor,
         verify_ed25519,
         unlock=unlocking,

@@ -1,4 +1,4 @@
-"""What a connection is told that is closed, ready to be sent."""
+"""Responses to connections that are closed, as bytes ready to be sent."""
 
 from typing import Final
 

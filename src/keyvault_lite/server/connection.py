@@ -16,16 +16,17 @@ from httptools import parse_url
 from uvicorn._types import ASGI3Application, HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from keyvault_lite.model.intake import Seat
+from keyvault_lite.model.intake import RequestConnection
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.server.canned_responses import FULL, SLOW
 from keyvault_lite.server.connection_limit import leaving
-from keyvault_lite.server.corked_transport import OneWrite
-from keyvault_lite.server.discarded_bodies import Remainders
-from keyvault_lite.server.header_case import Speller
+from keyvault_lite.server.corked_transport import CorkedTransport
+from keyvault_lite.server.discarded_bodies import DiscardedBodies
+from keyvault_lite.server.header_case import HeaderCase
 from keyvault_lite.server.parser_fixes import LIST, STAND_IN, without_offer
-from keyvault_lite.server.request_cycle import Cycle
+from keyvault_lite.server.peer import peer_of
+from keyvault_lite.server.request_cycle import RequestCycle
 from keyvault_lite.server.request_head import MAX_HEADERS, RefusedHeadError, check_head
 from keyvault_lite.wire.asgi import ASGIApp
 
@@ -43,7 +44,7 @@ GRACE_SECONDS: Final = 8
 """How long requests under way have when the server ends: less than `docker stop` waits."""
 MAX_CONNECTIONS: Final = 1_000
 OVERFLOW: Final = 64
-"""Connections beyond the limit that are told so; those beyond are closed without a word."""
+"""Connections beyond the limit that get a 503; further ones are closed without a response."""
 MAX_PIPELINE: Final = 64
 """Requests that may be sent ahead of the answers before them."""
 MAX_UNREAD: Final = 4 * 1024 * 1024
@@ -59,7 +60,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """Bounds request line and headers, connections, and the time that clients take, which uvicorn does not.
 
     That a message has one framing only (RFC 9112, 6.3: Content-Length beside Transfer-Encoding is how requests are
-    smuggled past proxies) is its parser's work; tests/wire/test_server.py holds it to that.
+    smuggled past proxies) is its parser's work; tests/unit/server/test_connection.py holds it to that.
     """
 
     _head = 0
@@ -80,7 +81,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _turned_away = False
     _lists = False
     """Whether the head that is read has a stand-in for its method."""
-    cycle: Cycle
+    cycle: RequestCycle
     """The newest request."""
     deadline = math.inf
     """Until when it has to come (time of the loop)."""
@@ -93,18 +94,19 @@ class BoundedProtocol(HttpToolsProtocol):
         self,
         *arguments: Any,  # noqa: ANN401
         limit: int = MAX_CONNECTIONS,
-        remainders: Remainders | None = None,
+        remainders: DiscardedBodies | None = None,
         **more: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(*arguments, **more)
-        self.seat = Seat()
+        self.conn = RequestConnection()
         self._limit = limit
-        self._remainders = remainders or Remainders()
+        self._remainders = remainders or DiscardedBodies()
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401
         """Take the connection in, if there is room or room can be made."""
-        self._one_write = OneWrite(transport, self.loop)
+        self._one_write = CorkedTransport(transport, self.loop)
         super().connection_made(self._one_write)  # type: ignore[arg-type]
+        self.conn.peer = peer_of(transport)
         self._time()
         beyond = len(self.connections) - self._limit
         if beyond > 0 and not self._make_room():
@@ -134,7 +136,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether its request waits for its client or its turn, so that nothing of it has been done."""
         if not self._asked or self.cycle.response_started:
             return False
-        return self._awaited == _A_BODY or self.seat.leave is not None
+        return self._awaited == _A_BODY or self.conn.leave is not None
 
     def give_way(self) -> None:
         """Close it: its place is needed for another."""
@@ -164,7 +166,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 raise RefusedHeadError
 
     def on_headers_complete(self) -> None:
-        """Judge the whole head, before the application sees any of it."""
+        """Check the whole head, before the application sees any of it."""
         self._in_head = False
         self._awaited = _A_BODY
         self._asked = True
@@ -173,7 +175,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if (self._read > MAX_HEAD and self._size_of_head() > MAX_HEAD) or self.parser.should_upgrade():
             raise RefusedHeadError
         check_head(self.parser.get_http_version(), self.headers)
-        before: Cycle | None = self.cycle
+        before: RequestCycle | None = self.cycle
         cycle = self.cycle = self._make_cycle()
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
@@ -186,20 +188,20 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody waits for what was sent ahead, nor for the turn of a request."""
         self.pipeline.clear()
-        if self.seat.leave is not None:
-            self.seat.leave()
+        if self.conn.leave is not None:
+            self.conn.leave()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
         """As in uvicorn, unless it would be taken for the answer to a request that is under way."""
-        now: Cycle | None = self.cycle
+        now: RequestCycle | None = self.cycle
         if now is not None and (self._is_answering() or (self._awaited == _NOTHING and not now.response_complete)):
             self.transport.abort()
         else:
-            self.transport = Speller(self.transport)  # type: ignore[assignment]  # for the last that is sent here
+            self.transport = HeaderCase(self.transport)  # type: ignore[assignment]  # for the last that is sent here
             super().send_400_response(msg)
 
-    def _make_cycle(self) -> Cycle:
+    def _make_cycle(self) -> RequestCycle:
         """The request whose head is complete, for the application: uvicorn's, without what is not used here."""
         parser = self.parser
         version = parser.get_http_version()
@@ -220,7 +222,7 @@ class BoundedProtocol(HttpToolsProtocol):
             "state": self.app_state.copy(),
         }
         self._lists = False
-        return Cycle(
+        return RequestCycle(
             scope,
             self._one_write,
             self.flow,
@@ -228,7 +230,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.on_response_complete,
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             awaits_continue=self.expect_100_continue,
-            seat=self.seat,
+            conn=self.conn,
         )
 
     def _size_of_head(self) -> int:
@@ -354,7 +356,7 @@ def serve(
         app,
         host=host,
         port=port,
-        http=partial(BoundedProtocol, limit=max_connections, remainders=Remainders()),  # type: ignore[arg-type]  # called like a class
+        http=partial(BoundedProtocol, limit=max_connections, remainders=DiscardedBodies()),  # type: ignore[arg-type]  # called like a class
         ws="none",
         loop="keyvault_lite.server.event_loop:Loop",
         lifespan="on",

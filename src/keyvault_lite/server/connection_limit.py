@@ -1,7 +1,7 @@
 """Which connections are closed when one more comes than there is room for.
 
-Those go first that cost their client least, and of those the ones of whoever has the most connections: a caller that
-takes all there are makes room for the others. A request that is being done is never given up.
+Those go first that cost their client least, and of those the ones of the caller with the most connections: a caller
+that takes all there are makes room for the others. A request that is being done is never given up.
 """
 
 import math
@@ -9,18 +9,18 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, Protocol, TypeVar
 
-from keyvault_lite.model.intake import Seat
+from keyvault_lite.model.intake import RequestConnection
 
 SHARES: Final = 16
 """A caller with more than one part in so many of all connections makes room before others do."""
 AT_ONCE: Final = 16
-"""Connections of such a caller that are closed together, so that who connects in a loop costs few looks at them all."""
+"""Connections of such a caller that are closed together, so that connecting in a loop costs few scans."""
 
 
 class Connection(Protocol):
     """What is asked of a connection."""
 
-    seat: Seat
+    conn: RequestConnection
     deadline: float
     idle_since: float
 
@@ -51,10 +51,10 @@ def leaving(connections: Iterable[C], limit: int, now: float) -> list[C]:
     if silent:
         return [min(silent, key=lambda one: one.deadline)]
     seated = [one for one in everyone if one.is_seated()]
-    largest = Counter(one.seat.owner for one in seated).most_common(1)
+    largest = Counter(one.conn.owner for one in seated).most_common(1)
     if largest and largest[0][1] > limit // SHARES:
         owner, held = largest[0]
-        most = [one for one in seated if one.seat.owner == owner]
+        most = [one for one in seated if one.conn.owner == owner]
         if (idle := _longest_idle(most)) or (waiting := [one for one in most if one.is_waiting()]):
             spare = min(AT_ONCE, held - limit // SHARES)
             return idle or sorted(waiting, key=lambda one: one.deadline)[:spare]

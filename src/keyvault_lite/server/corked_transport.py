@@ -6,7 +6,7 @@ from typing import Any, Final
 _HEAD: Final = b"HTTP/1.1 "
 
 
-class OneWrite:
+class CorkedTransport:
     """A transport that sends a response's head together with what is written next.
 
     uvicorn writes head and body apart, and uvloop sends each write at once. A head that nothing follows in this turn of

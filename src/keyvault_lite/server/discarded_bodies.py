@@ -11,7 +11,7 @@ BURST: Final = 1.0
 """Seconds' worth that may come at once."""
 
 
-class Remainders:
+class DiscardedBodies:
     """The bytes that are read and thrown away. Belongs to one event loop."""
 
     def __init__(self, rate: int = RATE) -> None:

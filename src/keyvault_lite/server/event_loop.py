@@ -5,7 +5,7 @@ from typing import Any, Final
 import uvloop
 
 HANDSHAKE_SECONDS: Final = 10.0
-"""As long as a head: who does not begin has no request yet, and is counted with nobody."""
+"""As long as a head: a connection that sends nothing has no request yet, and counts for no caller."""
 
 
 class Loop(uvloop.Loop):

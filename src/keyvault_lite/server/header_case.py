@@ -28,7 +28,7 @@ def spelled(message: bytes) -> bytes:
     return b"\r\n".join([status, *(BEGINNINGS[name] + value for name, _, value in pairs)]) + blank + rest
 
 
-class Speller:
+class HeaderCase:
     """A transport for the head of one answer, written by what spells names in lower case."""
 
     def __init__(self, transport: object) -> None:

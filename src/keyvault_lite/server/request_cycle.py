@@ -2,7 +2,7 @@
 
 ASGI passes both in messages, each with an event or a task switch. What nearly every request is here, a body that has
 come with its head and an answer that is complete, needs none: an application that knows of it takes the one and gives
-the other by the ASGI extension `WHOLE`. For all others nothing is different.
+the other by the ASGI extension `DIRECT_EXCHANGE`. For all others nothing is different.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from uvicorn._types import ASGISendEvent, HTTPScope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from keyvault_lite.model.intake import Seat
-from keyvault_lite.server.corked_transport import OneWrite
-from keyvault_lite.server.header_case import BEGINNINGS, Speller
-from keyvault_lite.wire.whole import WHOLE
+from keyvault_lite.model.intake import RequestConnection
+from keyvault_lite.server.corked_transport import CorkedTransport
+from keyvault_lite.server.header_case import BEGINNINGS, HeaderCase
+from keyvault_lite.wire.direct_exchange import DIRECT_EXCHANGE
 
 
-class Cycle(RequestResponseCycle):
+class RequestCycle(RequestResponseCycle):
     """What uvicorn keeps of a request and its response. What all begin with alike is of the class."""
 
     logger = logging.getLogger("uvicorn.error")
@@ -37,14 +37,14 @@ class Cycle(RequestResponseCycle):
     def __init__(
         self,
         scope: HTTPScope,
-        transport: OneWrite,
+        transport: CorkedTransport,
         flow: FlowControl,
         default_headers: list[tuple[bytes, bytes]],
         on_response: Callable[[], None],
         *,
         keep_alive: bool,
         awaits_continue: bool,
-        seat: Seat | None = None,
+        conn: RequestConnection | None = None,
     ) -> None:
         self.scope = scope
         self.transport = transport  # type: ignore[assignment]  # a transport but for its type
@@ -54,12 +54,12 @@ class Cycle(RequestResponseCycle):
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = awaits_continue
         self.body = bytearray()
-        self.seat = seat
-        scope["extensions"] = {WHOLE: self}  # type: ignore[dict-item]  # elsewhere what stands here is a dict
+        self.conn = conn
+        scope["extensions"] = {DIRECT_EXCHANGE: self}  # type: ignore[dict-item]  # elsewhere what is here is a dict
 
     @property
     def message_event(self) -> asyncio.Event:  # type: ignore[override]
-        """What whoever takes messages waits for; made for the first who does."""
+        """What a reader of messages waits for; made for the first one."""
         if self._event is None:
             self._event = asyncio.Event()
             if self.body or not (self.more_body or self._taken):
@@ -83,7 +83,7 @@ class Cycle(RequestResponseCycle):
         if message["type"] != "http.response.start":
             await super().send(message)
             return
-        transport, self.transport = self.transport, Speller(self.transport)  # type: ignore[assignment]
+        transport, self.transport = self.transport, HeaderCase(self.transport)  # type: ignore[assignment]
         try:
             await super().send(message)
         finally:
@@ -94,7 +94,7 @@ class Cycle(RequestResponseCycle):
             self._event.set()
 
     def read_whole(self) -> bytes | None:
-        """See Whole."""
+        """See DirectExchange."""
         if self.more_body or self.disconnected or self._event is not None or self._taken:
             return None
         self._taken = True
@@ -104,7 +104,7 @@ class Cycle(RequestResponseCycle):
         return body
 
     def write_whole(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
-        """See Whole."""
+        """See DirectExchange."""
         if self.flow.write_paused or self.disconnected or self.response_started or self.scope["method"] == "HEAD":
             return False
         fields = [*self.default_headers, *headers]

@@ -167,7 +167,7 @@ def _listen(chosen: Settings, workers: int) -> "list[list[socket.socket]]":
 def _with_key_at_hand(chosen: Settings) -> Settings:
     """Settings that workers can open the vault with at any time.
 
-    A file is read anew by each, so that those that come after a change of master key have the new one. A descriptor can
+    Each reads the file again, so that those that come after a change of master key have the new one. A descriptor can
     be read once and is not theirs: what it holds goes to them through a pipe, as KEYVAULT_MASTER_KEY does.
     """
     path = chosen.master_key_file

@@ -1,4 +1,4 @@
-"""Several processes behind one address: they are started, watched, started anew when they die, and ended together.
+"""Several processes behind one address: they are started, watched, restarted when they die, and ended together.
 
 The supervisor holds the listening sockets and opens nothing else: one set for each worker, so that the kernel spreads
 connections over them evenly, which a socket that all of them accept from does not do. A worker that dies takes only its
@@ -33,7 +33,7 @@ START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = GRACE_SECONDS + 7.0
 """How long it may take to end; then it is killed."""
 RETRY_SECONDS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""How long after its death a worker is started anew, by how often it has died without ever serving."""
+"""The delay before a worker is restarted, by how often it has died without ever serving."""
 CANNOT_START: Final = 3
 """Exit code when no worker can be started."""
 
@@ -108,7 +108,7 @@ class Supervisor:
         self._failures = dict.fromkeys(range(len(shares)), 0)
         """How often each was started in a row without ever serving."""
         self._due: dict[int, float] = {}
-        """When those that died are to be started anew."""
+        """When workers that died are due to be restarted."""
         self._stopping = False
         self._renewing = False
         self.interrupted = False
@@ -179,7 +179,7 @@ class Supervisor:
         self._due[worker.number] = time.monotonic() + delay
 
     def _stop_listening(self, number: int) -> None:
-        """Have new connections go to the other workers. Whoever is next listens again."""
+        """Have new connections go to the other workers. The next one listens again."""
         for one in self._shares[number]:
             with suppress(OSError):  # it has not come to listen
                 one.shutdown(socket.SHUT_RDWR)

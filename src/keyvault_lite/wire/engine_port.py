@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from keyvault_lite.engine.slices import Steps
+from keyvault_lite.engine.cooperative import Steps
 from keyvault_lite.model.identity import Credential
-from keyvault_lite.model.intake import Intake, Seat, Upload
+from keyvault_lite.model.intake import Intake, RequestConnection, Upload
 from keyvault_lite.model.replies import Answer, Health
 from keyvault_lite.model.requests import Origin, Request
 
@@ -23,7 +23,7 @@ class Engine(Protocol):
         """Authenticate, authorise, act and record; an error carries the number of the entry that recorded it."""
         ...
 
-    async def intake(self, credential: Credential, upload: Upload, seat: Seat) -> Intake:
+    async def intake(self, credential: Credential, upload: Upload, conn: RequestConnection) -> Intake:
         """The owner of a body, and whether it may be large. Only the number of bytes that are read depends on it."""
         ...
 

@@ -1,6 +1,6 @@
 """The edge: one HTTP exchange with its limits, ids and headers.
 
-Paths are judged as they were sent (`raw_path`), never as something has decoded them: what needs decoding to look like
+Paths are checked as they were sent (`raw_path`), never as something has decoded them: what needs decoding to look like
 one of our paths is not one of our paths. The one exception is an escaped slash within a mount (`wire/vault/paths.py`).
 """
 
@@ -28,19 +28,19 @@ from keyvault_lite.model.errors import (
     UnsupportedMediaType,
 )
 from keyvault_lite.model.identity import BearerCredential, Credential
-from keyvault_lite.model.intake import Seat, Upload
+from keyvault_lite.model.intake import RequestConnection, Upload
 from keyvault_lite.model.names import ServiceId
 from keyvault_lite.model.requests import Idempotency, Origin
 from keyvault_lite.observe import logger
-from keyvault_lite.wire.arrivals import Place, Rooms
 from keyvault_lite.wire.asgi import Receive, Scope, Send
+from keyvault_lite.wire.body_memory import BodyPools, Reservation
+from keyvault_lite.wire.direct_exchange import DIRECT_EXCHANGE, DirectExchange
 from keyvault_lite.wire.engine_port import Engine
 from keyvault_lite.wire.problems import problem
 from keyvault_lite.wire.reader import QUICK_PARTS, is_quick, read_in_steps, read_json
-from keyvault_lite.wire.whole import WHOLE, Whole
 
 MAX_BODY: Final = 1024 * 1024
-SMALL_BODY: Final = 64 * 1024
+UNAUTHENTICATED_BODY_LIMIT: Final = 64 * 1024
 """Bytes of a body that are taken in and parsed of a caller who is not known, or whose role and grants do not allow the
 operation; no login has more."""
 _SHORT: Final = b"4096"
@@ -66,7 +66,7 @@ _SINGLE: Final = (
 )
 _JSON_TYPE: Final = re.compile(rb'application/json[ \t]*(;[ \t]*charset=("utf-8"|utf-8)[ \t]*)?', re.IGNORECASE)
 _encode: Final = msgspec.json.Encoder().encode
-_NONE: Final[Mapping[str, Whole]] = {}
+_NONE: Final[Mapping[str, DirectExchange]] = {}
 _log: Final = logger("wire")
 
 
@@ -83,7 +83,7 @@ def has_body(status: int) -> bool:
     return 200 <= status <= 599 and status not in {204, 205, 304}  # noqa: PLR2004
 
 
-_rooms: Final = Rooms()
+_rooms: Final = BodyPools()
 """What all connections of this process hold."""
 
 
@@ -112,8 +112,8 @@ class Response:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body})
 
 
-def _whole(scope: Scope) -> Whole | None:
-    whole: Whole | None = scope.get("extensions", _NONE).get(WHOLE)
+def _whole(scope: Scope) -> DirectExchange | None:
+    whole: DirectExchange | None = scope.get("extensions", _NONE).get(DIRECT_EXCHANGE)
     return whole
 
 
@@ -126,16 +126,16 @@ def path_of(scope: Scope) -> bytes:
 class Exchange:
     """One request on its way in: its own random id, its headers, its body under a limit, and the replies it can get."""
 
-    __slots__ = ("_place", "headers", "may_be_large", "receive", "request_id", "scope", "seat")
+    __slots__ = ("_place", "conn", "headers", "may_be_large", "receive", "request_id", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.receive = receive
         self.may_be_large = False
         """Whether a large body is wanted of this caller for this operation."""
-        self._place: Place | None = None
+        self._place: Reservation | None = None
         whole = _whole(scope)
-        self.seat = (None if whole is None else whole.seat) or Seat()
+        self.conn = (None if whole is None else whole.conn) or RequestConnection()
         self.request_id = os.urandom(16)
         pairs: Sequence[Header] = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(pairs)
@@ -178,7 +178,7 @@ class Exchange:
             client_request_id=self._client_request_id(),
             operation=operation,
             idempotency=idempotency,
-            seat=self.seat,
+            conn=self.conn,
         )
 
     def _client_request_id(self) -> str | None:
@@ -195,11 +195,11 @@ class Exchange:
         return short and b"transfer-encoding" not in self.headers
 
     async def large_body(self, credential: Credential, engine: Engine, limit: int, upload: Upload) -> bytes:
-        """As `body`; no more than SMALL_BODY of a caller who may not do what it is for."""
-        intake = await engine.intake(credential, upload, self.seat)
+        """As `body`; at most UNAUTHENTICATED_BODY_LIMIT from a caller that may not perform the operation."""
+        intake = await engine.intake(credential, upload, self.conn)
         self.may_be_large = intake.may_be_large
         if not intake.may_be_large:
-            limit = min(limit, SMALL_BODY)
+            limit = min(limit, UNAUTHENTICATED_BODY_LIMIT)
         if self._declared() <= limit:
             await self.make_room(intake.owner, limit)
         try:
@@ -236,9 +236,9 @@ class Exchange:
             place.give_back()
 
     async def hold(self, error: KeyVaultError) -> None:
-        """Wait before a caller is told that it asks for too much."""
+        """Wait before a caller gets 429."""
         if isinstance(error, ShareExceeded):
-            await pause(error.after, self.seat)
+            await pause(error.after, self.conn)
 
     def _declared(self) -> int:
         declared = self.headers.get(b"content-length", b"0")
@@ -322,7 +322,7 @@ class Exchange:
     def problem(self, error: KeyVaultError, *, allow: str | None = None) -> Response:
         """A refusal, as a problem document."""
         document = problem(error, self.request_id.hex())
-        # Who is not authenticated learns nothing of the log, not even its length.
+        # An unauthenticated caller learns nothing of the log, not even its length.
         audit_id = None if isinstance(error, Unauthenticated) else error.audit_id
         reply = self.reply(
             document.status, _encode(document), content_type=b"application/problem+json", audit_id=audit_id
@@ -336,7 +336,7 @@ class Exchange:
         return reply
 
     def defect(self, error: Exception) -> InternalError:
-        """Log a defect of ours by its kind and place: its message and its variables may hold a caller's data."""
+        """Log a defect by its kind and place: its message and its variables may hold a caller's data."""
         frames = traceback.extract_tb(error.__traceback__)
         places = " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
         request_id = self.request_id.hex()

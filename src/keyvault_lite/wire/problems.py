@@ -60,7 +60,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def problem(error: KeyVaultError, request_id: str) -> Problem:
-    """Write an error down. A class that neither stands in the table nor descends from one is a defect of ours."""
+    """Write an error down. A class that is neither in the table nor a subclass of one is a defect."""
     kind = next((one for one in type(error).__mro__ if one in STATUS), None)
     if kind is None:
         kind, error = InternalError, InternalError()

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
-from keyvault_lite.engine.slices import Steps, at_once
+from keyvault_lite.engine.cooperative import Steps, run_to_end
 from keyvault_lite.model.errors import InvalidRequest, MalformedRequest
 from keyvault_lite.model.strict_json import DECODER
-from keyvault_lite.wire.stepwise import StepReader, invalid
+from keyvault_lite.wire.incremental_json import StepReader, invalid
 
 MAX_DEPTH: Final = 32
 MAX_PARTS: Final = 200_000
@@ -67,7 +67,7 @@ def is_quick(body: bytes | bytearray) -> bool:
 
 def read_json(body: bytes | bytearray) -> object:
     """Parse one JSON text. Raises MalformedRequest, with a detail that repeats nothing of the text."""
-    return _read_quick(body) if is_quick(body) else at_once(read_in_steps(body))
+    return _read_quick(body) if is_quick(body) else run_to_end(read_in_steps(body))
 
 
 def read_in_steps(body: bytes | bytearray) -> Steps[object]:
@@ -130,7 +130,7 @@ def read_query(query: bytes) -> dict[str, str]:
 
 
 def read_parameters(query: bytes) -> dict[str, str | list[str]]:
-    """As `read_query`, for who looks at some parameters and ignores the rest. One without a value is empty.
+    """As `read_query`, for callers that use some parameters and ignore the rest. One without a value is empty.
 
     A repeated one is the list of its values, which no field of a single value takes: two readers cannot differ on it.
     """

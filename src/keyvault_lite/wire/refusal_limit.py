@@ -1,4 +1,4 @@
-"""How many refused submissions a second one address may send to a witness before it is told to wait.
+"""How many refused submissions a second one address may send to a witness before it gets 429.
 
 What is refused costs the verification of a signature, and anybody may send it. An IPv6 network of 64 bits counts as one
 address. What is confirmed is not counted, so a vault may submit as often as it commits.
@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from typing import Final
 
-from keyvault_lite.engine.floods import network
+from keyvault_lite.engine.failed_logins import network
 
 REFUSALS: Final = 10
 """Refused submissions from one address, a second; the rest of the second is not read."""

@@ -20,7 +20,7 @@ class Route:
     operation: str | None = None
     """The operation's name in its audit entry, where that is not the action itself."""
     limit: int = MAX_BODY
-    """Bytes of a body that are read of a caller who may perform the operation."""
+    """Bytes of a body that are read from a caller that may perform the operation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from keyvault_lite.wire.refusal_limit import RefusalLimit
 from keyvault_lite.witness.register import (
     Inconsistent,
     MalformedSubmission,
-    OtherSize,
-    Refused,
+    SizeConflict,
     Submission,
+    SubmissionRefused,
     UnknownLog,
     Untrusted,
     parse_submission,
@@ -38,11 +38,11 @@ ADD: Final = b"/add-checkpoint"
 READ: Final = b"/checkpoint/"
 HEALTH: Final = b"/health"
 METRICS_PAGE: Final = b"/metrics"
-STATUS: Final[Mapping[type[Refused], int]] = {
+STATUS: Final[Mapping[type[SubmissionRefused], int]] = {
     MalformedSubmission: 400,
     Untrusted: 403,
     UnknownLog: 404,
-    OtherSize: 409,
+    SizeConflict: 409,
     Inconsistent: 422,
 }
 
@@ -51,7 +51,7 @@ class Register(Protocol):
     """What decides (witness.register.Register)."""
 
     def add(self, submission: Submission) -> str:
-        """Confirm a checkpoint; raises a Refused."""
+        """Confirm a checkpoint; raises a SubmissionRefused."""
 
     def newest(self, origin: str) -> str | None:
         """The newest checkpoint confirmed of a log; None before the first. Answers at once, from any thread."""
@@ -66,7 +66,7 @@ class WitnessApplication:
 
     def __init__(self, register: Register) -> None:
         self._register = register
-        self._watch = Watched()
+        self._watch = SubmissionOutcomes()
         self._limit = RefusalLimit()
         self._measure()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="register")
@@ -79,7 +79,7 @@ class WitnessApplication:
             exchange = Exchange(scope, receive)
             try:
                 reply = await self._answer(exchange)
-            except Refused as refusal:
+            except SubmissionRefused as refusal:
                 reply = _refusal(exchange, refusal)
             except (MalformedRequest, TooLarge, NotFound, LimitExceeded) as error:
                 reply = exchange.problem(error)
@@ -118,9 +118,9 @@ class WitnessApplication:
             loop = asyncio.get_running_loop()
             with self._watch:
                 line = await loop.run_in_executor(self._pool, lambda: self._register.add(submission))
-        except OtherSize:
+        except SizeConflict:
             raise  # the log has signed it
-        except (Refused, MalformedRequest, TooLarge):
+        except (SubmissionRefused, MalformedRequest, TooLarge):
             self._limit.count(source)
             raise
         return exchange.reply(200, line.encode(), content_type=TEXT)
@@ -142,7 +142,7 @@ class WitnessApplication:
         METRICS.gauge("keyvault_witness_failing", about, lambda: float(watch.failing))
 
 
-class Watched:
+class SubmissionOutcomes:
     """How the submissions end: confirmed, refused, or failed because nothing could be recorded."""
 
     def __init__(self) -> None:
@@ -163,9 +163,9 @@ class Watched:
         """Count how it ended."""
         if kind is None:
             self.failing, self._confirmed_at = False, time.monotonic()
-        elif not isinstance(error, Refused):
+        elif not isinstance(error, SubmissionRefused):
             self.failing = True
-        outcome = "confirmed" if kind is None else "refused" if isinstance(error, Refused) else "failed"
+        outcome = "confirmed" if kind is None else "refused" if isinstance(error, SubmissionRefused) else "failed"
         self.counts[outcome] += 1
 
 
@@ -181,9 +181,9 @@ def _text(raw: bytes) -> str:
         raise MalformedRequest("the request is not UTF-8") from None
 
 
-def _refusal(exchange: Exchange, refusal: Refused) -> Response:
+def _refusal(exchange: Exchange, refusal: SubmissionRefused) -> Response:
     status = STATUS[type(refusal)]
-    if isinstance(refusal, OtherSize):
+    if isinstance(refusal, SizeConflict):
         return exchange.reply(status, b"%d\n" % refusal.size, content_type=SIZE)
     return exchange.reply(status, f"{refusal.detail}\n".encode(), content_type=TEXT)
 

@@ -1,6 +1,6 @@
 """The anchor of several hosts: a witness, asked under the head lock before anything is written and before each reply.
 
-A file says what this host has seen; the witness says what any host has. It judges itself whether a checkpoint extends
+A file says what this host has seen; the witness says what any host has. It verifies itself whether a checkpoint extends
 the one before, so of two copies of a database that go on apart only one is ever answered from. The facts of a mark
 that are not the tree's (`state-seq`, `entry-hash`) are lines of the checkpoint, under the log's own signature.
 """
@@ -20,9 +20,9 @@ from keyvault_lite.audit.checkpoint import (
 )
 from keyvault_lite.ledger.anchor.confirmation import Confirmation
 from keyvault_lite.ledger.anchor.files import Prove
-from keyvault_lite.ledger.anchor.record import DamagedAnchor, Mark
+from keyvault_lite.ledger.anchor.record import AnchorRecord, DamagedAnchor
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, OutcomeUnknown
-from keyvault_lite.witness.client import Ahead, Confirmed, WitnessClient
+from keyvault_lite.witness.client import Confirmed, WitnessAhead, WitnessClient
 
 
 class SharedAnchor:
@@ -37,7 +37,7 @@ class SharedAnchor:
         self._public_key = public_key
         self._verify = verify
         self._origin: Final = origin(instance_id, 0)
-        self._seen: tuple[Mark, Confirmed] | None = None
+        self._seen: tuple[AnchorRecord, Confirmed] | None = None
         """The newest mark, and what the witness said to it."""
         self._proven = False
         """Whether the witness has taken a write of this process: an answer to a read alone might be an old one."""
@@ -56,8 +56,8 @@ class SharedAnchor:
         """See Anchor: the witness answers."""
         self.read()
 
-    def read(self, *, at_once: bool = False) -> Mark | None:
-        """See Anchor; never `at_once`, not being local.
+    def read(self, *, blocking: bool = True) -> AnchorRecord | None:
+        """See Anchor. It always blocks: a witness is another host.
 
         Raises AuditUnavailable if the witness does not answer: nothing was done then.
         """
@@ -76,12 +76,14 @@ class SharedAnchor:
                 self._seen = (mark, confirmed)
             return mark
 
-    def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove, at_once: bool = False) -> Mark:
-        """See Anchor; never `at_once`, not being local.
+    def write(
+        self, sign: Callable[[], AnchorRecord], *, before: AnchorRecord | None, prove: Prove, blocking: bool = True
+    ) -> AnchorRecord:
+        """See Anchor. It always blocks: a witness is another host.
 
         Raises IntegrityViolation if the witness knows another history than this mark's.
 
-        A witness judges what is signed: of a log that was forked it may see two heads of one size, and keeps them.
+        A witness verifies what is signed: of a log that was forked it may see two heads of one size, and keeps them.
         """
         with self._lock:
             mark = sign()
@@ -89,10 +91,10 @@ class SharedAnchor:
             self._submit(mark, old, prove)
             return mark
 
-    def _submit(self, mark: Mark, old: int, prove: Prove) -> None:
+    def _submit(self, mark: AnchorRecord, old: int, prove: Prove) -> None:
         try:
             confirmed = self._client.submit(mark.checkpoint, size=mark.size, old=old, prove=prove)
-        except Ahead as other:
+        except WitnessAhead as other:
             raise IntegrityViolation(
                 f"the shared anchor {self.place} knows {other.size} entries, this database has {mark.size}: it was put "
                 "back, or another copy of it is served elsewhere",
@@ -121,8 +123,8 @@ class SharedAnchor:
                 f"{verifier_key(name, self._public_key)} first"
             )
 
-    def replace(self, mark: Mark) -> None:
-        """Put the first mark of a log, or of a new epoch of it, into a witness that was told to trust it.
+    def replace(self, mark: AnchorRecord) -> None:
+        """Put the first record of a log, or of a new epoch of it, into a witness that trusts it.
 
         Raises IntegrityViolation if the witness has one already: it takes none back.
         """
@@ -139,7 +141,7 @@ class SharedAnchor:
         """See Anchor."""
         self._client.close()
 
-    def _mark(self, note: str) -> Mark:
+    def _mark(self, note: str) -> AnchorRecord:
         """The mark that a checkpoint of this vault states. Raises DamagedAnchor for anything else."""
         try:
             epoch = split_origin(note.split("\n", 1)[0])[1]
@@ -148,13 +150,13 @@ class SharedAnchor:
             state_seq, entry_hash = read_facts(head.extensions)
         except InvalidNote as error:
             raise DamagedAnchor(f"the shared anchor's checkpoint is not one of this vault: {error.detail}") from None
-        return Mark(epoch, head.size, state_seq, entry_hash, head.root, note, vkey)
+        return AnchorRecord(epoch, head.size, state_seq, entry_hash, head.root, note, vkey)
 
     # What the ledger asks of a witness (ledger.witnessed)
 
     @property
     def fault(self) -> KeyVaultError | None:
-        """None: who cannot reach the anchor finds out at each commit."""
+        """None: each commit finds out whether the anchor can be reached."""
         return None
 
     @property

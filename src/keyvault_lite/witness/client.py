@@ -37,7 +37,7 @@ Prove = Callable[[int], Sequence[bytes]]
 log: Final = logger("witness")
 
 
-class OtherSize(Exception):
+class SizeConflict(Exception):
     """The witness knows the log at another size than the submission starts from."""
 
     def __init__(self, size: int) -> None:
@@ -45,7 +45,7 @@ class OtherSize(Exception):
         self.size = size
 
 
-class Ahead(Exception):
+class WitnessAhead(Exception):
     """The witness has confirmed a longer log than the one submitted."""
 
     def __init__(self, size: int) -> None:
@@ -74,7 +74,7 @@ class WitnessClient:
     """One witness. Its methods block, for a few seconds at most, and may be called from any thread."""
 
     def __init__(self, url: str, keys: Sequence[str], *, verify: Verify, ca_file: str | None = None) -> None:
-        """Raises InvalidRequest for an address or key that is none, or plain http to another machine."""
+        """Raises InvalidRequest for a malformed address or key, or plain http to another machine."""
         parts = urlsplit(url)
         host = parts.hostname or ""
         if parts.scheme not in {"http", "https"} or not host or parts.username or parts.query or parts.fragment:
@@ -119,14 +119,14 @@ class WitnessClient:
     def submit(self, note: str, *, size: int, old: int, prove: Prove) -> Confirmed:
         """Have a signed checkpoint of `size` confirmed. `old` is the size that the witness is thought to know.
 
-        Raises Ahead if it knows a longer log, Forked if another one, AuditUnavailable if it does not answer or refuses.
+        Raises WitnessAhead if it knows a longer log, Forked if another one, AuditUnavailable if it fails.
         """
         for _ in range(TRIES):
             try:
                 return self._add(note, old, prove(old) if 0 < old < size else ())
-            except OtherSize as other:
+            except SizeConflict as other:
                 if other.size > size:
-                    raise Ahead(other.size) from None
+                    raise WitnessAhead(other.size) from None
                 if other.size == old:
                     raise Forked(self._forked()) from None
                 if other.size < old:
@@ -135,7 +135,7 @@ class WitnessClient:
         raise AuditUnavailable("the witness is being moved by somebody else")
 
     def trusts(self, origin: str) -> bool:
-        """Whether the witness was told to trust a log. Raises AuditUnavailable if it does not say."""
+        """Whether the witness trusts a log. Raises AuditUnavailable if it does not answer."""
         # A checkpoint that nobody has signed: the protocol has one answer for a log it does not know, another for one
         # whose signature does not verify.
         head = checkpoint_body(origin, 0, ROOT_OF_EMPTY)
@@ -155,7 +155,7 @@ class WitnessClient:
         body = format_submission(old, [encode_base64(hash) for hash in proof], note)
         status, answer = self._ask("POST", "/add-checkpoint", body.encode())
         if status == http.HTTPStatus.CONFLICT:
-            raise OtherSize(self._size(answer))
+            raise SizeConflict(self._size(answer))
         if status == http.HTTPStatus.UNPROCESSABLE_ENTITY:
             raise Forked(self._forked())
         if status != http.HTTPStatus.OK:

@@ -1,7 +1,7 @@
 """One text on disk of which the newest version survives whatever happens while it is replaced.
 
 Two slots of 8 KiB, written in turn, each `<SHA-256 of what follows> <counter> <text>` and zeros. The slot that holds
-the newest text is never written over: a kill or a power loss tears the other one, which nobody was told of yet. That
+the newest text is never written over: a kill or a power loss tears the other one, which was not published yet. That
 costs one flush of data, a third of what a new file under the old name does.
 """
 

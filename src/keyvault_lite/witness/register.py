@@ -46,27 +46,27 @@ MAX_EVIDENCE: Final = 100
 log: Final = logger("witness")
 
 
-class Refused(Exception):
-    """Base of what a witness answers instead of a cosignature. `detail` tells whoever submitted why."""
+class SubmissionRefused(Exception):
+    """Base of what a witness answers instead of a cosignature. `detail` gives the submitter the reason."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
 
 
-class MalformedSubmission(Refused):
+class MalformedSubmission(SubmissionRefused):
     """The request is not what the protocol asks for."""
 
 
-class UnknownLog(Refused):
-    """The origin is that of no log that this witness was told to trust."""
+class UnknownLog(SubmissionRefused):
+    """The origin is that of no log that this witness trusts."""
 
 
-class Untrusted(Refused):
+class Untrusted(SubmissionRefused):
     """No signature of the log's key verifies, or a newer epoch has closed this one."""
 
 
-class OtherSize(Refused):
+class SizeConflict(SubmissionRefused):
     """The submission does not start from the newest checkpoint confirmed; `size` is that one's."""
 
     def __init__(self, size: int) -> None:
@@ -74,7 +74,7 @@ class OtherSize(Refused):
         self.size = size
 
 
-class Inconsistent(Refused):
+class Inconsistent(SubmissionRefused):
     """The proof does not lead from the newest checkpoint confirmed to this one."""
 
 
@@ -138,7 +138,7 @@ class Register:
     ) -> None:
         """Read the folder, whose lock must be held (`locked`). `logs`: the verifier keys of the logs to be trusted.
 
-        Raises InvalidNote for a key that is none, IntegrityViolation for a state file that does not verify.
+        Raises InvalidNote for a malformed key, IntegrityViolation for a state file that does not verify.
         """
         self._folder = folder
         self._key = key
@@ -162,7 +162,7 @@ class Register:
         return len(self._trusted)
 
     def add(self, submission: Submission) -> str:
-        """Confirm a checkpoint: the cosignature line, once it can no more be forgotten. Raises a Refused."""
+        """Confirm a checkpoint: the cosignature line, once it can no more be forgotten. Raises a SubmissionRefused."""
         try:
             head = parse_checkpoint(parse_note(submission.note).body)
         except InvalidNote as error:
@@ -195,25 +195,25 @@ class Register:
         known = self._known.get(head.origin)
         size, root = (0, ROOT_OF_EMPTY) if known is None else (known.head.size, known.head.root)
         if submission.old != size:
-            raise OtherSize(size)
+            raise SizeConflict(size)
         if head.size == size:
             if head.root != root:
                 # Together with the state file it proves a fork to anybody: the log has signed both.
                 log.error("refused a checkpoint of %s, size %d: its tree is another", head.origin, head.size)
                 self._keep("evidence", note)
-                raise OtherSize(size)
+                raise SizeConflict(size)
             if submission.proof:
                 raise Inconsistent("between equal sizes nothing is proven")
         elif size == 0:
             if submission.proof:
-                raise Inconsistent("everything extends the empty log, without proof")
+                raise Inconsistent("a submission that extends the empty log carries no consistency proof")
         else:
             try:
                 verify_consistency(submission.proof, old=size, new=head.size, old_root=root, new_root=head.root)
             except InvalidProof as error:
-                # A fork has no proof; but anybody can send a genuine checkpoint with a proof that is none.
+                # A fork has no proof; but anyone can send a genuine checkpoint with a wrong proof.
                 log.warning("no proof that a checkpoint of %s, size %d, extends the last", head.origin, head.size)
-                self._keep("unproven", note, anew=True)
+                self._keep("unproven", note, replace=True)
                 raise Inconsistent(error.detail) from None
 
     def newest(self, origin: str) -> str | None:
@@ -251,15 +251,15 @@ class Register:
         for record in self._records.values():
             record.close()
 
-    def _keep(self, place: str, note: str, *, anew: bool = False) -> None:
-        """Keep what the log has signed. With `anew` the oldest makes room: who fills the folder hides nothing new."""
+    def _keep(self, place: str, note: str, *, replace: bool = False) -> None:
+        """Keep what the log has signed. With `replace` the oldest makes room: nothing new is lost."""
         folder = self._folder / place
         path = folder / f"{sha256(note.encode()).hexdigest()[:32]}.txt"
         with suppress(OSError):  # a full disk must not turn a refusal into anything else
             if path.exists():
                 return
             kept = sorted(folder.iterdir(), key=lambda one: one.stat().st_mtime)
-            if len(kept) >= MAX_EVIDENCE and anew:
+            if len(kept) >= MAX_EVIDENCE and replace:
                 kept.pop(0).unlink()
             if len(kept) < MAX_EVIDENCE:
                 with os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="utf-8") as file:

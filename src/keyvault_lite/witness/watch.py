@@ -15,7 +15,7 @@ from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, Key
 from keyvault_lite.model.replies import Consistency
 from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
-from keyvault_lite.witness.client import Ahead, Confirmed, WitnessClient
+from keyvault_lite.witness.client import Confirmed, WitnessAhead, WitnessClient
 
 PERIOD_SECONDS: Final = 1.0
 """How often the log is looked at; if it grew it is submitted."""
@@ -61,7 +61,7 @@ class Watch:
         """When it was asked, what it answered, of which epoch."""
         self._empty_at: float | None = None
         """When the log was last seen empty: there is nothing to confirm."""
-        self._problem = "it was not asked yet"
+        self._problem = "the witness was not asked yet: the first check follows within seconds"
         self._violation: IntegrityViolation | None = None
         self._turn = threading.Lock()
         self._closing = threading.Event()
@@ -95,7 +95,7 @@ class Watch:
             try:
                 self.round()
             except Exception:
-                # A defect in one round must not end all later ones: who watches the witness has to go on.
+                # A defect in one round must not end all later ones: the witness has to be asked on.
                 log.exception("the witness could not be asked")
 
     def round(self) -> None:
@@ -127,7 +127,7 @@ class Watch:
         old = last[1].size if last is not None and last[2] == epoch else 0
         try:
             confirmed = self._ask(note, size, old)
-        except Ahead as ahead:
+        except WitnessAhead as ahead:
             # Another process of this vault may have written since. Whatever the witness knows was committed before it
             # knew it, so it is in the database now, or the database has lost it.
             self._ledger.refresh()
@@ -141,7 +141,7 @@ class Watch:
                 ) from None
             try:
                 confirmed = self._ask(note, size, ahead.size)
-            except Ahead:
+            except WitnessAhead:
                 return  # the others are quicker; the next round sees what they wrote
         if last is not None and confirmed.time < last[1].time:
             raise AuditUnavailable("the witness's clock runs backwards, or its answer is an old one")

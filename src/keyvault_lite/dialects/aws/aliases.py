@@ -19,11 +19,11 @@ from keyvault_lite.dialects.aws.errors import (
 )
 from keyvault_lite.dialects.aws.guard import check, guarded, key_by_id
 from keyvault_lite.dialects.aws.keys import changed, read_policy, read_tags, require_not_leaving
-from keyvault_lite.dialects.aws.model import ALIAS, RESERVED_ALIAS, Named, Place, judged_arn, parse_name
+from keyvault_lite.dialects.aws.model import ALIAS, RESERVED_ALIAS, AccountRegion, KeyReference, judged_arn, parse_name
 from keyvault_lite.dialects.aws.pagination import page
 from keyvault_lite.dialects.aws.replies import KeyPolicy
 from keyvault_lite.dialects.aws.view import View, exists, find, view
-from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.keys import Key, KeyName
 from keyvault_lite.model.requests import Request
@@ -40,87 +40,89 @@ def _check_alias(name: str) -> None:
         raise Validation('Alias must start with the prefix "alias/". Please see the documentation.')
 
 
-def create(request: words.CreateAlias, seen: View, scene: Scene) -> Done:
+def create(request: words.CreateAlias, seen: View, ctx: HandlerContext) -> HandlerResult:
     """One more name for a key."""
     _check_alias(request.alias_name)
     if ":" in request.alias_name:
         raise Validation("Alias contains invalid characters for alias creation")
     require_not_leaving(seen)
     place = request.place
-    if find(Named(place.namespace + request.alias_name, alias=True), place, scene.state, scene.now) is not None:
+    if find(KeyReference(place.namespace + request.alias_name, alias=True), place, ctx.state, ctx.now) is not None:
         raise AlreadyExists
-    name = KeyName(place.namespace, request.alias_name, scene.now, scene.now)
+    name = KeyName(place.namespace, request.alias_name, ctx.now, ctx.now)
     # A key that is past its deletion here, in a replica's Region, may still hold the name.
-    before = scene.state.find_key(name.text)
+    before = ctx.state.find_key(name.text)
     freed = () if before is None or before.id == seen.key.id else (_without(before, name),)
     own = _without(seen.key, name)
-    return Done(None, Change(keys=(*freed, structs.replace(own, names=(*own.names, name)))))
+    return HandlerResult(None, Change(keys=(*freed, structs.replace(own, names=(*own.names, name)))))
 
 
 def _without(key: Key, name: KeyName) -> Key:
     return structs.replace(key, names=tuple(one for one in key.names if one.text != name.text))
 
 
-def update(request: words.UpdateAlias, seen: View, scene: Scene) -> Done:
+def update(request: words.UpdateAlias, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Move a name to another key of the same kind."""
     _check_alias(request.alias_name)
     require_not_leaving(seen)
     text = request.place.namespace + request.alias_name
-    before = find(Named(text, alias=True), request.place, scene.state, scene.now)
+    before = find(KeyReference(text, alias=True), request.place, ctx.state, ctx.now)
     if before is None:
         raise AliasNotFound
-    check(view(before, request.place, scene.now), "UpdateAlias", request, None, scene)
+    check(view(before, request.place, ctx.now), "UpdateAlias", request, None, ctx)
     if (before.spec.type is not seen.key.spec.type) or before.spec.purpose is not seen.key.spec.purpose:
         raise Validation("An alias moves only between keys of the same type and usage.")
     old = next(one for one in before.names if one.text == text)
-    name = replace(old, updated_at=scene.now)
+    name = replace(old, updated_at=ctx.now)
     if before.id == seen.key.id:
-        return Done(None, Change(keys=(structs.replace(seen.key, names=(*_without(seen.key, old).names, name)),)))
-    return Done(None, Change(keys=(_without(before, old), structs.replace(seen.key, names=(*seen.key.names, name)))))
+        return HandlerResult(
+            None, Change(keys=(structs.replace(seen.key, names=(*_without(seen.key, old).names, name)),))
+        )
+    return HandlerResult(
+        None, Change(keys=(_without(before, old), structs.replace(seen.key, names=(*seen.key.names, name))))
+    )
 
 
-def delete(request: words.DeleteAlias, seen: View, _: Scene) -> Done:
+def delete(request: words.DeleteAlias, seen: View, _: HandlerContext) -> HandlerResult:
     """Take a name away."""
     named = parse_name(request.key, request.place)
     if not named.alias:
         raise Validation('Alias must start with the prefix "alias/". Please see the documentation.')
     name = next(one for one in seen.key.names if one.text == named.ref)
     _check_alias(name.name)
-    return Done(None, Change(keys=(_without(seen.key, name),)))
+    return HandlerResult(None, Change(keys=(_without(seen.key, name),)))
 
 
-def list_aliases(request: words.ListAliases, scene: Scene) -> Done:
+def list_aliases(request: words.ListAliases, ctx: HandlerContext) -> HandlerResult:
     """The aliases of this Region, of one key or of all the caller may know of."""
     place = request.place
     if (request.limit or 0) > MAX_LISTED:
         raise Validation(f"Limit is 1 to {MAX_LISTED}.")
     if request.key is not None:
-        keys = [key_by_id(request.key, place, request.action, scene)]
+        keys = [key_by_id(request.key, place, request.action, ctx)]
     else:
         keys = [
-            key
-            for key in scene.state.keys_after(None)
-            if exists(key, place, scene.now) and may_know(scene.principal, key)
+            key for key in ctx.state.keys_after(None) if exists(key, place, ctx.now) and may_know(ctx.principal, key)
         ]
     found = [
-        (name.name, (name, view(key, place, scene.now)))
+        (name.name, (name, view(key, place, ctx.now)))
         for key in keys
         for name in key.names
         if name.namespace == place.namespace
     ]
-    return Done(page(found, request))
+    return HandlerResult(page(found, request))
 
 
 # Tags
 
 
-def tag(request: words.TagResource, seen: View, _: Scene) -> Done:
+def tag(request: words.TagResource, seen: View, _: HandlerContext) -> HandlerResult:
     """Put tags over those there are."""
     require_not_leaving(seen)
     return changed(seen, seen.with_facet(tags=read_tags(request.tags, seen.tags)))
 
 
-def untag(request: words.UntagResource, seen: View, _: Scene) -> Done:
+def untag(request: words.UntagResource, seen: View, _: HandlerContext) -> HandlerResult:
     """Take tags away."""
     require_not_leaving(seen)
     if len(set(request.tag_keys)) != len(request.tag_keys):
@@ -129,15 +131,15 @@ def untag(request: words.UntagResource, seen: View, _: Scene) -> Done:
     return changed(seen, seen.with_facet(tags=left))
 
 
-def list_tags(request: words.ListResourceTags, seen: View, _: Scene) -> Done:
+def list_tags(request: words.ListResourceTags, seen: View, _: HandlerContext) -> HandlerResult:
     """A page of the tags, by name."""
-    return Done(page(((name, (name, value)) for name, value in seen.tags.items()), request))
+    return HandlerResult(page(((name, (name, value)) for name, value in seen.tags.items()), request))
 
 
 # Policies
 
 
-def default_policy(place: Place) -> str:
+def default_policy(place: AccountRegion) -> str:
     """The policy of a key that was given none: the account may do all, so the vault's own authorisation decides."""
     statement = {
         "Sid": "Enable IAM User Permissions",
@@ -154,23 +156,23 @@ def _check_policy_name(name: str) -> None:
         raise PolicyNotFound
 
 
-def get_policy(request: words.GetKeyPolicy, seen: View, _: Scene) -> Done:
+def get_policy(request: words.GetKeyPolicy, seen: View, _: HandlerContext) -> HandlerResult:
     """The one policy."""
     _check_policy_name(request.policy_name)
-    return Done(KeyPolicy(seen.facet.get("policy") or default_policy(seen.place)))
+    return HandlerResult(KeyPolicy(seen.facet.get("policy") or default_policy(seen.place)))
 
 
-def put_policy(request: words.PutKeyPolicy, seen: View, scene: Scene) -> Done:
+def put_policy(request: words.PutKeyPolicy, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Replace the one policy."""
     _check_policy_name(request.policy_name)
     bypass = request.bypass_policy_lockout_safety_check
-    policy = read_policy(request.policy, judged_arn(seen.key, seen.place), seen.place, scene, bypass=bypass)
+    policy = read_policy(request.policy, judged_arn(seen.key, seen.place), seen.place, ctx, bypass=bypass)
     return changed(seen, seen.with_facet(policy=policy))
 
 
-def list_policies(request: words.ListKeyPolicies, _seen: View, _: Scene) -> Done:
+def list_policies(request: words.ListKeyPolicies, _seen: View, _: HandlerContext) -> HandlerResult:
     """The name of the one policy."""
-    return Done(page([(POLICY, POLICY)], request))
+    return HandlerResult(page([(POLICY, POLICY)], request))
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

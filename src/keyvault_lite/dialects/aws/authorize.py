@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from keyvault_lite.access.authorize import NO_KEY, check_key
 from keyvault_lite.dialects.aws.errors import KeyNotFound, MalformedPolicy
-from keyvault_lite.dialects.aws.model import Place, comparable
-from keyvault_lite.dialects.aws.policy import Judgement, Question, read_policy
+from keyvault_lite.dialects.aws.model import AccountRegion, comparable
+from keyvault_lite.dialects.aws.policy import AuthorizationRequest, Decision, read_policy
 from keyvault_lite.model.encoding import Context
 from keyvault_lite.model.errors import Forbidden, NotFound
 from keyvault_lite.model.evidence import Action
@@ -45,7 +45,7 @@ _BOUND: Final = frozenset(
 
 
 def check_named_key(principal: Principal, key: Key | None, ref: str | None, action: Action) -> Key:
-    """As `check_key`; and a SERVICE that a grant covers under the name it used is told that there is nothing there."""
+    """As `check_key`; and a SERVICE that a grant covers under the name it used gets NotFound."""
     try:
         return check_key(principal, key, action)
     except NotFound as error:
@@ -59,7 +59,7 @@ def _covers(principal: Principal, ref: str | None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class KeyUse:
     """An operation on a key, as policies and grants see it."""
 
     operation: str
@@ -71,12 +71,12 @@ class Use:
     """Whether the request is one of a Region; conditions on the Region are not understood otherwise."""
 
 
-def check_use(principal: Principal, place: Place, arn: str, facet: Mapping[str, Any], use: Use) -> None:
+def check_use(principal: Principal, place: AccountRegion, arn: str, facet: Mapping[str, Any], use: KeyUse) -> None:
     """Raise Forbidden unless policy and grants of a key allow what the vault allows already."""
     if principal.role is Role.ADMIN and use.operation in RESCUE:
         return
     caller = comparable(place.principal_arn(principal.name))
-    told = _judge(principal, place, arn, facet.get("policy"), use)
+    told = _evaluate(principal, place, arn, facet.get("policy"), use)
     if told.denied:
         raise Forbidden(REFUSAL)
     if told.named:
@@ -88,9 +88,9 @@ def check_use(principal: Principal, place: Place, arn: str, facet: Mapping[str, 
         raise Forbidden(REFUSAL)
 
 
-def _judge(principal: Principal, place: Place, arn: str, policy: str | None, use: Use) -> Judgement:
+def _evaluate(principal: Principal, place: AccountRegion, arn: str, policy: str | None, use: KeyUse) -> Decision:
     if policy is None:
-        return Judgement(delegated=True)
+        return Decision(delegated=True)
     pairs = use.context or {}
     context = {
         **_by_key(use.facts.items()),
@@ -100,11 +100,11 @@ def _judge(principal: Principal, place: Place, arn: str, policy: str | None, use
     try:
         known = read_policy(policy)
     except MalformedPolicy:
-        return Judgement(denied=True)  # kept by an earlier version, and read by this one as no policy
+        return Decision(denied=True)  # kept by an earlier version, and read by this one as no policy
     question = _question(principal, place, arn, use.operation, context)
     if not use.regional:
         question = replace(question, context={**question.context, "aws:requestedregion": None})
-    return known.judge(question)
+    return known.evaluate(question)
 
 
 def _by_key(facts: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, tuple[str, ...]]:
@@ -117,8 +117,8 @@ def _by_key(facts: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, tuple[str
 
 
 def _question(
-    principal: Principal, place: Place, arn: str, operation: str, context: Mapping[str, tuple[str, ...]]
-) -> Question:
+    principal: Principal, place: AccountRegion, arn: str, operation: str, context: Mapping[str, tuple[str, ...]]
+) -> AuthorizationRequest:
     """What the principal asks of a key's policy: the context, and what is known of the principal."""
     caller = comparable(place.principal_arn(principal.name))
     known = {
@@ -130,10 +130,10 @@ def _question(
         "aws:requestedregion": (place.region,),
         "kms:calleraccount": (place.account,),
     }
-    return Question(caller, comparable(place.root_arn), f"kms:{operation}", arn, {**context, **known})
+    return AuthorizationRequest(caller, comparable(place.root_arn), f"kms:{operation}", arn, {**context, **known})
 
 
-def allows(grant: Mapping[str, Any], caller: str, use: Use) -> bool:
+def allows(grant: Mapping[str, Any], caller: str, use: KeyUse) -> bool:
     """Whether a grant lets the caller do this."""
     return (
         comparable(grant["grantee"]) == comparable(caller)
@@ -160,7 +160,7 @@ def _by_name(pairs: Context) -> Mapping[str, set[str]]:
     return found
 
 
-def may_retire(principal: Principal, place: Place, grant: Mapping[str, Any]) -> bool:
+def may_retire(principal: Principal, place: AccountRegion, grant: Mapping[str, Any]) -> bool:
     """Whether the principal may retire a grant: an ADMIN, the retiring principal, the grantee of one that says so."""
     caller = comparable(place.principal_arn(principal.name))
     if principal.role is Role.ADMIN or comparable(grant.get("retiring", "")) == caller:
@@ -168,16 +168,16 @@ def may_retire(principal: Principal, place: Place, grant: Mapping[str, Any]) -> 
     return comparable(grant["grantee"]) == caller and "RetireGrant" in grant["operations"]
 
 
-def may_list_retirable(principal: Principal, place: Place, retiring: str | None) -> bool:
+def may_list_retirable(principal: Principal, place: AccountRegion, retiring: str | None) -> bool:
     """Whether the principal may see what another can retire."""
     return principal.role in {Role.ADMIN, Role.AUDITOR} or _is_caller(principal, place, retiring)
 
 
-def _is_caller(principal: Principal, place: Place, arn: str | None) -> bool:
+def _is_caller(principal: Principal, place: AccountRegion, arn: str | None) -> bool:
     return arn is not None and comparable(arn) == comparable(place.principal_arn(principal.name))
 
 
-def locks_out(policy: str, principal: Principal, place: Place, arn: str) -> bool:
+def locks_out(policy: str, principal: Principal, place: AccountRegion, arn: str) -> bool:
     """Whether a policy would leave its author unable to change it again. Raises MalformedPolicy."""
-    told = read_policy(policy).judge(_question(principal, place, arn, "PutKeyPolicy", {}))
+    told = read_policy(policy).evaluate(_question(principal, place, arn, "PutKeyPolicy", {}))
     return told.denied or not (told.named or told.delegated)

@@ -17,7 +17,7 @@ from keyvault_lite.dialects.aws.guard import check, guarded, other_key, refuse_r
 from keyvault_lite.dialects.aws.model import ENCRYPTION, PURPOSES, SPECS, SYMMETRIC, USAGE_OF, encryption_algorithms
 from keyvault_lite.dialects.aws.replies import Decrypted, Encrypted, NewDataKey, NewPair, Random, ReEncrypted
 from keyvault_lite.dialects.aws.view import View, material_id, view
-from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.model.encoding import Context
 from keyvault_lite.model.errors import InvalidCiphertext
 from keyvault_lite.model.evidence import Action
@@ -53,7 +53,7 @@ def _require_algorithm(seen: View, algorithm: str, context: Context | None) -> N
 
 
 def _seal(
-    seen: View, plaintext: bytes, algorithm: str, context: Context | None, scene: Scene
+    seen: View, plaintext: bytes, algorithm: str, context: Context | None, ctx: HandlerContext
 ) -> tuple[bytes, KeyVersion]:
     """The blob of a plaintext under the key's newest material."""
     require_usage(seen, Purpose.ENCRYPT, "Encrypt")
@@ -63,7 +63,7 @@ def _seal(
     if algorithm == SYMMETRIC:
 
         def seal() -> bytes:
-            ciphertext, encrypted_dek = scene.keyring.encrypt(spec, version, plaintext, context)
+            ciphertext, encrypted_dek = ctx.keyring.encrypt(spec, version, plaintext, context)
             return blob.join(encrypted_dek, ciphertext)
 
     else:
@@ -75,13 +75,13 @@ def _seal(
             )
 
         def seal() -> bytes:
-            return scene.keyring.seal_bare(spec, version, plaintext, digest)
+            return ctx.keyring.seal_bare(spec, version, plaintext, digest)
 
-    return scene.once("seal", (version,), seal), version
+    return ctx.once("seal", (version,), seal), version
 
 
 def _open(
-    seen: View, sealed: bytes, algorithm: str, context: Context | None, scene: Scene
+    seen: View, sealed: bytes, algorithm: str, context: Context | None, ctx: HandlerContext
 ) -> tuple[bytes, KeyVersion | None]:
     """The plaintext of a blob, and the version that opened it; None for a bare RSA ciphertext."""
     _require_opening(seen)
@@ -89,7 +89,7 @@ def _open(
     seen.require_usable()
     spec = seen.key.spec
     if algorithm != SYMMETRIC:
-        return _open_bare(seen, sealed, ENCRYPTION[algorithm], scene), None
+        return _open_bare(seen, sealed, ENCRYPTION[algorithm], ctx), None
     head = blob.header(sealed)
     if head.id.hex() != seen.key.id.replace("-", ""):
         raise IncorrectKey(_INCORRECT)
@@ -101,30 +101,30 @@ def _open(
 
     def open_blob() -> bytes:
         encrypted_dek, ciphertext = blob.split(sealed)
-        return scene.keyring.decrypt(spec, version, ciphertext, encrypted_dek, context)
+        return ctx.keyring.decrypt(spec, version, ciphertext, encrypted_dek, context)
 
-    return scene.once("open", (version,), open_blob), version
+    return ctx.once("open", (version,), open_blob), version
 
 
-def _open_bare(seen: View, sealed: bytes, digest: str, scene: Scene) -> bytes:
+def _open_bare(seen: View, sealed: bytes, digest: str, ctx: HandlerContext) -> bytes:
     """With the newest material that opens it: the ciphertext says nothing of itself, and others can make one."""
     versions = tuple(one for one in reversed(seen.key.versions) if one.status in MAY_PROCESS)
 
     def open_with_any() -> bytes:
         for version in versions:
             try:
-                return scene.keyring.open_bare(seen.key.spec, version, sealed, digest)
+                return ctx.keyring.open_bare(seen.key.spec, version, sealed, digest)
             except InvalidCiphertext:
                 continue
         raise InvalidCiphertext
 
-    return scene.once("open", versions, open_with_any)
+    return ctx.once("open", versions, open_with_any)
 
 
-def encrypt(request: words.Encrypt, seen: View, scene: Scene) -> Done:
+def encrypt(request: words.Encrypt, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Encrypt a small plaintext."""
-    sealed, version = _seal(seen, request.plaintext, request.encryption_algorithm, request.context, scene)
-    return Done(
+    sealed, version = _seal(seen, request.plaintext, request.encryption_algorithm, request.context, ctx)
+    return HandlerResult(
         Encrypted(sealed, seen.arn, request.encryption_algorithm),
         key_version=version.version,
         bytes_in=len(request.plaintext),
@@ -132,7 +132,7 @@ def encrypt(request: words.Encrypt, seen: View, scene: Scene) -> Done:
     )
 
 
-def decrypt(request: words.Decrypt, seen: View, scene: Scene) -> Done:
+def decrypt(request: words.Decrypt, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Open a blob of whatever version, or a bare RSA ciphertext."""
     refuse_recipient(request.recipient)
     sealed = _ciphertext(request, request.ciphertext_blob)
@@ -140,9 +140,9 @@ def decrypt(request: words.Decrypt, seen: View, scene: Scene) -> Done:
         _require_opening(seen)
         _require_algorithm(seen, request.encryption_algorithm, request.context)
         seen.require_usable()
-        return Done(None)
-    plaintext, version = _open(seen, sealed, request.encryption_algorithm, request.context, scene)
-    return Done(
+        return HandlerResult(None)
+    plaintext, version = _open(seen, sealed, request.encryption_algorithm, request.context, ctx)
+    return HandlerResult(
         Decrypted(seen.arn, plaintext, request.encryption_algorithm, None if version is None else material_id(version)),
         key_version=None if version is None else version.version,
         bytes_in=len(sealed),
@@ -162,21 +162,21 @@ def _ciphertext(request: words.Decrypt | words.ReEncrypt, sealed: bytes | None) 
     return None if ignored else sealed
 
 
-def re_encrypt(request: words.ReEncrypt, seen: View, scene: Scene) -> Done:
+def re_encrypt(request: words.ReEncrypt, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Open under one key and encrypt under another, each with its own context; the plaintext never leaves."""
-    key = other_key(request.destination_key_id, request.place, Action.ENCRYPT, scene)
-    target = view(key, request.place, scene.now)
+    key = other_key(request.destination_key_id, request.place, Action.ENCRYPT, ctx)
+    target = view(key, request.place, ctx.now)
     context, algorithm = request.destination_encryption_context, request.destination_encryption_algorithm
-    check(target, "ReEncryptTo", request, context, scene)
+    check(target, "ReEncryptTo", request, context, ctx)
     sealed = _ciphertext(request, request.ciphertext_blob)
     if sealed is None:
         _require_opening(seen)
         seen.require_usable()
         plaintext, source = b"", None
     else:
-        plaintext, source = _open(seen, sealed, request.source_encryption_algorithm, request.context, scene)
-    result, version = _seal(target, plaintext, algorithm, context, scene)
-    return Done(
+        plaintext, source = _open(seen, sealed, request.source_encryption_algorithm, request.context, ctx)
+    result, version = _seal(target, plaintext, algorithm, context, ctx)
+    return HandlerResult(
         ReEncrypted(
             result,
             seen.arn,
@@ -204,61 +204,69 @@ def _wrapping(seen: View, operation: str) -> KeyVersion:
 
 
 def _data_key(
-    request: words.GenerateDataKey | words.GenerateDataKeyWithoutPlaintext, seen: View, scene: Scene, *, reveal: bool
-) -> Done:
+    request: words.GenerateDataKey | words.GenerateDataKeyWithoutPlaintext,
+    seen: View,
+    ctx: HandlerContext,
+    *,
+    reveal: bool,
+) -> HandlerResult:
     version = _wrapping(seen, type(request).__name__)
     if (request.key_spec is None) is (request.number_of_bytes is None):
         raise Validation("Please specify either number of bytes or key spec.")
     size = request.number_of_bytes or _DATA_KEYS[request.key_spec or ""]
-    plaintext = scene.once("key", (), lambda: os.urandom(size))
-    sealed, _ = _seal(seen, plaintext, SYMMETRIC, request.context, scene)
+    plaintext = ctx.once("key", (), lambda: os.urandom(size))
+    sealed, _ = _seal(seen, plaintext, SYMMETRIC, request.context, ctx)
     result = NewDataKey(sealed, plaintext if reveal else None, seen.arn, material_id(version))
-    return Done(result, key_version=version.version, bytes_out=size)
+    return HandlerResult(result, key_version=version.version, bytes_out=size)
 
 
-def generate_data_key(request: words.GenerateDataKey, seen: View, scene: Scene) -> Done:
+def generate_data_key(request: words.GenerateDataKey, seen: View, ctx: HandlerContext) -> HandlerResult:
     """A data key for the caller's own use, plain and wrapped."""
     refuse_recipient(request.recipient)
-    return _data_key(request, seen, scene, reveal=True)
+    return _data_key(request, seen, ctx, reveal=True)
 
 
-def generate_wrapped_data_key(request: words.GenerateDataKeyWithoutPlaintext, seen: View, scene: Scene) -> Done:
+def generate_wrapped_data_key(
+    request: words.GenerateDataKeyWithoutPlaintext, seen: View, ctx: HandlerContext
+) -> HandlerResult:
     """A data key, wrapped alone."""
-    return _data_key(request, seen, scene, reveal=False)
+    return _data_key(request, seen, ctx, reveal=False)
 
 
 def _pair(
     request: words.GenerateDataKeyPair | words.GenerateDataKeyPairWithoutPlaintext,
     seen: View,
-    scene: Scene,
+    ctx: HandlerContext,
     *,
     reveal: bool,
-) -> Done:
+) -> HandlerResult:
     version = _wrapping(seen, type(request).__name__)
     kind = SPECS.get(request.key_pair_spec)
     if kind is None:
         raise UnsupportedOperation(f"pairs of spec {request.key_pair_spec} are not offered in this Region")
     spec = KeySpec(*kind, PURPOSES[kind[0]][0])
-    private, public, (ciphertext, encrypted_dek) = scene.once(
-        "pair", (version,), lambda: scene.keyring.data_key_pair(seen.key.spec, version, spec, request.context)
+    private, public, (ciphertext, encrypted_dek) = ctx.once(
+        "pair", (version,), lambda: ctx.keyring.data_key_pair(seen.key.spec, version, spec, request.context)
     )
     sealed = blob.join(encrypted_dek, ciphertext)
     result = NewPair(sealed, private if reveal else None, public, seen.arn, request.key_pair_spec, material_id(version))
-    return Done(result, key_version=version.version, bytes_out=len(private))
+    return HandlerResult(result, key_version=version.version, bytes_out=len(private))
 
 
-def generate_pair(request: words.GenerateDataKeyPair, seen: View, scene: Scene) -> Done:
+def generate_pair(request: words.GenerateDataKeyPair, seen: View, ctx: HandlerContext) -> HandlerResult:
     """A pair for the caller's own use, its private half plain and wrapped."""
     refuse_recipient(request.recipient)
-    return _pair(request, seen, scene, reveal=True)
+    return _pair(request, seen, ctx, reveal=True)
 
 
-def generate_wrapped_pair(request: words.GenerateDataKeyPairWithoutPlaintext, seen: View, scene: Scene) -> Done:
+def generate_wrapped_pair(
+    request: words.GenerateDataKeyPairWithoutPlaintext, seen: View, ctx: HandlerContext
+) -> HandlerResult:
     """A pair, its private half wrapped alone."""
-    return _pair(request, seen, scene, reveal=False)
+    return _pair(request, seen, ctx, reveal=False)
 
 
-def random_bytes(request: words.GenerateRandom, scene: Scene) -> Done:
+def random_bytes(request: words.GenerateRandom, ctx: HandlerContext) -> HandlerResult:
     """Bytes of the operating system's generator."""
     refuse_recipient(request.recipient)
     if request.custom_key_store_id is not None:
@@ -266,7 +274,7 @@ def random_bytes(request: words.GenerateRandom, scene: Scene) -> Done:
     count = request.number_of_bytes
     if count is None:
         raise Validation("NumberOfBytes is required.")
-    return Done(Random(scene.once("random", (), lambda: os.urandom(count))), bytes_out=count)
+    return HandlerResult(Random(ctx.once("random", (), lambda: os.urandom(count))), bytes_out=count)
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

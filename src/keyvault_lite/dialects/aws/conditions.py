@@ -61,7 +61,7 @@ KEYS: Final = frozenset(
 PAIRS: Final = ("aws:resourcetag/", "kms:encryptioncontext:")
 """How keys begin that are evaluated too, one for each name of a tag or pair.
 
-Names that differ in case only are one key with several values. Who asks may choose them, so that all have to fit in a
+Names that differ in case only are one key with several values. The caller may choose them, so all have to fit in a
 statement that allows, and one is enough in a statement that denies.
 """
 
@@ -158,7 +158,7 @@ def covers_arn(pattern: str, arn: str) -> bool:
 
 
 def _advance(pattern: str, places: set[int], text: str) -> set[int]:
-    """Where in a pattern one may stand behind a text, having stood at one of some places before it."""
+    """Where in a pattern one may be behind a text, having been at one of some places before it."""
     places = _past_stars(pattern, places)
     for one in text:
         met = (at for at in places if at < len(pattern) and pattern[at] in {"*", "?", one})
@@ -192,7 +192,7 @@ def _number(text: str) -> Decimal:
     return Decimal(text)
 
 
-def _moment(text: str) -> Decimal:
+def _snapshot_version(text: str) -> Decimal:
     """Seconds since 1970, of such or of a date; one without an offset is in UTC."""
     if _EPOCH_SECONDS.fullmatch(text) is not None:
         return Decimal(text)
@@ -238,7 +238,7 @@ _OPERATORS: Final[Mapping[str, tuple[_Compare, bool, Callable[[str], object]]]] 
     "NotIpAddress": (_is_within, True, _network),
     **{
         f"{kind}{name}": (_ordered(read, compare), name == "NotEquals", read)
-        for kind, read in (("Numeric", _number), ("Date", _moment))
+        for kind, read in (("Numeric", _number), ("Date", _snapshot_version))
         for name, compare in (
             ("Equals", operator.eq),
             ("NotEquals", operator.eq),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from keyvault_lite.access.authenticate import Directory, Refused, token_fault
+from keyvault_lite.access.authenticate import AuthenticationFailed, Directory, token_fault
 from keyvault_lite.crypto.access_keys import ChainedMac
 from keyvault_lite.dialects.aws.errors import (
     IncompleteSignature,
@@ -25,7 +25,7 @@ _SECOND: Final = 1_000_000
 
 
 class SignatureFault(StrEnum):
-    """Why a request that should be signed cannot be judged at all."""
+    """Why a request that should be signed cannot be verified at all."""
 
     MISSING = "missing"
     INCOMPLETE = "incomplete"
@@ -85,28 +85,28 @@ class SignatureScheme:
     newest entry: after one start with a clock ahead, no signature of a right clock would be fresh by it."""
 
     def verify(self, credential: AwsCredential, directory: Directory, now: int) -> tuple[Service, None]:
-        """The service that signed the request. Raises Refused with the cause."""
+        """The service that signed the request. Raises AuthenticationFailed with the cause."""
         if credential.fault is not None:
             fault, cause = FAULTS[credential.fault]
-            raise Refused(None, fault, cause())
+            raise AuthenticationFailed(None, fault, cause())
         token = directory.token(credential.access_key_id)
         if token is None or token.kind is not TokenKind.ACCESS_KEY or token.ended_at is not None:
             self.access_keys.refuse(credential.mac)
             revoked = token is not None and token.kind is TokenKind.ACCESS_KEY
-            raise Refused(None, LoginFault.REVOKED if revoked else LoginFault.UNKNOWN, UnknownAccessKey())
+            raise AuthenticationFailed(None, LoginFault.REVOKED if revoked else LoginFault.UNKNOWN, UnknownAccessKey())
         service = directory.find_service(token.service_id)
         try:
             genuine = self.access_keys.holds(credential.mac, token.service_id, token.digest)
         except InvalidCiphertext:
             genuine = False
         if service is None or not genuine:
-            raise Refused(None, LoginFault.WRONG_SIGNATURE, SignatureMismatch())
+            raise AuthenticationFailed(None, LoginFault.WRONG_SIGNATURE, SignatureMismatch())
         found = token_fault(token, service, directory, now)
         if found is not None:
-            raise Refused(service.id, found, UnknownAccessKey())
+            raise AuthenticationFailed(service.id, found, UnknownAccessKey())
         if not _is_fresh(credential, now if self.wall_clock is None else self.wall_clock()):
             stale = SignatureExpired("the signature is of another time")
-            raise Refused(service.id, LoginFault.STALE_SIGNATURE, stale)
+            raise AuthenticationFailed(service.id, LoginFault.STALE_SIGNATURE, stale)
         return service, None
 
 

@@ -17,7 +17,7 @@ from keyvault_lite.model.errors import (
     Unauthenticated,
 )
 
-# Who is calling
+# Authentication
 
 
 class MissingSignature(Unauthenticated):

@@ -1,4 +1,4 @@
-"""Grants of the AWS dialect: made, listed, retired, revoked. What they allow is judged in dialects/aws/authorize.py."""
+"""Grants of the AWS dialect: made, listed, retired, revoked. They are evaluated in dialects/aws/authorize.py."""
 
 from collections.abc import Mapping
 from secrets import token_hex
@@ -8,12 +8,12 @@ from keyvault_lite.dialects.aws import requests as words
 from keyvault_lite.dialects.aws.authorize import may_list_retirable, may_retire
 from keyvault_lite.dialects.aws.errors import DryRun, InvalidArn, InvalidGrantId, Validation
 from keyvault_lite.dialects.aws.guard import guarded, key_by_id, make_token, open_token
-from keyvault_lite.dialects.aws.model import Place, comparable, parse_name
+from keyvault_lite.dialects.aws.model import AccountRegion, comparable, parse_name
 from keyvault_lite.dialects.aws.pagination import page
 from keyvault_lite.dialects.aws.policy import is_principal
 from keyvault_lite.dialects.aws.replies import NewGrant
 from keyvault_lite.dialects.aws.view import View, exists, find, view
-from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.ledger.state.codec import key_values
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Forbidden, LimitExceeded
@@ -29,7 +29,7 @@ _DRY: Final = "The request would have succeeded, but the DryRun option is set."
 Grant = Mapping[str, Any]
 
 
-def _principal(named: str | None, service: str | None, what: str, place: Place) -> str | None:
+def _principal(named: str | None, service: str | None, what: str, place: AccountRegion) -> str | None:
     if named is not None and service is not None:
         raise Validation(f"{what}Principal and {what}ServicePrincipal exclude each other.")
     if named is not None and not is_principal(named, place.partition):
@@ -46,7 +46,7 @@ def _constraints(request: words.CreateGrant, seen: View) -> Mapping[str, Any] | 
     return found or None
 
 
-def create(request: words.CreateGrant, seen: View, scene: Scene) -> Done:
+def create(request: words.CreateGrant, seen: View, ctx: HandlerContext) -> HandlerResult:
     """A grant; the same named one again is the same, with another token."""
     seen.require_usable()
     grantee = _principal(request.grantee_principal, request.grantee_service_principal, "Grantee", seen.place)
@@ -70,16 +70,16 @@ def create(request: words.CreateGrant, seen: View, scene: Scene) -> Done:
     held: list[Grant] = list(seen.facet.get("grants", ()))
     same = next((one for one in held if request.name is not None and _is_same(one, facts)), None)
     if same is not None:
-        return Done(NewGrant(make_token(seen, same["id"], scene), same["id"]))
+        return HandlerResult(NewGrant(make_token(seen, same["id"], ctx), same["id"]))
     if len(held) >= MAX_GRANTS:
         raise LimitExceeded(f"a key has at most {MAX_GRANTS} grants")
-    grant_id = scene.once("id", (), lambda: token_hex(32))
-    made = {"id": grant_id, "created_at": scene.now, **{name: one for name, one in facts.items() if one is not None}}
+    grant_id = ctx.once("id", (), lambda: token_hex(32))
+    made = {"id": grant_id, "created_at": ctx.now, **{name: one for name, one in facts.items() if one is not None}}
     grantees = sorted({*seen.facet.get("grantees", ()), grantee})
     after = seen.with_facet(grants=[*held, made], grantees=grantees)
     if max(len(value) for value in key_values(after) if isinstance(value, str)) > MAX_KEPT:
         raise LimitExceeded("the grants of a key, and their constraints, are too long together: revoke one first")
-    return Done(NewGrant(make_token(seen, grant_id, scene), grant_id), Change(keys=(after,)))
+    return HandlerResult(NewGrant(make_token(seen, grant_id, ctx), grant_id), Change(keys=(after,)))
 
 
 _ANY: Final = frozenset({"CreateGrant", "DescribeKey", "RetireGrant"})
@@ -111,7 +111,7 @@ def _is_same(grant: Grant, facts: Grant) -> bool:
     return all(grant.get(name) == value for name, value in facts.items())
 
 
-def list_grants(request: words.ListGrants, seen: View, _: Scene) -> Done:
+def list_grants(request: words.ListGrants, seen: View, _: HandlerContext) -> HandlerResult:
     """The grants of a key."""
     grants: list[Grant] = list(seen.facet.get("grants", ()))
     if request.grant_id is not None:
@@ -124,29 +124,29 @@ def list_grants(request: words.ListGrants, seen: View, _: Scene) -> Done:
         for one in grants
         if grantee is None or comparable(grantee) == comparable(one["grantee"])
     ]
-    return Done(page(rows, request))
+    return HandlerResult(page(rows, request))
 
 
 def _place(grant: Grant) -> str:
     return f"{grant['created_at']:020}{grant['id']}"
 
 
-def list_retirable(request: words.ListRetirableGrants, scene: Scene) -> Done:
+def list_retirable(request: words.ListRetirableGrants, ctx: HandlerContext) -> HandlerResult:
     """The grants of this Region that a principal can retire."""
     retiring = request.retiring_principal or request.retiring_service_principal
     if retiring is None:
         raise Validation("RetiringPrincipal is required.")
-    if not may_list_retirable(scene.principal, request.place, retiring):
+    if not may_list_retirable(ctx.principal, request.place, retiring):
         raise Forbidden("the caller may list what it can retire itself")
     rows = [
         (_place(grant), (grant, seen))
-        for key in scene.state.keys_after(None)
-        if exists(key, request.place, scene.now)
-        for seen in (view(key, request.place, scene.now),)
+        for key in ctx.state.keys_after(None)
+        if exists(key, request.place, ctx.now)
+        for seen in (view(key, request.place, ctx.now),)
         for grant in seen.facet.get("grants", ())
         if comparable(grant.get("retiring", "")) == comparable(retiring)
     ]
-    return Done(page(rows, request))
+    return HandlerResult(page(rows, request))
 
 
 def _without(seen: View, grant_id: str) -> Change:
@@ -154,42 +154,42 @@ def _without(seen: View, grant_id: str) -> Change:
     return Change(keys=(seen.with_facet(grants=left),))
 
 
-def revoke(request: words.RevokeGrant, seen: View, _: Scene) -> Done:
+def revoke(request: words.RevokeGrant, seen: View, _: HandlerContext) -> HandlerResult:
     """End a grant; what it allowed is over with this entry."""
     if not any(one["id"] == request.grant_id for one in seen.facet.get("grants", ())):
         raise InvalidGrantId
-    return Done(None, _without(seen, request.grant_id))
+    return HandlerResult(None, _without(seen, request.grant_id))
 
 
-def retire(request: words.RetireGrant, scene: Scene) -> Done:
+def retire(request: words.RetireGrant, ctx: HandlerContext) -> HandlerResult:
     """End a grant, by its token or by key and id, as one of those that it lets do so."""
     if request.grant_token is not None:
         if request.key is not None or request.grant_id is not None:
             raise Validation("A grant is named by its token, or by key and id.")
-        key, grant, place = open_token(request.grant_token, scene)
-        seen = view(key, type(request.place)(request.place.account, place.region), scene.now)
+        key, grant, place = open_token(request.grant_token, ctx)
+        seen = view(key, type(request.place)(request.place.account, place.region), ctx.now)
     else:
         if request.key is None or request.grant_id is None:
             raise Validation("A grant is named by its token, or by key and id.")
-        seen, grant = _named(request.key, request.grant_id, request.place, scene)
-    if not may_retire(scene.principal, seen.place, grant):
+        seen, grant = _named(request.key, request.grant_id, request.place, ctx)
+    if not may_retire(ctx.principal, seen.place, grant):
         raise Forbidden("the grant does not let the caller retire it")
     if request.dry_run:
         raise DryRun(_DRY)
-    return Done(None, _without(seen, grant["id"]), key_id=seen.key.id)
+    return HandlerResult(None, _without(seen, grant["id"]), key_id=seen.key.id)
 
 
-def _named(name: str, grant_id: str, place: Place, scene: Scene) -> tuple[View, Grant]:
-    """A key and its grant. Who may retire it needs nothing else on the key; others learn what they may know."""
+def _named(name: str, grant_id: str, place: AccountRegion, ctx: HandlerContext) -> tuple[View, Grant]:
+    """A key and its grant. The grant alone decides which callers may retire it."""
     named = parse_name(name, place)
-    key = None if named.alias else find(named, place, scene.state, scene.now)
-    grants = () if key is None else view(key, place, scene.now).facet.get("grants", ())
+    key = None if named.alias else find(named, place, ctx.state, ctx.now)
+    grants = () if key is None else view(key, place, ctx.now).facet.get("grants", ())
     grant = next((one for one in grants if one["id"] == grant_id), None)
-    if key is None or grant is None or not may_retire(scene.principal, place, grant):
-        key = key_by_id(name, place, Action.KEY_READ, scene)
+    if key is None or grant is None or not may_retire(ctx.principal, place, grant):
+        key = key_by_id(name, place, Action.KEY_READ, ctx)
     if grant is None:
         raise InvalidGrantId
-    return view(key, place, scene.now), grant
+    return view(key, place, ctx.now), grant
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

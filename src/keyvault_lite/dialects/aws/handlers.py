@@ -13,7 +13,7 @@ from keyvault_lite.dialects.aws.credentials import AwsCredential, SignatureSchem
 from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT
 from keyvault_lite.dialects.aws.narrowing import narrow
 from keyvault_lite.engine.dialect import Dialect, KeyNames
-from keyvault_lite.engine.scene import Handler
+from keyvault_lite.engine.handler import Handler
 from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.keys import Key, VersionStatus
 from keyvault_lite.model.material import is_expired, is_pending_expired

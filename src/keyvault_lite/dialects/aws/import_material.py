@@ -25,8 +25,8 @@ from keyvault_lite.dialects.aws.model import ATTRIBUTE, facts, material
 from keyvault_lite.dialects.aws.replies import ImportedMaterial, ImportParameters
 from keyvault_lite.dialects.aws.requests import EraseExpiredMaterial
 from keyvault_lite.dialects.aws.view import KeyState, View
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.engine.keys import exchanged, version_of
-from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import Conflict, InvalidCiphertext, InvalidRequest
@@ -40,7 +40,7 @@ MAX_VALIDITY: Final = 365 * LIFETIME
 NEW: Final = "NEW_KEY_MATERIAL"
 _NOTE: Final = "IMPORT"
 _WRAPPING: Final[Mapping[str, tuple[str, bool]]] = {
-    # Hash of OAEP, and whether an AES key stands between.
+    # Hash of OAEP, and whether an AES key is between.
     "RSAES_OAEP_SHA_1": ("SHA1", False),
     "RSAES_OAEP_SHA_256": ("SHA256", False),
     "RSA_AES_KEY_WRAP_SHA_1": ("SHA1", True),
@@ -61,7 +61,7 @@ def _require_importable(seen: View) -> None:
     seen.require(KeyState.ENABLED, KeyState.DISABLED, KeyState.PENDING_IMPORT)
 
 
-def parameters(request: words.GetParametersForImport, seen: View, scene: Scene) -> Done:
+def parameters(request: words.GetParametersForImport, seen: View, ctx: HandlerContext) -> HandlerResult:
     """A public key to wrap material with, and the token to bring it back with."""
     _require_importable(seen)
     if request.wrapping_algorithm not in _WRAPPING or request.wrapping_key_spec not in _SIZES:
@@ -69,21 +69,21 @@ def parameters(request: words.GetParametersForImport, seen: View, scene: Scene) 
     if seen.key.spec.type is KeyType.RSA and not _WRAPPING[request.wrapping_algorithm][1]:
         raise UnsupportedOperation("an RSA private key is larger than RSAES_OAEP can wrap: use RSA_AES_KEY_WRAP")
     kind = KeySpec(KeyType.RSA, _SIZES[request.wrapping_key_spec], Purpose.ENCRYPT)
-    private, public = scene.once("pair", (), lambda: scene.keyring.import_pair(kind))
-    until = scene.now + LIFETIME
+    private, public = ctx.once("pair", (), lambda: ctx.keyring.import_pair(kind))
+    until = ctx.now + LIFETIME
     note = json.dumps([seen.key.id, until, request.wrapping_algorithm, encode_base64(private)]).encode()
-    return Done(ImportParameters(seen.arn, scene.keyring.seal_note(_NOTE, note), public, until))
+    return HandlerResult(ImportParameters(seen.arn, ctx.keyring.seal_note(_NOTE, note), public, until))
 
 
-def _read_token(request: words.ImportKeyMaterial, seen: View, scene: Scene) -> tuple[bytes, str]:
+def _read_token(request: words.ImportKeyMaterial, seen: View, ctx: HandlerContext) -> tuple[bytes, str]:
     """The private wrapping key and the wrapping algorithm."""
     try:
-        key_id, until, algorithm, private = json.loads(scene.keyring.open_note(_NOTE, request.import_token))
+        key_id, until, algorithm, private = json.loads(ctx.keyring.open_note(_NOTE, request.import_token))
     except InvalidCiphertext:
         raise InvalidImportToken from None
     if key_id != seen.key.id:
         raise InvalidImportToken
-    if until <= scene.now:
+    if until <= ctx.now:
         raise ExpiredImportToken
     return decode_base64(private), algorithm
 
@@ -101,24 +101,24 @@ def _validity(request: words.ImportKeyMaterial, now: int) -> int | None:
     return request.valid_to
 
 
-def bring(request: words.ImportKeyMaterial, seen: View, scene: Scene) -> Done:
+def bring(request: words.ImportKeyMaterial, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Take material in: the first, the same again, or new material that waits for a rotation."""
     _require_external(seen)
-    private, algorithm = _read_token(request, seen, scene)
-    facts: dict[str, Any] = {"valid_to": _validity(request, scene.now)}
+    private, algorithm = _read_token(request, seen, ctx)
+    facts: dict[str, Any] = {"valid_to": _validity(request, ctx.now)}
     if request.key_material_description is not None:
         facts["description"] = request.key_material_description
     digest, key_wrap = _WRAPPING[algorithm]
-    raw = scene.once(
+    raw = ctx.once(
         "unwrap",
         (),
-        lambda: scene.keyring.open_import(private, request.encrypted_key_material, digest=digest, key_wrap=key_wrap),
+        lambda: ctx.keyring.open_import(private, request.encrypted_key_material, digest=digest, key_wrap=key_wrap),
     )
     try:
-        fresh = scene.once("read", (), lambda: scene.keyring.read_import(seen.key.spec, raw))
+        fresh = ctx.once("read", (), lambda: ctx.keyring.read_import(seen.key.spec, raw))
     except InvalidRequest as error:
         raise IncorrectKeyMaterial(error.detail) from None
-    facts["material_id"] = scene.keyring.material_digest(seen.key.id, raw).hex()
+    facts["material_id"] = ctx.keyring.material_digest(seen.key.id, raw).hex()
     if request.key_material_id not in {None, facts["material_id"]}:
         raise IncorrectKeyMaterial("the material is not the one of this id")
     if seen.is_replica:
@@ -127,19 +127,19 @@ def bring(request: words.ImportKeyMaterial, seen: View, scene: Scene) -> Done:
     if any(was_revoked(one) for one in seen.key.versions if one.version == number):
         raise KeyUnavailable(f"{seen.arn} has this key material revoked.")
     attributes = {"origin": IMPORTED, ATTRIBUTE: {name: one for name, one in facts.items() if one is not None}}
-    version = scene.keyring.versions.wrap(
-        fresh, seen.key.spec, key_id=seen.key.id, version=number, created_at=scene.now, attributes=attributes
+    version = ctx.keyring.versions.wrap(
+        fresh, seen.key.spec, key_id=seen.key.id, version=number, created_at=ctx.now, attributes=attributes
     )
     after = _with_pending(seen, version) if number > len(seen.key.versions) else _with_version(seen, version)
-    return Done(ImportedMaterial(seen.arn, facts["material_id"]), Change(keys=(after,)), key_version=number)
+    return HandlerResult(ImportedMaterial(seen.arn, facts["material_id"]), Change(keys=(after,)), key_version=number)
 
 
-def _shared(request: words.ImportKeyMaterial, seen: View, facts: Mapping[str, Any]) -> Done:
+def _shared(request: words.ImportKeyMaterial, seen: View, facts: Mapping[str, Any]) -> HandlerResult:
     """An import into a replica: what changes nothing is accepted. Material and its expiry are the primary's."""
     for one in seen.key.versions:
         held = {name: material(one).get(name) for name in facts}
         if held == facts and is_present(one, seen.now) and request.import_type != NEW:
-            return Done(ImportedMaterial(seen.arn, facts["material_id"]), key_version=one.version)
+            return HandlerResult(ImportedMaterial(seen.arn, facts["material_id"]), key_version=one.version)
     raise UnsupportedOperation(_OF_THE_PRIMARY)
 
 
@@ -207,14 +207,16 @@ def pending_version(seen: View) -> KeyVersion | None:
     return None if is_expired(version, seen.now) else version
 
 
-def remove(request: words.DeleteImportedKeyMaterial, seen: View, scene: Scene) -> Done:
+def remove(request: words.DeleteImportedKeyMaterial, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Let material go; it can be brought back. The key is pending import until all it needs is there again."""
     _require_external(seen)
     if seen.is_replica:
         raise UnsupportedOperation(_OF_THE_PRIMARY)
     waiting = seen.facts.get("pending")
     if request.key_material_id is not None and waiting and waiting["facts"]["material_id"] == request.key_material_id:
-        return Done(ImportedMaterial(seen.arn, request.key_material_id), Change(keys=(seen.with_facts(pending=None),)))
+        return HandlerResult(
+            ImportedMaterial(seen.arn, request.key_material_id), Change(keys=(seen.with_facts(pending=None),))
+        )
     versions = seen.key.versions
     wanted = versions[-1]
     if request.key_material_id is not None:
@@ -223,9 +225,9 @@ def remove(request: words.DeleteImportedKeyMaterial, seen: View, scene: Scene) -
             raise IncorrectKeyMaterial("the key has no such material")
         wanted = named[0]
     result = ImportedMaterial(seen.arn, material(wanted).get("material_id"))
-    if not is_present(wanted, scene.now) and wanted.status is VersionStatus.DESTROYED:
-        return Done(result)
-    return Done(result, Change(keys=(_without(seen.key, wanted),)), key_version=wanted.version)
+    if not is_present(wanted, ctx.now) and wanted.status is VersionStatus.DESTROYED:
+        return HandlerResult(result)
+    return HandlerResult(result, Change(keys=(_without(seen.key, wanted),)), key_version=wanted.version)
 
 
 def _without(key: Key, version: KeyVersion) -> Key:
@@ -237,19 +239,19 @@ def _without(key: Key, version: KeyVersion) -> Key:
     return exchanged(key, version, gone)
 
 
-def erase_expired(request: EraseExpiredMaterial, scene: Scene) -> Done:
+def erase_expired(request: EraseExpiredMaterial, ctx: HandlerContext) -> HandlerResult:
     """Erase imported material that has expired; it can be imported again."""
-    key = scene.key
+    key = ctx.key
     if request.version is None:
-        if not is_pending_expired(key, scene.now):
+        if not is_pending_expired(key, ctx.now):
             raise Conflict("the material has not expired")
         kept = {name: one for name, one in facts(key).items() if name != "pending"}
         after = structs.replace(key, attributes={**key.attributes, ATTRIBUTE: kept})
-        return Done(None, Change(keys=(after,)), comment="expired before its rotation")
+        return HandlerResult(None, Change(keys=(after,)), comment="expired before its rotation")
     version = version_of(key, request.version)
-    if version.status is VersionStatus.DESTROYED or not is_expired(version, scene.now):
+    if version.status is VersionStatus.DESTROYED or not is_expired(version, ctx.now):
         raise Conflict("the material has not expired")
-    return Done(None, Change(keys=(_without(key, version),)), key_version=version.version, comment="expired")
+    return HandlerResult(None, Change(keys=(_without(key, version),)), key_version=version.version, comment="expired")
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

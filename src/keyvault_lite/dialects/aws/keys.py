@@ -18,13 +18,13 @@ from keyvault_lite.dialects.aws.errors import (
     Validation,
 )
 from keyvault_lite.dialects.aws.guard import guarded
-from keyvault_lite.dialects.aws.model import ATTRIBUTE, Place, key_spec
+from keyvault_lite.dialects.aws.model import ATTRIBUTE, AccountRegion, key_spec
 from keyvault_lite.dialects.aws.pagination import KEYS, read_marker, write_marker
 from keyvault_lite.dialects.aws.policy import check_policy
 from keyvault_lite.dialects.aws.replies import LastUsage, UsageData
 from keyvault_lite.dialects.aws.view import KeyState, View, exists, view
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.engine.keys import DAY, format_place, parse_place
-from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.log.query import Filter
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.actions import RULES
@@ -54,17 +54,17 @@ def read_tags(tags: words.Tags, held: Mapping[str, str]) -> dict[str, str]:
     return merged
 
 
-def read_policy(policy: str | None, arn: str, place: Place, scene: Scene, *, bypass: bool) -> str | None:
+def read_policy(policy: str | None, arn: str, place: AccountRegion, ctx: HandlerContext, *, bypass: bool) -> str | None:
     """A policy that is one and does not lock its author out, unless that is what the author asks for."""
     if policy is None:
         return None
     check_policy(policy, place.partition)
-    if locks_out(policy, scene.principal, place, arn) and not bypass:
+    if locks_out(policy, ctx.principal, place, arn) and not bypass:
         raise MalformedPolicy("The new key policy will not allow you to update the key policy in the future.")
     return policy
 
 
-def create(request: words.CreateKey, scene: Scene) -> Done:
+def create(request: words.CreateKey, ctx: HandlerContext) -> HandlerResult:
     """A key with its first material; one for imported material has none yet."""
     if request.custom_key_store_id is not None or request.xks_key_id is not None:
         raise UnsupportedOperation("custom key stores are not offered here")
@@ -74,8 +74,8 @@ def create(request: words.CreateKey, scene: Scene) -> Done:
     if request.origin == EXTERNAL and spec.type in _NOT_IMPORTED:
         raise UnsupportedOperation(f"keys of spec {request.key_spec} do not take imported material")
     place = request.place
-    key_id = scene.once("id", (), lambda: KeyId(new_id()))
-    first = _first(spec, key_id, scene, imports=request.origin == EXTERNAL)
+    key_id = ctx.once("id", (), lambda: KeyId(new_id()))
+    first = _first(spec, key_id, ctx, imports=request.origin == EXTERNAL)
     facts: dict[str, Any] = {"region": place.region, "origin": request.origin}
     if request.multi_region:
         facts["multi_region"] = True
@@ -84,75 +84,75 @@ def create(request: words.CreateKey, scene: Scene) -> Done:
         name=None,
         spec=spec,
         status=KeyStatus.ACTIVE,
-        created_at=scene.now,
+        created_at=ctx.now,
         description=request.description,
         tags=read_tags(request.tags, {}),
         versions=(first,),
         attributes={ATTRIBUTE: facts},
     )
     policy = read_policy(
-        request.policy, place.key_arn(key), place, scene, bypass=request.bypass_policy_lockout_safety_check
+        request.policy, place.key_arn(key), place, ctx, bypass=request.bypass_policy_lockout_safety_check
     )
     if policy is not None:
         facts["policy"] = policy
-    return Done(view(key, place, scene.now), Change(keys=(key,)), key_id=key_id, key_version=1)
+    return HandlerResult(view(key, place, ctx.now), Change(keys=(key,)), key_id=key_id, key_version=1)
 
 
-def _first(spec: KeySpec, key_id: KeyId, scene: Scene, *, imports: bool) -> KeyVersion:
+def _first(spec: KeySpec, key_id: KeyId, ctx: HandlerContext, *, imports: bool) -> KeyVersion:
     if imports:
         # A place for the material to come; until then it is as if destroyed.
-        return KeyVersion(key_id, 1, VersionStatus.DESTROYED, scene.now, b"")
-    material = scene.once("material", (), lambda: scene.keyring.generate(spec))
-    return scene.keyring.versions.wrap(material, spec, key_id=key_id, version=1, created_at=scene.now)
+        return KeyVersion(key_id, 1, VersionStatus.DESTROYED, ctx.now, b"")
+    material = ctx.once("material", (), lambda: ctx.keyring.generate(spec))
+    return ctx.keyring.versions.wrap(material, spec, key_id=key_id, version=1, created_at=ctx.now)
 
 
-def describe(_: words.DescribeKey, seen: View, _scene: Scene) -> Done:
+def describe(_: words.DescribeKey, seen: View, _scene: HandlerContext) -> HandlerResult:
     """The key as it is."""
-    return Done(seen)
+    return HandlerResult(seen)
 
 
-def page(request: words.ListKeys, scene: Scene) -> Done:
+def page(request: words.ListKeys, ctx: HandlerContext) -> HandlerResult:
     """A page of the keys of this Region that the caller may know of."""
     if "SELF" not in request.resource_owners:
-        return Done(Page((), None))
+        return HandlerResult(Page((), None))
     try:
         place = None if request.marker is None else parse_place(read_marker(request, request.marker))
     except InvalidRequest:
         raise InvalidMarker from None
     found: list[View] = []
-    for key in scene.state.keys_after(place):
-        if exists(key, request.place, scene.now) and may_know(scene.principal, key):
+    for key in ctx.state.keys_after(place):
+        if exists(key, request.place, ctx.now) and may_know(ctx.principal, key):
             if len(found) == (request.limit or KEYS):
                 last = found[-1].key
-                return Done(Page(tuple(found), write_marker(request, format_place(last.created_at, last.id))))
-            found.append(view(key, request.place, scene.now))
-    return Done(Page(tuple(found), None))
+                return HandlerResult(Page(tuple(found), write_marker(request, format_place(last.created_at, last.id))))
+            found.append(view(key, request.place, ctx.now))
+    return HandlerResult(Page(tuple(found), None))
 
 
-def enable(_: words.EnableKey, seen: View, _scene: Scene) -> Done:
+def enable(_: words.EnableKey, seen: View, _scene: HandlerContext) -> HandlerResult:
     """Allow use again."""
     seen.require(KeyState.ENABLED, KeyState.DISABLED)
     return _switched(seen, on=True)
 
 
-def disable(_: words.DisableKey, seen: View, _scene: Scene) -> Done:
+def disable(_: words.DisableKey, seen: View, _scene: HandlerContext) -> HandlerResult:
     """Stop all use until enabled."""
     seen.require(KeyState.ENABLED, KeyState.DISABLED)
     return _switched(seen, on=False)
 
 
-def _switched(seen: View, *, on: bool) -> Done:
+def _switched(seen: View, *, on: bool) -> HandlerResult:
     if seen.is_replica:
         return changed(seen, seen.with_facet(enabled=on))
     return changed(seen, structs.replace(seen.key, status=KeyStatus.ACTIVE if on else KeyStatus.DISABLED))
 
 
-def changed(seen: View, after: Key, result: object = None) -> Done:
+def changed(seen: View, after: Key, result: object = None) -> HandlerResult:
     """The key was changed, if it was."""
-    return Done(result, None if after == seen.key else Change(keys=(after,)))
+    return HandlerResult(result, None if after == seen.key else Change(keys=(after,)))
 
 
-def update_description(request: words.UpdateKeyDescription, seen: View, _: Scene) -> Done:
+def update_description(request: words.UpdateKeyDescription, seen: View, _: HandlerContext) -> HandlerResult:
     """Say otherwise what the key is for."""
     require_not_leaving(seen)
     return changed(seen, seen.with_facet(description=request.description))
@@ -171,37 +171,37 @@ def is_leaving(seen: View) -> bool:
 _LEAVING: Final = frozenset({KeyState.PENDING_DELETION, KeyState.PENDING_REPLICA_DELETION})
 
 
-def schedule_deletion(request: words.ScheduleKeyDeletion, seen: View, scene: Scene) -> Done:
+def schedule_deletion(request: words.ScheduleKeyDeletion, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Let the key go after a number of days. A primary waits for its replicas."""
     if not MIN_WINDOW <= request.pending_window_in_days <= MAX_WINDOW:
         raise Validation(f"PendingWindowInDays is {MIN_WINDOW} to {MAX_WINDOW}.")
     require_not_leaving(seen)
     days = request.pending_window_in_days
     if seen.is_replica:
-        after = seen.with_facet(deletion_at=scene.now + days * DAY, window=days)
-        return _left(seen, _promoted(after, seen, scene), scene)
-    if _replicas(seen.facts, scene.now):
+        after = seen.with_facet(deletion_at=ctx.now + days * DAY, window=days)
+        return _left(seen, _promoted(after, seen, ctx), ctx)
+    if _replicas(seen.facts, ctx.now):
         # The status stays, because it is the replicas' too; what else could use the key asks whether it waits.
         after = structs.replace(seen.with_facts(waits_days=days), rotate_at=None)
-        return _left(seen, _promoted(after, seen, scene), scene)
+        return _left(seen, _promoted(after, seen, ctx), ctx)
     after = structs.replace(
         seen.with_facts(window=days),
         status=KeyStatus.PENDING_DESTRUCTION,
         was_revoked=seen.key.status is KeyStatus.REVOKED,
-        destroy_at=scene.now + days * DAY,
+        destroy_at=ctx.now + days * DAY,
     )
-    return _left(seen, after, scene)
+    return _left(seen, after, ctx)
 
 
 def _replicas(facts: Mapping[str, Any], now: int) -> list[Mapping[str, Any]]:
     return [one for one in facts.get("replicas", {}).values() if (one.get("deletion_at") or now + 1) > now]
 
 
-def _promoted(key: Key, seen: View, scene: Scene) -> Key:
+def _promoted(key: Key, seen: View, ctx: HandlerContext) -> Key:
     """A primary that waits begins its own days when the last replica is gone, once all of them have a date."""
     facts = key.attributes[ATTRIBUTE]
     days = facts.get("waits_days")
-    dates = [one.get("deletion_at") for one in _replicas(facts, scene.now)]
+    dates = [one.get("deletion_at") for one in _replicas(facts, ctx.now)]
     if days is None or None in dates or not dates:
         return key
     destroy_at = max(date for date in dates if date) + days * DAY
@@ -232,16 +232,16 @@ def _waiting(key: Key) -> Key:
     )
 
 
-def _left(seen: View, after: Key, scene: Scene) -> Done:
-    return changed(seen, after, view(after, seen.place, scene.now))
+def _left(seen: View, after: Key, ctx: HandlerContext) -> HandlerResult:
+    return changed(seen, after, view(after, seen.place, ctx.now))
 
 
-def cancel_deletion(_: words.CancelKeyDeletion, seen: View, scene: Scene) -> Done:
+def cancel_deletion(_: words.CancelKeyDeletion, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Call it off: the key is disabled, as the service has it."""
     if seen.state not in {KeyState.PENDING_DELETION, KeyState.PENDING_REPLICA_DELETION}:
         raise KeyUnavailable(f"{seen.arn} is not pending deletion.")
     if seen.is_replica:
-        return _left(seen, _waiting(seen.with_facet(deletion_at=None, window=None, enabled=False)), scene)
+        return _left(seen, _waiting(seen.with_facet(deletion_at=None, window=None, enabled=False)), ctx)
     key = seen.key
     days = None if key.revoked else key.rotation_days
     after = structs.replace(
@@ -249,9 +249,9 @@ def cancel_deletion(_: words.CancelKeyDeletion, seen: View, scene: Scene) -> Don
         status=KeyStatus.REVOKED if key.revoked else KeyStatus.DISABLED,
         was_revoked=False,
         destroy_at=None,
-        rotate_at=key.rotate_at or (None if days is None else scene.now + days * DAY),
+        rotate_at=key.rotate_at or (None if days is None else ctx.now + days * DAY),
     )
-    return _left(seen, after, scene)
+    return _left(seen, after, ctx)
 
 
 # Last use
@@ -267,9 +267,9 @@ _WORDS: Final[Mapping[Action, str]] = {
 }
 
 
-def last_usage(_: words.GetKeyLastUsage, seen: View, scene: Scene) -> Done:
+def last_usage(_: words.GetKeyLastUsage, seen: View, ctx: HandlerContext) -> HandlerResult:
     """The newest successful use in the audit log, through whatever dialect."""
-    newest = scene.once("usage", (), lambda: _newest(seen.key, scene))
+    newest = ctx.once("usage", (), lambda: _newest(seen.key, ctx))
     data = None
     if newest is not None:
         operation = newest.draft.operation or ""
@@ -279,14 +279,14 @@ def last_usage(_: words.GetKeyLastUsage, seen: View, scene: Scene) -> Done:
             cloud_trail_event_id=str(newest.id),
             kms_request_id=str(UUID(bytes=newest.draft.request_id)),
         )
-    return Done(LastUsage(seen.arn, data, seen.key.created_at, seen.key.created_at))
+    return HandlerResult(LastUsage(seen.arn, data, seen.key.created_at, seen.key.created_at))
 
 
-def _newest(key: Key, scene: Scene) -> Entry | None:
+def _newest(key: Key, ctx: HandlerContext) -> Entry | None:
     found: list[Entry] = []
     for action in (one for one, rule in RULES.items() if rule.uses_key and rule.permissions is not None):
         wanted = Filter(limit=1, key_id=key.id, action=action, result=Result.SUCCESS)
-        found.extend(scene.ledger.evidence.entries(wanted).items)
+        found.extend(ctx.log.evidence.entries(wanted).items)
     return max(found, key=lambda entry: entry.id, default=None)
 
 

@@ -23,7 +23,7 @@ from keyvault_lite.model.keys import (
 from keyvault_lite.model.names import KeyId, is_id
 
 ATTRIBUTE: Final = "aws"
-"""Under which the dialect's own facts stand in the attributes of keys and versions."""
+"""Under which the dialect's own facts are in the attributes of keys and versions."""
 ALIAS: Final = "alias/"
 RESERVED_ALIAS: Final = "alias/aws/"
 MULTI_REGION: Final = "mrk-"
@@ -38,7 +38,7 @@ _ARN: Final = re.compile(r"arn:(aws[a-z0-9-]*):([a-z0-9-]+):([a-z0-9-]*):([0-9]*
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AccountRegion:
     """Where a request is at home: the account of this installation and the Region it was signed for."""
 
     account: str
@@ -75,7 +75,7 @@ class Place:
 def comparable(principal: str) -> str:
     """The ARN of a principal, or a pattern over such ARNs, with its partition left out of any comparison.
 
-    A service is the same caller in every partition: which one stands in its ARN depends on the Region that a request
+    A service is the same caller in every partition: which one is in its ARN depends on the Region that a request
     was signed for, so the caller would choose it.
     """
     prefix, colon, rest = principal.partition(":")
@@ -87,8 +87,8 @@ def comparable(principal: str) -> str:
     return f"{prefix}:aws:{behind}" if literal or behind.count(":") >= _FIELDS_BEHIND_THE_PARTITION else principal
 
 
-def judged_arn(key: Key, place: Place) -> str:
-    """The ARN under which policies judge a key; `*` where it has every partition and every Region.
+def judged_arn(key: Key, place: AccountRegion) -> str:
+    """The ARN under which policies match a key; `*` where it has every partition and every Region.
 
     A key that another dialect or the native API made is in all Regions with one policy, so that no Region may lift it.
     """
@@ -97,8 +97,8 @@ def judged_arn(key: Key, place: Place) -> str:
     return f"arn:{_ANY_PLACE}:kms:{_ANY_PLACE}:{place.account}:key/{aws_id(key)}"
 
 
-def alias_names(key: Key, place: Place) -> tuple[str, ...]:
-    """The aliases of a key as policies judge it: those of this Region, or of all for a key that is in all."""
+def alias_names(key: Key, place: AccountRegion) -> tuple[str, ...]:
+    """The aliases of a key as policies match them: those of this Region, or of all for a key that is in all."""
     here = place.namespace if "region" in facts(key) else "aws:"
     return tuple(dict.fromkeys(one.name for one in key.names if one.namespace.startswith(here)))
 
@@ -120,7 +120,7 @@ def aws_id(key: Key) -> str:
     return MULTI_REGION + key.id.replace("-", "") if facts(key).get("multi_region") else key.id
 
 
-def is_here(key: Key, place: Place) -> bool:
+def is_here(key: Key, place: AccountRegion) -> bool:
     """Whether a key is one of this Region: made or replicated here, or made by other means than this dialect."""
     region = facts(key).get("region")
     return key.spec.purpose in USAGE_OF and (
@@ -129,7 +129,7 @@ def is_here(key: Key, place: Place) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class KeyReference:
     """What a caller's KeyId names: a key's id, or an alias in the vault's own spelling."""
 
     ref: str
@@ -139,29 +139,33 @@ class Named:
 
 
 @lru_cache(maxsize=4096)
-def parse_name(text: str, place: Place) -> Named:
+def parse_name(text: str, place: AccountRegion) -> KeyReference:
     """Read a key id, key ARN, alias name or alias ARN. Raises KeyNotFound or InvalidArn for anything else."""
     found = _ARN.fullmatch(text)
     if found is not None:
         partition, service, region, account, text = found.groups()
         if service != "kms" or partition != place.partition:
-            raise InvalidArn("the ARN is not one of this service and partition")
+            raise InvalidArn("the ARN is of another service or partition: it begins with arn:PARTITION:kms")
         if region != place.region or account != place.account:
             raise KeyNotFound("the ARN is one of another Region or account")
         if not text.startswith(ALIAS):
             kind, _, text = text.partition("/")
             if kind != "key":
-                raise InvalidArn("the ARN is not one of a key or alias")
+                raise InvalidArn(
+                    "the ARN is malformed: it is arn:aws:kms:REGION:ACCOUNT:key/ID or …:alias/NAME of a key or alias"
+                )
     elif text.startswith("arn:"):
-        raise InvalidArn("the ARN is not one")
+        raise InvalidArn("the ARN is malformed: it is arn:aws:kms:REGION:ACCOUNT:key/ID or …:alias/NAME")
     if text.startswith(ALIAS):
-        return Named(place.namespace + text, alias=True)
+        return KeyReference(place.namespace + text, alias=True)
     if _MULTI_REGION_ID.fullmatch(text):
         digits = text.removeprefix(MULTI_REGION)
-        return Named("-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])), multi_region=True)
+        return KeyReference(
+            "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])), multi_region=True
+        )
     if not is_id(text):
-        raise KeyNotFound("the key id is not one")
-    return Named(KeyId(text))
+        raise KeyNotFound("the key id is malformed: it is a UUID, or mrk- and 32 hexadecimal digits")
+    return KeyReference(KeyId(text))
 
 
 # Kinds of key

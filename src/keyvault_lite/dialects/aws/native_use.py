@@ -1,17 +1,24 @@
 """Key policies and AWS grants where a SERVICE uses a key through the native API.
 
 The ciphertexts of both APIs are the same containers, so one native call would step around a policy that bound AWS
-clients alone (ADR 0027). A native request is judged as the AWS operation that does the same, at the key's home.
+clients alone (ADR 0027). A native request is evaluated as the AWS operation that does the same, at the key's home.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from keyvault_lite.dialects.aws.authorize import Use, check_use
+from keyvault_lite.dialects.aws.authorize import KeyUse, check_use
 from keyvault_lite.dialects.aws.guard import key_facts
-from keyvault_lite.dialects.aws.model import SYMMETRIC, Place, encryption_algorithms, facts, judged_arn, signing_word
+from keyvault_lite.dialects.aws.model import (
+    SYMMETRIC,
+    AccountRegion,
+    encryption_algorithms,
+    facts,
+    judged_arn,
+    signing_word,
+)
 from keyvault_lite.dialects.aws.view import View, view
-from keyvault_lite.engine.scene import Scene
+from keyvault_lite.engine.handler import HandlerContext
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.keys import Key, KeyType, Purpose
 from keyvault_lite.model.requests import (
@@ -41,28 +48,28 @@ OPERATIONS: Final[Mapping[type[Request], Operations]] = {
     Verify: lambda _, key: ("VerifyMac" if key.spec.purpose is Purpose.MAC else "Verify",),
 }
 METADATA: Final[frozenset[type[Request]]] = frozenset({ListVersions, ReadKey})
-"""What policies do not bind: it tells no more than the list of keys, which AWS does not judge by key either."""
+"""What policies do not bind: it tells no more than the list of keys, which AWS does not authorise by key either."""
 _POLICIES: Final = ("policy", "grantees", "grants")
 
 
-def narrow_native(account: str, request: Request, scene: Scene) -> None:
+def narrow_native(account: str, request: Request, ctx: HandlerContext) -> None:
     """Raise Forbidden for what policy and AWS grants of a key keep a SERVICE from doing through another API."""
     operations = OPERATIONS.get(type(request))
-    if operations is None or scene.principal.role is not Role.SERVICE:
+    if operations is None or ctx.principal.role is not Role.SERVICE:
         return
-    if any(one in facts(scene.key) for one in _POLICIES):
-        _check(account, request, operations(request, scene.key), scene)
+    if any(one in facts(ctx.key) for one in _POLICIES):
+        _check(account, request, operations(request, ctx.key), ctx)
 
 
-def _check(account: str, request: Request, operations: tuple[str, ...], scene: Scene) -> None:
+def _check(account: str, request: Request, operations: tuple[str, ...], ctx: HandlerContext) -> None:
     """Raise Forbidden unless policy and grants allow all of this."""
-    key = scene.key
-    place = Place(account, facts(key).get("region", ""))
-    seen = view(key, place, scene.now)
-    known = {**key_facts(seen, scene), **_facts(seen, request)}
+    key = ctx.key
+    place = AccountRegion(account, facts(key).get("region", ""))
+    seen = view(key, place, ctx.now)
+    known = {**key_facts(seen, ctx), **_facts(seen, request)}
     for operation in operations:
-        use = Use(operation, request.bound_context, known, regional=bool(place.region))
-        check_use(scene.principal, place, judged_arn(key, place), seen.facet, use)
+        use = KeyUse(operation, request.bound_context, known, regional=bool(place.region))
+        check_use(ctx.principal, place, judged_arn(key, place), seen.facet, use)
 
 
 def _facts(seen: View, request: Request) -> dict[str, tuple[str, ...]]:

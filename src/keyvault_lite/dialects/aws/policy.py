@@ -1,4 +1,4 @@
-"""Key policies of the AWS dialect: read once, then judged by table. They only narrow what the vault itself allows.
+"""Key policies of the AWS dialect: read once, then evaluated by table. They only narrow what the vault itself allows.
 
 A statement that allows says who may do what within the vault's own authorisation; one that denies always wins. What is
 not understood counts against the caller: of conditions see dialects/aws/conditions.py.
@@ -26,7 +26,7 @@ _PRINCIPAL: Final = re.compile(r"arn:([a-z-]+):(?:iam|sts)::\d{12}:[\w+=,.@:/-]+
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AuthorizationRequest:
     """What is asked of a policy."""
 
     principal: str
@@ -46,7 +46,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Decision:
     """What a policy says to a question."""
 
     denied: bool = False
@@ -71,7 +71,7 @@ class Statement:
     conditions: tuple[tuple[str, str, tuple[str, ...]], ...]
     """Operator, key in lower case, values."""
 
-    def applies(self, asked: Question) -> bool:
+    def applies(self, asked: AuthorizationRequest) -> bool:
         """Whether it speaks of this action, resource and context; of whom is another matter."""
         action, resource = asked.action.lower(), asked.resource
         if any(like(one.lower(), action) for one in self.actions) is self.inverted_actions:
@@ -87,7 +87,7 @@ class Statement:
         """Whether it speaks of exactly this principal."""
         return (principal in self.principals) is not self.inverted_principals
 
-    def covers(self, asked: Question) -> bool:
+    def covers(self, asked: AuthorizationRequest) -> bool:
         """Whether the caller is among those it speaks of."""
         names = {ANYONE, asked.principal}
         if self.allows or not self.inverted_principals:
@@ -103,16 +103,16 @@ class Policy:
 
     statements: tuple[Statement, ...]
 
-    def judge(self, asked: Question) -> Judgement:
+    def evaluate(self, asked: AuthorizationRequest) -> Decision:
         """What it says."""
-        found = Judgement()
+        found = Decision()
         for statement in self.statements:
             if not (statement.covers(asked) and statement.applies(asked)):
                 continue
             if not statement.allows:
-                return Judgement(denied=True)
+                return Decision(denied=True)
             named = statement.names(asked.principal) and not statement.inverted_principals
-            found = Judgement(named=found.named or named, delegated=found.delegated or not named)
+            found = Decision(named=found.named or named, delegated=found.delegated or not named)
         return found
 
 
@@ -171,7 +171,7 @@ def _statement(raw: object) -> Statement:
         raise MalformedPolicy("a statement has unknown members or no effect")
     allows = raw["Effect"] == "Allow"
     who, who_not = _either(raw, "Principal")
-    # Who allows nothing in particular allows nothing. Who denies so was to deny something: that is refused.
+    # A statement without principals that allows, allows nothing. One that denies was meant to deny something: refused.
     what, what_not = _either(raw, "Action", optional=allows)
     where, where_not = _either(raw, "Resource", optional=allows)
     return Statement(

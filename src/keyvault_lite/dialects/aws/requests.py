@@ -7,7 +7,7 @@ through. What `key` names is read by the engine, because only it may tell the ca
 from collections.abc import Mapping
 from typing import ClassVar
 
-from keyvault_lite.dialects.aws.model import Place
+from keyvault_lite.dialects.aws.model import AccountRegion
 from keyvault_lite.model.encoding import Context
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import KeyType
@@ -20,7 +20,7 @@ Tags = tuple[tuple[str, str], ...]
 class AwsRequest(Request, frozen=True):
     """Base of the requests that name no key, or not always."""
 
-    place: Place
+    place: AccountRegion
 
 
 class AwsKeyRequest(KeyRequest, frozen=True):
@@ -28,7 +28,7 @@ class AwsKeyRequest(KeyRequest, frozen=True):
 
     by_alias: ClassVar[bool] = False
     """Whether an alias may name it."""
-    place: Place
+    place: AccountRegion
 
 
 class UseRequest(AwsKeyRequest, frozen=True):

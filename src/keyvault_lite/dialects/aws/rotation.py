@@ -15,8 +15,8 @@ from keyvault_lite.dialects.aws.model import ATTRIBUTE, material
 from keyvault_lite.dialects.aws.pagination import page
 from keyvault_lite.dialects.aws.replies import Rotation, RotationStatus
 from keyvault_lite.dialects.aws.view import View, material_id
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.engine.keys import DAY, stepped_down
-from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.keys import KeyType, KeyVersion
 from keyvault_lite.model.material import EXTERNAL, is_present
@@ -47,18 +47,18 @@ def _require_made_here(seen: View) -> None:
         raise UnsupportedOperation(f"{seen.arn} origin is EXTERNAL which is not valid for this operation.")
 
 
-def enable(request: words.EnableKeyRotation, seen: View, scene: Scene) -> Done:
+def enable(request: words.EnableKeyRotation, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Rotate by itself after so many days."""
     _require_own(seen)
     _require_made_here(seen)
     seen.require_usable()
     days = request.rotation_period_in_days or seen.key.rotation_days or DEFAULT_PERIOD
     if days == seen.key.rotation_days:
-        return Done(None)  # asked again: the next date stays
-    return changed(seen, structs.replace(seen.key, rotation_days=days, rotate_at=scene.now + days * DAY))
+        return HandlerResult(None)  # asked again: the next date stays
+    return changed(seen, structs.replace(seen.key, rotation_days=days, rotate_at=ctx.now + days * DAY))
 
 
-def disable(_: words.DisableKeyRotation, seen: View, _scene: Scene) -> Done:
+def disable(_: words.DisableKeyRotation, seen: View, _scene: HandlerContext) -> HandlerResult:
     """Rotate no more by itself."""
     _require_own(seen)
     _require_made_here(seen)
@@ -66,16 +66,18 @@ def disable(_: words.DisableKeyRotation, seen: View, _scene: Scene) -> Done:
     return changed(seen, structs.replace(seen.key, rotation_days=None, rotate_at=None))
 
 
-def status(_: words.GetKeyRotationStatus, seen: View, _scene: Scene) -> Done:
+def status(_: words.GetKeyRotationStatus, seen: View, _scene: HandlerContext) -> HandlerResult:
     """Whether and when."""
     _require_symmetric(seen)
     # A key that waits for deletion does not rotate; if the deletion is cancelled, it does as before.
     enabled = seen.key.rotation_days is not None and not is_leaving(seen)
     period = seen.key.rotation_days or (None if seen.origin == EXTERNAL else DEFAULT_PERIOD)
-    return Done(RotationStatus(enabled, seen.arn, period if enabled else None, seen.key.rotate_at if enabled else None))
+    return HandlerResult(
+        RotationStatus(enabled, seen.arn, period if enabled else None, seen.key.rotate_at if enabled else None)
+    )
 
 
-def on_demand(_: words.RotateKeyOnDemand, seen: View, scene: Scene) -> Done:
+def on_demand(_: words.RotateKeyOnDemand, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Make new material the current one; with imported material the one that waits. The automatic schedule stays."""
     seen.require_usable()
     _require_own(seen)
@@ -87,16 +89,16 @@ def on_demand(_: words.RotateKeyOnDemand, seen: View, scene: Scene) -> Done:
         newest = pending_version(seen)
         if newest is None:
             raise KeyUnavailable(f"No available key material pending rotation for the key: {seen.arn}.")
-        newest = _marked(structs.replace(newest, created_at=scene.now))
+        newest = _marked(structs.replace(newest, created_at=ctx.now))
         after = seen.with_facts(pending=None)
     else:
-        fresh = scene.once("material", (), lambda: scene.keyring.generate(seen.key.spec))
+        fresh = ctx.once("material", (), lambda: ctx.keyring.generate(seen.key.spec))
         newest = _marked(
-            scene.keyring.versions.wrap(fresh, seen.key.spec, key_id=seen.key.id, version=number, created_at=scene.now)
+            ctx.keyring.versions.wrap(fresh, seen.key.spec, key_id=seen.key.id, version=number, created_at=ctx.now)
         )
         after = seen.key
     rotated = structs.replace(after, versions=(*stepped_down(seen.key.versions), newest))
-    return Done(seen, Change(keys=(rotated,)), key_version=number)
+    return HandlerResult(seen, Change(keys=(rotated,)), key_version=number)
 
 
 def _marked(version: KeyVersion) -> KeyVersion:
@@ -104,7 +106,7 @@ def _marked(version: KeyVersion) -> KeyVersion:
     return structs.replace(version, attributes={**version.attributes, ATTRIBUTE: facts})
 
 
-def list_rotations(request: words.ListKeyRotations, seen: View, scene: Scene) -> Done:
+def list_rotations(request: words.ListKeyRotations, seen: View, ctx: HandlerContext) -> HandlerResult:
     """The rotations, or all materials, oldest first."""
     _require_symmetric(seen)
     whole = request.include_key_material == ALL_MATERIAL
@@ -113,14 +115,14 @@ def list_rotations(request: words.ListKeyRotations, seen: View, scene: Scene) ->
     if waiting is not None:
         versions.append(waiting)
     rows = [
-        (f"{one.version:010}", _row(one, seen, scene, whole=whole))
+        (f"{one.version:010}", _row(one, seen, ctx, whole=whole))
         for one in versions
         if whole or (one.version > 1 and one is not waiting)
     ]
-    return Done(page(rows, request, default=100))
+    return HandlerResult(page(rows, request, default=100))
 
 
-def _row(version: KeyVersion, seen: View, scene: Scene, *, whole: bool) -> Rotation:
+def _row(version: KeyVersion, seen: View, ctx: HandlerContext, *, whole: bool) -> Rotation:
     facts: Mapping[str, Any] = material(version)
     imported = seen.origin == EXTERNAL
     known = "material_id" in facts or not imported
@@ -135,7 +137,7 @@ def _row(version: KeyVersion, seen: View, scene: Scene, *, whole: bool) -> Rotat
         valid_to = facts.get("valid_to")
         row = replace(
             row,
-            import_state="IMPORTED" if is_present(version, scene.now) else "PENDING_IMPORT",
+            import_state="IMPORTED" if is_present(version, ctx.now) else "PENDING_IMPORT",
             key_material_description=facts.get("description"),
             expiration_model=f"KEY_MATERIAL_{'DOES_NOT_EXPIRE' if valid_to is None else 'EXPIRES'}",
             valid_to=valid_to,

@@ -24,7 +24,7 @@ from keyvault_lite.dialects.aws.model import (
 )
 from keyvault_lite.dialects.aws.replies import Derived, Encapsulated, Macced, MacVerified, SignatureVerified, Signed
 from keyvault_lite.dialects.aws.view import View
-from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.keys import (
     DIGEST_SIZES,
@@ -82,16 +82,16 @@ def _able(seen: View) -> tuple[KeyVersion, ...]:
     return tuple(one for one in reversed(seen.key.versions) if one.status in MAY_PROCESS)
 
 
-def sign(request: words.Sign, seen: View, scene: Scene) -> Done:
+def sign(request: words.Sign, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Sign with the newest material."""
     algorithm, prehashed = _signing(request, seen, "Sign")
     version = seen.protecting()
-    signature = scene.once(
+    signature = ctx.once(
         "sign",
         (version,),
-        lambda: scene.keyring.sign(seen.key.spec, version, request.message, algorithm, prehashed=prehashed),
+        lambda: ctx.keyring.sign(seen.key.spec, version, request.message, algorithm, prehashed=prehashed),
     )
-    return Done(
+    return HandlerResult(
         Signed(seen.arn, signature, request.signing_algorithm),
         key_version=version.version,
         bytes_in=len(request.message),
@@ -99,13 +99,13 @@ def sign(request: words.Sign, seen: View, scene: Scene) -> Done:
     )
 
 
-def verify(request: words.Verify, seen: View, scene: Scene) -> Done:
+def verify(request: words.Verify, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Check a signature; one that does not hold is an error."""
     algorithm, prehashed = _signing(request, seen, "Verify")
-    version = _holds(seen, request.message, request.signature, algorithm, scene, prehashed=prehashed)
+    version = _holds(seen, request.message, request.signature, algorithm, ctx, prehashed=prehashed)
     if version is None:
         raise InvalidSignature
-    return Done(
+    return HandlerResult(
         SignatureVerified(seen.arn, request.signing_algorithm),
         key_version=version.version,
         bytes_in=len(request.message),
@@ -113,17 +113,23 @@ def verify(request: words.Verify, seen: View, scene: Scene) -> Done:
 
 
 def _holds(
-    seen: View, message: bytes, signature: bytes, algorithm: AnyAlgorithm, scene: Scene, *, prehashed: bool = False
+    seen: View,
+    message: bytes,
+    signature: bytes,
+    algorithm: AnyAlgorithm,
+    ctx: HandlerContext,
+    *,
+    prehashed: bool = False,
 ) -> KeyVersion | None:
     versions = _able(seen)
 
     def holds_under() -> KeyVersion | None:
         for version in versions:
-            if scene.keyring.verify(seen.key.spec, version, message, signature, algorithm, prehashed=prehashed):
+            if ctx.keyring.verify(seen.key.spec, version, message, signature, algorithm, prehashed=prehashed):
                 return version
         return None
 
-    return scene.once("verify", versions, holds_under)
+    return ctx.once("verify", versions, holds_under)
 
 
 def _mac(request: words.GenerateMac | words.VerifyMac, seen: View, operation: str) -> AnyAlgorithm:
@@ -134,12 +140,12 @@ def _mac(request: words.GenerateMac | words.VerifyMac, seen: View, operation: st
     return algorithm
 
 
-def generate_mac(request: words.GenerateMac, seen: View, scene: Scene) -> Done:
+def generate_mac(request: words.GenerateMac, seen: View, ctx: HandlerContext) -> HandlerResult:
     """A MAC with the newest material."""
     algorithm = _mac(request, seen, "GenerateMac")
     version = seen.protecting()
-    mac = scene.keyring.sign(seen.key.spec, version, request.message, algorithm, prehashed=False)
-    return Done(
+    mac = ctx.keyring.sign(seen.key.spec, version, request.message, algorithm, prehashed=False)
+    return HandlerResult(
         Macced(mac, request.mac_algorithm, seen.arn),
         key_version=version.version,
         bytes_in=len(request.message),
@@ -147,61 +153,59 @@ def generate_mac(request: words.GenerateMac, seen: View, scene: Scene) -> Done:
     )
 
 
-def verify_mac(request: words.VerifyMac, seen: View, scene: Scene) -> Done:
+def verify_mac(request: words.VerifyMac, seen: View, ctx: HandlerContext) -> HandlerResult:
     """Check a MAC; one that does not hold is an error."""
     algorithm = _mac(request, seen, "VerifyMac")
-    version = _holds(seen, request.message, request.mac, algorithm, scene)
+    version = _holds(seen, request.message, request.mac, algorithm, ctx)
     if version is None:
         raise InvalidMac
-    return Done(
+    return HandlerResult(
         MacVerified(seen.arn, request.mac_algorithm), key_version=version.version, bytes_in=len(request.message)
     )
 
 
-def get_public_key(_: words.GetPublicKey, seen: View, _scene: Scene) -> Done:
+def get_public_key(_: words.GetPublicKey, seen: View, _scene: HandlerContext) -> HandlerResult:
     """The public key, and what it is for."""
     if not seen.key.spec.asymmetric:
         raise UnsupportedOperation(f"{seen.arn} is not an asymmetric key.")
-    return Done(seen, key_version=seen.protecting().version)
+    return HandlerResult(seen, key_version=seen.protecting().version)
 
 
-def derive_shared_secret(request: words.DeriveSharedSecret, seen: View, scene: Scene) -> Done:
+def derive_shared_secret(request: words.DeriveSharedSecret, seen: View, ctx: HandlerContext) -> HandlerResult:
     """The raw x coordinate shared with another's public key."""
     refuse_recipient(request.recipient)
     require_usage(seen, Purpose.AGREE, "DeriveSharedSecret")
     version = seen.protecting()
     try:
-        secret = scene.once(
-            "derive", (version,), lambda: scene.keyring.derive_secret(seen.key.spec, version, request.public_key)
+        secret = ctx.once(
+            "derive", (version,), lambda: ctx.keyring.derive_secret(seen.key.spec, version, request.public_key)
         )
     except InvalidRequest as error:
         raise Validation(error.detail) from None
     result = Derived(seen.arn, secret, request.key_agreement_algorithm, seen.origin)
-    return Done(result, key_version=version.version, bytes_out=len(secret))
+    return HandlerResult(result, key_version=version.version, bytes_out=len(secret))
 
 
-def encapsulate(request: words.Encapsulate, seen: View, scene: Scene) -> Done:
+def encapsulate(request: words.Encapsulate, seen: View, ctx: HandlerContext) -> HandlerResult:
     """A fresh secret, and its ciphertext."""
     require_usage(seen, Purpose.ENCAPSULATE, "Encapsulate")
     version = seen.protecting()
-    secret, ciphertext = scene.once(
-        "encapsulate", (version,), lambda: scene.keyring.encapsulate(seen.key.spec, version)
-    )
+    secret, ciphertext = ctx.once("encapsulate", (version,), lambda: ctx.keyring.encapsulate(seen.key.spec, version))
     result = Encapsulated(seen.arn, secret, request.encapsulation_algorithm, ciphertext)
-    return Done(result, key_version=version.version, bytes_out=len(secret))
+    return HandlerResult(result, key_version=version.version, bytes_out=len(secret))
 
 
-def decapsulate(request: words.Decapsulate, seen: View, scene: Scene) -> Done:
+def decapsulate(request: words.Decapsulate, seen: View, ctx: HandlerContext) -> HandlerResult:
     """The secret of a ciphertext; of an altered one another secret, which is how ML-KEM rejects."""
     require_usage(seen, Purpose.ENCAPSULATE, "Decapsulate")
     version = seen.protecting()
-    secret = scene.once(
+    secret = ctx.once(
         "decapsulate",
         (version,),
-        lambda: scene.keyring.decapsulate(seen.key.spec, version, request.shared_secret_ciphertext_blob),
+        lambda: ctx.keyring.decapsulate(seen.key.spec, version, request.shared_secret_ciphertext_blob),
     )
     result = Encapsulated(seen.arn, secret, request.encapsulation_algorithm)
-    return Done(result, key_version=version.version, bytes_out=len(secret))
+    return HandlerResult(result, key_version=version.version, bytes_out=len(secret))
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

@@ -26,8 +26,8 @@ from keyvault_lite.dialects.aws.errors import (
 from keyvault_lite.dialects.aws.model import (
     ATTRIBUTE,
     RESERVED_ALIAS,
-    Named,
-    Place,
+    AccountRegion,
+    KeyReference,
     aws_id,
     facts,
     is_here,
@@ -76,7 +76,7 @@ class View:
     """A key in one Region at one moment."""
 
     key: Key
-    place: Place
+    place: AccountRegion
     now: int
     facts: Mapping[str, Any] = field(repr=False)
     """The dialect's attributes of the record."""
@@ -193,14 +193,14 @@ def _merged(facts: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return {name: value for name, value in {**facts, **changes}.items() if value is not None}
 
 
-def view(key: Key, place: Place, now: int) -> View:
+def view(key: Key, place: AccountRegion, now: int) -> View:
     """The key in this Region; it MUST be here."""
     known = facts(key)
     replica = known.get("replicas", {}).get(place.region)
     return View(key, place, now, known, known if replica is None else replica)
 
 
-def exists(key: Key, place: Place, now: int) -> bool:
+def exists(key: Key, place: AccountRegion, now: int) -> bool:
     """Whether the key is in this Region, and not past its deletion."""
     if key.status is KeyStatus.DESTROYED or not is_here(key, place):
         return False
@@ -224,7 +224,7 @@ def _generated_id(key_id: KeyId, version: int) -> str:
 # Finding keys
 
 
-def find(named: Named, place: Place, state: State, now: int) -> Key | None:
+def find(named: KeyReference, place: AccountRegion, state: State, now: int) -> Key | None:
     """The key of that name in this Region."""
     key = state.find_key(named.ref)
     if key is None or not exists(key, place, now):

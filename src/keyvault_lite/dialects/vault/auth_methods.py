@@ -21,7 +21,7 @@ from keyvault_lite.dialects.vault.system_requests import (
     TuneLogin,
 )
 from keyvault_lite.dialects.vault.token_requests import role_ids_at, roles_at, secrets_at
-from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.errors import InvalidRequest
@@ -79,34 +79,34 @@ def _paths(state: State) -> list[str]:
     return sorted(name for name in names if _find(state, name) is not None)
 
 
-def page(_: ListLogins, scene: Scene) -> Done:
-    """Every auth method, by path: for who may know the services."""
-    check_reader(scene.principal)
-    found = (_find(scene.state, path) for path in _paths(scene.state))
-    return Done(tuple(one for one in found if one is not None))
+def page(_: ListLogins, ctx: HandlerContext) -> HandlerResult:
+    """Every auth method, by path: for callers that may list services."""
+    check_reader(ctx.principal)
+    found = (_find(ctx.state, path) for path in _paths(ctx.state))
+    return HandlerResult(tuple(one for one in found if one is not None))
 
 
-def read(request: ReadLogin, scene: Scene) -> Done:
+def read(request: ReadLogin, ctx: HandlerContext) -> HandlerResult:
     """One auth method."""
-    found = _find(scene.state, request.mount)
+    found = _find(ctx.state, request.mount)
     if found is None:
         raise InvalidRequest(NO_LOGIN)
-    return Done(found)
+    return HandlerResult(found)
 
 
-def enable(request: EnableLogin, scene: Scene) -> Done:
+def enable(request: EnableLogin, ctx: HandlerContext) -> HandlerResult:
     """AppRole at another path. Raises InvalidRequest for one that is taken, lies in one or has one in it."""
     path = request.mount
-    taken = [one for one in _paths(scene.state) if f"{one}/".startswith(f"{path}/") or path.startswith(f"{one}/")]
-    first = path == APPROLE and scene.state.setting(PREFIX + APPROLE) is None
+    taken = [one for one in _paths(ctx.state) if f"{one}/".startswith(f"{path}/") or path.startswith(f"{one}/")]
+    first = path == APPROLE and ctx.state.setting(PREFIX + APPROLE) is None
     if taken and not first:
         raise InvalidRequest(f"path is already in use at {taken[0]}/")
     return _kept(path, request.description, _checked(request.config))
 
 
-def tune(request: TuneLogin, scene: Scene) -> Done:
+def tune(request: TuneLogin, ctx: HandlerContext) -> HandlerResult:
     """Another description, and other limits for the tokens of later logins; 0 is what the vault has for all."""
-    found = _find(scene.state, request.mount)
+    found = _find(ctx.state, request.mount)
     if found is None:
         raise InvalidRequest(NO_LOGIN)
     description = found.description if request.description is None else request.description
@@ -114,13 +114,13 @@ def tune(request: TuneLogin, scene: Scene) -> Done:
     if request.mount == TOKEN:
         if description or any(value not in {0, DEFAULT_TTL} for value in config.values()):
             raise InvalidRequest("the auth method of tokens is fixed here")
-        return Done(None)
+        return HandlerResult(None)
     return _kept(request.mount, description, config)
 
 
-def _kept(path: str, description: str, config: Mapping[str, Any]) -> Done:
+def _kept(path: str, description: str, config: Mapping[str, Any]) -> HandlerResult:
     value = {"description": description, "config": dict(config)}
-    return Done(None, Change(settings=(Setting(PREFIX + path, value),)), comment=f"auth/{path}")
+    return HandlerResult(None, Change(settings=(Setting(PREFIX + path, value),)), comment=f"auth/{path}")
 
 
 def _checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -135,17 +135,17 @@ def _checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config
 
 
-def disable(request: DisableLogin, scene: Scene) -> Done:
+def disable(request: DisableLogin, ctx: HandlerContext) -> HandlerResult:
     """The end of an auth method, its roles and their tokens. One that is not there is none either."""
     path = request.mount
     if path == TOKEN:
         raise InvalidRequest("token credential backend cannot be disabled")
-    if _find(scene.state, path) is None:
-        return Done(None)
-    roles = roles_of(path, scene.state)
-    ended = end_of_roles(path, roles, scene.state)
+    if _find(ctx.state, path) is None:
+        return HandlerResult(None)
+    roles = roles_of(path, ctx.state)
+    ended = end_of_roles(path, roles, ctx.state)
     gone = Setting(PREFIX + path, {ENABLED: False} if path == APPROLE else None)
-    return Done(len(roles), replace(ended, settings=(*ended.settings, gone)), comment=f"auth/{path}")
+    return HandlerResult(len(roles), replace(ended, settings=(*ended.settings, gone)), comment=f"auth/{path}")
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

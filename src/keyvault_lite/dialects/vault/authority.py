@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from keyvault_lite.access.authenticate import Directory, Refused, service_fault
+from keyvault_lite.access.authenticate import AuthenticationFailed, Directory, service_fault
 from keyvault_lite.access.lifetimes import Leases, is_past
 from keyvault_lite.dialects.vault.credentials import AppRoleCredential
 from keyvault_lite.dialects.vault.token_requests import (
@@ -31,7 +31,7 @@ def authority(token: Token, service: Service, directory: Leases) -> tuple[Role, 
     """The role and grants that a token acts with, and whether that is less than its service's.
 
     A token held to policies is a SERVICE, with what they come to. The token of a login has what its service was granted
-    beside; one of an AUDITOR, who uses no key, gets none.
+    beside; one of an AUDITOR, a role that uses no key, gets none.
     """
     lease = Lease.of(token) if token.attributes else None
     if lease is None or lease.policies is None:
@@ -116,11 +116,11 @@ class AppRoleScheme:
     secrets: Secrets
 
     def verify(self, credential: AppRoleCredential, directory: Directory, now: int) -> tuple[Service, str]:
-        """The service of the role, and the login. Raises Refused."""
+        """The service of the role, and the login. Raises AuthenticationFailed."""
         found = role_login(credential, directory, self.secrets, now)
         if found is None:
-            raise Refused(None)
+            raise AuthenticationFailed(None)
         fault = service_fault(found[0], now)
         if fault is not None:
-            raise Refused(found[0].id, fault)
+            raise AuthenticationFailed(found[0].id, fault)
         return found

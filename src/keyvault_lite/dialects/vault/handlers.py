@@ -27,7 +27,7 @@ from keyvault_lite.dialects.vault.requests import (
     mount_and_name,
 )
 from keyvault_lite.engine.dialect import Dialect
-from keyvault_lite.engine.scene import Handler
+from keyvault_lite.engine.handler import Handler
 from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.keys import Key, Purpose
 from keyvault_lite.model.names import KeyRef

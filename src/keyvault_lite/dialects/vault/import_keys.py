@@ -30,8 +30,8 @@ from keyvault_lite.dialects.vault.requests import (
     namespace,
 )
 from keyvault_lite.dialects.vault.rules import protecting, sound, usable
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.engine.keys import exchanged
-from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.encoding import decode_base64, encode_base64
 from keyvault_lite.model.errors import InvalidRequest, NotFound
@@ -44,97 +44,97 @@ NOTE: Final = "vault wrapping key"
 _KIND: Final = KeySpec(KeyType.RSA, 4096, Purpose.ENCRYPT)
 
 
-def wrapping_key(request: ReadWrappingKey, scene: Scene) -> Done:
+def wrapping_key(request: ReadWrappingKey, ctx: HandlerContext) -> HandlerResult:
     """The mount's public wrapping key; its private half is kept sealed."""
-    require_mount(scene.state, request.mount)
-    found = scene.state.setting(WRAPPING + request.mount)
+    require_mount(ctx.state, request.mount)
+    found = ctx.state.setting(WRAPPING + request.mount)
     if found is not None and found.value is not None:
-        return Done(public_text(decode_base64(found.value["public"])))
-    private, public = scene.once("pair", (), lambda: scene.keyring.import_pair(_KIND))
+        return HandlerResult(public_text(decode_base64(found.value["public"])))
+    private, public = ctx.once("pair", (), lambda: ctx.keyring.import_pair(_KIND))
     kept = {
-        "private": encode_base64(scene.keyring.seal_note(NOTE, private)),
+        "private": encode_base64(ctx.keyring.seal_note(NOTE, private)),
         "public": encode_base64(public),
     }
-    return Done(public_text(public), Change(settings=(Setting(WRAPPING + request.mount, kept),)))
+    return HandlerResult(public_text(public), Change(settings=(Setting(WRAPPING + request.mount, kept),)))
 
 
-def _unwrap(request: ImportTransitKey, scene: Scene) -> bytes:
-    found = scene.state.setting(WRAPPING + request.mount)
+def _unwrap(request: ImportTransitKey, ctx: HandlerContext) -> bytes:
+    found = ctx.state.setting(WRAPPING + request.mount)
     if found is None or found.value is None:
         raise InvalidRequest("the mount has no wrapping key yet: read it first")
-    private = scene.keyring.open_note(NOTE, decode_base64(found.value["private"]))
-    return scene.keyring.open_import(private, request.wrapped, digest=request.digest, key_wrap=True)
+    private = ctx.keyring.open_note(NOTE, decode_base64(found.value["private"]))
+    return ctx.keyring.open_import(private, request.wrapped, digest=request.digest, key_wrap=True)
 
 
-def _first(request: ImportTransitKey, scene: Scene) -> tuple[KeySpec, Material]:
+def _first(request: ImportTransitKey, ctx: HandlerContext) -> tuple[KeySpec, Material]:
     """The kind of a new key and its material, which of an HMAC key says how long it is."""
     if not request.wrapped or request.spec.type is not KeyType.HMAC:
-        return request.spec, _material(request, scene, request.spec)
-    raw = _unwrap(request, scene)
+        return request.spec, _material(request, ctx, request.spec)
+    raw = _unwrap(request, ctx)
     spec = hmac_spec(len(raw))
-    return spec, scene.keyring.read_import(spec, raw)
+    return spec, ctx.keyring.read_import(spec, raw)
 
 
-def _material(request: ImportTransitKey, scene: Scene, spec: KeySpec) -> Material:
+def _material(request: ImportTransitKey, ctx: HandlerContext, spec: KeySpec) -> Material:
     if not request.wrapped:
-        return scene.keyring.read_public(spec, request.public_key)
-    return scene.keyring.read_import(spec, _unwrap(request, scene))
+        return ctx.keyring.read_public(spec, request.public_key)
+    return ctx.keyring.read_import(spec, _unwrap(request, ctx))
 
 
-def _version(material: Material, scene: Scene, key_id: KeyId, number: int, spec: KeySpec) -> KeyVersion:
-    return scene.keyring.versions.wrap(
+def _version(material: Material, ctx: HandlerContext, key_id: KeyId, number: int, spec: KeySpec) -> KeyVersion:
+    return ctx.keyring.versions.wrap(
         material,
         spec,
         key_id=key_id,
         version=number,
-        created_at=scene.now,
+        created_at=ctx.now,
         attributes={ORIGIN: IMPORTED},
     )
 
 
-def bring_in(request: ImportTransitKey, scene: Scene) -> Done:
+def bring_in(request: ImportTransitKey, ctx: HandlerContext) -> HandlerResult:
     """A new key, or one more version of an imported one, of material that was wrapped for the mount."""
-    found, losing = taken_name(scene, request.mount, request.name)
+    found, losing = taken_name(ctx, request.mount, request.name)
     if request.further:
-        return _further(request, scene, found)
+        return _further(request, ctx, found)
     if found is not None:
         raise InvalidRequest("a key of this name exists; a further version is brought in by import_version")
-    key_id = scene.once("id", (), lambda: KeyId(new_id()))
+    key_id = ctx.once("id", (), lambda: KeyId(new_id()))
     rules = replace(request.rules, imported=True)
-    spec, material = scene.once("material", (), lambda: _first(request, scene))
-    first = _version(material, scene, key_id, 1, spec)
-    name = KeyName(namespace(request.mount), request.name, scene.now, scene.now)
-    key = begin(scene, name, spec, rules, first)
-    return Done(shown(key, rules), Change(keys=(*losing, key)), key_id=key_id, key_version=1)
+    spec, material = ctx.once("material", (), lambda: _first(request, ctx))
+    first = _version(material, ctx, key_id, 1, spec)
+    name = KeyName(namespace(request.mount), request.name, ctx.now, ctx.now)
+    key = begin(ctx, name, spec, rules, first)
+    return HandlerResult(shown(key, rules), Change(keys=(*losing, key)), key_id=key_id, key_version=1)
 
 
-def _further(request: ImportTransitKey, scene: Scene, found: Key | None) -> Done:
+def _further(request: ImportTransitKey, ctx: HandlerContext, found: Key | None) -> HandlerResult:
     if found is None:
         raise NotFound("no such key")
-    key, rules = usable(structs.replace(scene, named_key=found))
+    key, rules = usable(structs.replace(ctx, named_key=found))
     if not rules.imported:
         raise InvalidRequest("only an imported key takes imported versions")
-    material = scene.once("material", (key.spec,), lambda: _material(request, scene, key.spec))
-    waiting = _waiting(request, key, material, scene)
+    material = ctx.once("material", (key.spec,), lambda: _material(request, ctx, key.spec))
+    waiting = _waiting(request, key, material, ctx)
     if waiting is not None:
-        return _completed(waiting, material, key, rules, scene)
+        return _completed(waiting, material, key, rules, ctx)
     number = len(key.versions) + 1
-    after = extended(key, rules, _version(material, scene, key.id, number, key.spec), scene)
-    return Done(shown(after, rules), Change(keys=(after,)), key_id=key.id, key_version=number)
+    after = extended(key, rules, _version(material, ctx, key.id, number, key.spec), ctx)
+    return HandlerResult(shown(after, rules), Change(keys=(after,)), key_id=key.id, key_version=number)
 
 
-def _waiting(request: ImportTransitKey, key: Key, material: Material, scene: Scene) -> KeyVersion | None:
+def _waiting(request: ImportTransitKey, key: Key, material: Material, ctx: HandlerContext) -> KeyVersion | None:
     """The version that the private key is for: the one named, or the newest if it is a public key alone and fits."""
     if request.version is None:
         newest = key.versions[-1]
         fits = request.wrapped and newest.status in MAY_PROCESS and newest.public_key == material.public_key
-        return newest if fits and scene.keyring.transit(key.spec, newest).is_public_only else None
+        return newest if fits and ctx.keyring.transit(key.spec, newest).is_public_only else None
     if not key.spec.asymmetric:
         raise InvalidRequest("provided type does not support importing key versions")
     version = key.version(request.version)
     if version is None:
         raise InvalidRequest("no such key version")
-    if not scene.keyring.transit(key.spec, sound(version)).is_public_only:
+    if not ctx.keyring.transit(key.spec, sound(version)).is_public_only:
         raise InvalidRequest("private key imported, key version cannot be updated")
     if not request.wrapped:
         raise InvalidRequest("cannot add a public key to a key version that already has a public key set")
@@ -143,10 +143,10 @@ def _waiting(request: ImportTransitKey, key: Key, material: Material, scene: Sce
     return version
 
 
-def _completed(waiting: KeyVersion, material: Material, key: Key, rules: Rules, scene: Scene) -> Done:
+def _completed(waiting: KeyVersion, material: Material, key: Key, rules: Rules, ctx: HandlerContext) -> HandlerResult:
     """The version with its private key, in all else as it was."""
-    sealed = scene.keyring.versions.wrap(
-        scene.keyring.transit(key.spec, waiting).completed(material),
+    sealed = ctx.keyring.versions.wrap(
+        ctx.keyring.transit(key.spec, waiting).completed(material),
         key.spec,
         key_id=key.id,
         version=waiting.version,
@@ -155,27 +155,25 @@ def _completed(waiting: KeyVersion, material: Material, key: Key, rules: Rules, 
     )
     version = structs.replace(sealed, status=waiting.status)
     after = exchanged(key, waiting, version)
-    return Done(shown(after, rules), Change(keys=(after,)), key_id=key.id, key_version=version.version)
+    return HandlerResult(shown(after, rules), Change(keys=(after,)), key_id=key.id, key_version=version.version)
 
 
-def signing_request(request: RequestCertificate, scene: Scene) -> Done:
+def signing_request(request: RequestCertificate, ctx: HandlerContext) -> HandlerResult:
     """A certificate signing request, signed by the newest version or the one named."""
-    key, rules = usable(scene)
+    key, rules = usable(ctx)
     version = _certified(key, rules, request.version)
-    text = scene.once(
-        "csr", (version,), lambda: scene.keyring.transit(key.spec, version).signing_request(request.template)
-    )
-    return Done((key.spec.word, text), key_version=version.version)
+    text = ctx.once("csr", (version,), lambda: ctx.keyring.transit(key.spec, version).signing_request(request.template))
+    return HandlerResult((key.spec.word, text), key_version=version.version)
 
 
-def set_certificate(request: SetCertificate, scene: Scene) -> Done:
+def set_certificate(request: SetCertificate, ctx: HandlerContext) -> HandlerResult:
     """Keep a chain with the version whose key it is for."""
-    key, rules = usable(scene)
+    key, rules = usable(ctx)
     version = _certified(key, rules, request.version)
     chain = check_chain(request.chain, version.public_key or b"")
     changed = structs.replace(version, attributes={**version.attributes, CERTIFICATES: chain})
     after = exchanged(key, version, changed)
-    return Done(shown(after, rules), Change(keys=(after,)), key_version=version.version)
+    return HandlerResult(shown(after, rules), Change(keys=(after,)), key_version=version.version)
 
 
 def _certified(key: Key, rules: Rules, number: int) -> KeyVersion:

@@ -14,8 +14,8 @@ from keyvault_lite.dialects.vault.requests import (
     SIGNING,
     ConfigureTransitKey,
     CreateTransitKey,
-    Deleted,
     DeleteTransitKey,
+    DeletionKind,
     ExportCertificates,
     ExportPublicKeys,
     ExportRequest,
@@ -33,8 +33,8 @@ from keyvault_lite.dialects.vault.requests import (
     namespace,
 )
 from keyvault_lite.dialects.vault.rules import is_absent, present, usable
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.engine.keys import stepped_down
-from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Conflict, InvalidRequest, InvalidState, NotFound
 from keyvault_lite.model.identity import Role
@@ -69,10 +69,10 @@ def _may_rotate(rules: Rules) -> bool:
     return rules.imported_rotation or not rules.imported
 
 
-def taken_name(scene: Scene, mount: str, name: str) -> tuple[Key | None, tuple[Key, ...]]:
+def taken_name(ctx: HandlerContext, mount: str, name: str) -> tuple[Key | None, tuple[Key, ...]]:
     """The key of that name, if there is one; and a deleted key that has to give the name up."""
-    require_mount(scene.state, mount)
-    found = scene.state.find_key(key_ref(mount, name))
+    require_mount(ctx.state, mount)
+    found = ctx.state.find_key(key_ref(mount, name))
     if found is None:
         return None, ()
     if not is_absent(found):
@@ -81,77 +81,77 @@ def taken_name(scene: Scene, mount: str, name: str) -> tuple[Key | None, tuple[K
     return None, (structs.replace(found, names=tuple(one for one in found.names if one.text != text)),)
 
 
-def begin(scene: Scene, name: KeyName, spec: KeySpec, rules: Rules, first: KeyVersion) -> Key:
+def begin(ctx: HandlerContext, name: KeyName, spec: KeySpec, rules: Rules, first: KeyVersion) -> Key:
     """A new key with its first version."""
     return Key(
         id=first.key_id,
         name=None,
         spec=spec,
         status=KeyStatus.ACTIVE,
-        created_at=scene.now,
-        rotate_at=_rotates_at(rules, scene.now),
+        created_at=ctx.now,
+        rotate_at=_rotates_at(rules, ctx.now),
         versions=(first,),
         names=(name,),
         attributes=rules.attributes(),
     )
 
 
-def create(request: CreateTransitKey, scene: Scene) -> Done:
+def create(request: CreateTransitKey, ctx: HandlerContext) -> HandlerResult:
     """A new key, or the one of that name as it is."""
-    found, losing = taken_name(scene, request.mount, request.name)
+    found, losing = taken_name(ctx, request.mount, request.name)
     if found is not None:
-        return Done(shown(found, Rules.of(found)), key_id=found.id)
-    key_id = scene.once("id", (), lambda: KeyId(new_id()))
-    material = scene.once("material", (), lambda: scene.keyring.generate(request.spec))
-    first = scene.keyring.versions.wrap(material, request.spec, key_id=key_id, version=1, created_at=scene.now)
-    name = KeyName(namespace(request.mount), request.name, scene.now, scene.now)
-    key = begin(scene, name, request.spec, request.rules, first)
-    return Done(shown(key, request.rules), Change(keys=(*losing, key)), key_id=key_id, key_version=1)
+        return HandlerResult(shown(found, Rules.of(found)), key_id=found.id)
+    key_id = ctx.once("id", (), lambda: KeyId(new_id()))
+    material = ctx.once("material", (), lambda: ctx.keyring.generate(request.spec))
+    first = ctx.keyring.versions.wrap(material, request.spec, key_id=key_id, version=1, created_at=ctx.now)
+    name = KeyName(namespace(request.mount), request.name, ctx.now, ctx.now)
+    key = begin(ctx, name, request.spec, request.rules, first)
+    return HandlerResult(shown(key, request.rules), Change(keys=(*losing, key)), key_id=key_id, key_version=1)
 
 
-def upsert(request: UpsertTransitKey, scene: Scene) -> Done:
+def upsert(request: UpsertTransitKey, ctx: HandlerContext) -> HandlerResult:
     """As `create`, where encrypting may make keys."""
-    found, _ = taken_name(scene, request.mount, request.name)
+    found, _ = taken_name(ctx, request.mount, request.name)
     if found is not None:
-        return Done(shown(found, Rules.of(found)), key_id=found.id)
-    if not upserts(scene.state, request.mount):
+        return HandlerResult(shown(found, Rules.of(found)), key_id=found.id)
+    if not upserts(ctx.state, request.mount):
         raise NotFound("no such key")
-    return create(request.create(), scene)
+    return create(request.create(), ctx)
 
 
-def read(request: ReadTransitKey, scene: Scene) -> Done:
+def read(request: ReadTransitKey, ctx: HandlerContext) -> HandlerResult:
     """The key as it is; of a derived Ed25519 key the public keys for the context."""
-    key, rules = present(scene)
+    key, rules = present(ctx)
     found = shown(key, rules)
     if request.context and rules.derived and key.spec.type is KeyType.ED25519:
         context = request.context
         public = {
-            one.version: scene.keyring.transit(key.spec, one).derived_public_text(context)
+            one.version: ctx.keyring.transit(key.spec, one).derived_public_text(context)
             for one in found.versions
             if one.status in MAY_PROCESS
         }
         found = replace(found, public_keys={**found.public_keys, **public})
-    return Done(found)
+    return HandlerResult(found)
 
 
-def page(request: ListTransitKeys, scene: Scene) -> Done:
-    """The names the caller may know of, sorted. A SERVICE is told alike of a mount that is not there."""
-    if scene.principal.role is not Role.SERVICE:
-        require_mount(scene.state, request.mount)
+def page(request: ListTransitKeys, ctx: HandlerContext) -> HandlerResult:
+    """The names the caller may know of, sorted. To a SERVICE a missing mount looks the same."""
+    if ctx.principal.role is not Role.SERVICE:
+        require_mount(ctx.state, request.mount)
     space = namespace(request.mount)
     names = sorted(
         name.name
-        for key in scene.state.keys_after(None)
+        for key in ctx.state.keys_after(None)
         for name in key.names
-        if name.namespace == space and not is_absent(key) and may_know(scene.principal, key)
+        if name.namespace == space and not is_absent(key) and may_know(ctx.principal, key)
     )
     later = tuple(name for name in names if name > request.after)
-    return Done(later[: request.limit] if request.limit > 0 else later)
+    return HandlerResult(later[: request.limit] if request.limit > 0 else later)
 
 
-def configure(request: ConfigureTransitKey, scene: Scene) -> Done:
+def configure(request: ConfigureTransitKey, ctx: HandlerContext) -> HandlerResult:
     """Change the rules: all that is given, or nothing."""
-    key, rules = present(scene)
+    key, rules = present(ctx)
     latest = len(key.versions)
     changed, warning = rules, None
     if request.min_decryption is not None:
@@ -179,12 +179,12 @@ def configure(request: ConfigureTransitKey, scene: Scene) -> Done:
         if request.rotate_seconds and key.revoked:
             raise InvalidState("the key is REVOKED: it does not rotate any more")
         changed = replace(changed, rotate_seconds=request.rotate_seconds)
-        rotate_at = _rotates_at(changed, scene.now)
+        rotate_at = _rotates_at(changed, ctx.now)
     _check_minima(changed)
     if changed == rules:
-        return Done(shown(key, rules, warning))
+        return HandlerResult(shown(key, rules, warning))
     after = replaced(key, changed, rotate_at=rotate_at)
-    return Done(shown(after, changed, warning), Change(keys=(after,)))
+    return HandlerResult(shown(after, changed, warning), Change(keys=(after,)))
 
 
 def _check_minima(rules: Rules) -> None:
@@ -199,41 +199,41 @@ def _check_minima(rules: Rules) -> None:
         raise InvalidRequest("min encryption version should not be less then min available version")
 
 
-def rotate(_: RotateTransitKey, scene: Scene) -> Done:
+def rotate(_: RotateTransitKey, ctx: HandlerContext) -> HandlerResult:
     """A new version, the newest from now on."""
-    key, rules = usable(scene)
+    key, rules = usable(ctx)
     if not _may_rotate(rules):
         raise InvalidRequest("imported key does not allow rotation within the vault")
-    return _rotated(key, rules, scene)
+    return _rotated(key, rules, ctx)
 
 
-def rotate_due(_: RotateDueTransitKey, scene: Scene) -> Done:
+def rotate_due(_: RotateDueTransitKey, ctx: HandlerContext) -> HandlerResult:
     """As `rotate`, if the key's period has passed."""
-    key, rules = usable(scene)
-    if key.rotate_at is None or key.rotate_at > scene.now or not _may_rotate(rules):
+    key, rules = usable(ctx)
+    if key.rotate_at is None or key.rotate_at > ctx.now or not _may_rotate(rules):
         raise Conflict("the key is not due")
-    return _rotated(key, rules, scene)
+    return _rotated(key, rules, ctx)
 
 
-def _rotated(key: Key, rules: Rules, scene: Scene) -> Done:
+def _rotated(key: Key, rules: Rules, ctx: HandlerContext) -> HandlerResult:
     number = len(key.versions) + 1
-    material = scene.once("material", (), lambda: scene.keyring.generate(key.spec))
-    newest = scene.keyring.versions.wrap(material, key.spec, key_id=key.id, version=number, created_at=scene.now)
+    material = ctx.once("material", (), lambda: ctx.keyring.generate(key.spec))
+    newest = ctx.keyring.versions.wrap(material, key.spec, key_id=key.id, version=number, created_at=ctx.now)
     # From here on its versions are made here: an imported key that was rotated takes no imported versions any more.
     own = replace(rules, imported=False)
-    after = replaced(extended(key, own, newest, scene), own)
-    return Done(shown(after, own), Change(keys=(after,)), key_version=number)
+    after = replaced(extended(key, own, newest, ctx), own)
+    return HandlerResult(shown(after, own), Change(keys=(after,)), key_version=number)
 
 
-def extended(key: Key, rules: Rules, newest: KeyVersion, scene: Scene) -> Key:
+def extended(key: Key, rules: Rules, newest: KeyVersion, ctx: HandlerContext) -> Key:
     """The key with one more version; the former newest steps down."""
     versions = (*stepped_down(key.versions), newest)
-    return structs.replace(key, versions=versions, rotate_at=_rotates_at(rules, scene.now))
+    return structs.replace(key, versions=versions, rotate_at=_rotates_at(rules, ctx.now))
 
 
-def trim(request: TrimTransitKey, scene: Scene) -> Done:
+def trim(request: TrimTransitKey, ctx: HandlerContext) -> HandlerResult:
     """Erase the material of every version below the one named. Final."""
-    key, rules = usable(scene)
+    key, rules = usable(ctx)
     wanted = request.min_available
     if wanted < rules.min_available:
         raise InvalidRequest("minimum available version cannot be decremented")
@@ -249,54 +249,54 @@ def trim(request: TrimTransitKey, scene: Scene) -> Done:
     after = replaced(
         key, changed, versions=tuple(one if one.version >= wanted else _erased(one) for one in key.versions)
     )
-    return Done(shown(after, changed), Change(keys=(after,)), key_version=wanted)
+    return HandlerResult(shown(after, changed), Change(keys=(after,)), key_version=wanted)
 
 
 def _erased(version: KeyVersion) -> KeyVersion:
     return structs.replace(version, status=VersionStatus.DESTROYED, encrypted_key=b"", public_key=None)
 
 
-def delete(request: DeleteTransitKey, scene: Scene) -> Done:
+def delete(request: DeleteTransitKey, ctx: HandlerContext) -> HandlerResult:
     """Schedule the end of all material, and until then answer as absent or, softly, refuse all use."""
-    key, rules = present(scene)
+    key, rules = present(ctx)
     if request.soft:
-        if rules.deleted is Deleted.SOFT and key.status is KeyStatus.PENDING_DESTRUCTION:
-            return Done(shown(key, rules, "key was already marked as soft deleted"))
-        how = Deleted.SOFT
+        if rules.deleted is DeletionKind.SOFT and key.status is KeyStatus.PENDING_DESTRUCTION:
+            return HandlerResult(shown(key, rules, "key was already marked as soft deleted"))
+        how = DeletionKind.SOFT
     else:
         if not rules.deletion_allowed:
             raise InvalidRequest("deletion is not allowed for this key")
-        how = Deleted.HARD
-    after = deleted(key, how, scene.now)
-    return Done(shown(after, Rules.of(after)), Change(keys=(after,)))
+        how = DeletionKind.HARD
+    after = deleted(key, how, ctx.now)
+    return HandlerResult(shown(after, Rules.of(after)), Change(keys=(after,)))
 
 
-def restore(_: RestoreTransitKey, scene: Scene) -> Done:
+def restore(_: RestoreTransitKey, ctx: HandlerContext) -> HandlerResult:
     """Call the destruction off: also for a key that answers as absent, as long as it has its material and its name."""
-    key, rules = scene.key, Rules.of(scene.key)
+    key, rules = ctx.key, Rules.of(ctx.key)
     if key.status is KeyStatus.DESTROYED:
         raise NotFound("no such key")
     if key.status is KeyStatus.ACTIVE:
-        return Done(shown(key, rules, "key was already restored"))
+        return HandlerResult(shown(key, rules, "key was already restored"))
     if key.revoked:
         raise InvalidState("the key is REVOKED")
-    changed = replace(rules, deleted=Deleted.NO)
-    after = replaced(key, changed, status=KeyStatus.ACTIVE, destroy_at=None, rotate_at=_rotates_at(changed, scene.now))
-    return Done(shown(after, changed), Change(keys=(after,)))
+    changed = replace(rules, deleted=DeletionKind.NO)
+    after = replaced(key, changed, status=KeyStatus.ACTIVE, destroy_at=None, rotate_at=_rotates_at(changed, ctx.now))
+    return HandlerResult(shown(after, changed), Change(keys=(after,)))
 
 
-def export(request: ExportPublicKeys, scene: Scene) -> Done:
+def export(request: ExportPublicKeys, ctx: HandlerContext) -> HandlerResult:
     """The public keys of all versions shown, of the newest, or of the one named."""
-    key, rules = usable(scene)
+    key, rules = usable(ctx)
     if not key.spec.asymmetric:
         raise InvalidRequest(f"unknown key type {key.spec.word} for export type public-key")
     found = shown(key, rules)
-    return Done(_chosen(found, _public_texts(found.versions), request))
+    return HandlerResult(_chosen(found, _public_texts(found.versions), request))
 
 
-def export_certificates(request: ExportCertificates, scene: Scene) -> Done:
+def export_certificates(request: ExportCertificates, ctx: HandlerContext) -> HandlerResult:
     """The certificate chains of all versions shown, of the newest, or of the one named: none of them may be without."""
-    key, rules = usable(scene)
+    key, rules = usable(ctx)
     if key.spec.type not in SIGNING:
         raise InvalidRequest("certificate chain not supported for keys that do not support signing")
     found = shown(key, rules)
@@ -304,11 +304,11 @@ def export_certificates(request: ExportCertificates, scene: Scene) -> Done:
     found = _chosen(found, chains, request)
     if not all(found.public_keys.values()):
         raise InvalidRequest("selected key version does not have a certificate chain imported")
-    return Done(found)
+    return HandlerResult(found)
 
 
 def _chosen(found: TransitKey, written: Mapping[int, str], request: ExportRequest) -> TransitKey:
-    """The key with what is exported of the versions that are asked for. Raises InvalidRequest if that is none."""
+    """The key with the exported versions. Raises InvalidRequest if there is nothing to export."""
     if request.version is None:
         return replace(found, public_keys=written)
     if request.version < 0:
@@ -320,9 +320,9 @@ def _chosen(found: TransitKey, written: Mapping[int, str], request: ExportReques
     return replace(found, versions=versions, public_keys={number: written[number]})
 
 
-def refuse_export(request: RefuseExport, scene: Scene) -> Done:
+def refuse_export(request: RefuseExport, ctx: HandlerContext) -> HandlerResult:
     """Keys never leave."""
-    present(scene)
+    present(ctx)
     raise InvalidRequest(request.detail)
 
 

@@ -12,11 +12,11 @@ from typing import Any, Final
 from msgspec import structs
 
 from keyvault_lite.access.authorize import check_reader, may_know_space
-from keyvault_lite.dialects.vault.requests import Deleted, NoMount, ReadUpsert, Rules, SetUpsert, namespace
+from keyvault_lite.dialects.vault.requests import DeletionKind, NoMount, ReadUpsert, Rules, SetUpsert, namespace
 from keyvault_lite.dialects.vault.rules import is_absent
 from keyvault_lite.dialects.vault.system_requests import DisableMount, EnableMount, ListMounts, Mount, TuneMount
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.engine.keys import DAY
-from keyvault_lite.engine.scene import Done, Handler, Scene
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.errors import InvalidRequest
@@ -51,23 +51,23 @@ def _mount(path: str, value: Mapping[str, Any]) -> Mount:
     return Mount(path, value.get("description", ""), value.get("config", {}), value.get("options"))
 
 
-def page(request: ListMounts, scene: Scene) -> Done:
-    """Every mount, by path; a SERVICE is told of those that its grants are about, and only who asks for no more."""
+def page(request: ListMounts, ctx: HandlerContext) -> HandlerResult:
+    """Every mount, by path; a SERVICE sees those that its grants are about, without their settings."""
     if not request.own:
-        check_reader(scene.principal)
-    paths = [path for path in _paths(scene.state) if may_know_space(scene.principal, namespace(path))]
-    return Done(tuple(_mount(path, require_mount(scene.state, path)) for path in paths))
+        check_reader(ctx.principal)
+    paths = [path for path in _paths(ctx.state) if may_know_space(ctx.principal, namespace(path))]
+    return HandlerResult(tuple(_mount(path, require_mount(ctx.state, path)) for path in paths))
 
 
-def enable(request: EnableMount, scene: Scene) -> Done:
+def enable(request: EnableMount, ctx: HandlerContext) -> HandlerResult:
     """A new key space. Raises InvalidRequest for a path that is taken, lies in a mount or has one in it."""
     path = request.mount
-    taken = [one for one in _paths(scene.state) if (one + "/").startswith(path + "/") or path.startswith(one + "/")]
-    first = path == FIRST and scene.state.setting(PREFIX + FIRST) is None
+    taken = [one for one in _paths(ctx.state) if (one + "/").startswith(path + "/") or path.startswith(one + "/")]
+    first = path == FIRST and ctx.state.setting(PREFIX + FIRST) is None
     if taken and not first:
         raise InvalidRequest(f"path is already in use at {taken[0]}/")
     value = {"description": request.description, "config": dict(request.config), "options": request.options}
-    return Done(None, Change(settings=(Setting(PREFIX + path, value),)))
+    return HandlerResult(None, Change(settings=(Setting(PREFIX + path, value),)))
 
 
 def _paths(state: State) -> list[str]:
@@ -75,39 +75,39 @@ def _paths(state: State) -> list[str]:
     return sorted(name for name in names if _setting(state, name) is not None)
 
 
-def tune(request: TuneMount, scene: Scene) -> Done:
+def tune(request: TuneMount, ctx: HandlerContext) -> HandlerResult:
     """Change a mount's description and limits of leases, which keys have none of."""
-    value = dict(require_mount(scene.state, request.mount))
+    value = dict(require_mount(ctx.state, request.mount))
     if request.description is not None:
         value["description"] = request.description
     value["config"] = {**value.get("config", {}), **request.config}
-    return Done(None, Change(settings=(Setting(PREFIX + request.mount, value),)))
+    return HandlerResult(None, Change(settings=(Setting(PREFIX + request.mount, value),)))
 
 
-def disable(request: DisableMount, scene: Scene) -> Done:
+def disable(request: DisableMount, ctx: HandlerContext) -> HandlerResult:
     """The end of a key space and, after their waiting period, of its keys. A mount that is not there is none either."""
-    value = _setting(scene.state, request.mount)
+    value = _setting(ctx.state, request.mount)
     if value is None:
-        return Done(None)
+        return HandlerResult(None)
     space = namespace(request.mount)
     keys = tuple(
-        _deleted(key, space, scene.now)
-        for key in scene.state.keys_after(None)
+        _deleted(key, space, ctx.now)
+        for key in ctx.state.keys_after(None)
         if any(name.namespace == space for name in key.names)
     )
     gone = [Setting(PREFIX + request.mount, {ENABLED: False} if request.mount == FIRST else None)]
-    if scene.state.setting(WRAPPING + request.mount) is not None:
+    if ctx.state.setting(WRAPPING + request.mount) is not None:
         gone.append(Setting(WRAPPING + request.mount, None))
-    return Done(len(keys), Change(keys=keys, settings=tuple(gone)))
+    return HandlerResult(len(keys), Change(keys=keys, settings=tuple(gone)))
 
 
 def _deleted(key: Key, space: str, now: int) -> Key:
-    """The key without its names in the space; they are free for whoever mounts the path again."""
+    """The key without its names in the space; they are free for a later mount at the path."""
     key = structs.replace(key, names=tuple(name for name in key.names if name.namespace != space))
-    return key if is_absent(key) else deleted(key, Deleted.HARD, now)
+    return key if is_absent(key) else deleted(key, DeletionKind.HARD, now)
 
 
-def deleted(key: Key, how: Deleted, now: int) -> Key:
+def deleted(key: Key, how: DeletionKind, now: int) -> Key:
     """The key with its destruction scheduled; a time that stands already stays."""
     waiting = key.status is KeyStatus.PENDING_DESTRUCTION
     return structs.replace(
@@ -121,20 +121,20 @@ def deleted(key: Key, how: Deleted, now: int) -> Key:
 
 
 def upserts(state: State, mount: str) -> bool:
-    """Whether encrypting under a missing key makes one, for who may make keys."""
+    """Whether encrypting under a missing key makes one, for callers that may make keys."""
     return bool(require_mount(state, mount).get("upsert", True))
 
 
-def read_upsert(request: ReadUpsert, scene: Scene) -> Done:
-    """See `upserts`. A SERVICE is told of no mount whether it is there."""
-    check_reader(scene.principal)
-    return Done(upserts(scene.state, request.mount))
+def read_upsert(request: ReadUpsert, ctx: HandlerContext) -> HandlerResult:
+    """See `upserts`. To a SERVICE every mount looks the same, existing or not."""
+    check_reader(ctx.principal)
+    return HandlerResult(upserts(ctx.state, request.mount))
 
 
-def set_upsert(request: SetUpsert, scene: Scene) -> Done:
+def set_upsert(request: SetUpsert, ctx: HandlerContext) -> HandlerResult:
     """See `upserts`."""
-    value = {**require_mount(scene.state, request.mount), "upsert": request.enabled}
-    return Done(request.enabled, Change(settings=(Setting(PREFIX + request.mount, value),)))
+    value = {**require_mount(ctx.state, request.mount), "upsert": request.enabled}
+    return HandlerResult(request.enabled, Change(settings=(Setting(PREFIX + request.mount, value),)))
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

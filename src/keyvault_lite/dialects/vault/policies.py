@@ -1,6 +1,6 @@
 """ACL policies, as far as they are grants: one is taken if what it allows is what a set of grants allows, else refused.
 
-What every caller has (a look at its own token, the names of the keys it has grants on) may stand in a policy and adds
+What every caller has (a look at its own token, the names of the keys it has grants on) may be in a policy and adds
 nothing; what follows from a permission (a MAC from `sign`, a data key from `encrypt`) is given with it, and may stand
 beside it.
 """
@@ -30,7 +30,7 @@ from keyvault_lite.dialects.vault.token_requests import (
     WritePolicy,
 )
 from keyvault_lite.dialects.vault.tokens import BAD_TOKEN, named_token
-from keyvault_lite.engine.scene import Done, Handler, Scene
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.model.errors import InvalidRequest, NotFound
@@ -40,7 +40,7 @@ from keyvault_lite.model.requests import Request
 
 UPDATE: Final = "update"
 VOID: Final = frozenset({"create", "list", "read"})
-"""What may stand beside it and gives nothing: keys are made by an ADMIN, and there is nothing to read or to list."""
+"""What may be beside it and gives nothing: keys are made by an ADMIN, and there is nothing to read or to list."""
 KNOWN: Final = frozenset({"create", "delete", "deny", "list", "patch", "read", "sudo", "update"})
 EVERYONE: Final[Mapping[str, frozenset[str]]] = {
     "auth/token/lookup-self": frozenset({"read", "update"}),
@@ -69,7 +69,7 @@ FOLLOWS: Final[Mapping[str, frozenset[Permission]]] = {
 KEYLESS: Final = frozenset({"hash", "random"})
 """Operations that need no permission."""
 LISTED: Final = "list"
-"""The names of the keys: everybody is told those that they have grants on, with a rule or without."""
+"""The names of the keys: every caller sees those that it has grants on, with a rule or without."""
 OPTIONAL_TAIL: Final = frozenset({"hmac", "sign", "verify"})
 """Operations whose path may go on with an algorithm."""
 Pattern = str
@@ -137,7 +137,7 @@ def _target(rule: PolicyRule) -> tuple[str, Pattern]:
     return operation, key_ref(mount, rest[0])
 
 
-def write(request: WritePolicy, scene: Scene) -> Done:
+def write(request: WritePolicy, ctx: HandlerContext) -> HandlerResult:
     """Keep a policy with the grants it comes to."""
     if request.name in {ROOT_POLICY, DEFAULT_POLICY}:
         raise InvalidRequest(f"the policy {request.name} cannot be changed")
@@ -147,48 +147,48 @@ def write(request: WritePolicy, scene: Scene) -> Done:
     makes_tokens = any(map(lets_make_tokens, request.rules))
     value = {"policy": request.text, GRANTS: grants, MAKES_TOKENS: makes_tokens}
     kept = Setting(POLICIES + request.name, value)
-    return Done(None, Change(settings=(kept,)))
+    return HandlerResult(None, Change(settings=(kept,)))
 
 
-def read(request: ReadPolicy, scene: Scene) -> Done:
+def read(request: ReadPolicy, ctx: HandlerContext) -> HandlerResult:
     """The text of a policy."""
-    check_reader(scene.principal)
-    found = scene.state.setting(POLICIES + request.name)
+    check_reader(ctx.principal)
+    found = ctx.state.setting(POLICIES + request.name)
     if found is not None and found.value is not None:
-        return Done(found.value["policy"])
+        return HandlerResult(found.value["policy"])
     if request.name in {ROOT_POLICY, DEFAULT_POLICY}:
-        return Done(DEFAULT_TEXT if request.name == DEFAULT_POLICY else "")
+        return HandlerResult(DEFAULT_TEXT if request.name == DEFAULT_POLICY else "")
     raise NotFound("no such policy")
 
 
-def delete(request: DeletePolicy, scene: Scene) -> Done:
+def delete(request: DeletePolicy, ctx: HandlerContext) -> HandlerResult:
     """Forget a policy."""
     if request.name in {ROOT_POLICY, DEFAULT_POLICY}:
         raise InvalidRequest(f"the policy {request.name} cannot be deleted")
-    if scene.state.setting(POLICIES + request.name) is None:
-        return Done(None)
-    return Done(None, Change(settings=(Setting(POLICIES + request.name, None),)))
+    if ctx.state.setting(POLICIES + request.name) is None:
+        return HandlerResult(None)
+    return HandlerResult(None, Change(settings=(Setting(POLICIES + request.name, None),)))
 
 
-def page(_: ListPolicies, scene: Scene) -> Done:
+def page(_: ListPolicies, ctx: HandlerContext) -> HandlerResult:
     """The names of all policies."""
-    check_reader(scene.principal)
-    kept = {one.name.removeprefix(POLICIES) for one in scene.state.settings_under(POLICIES)}
-    return Done(tuple(sorted(kept | {DEFAULT_POLICY, ROOT_POLICY})))
+    check_reader(ctx.principal)
+    kept = {one.name.removeprefix(POLICIES) for one in ctx.state.settings_under(POLICIES)}
+    return HandlerResult(tuple(sorted(kept | {DEFAULT_POLICY, ROOT_POLICY})))
 
 
-def capabilities(request: ReadCapabilities, scene: Scene) -> Done:
+def capabilities(request: ReadCapabilities, ctx: HandlerContext) -> HandlerResult:
     """What a token may do at each path: the caller's own, or another that it may look at."""
-    token = named_token(request, scene)
-    principal, lease = scene.principal, Lease.of(token)
+    token = named_token(request, ctx)
+    principal, lease = ctx.principal, Lease.of(token)
     if token.id != principal.token_id:
-        service = scene.state.find_service(token.service_id)
+        service = ctx.state.find_service(token.service_id)
         if service is None:
             raise InvalidRequest(BAD_TOKEN)
-        role, grants, narrowed = authority(token, service, scene.state)
+        role, grants, narrowed = authority(token, service, ctx.state)
         principal = replace(principal, role=role, grants=grants, narrowed=narrowed)
-    mine = {**EVERYONE, MADE: {UPDATE}} if makes_tokens(lease, scene.state) else EVERYONE
-    return Done({path: _capabilities(path.strip("/"), principal, mine, scene.state) for path in request.paths})
+    mine = {**EVERYONE, MADE: {UPDATE}} if makes_tokens(lease, ctx.state) else EVERYONE
+    return HandlerResult({path: _capabilities(path.strip("/"), principal, mine, ctx.state) for path in request.paths})
 
 
 def _capabilities(

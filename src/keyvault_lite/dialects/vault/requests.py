@@ -1,7 +1,7 @@
 """The words of the Vault dialect: its operations on keys, and what they answer.
 
 A key of this dialect has the purpose TRANSIT and follows that product's rules (ADR 0005). Its name is
-`vault:<mount>/<name>` for grants, `kvl` and every other dialect; what the dialect keeps of it stands in
+`vault:<mount>/<name>` for grants, `kvl` and every other dialect; what the dialect keeps of it is in
 `Key.attributes` as Rules.
 """
 
@@ -26,7 +26,7 @@ from keyvault_lite.model.signature_schemes import (
 DIALECT: Final = "vault:"
 """What the names of this dialect's keys begin with."""
 ATTRIBUTE: Final = "vault"
-"""Under which Rules stand in a key's attributes."""
+"""Under which Rules are in a key's attributes."""
 DEFAULT_TYPE: Final = "aes256-gcm96"
 MAX_TRANSIT_BATCH: Final = 10_000
 MAX_TRANSIT_RANDOM: Final = 128 * 1024
@@ -35,7 +35,7 @@ MAX_ROTATION_SECONDS: Final = 3650 * 24 * 3600
 MAX_CHAIN: Final = 64 * 1024
 MAX_PUBLIC_KEY: Final = 16 * 1024
 CERTIFICATES: Final = "vault.certificates"
-"""Under which a version's certificate chain stands in its attributes."""
+"""Under which a version's certificate chain is in its attributes."""
 IMPORT_DIGESTS: Final = ("SHA1", "SHA224", "SHA256", "SHA384", "SHA512")
 SPECS: Final[Mapping[str, KeySpec]] = {
     **{word: KeySpec(*kind) for kind, word in WORDS.items() if kind[2] is Purpose.TRANSIT and word != HMAC_WORD},
@@ -75,7 +75,7 @@ class NoMount(NotFound):
     """There is no key space at that path."""
 
 
-class Deleted(StrEnum):
+class DeletionKind(StrEnum):
     """How a key whose destruction is scheduled came to it, and so how it shows."""
 
     NO = ""
@@ -102,7 +102,7 @@ class Rules:
     rotate_seconds: int = 0
     imported: bool = False
     imported_rotation: bool = False
-    deleted: Deleted = Deleted.NO
+    deleted: DeletionKind = DeletionKind.NO
 
     @classmethod
     def of(cls, key: Key) -> Self:
@@ -111,7 +111,7 @@ class Rules:
         known = _READ.get(id(kept))
         if known is not None and known[0] is kept:
             return known[1]  # type: ignore[return-value]
-        rules = cls(**{**kept, "deleted": Deleted(kept["deleted"])})
+        rules = cls(**{**kept, "deleted": DeletionKind(kept["deleted"])})
         if len(_READ) >= MAX_READ:
             _READ.clear()
         # The map itself is kept beside what was read from it, so that no other can get its id meanwhile.
@@ -119,7 +119,7 @@ class Rules:
         return rules
 
     def attributes(self) -> Mapping[str, Any]:
-        """As they stand in the key."""
+        """As they are in the key."""
         return {ATTRIBUTE: asdict(self)}
 
 
@@ -158,7 +158,7 @@ class CreateTransitKey(MountRequest, frozen=True):
 class UpsertTransitKey(MountRequest, frozen=True):
     """Make the key that something is to be encrypted with, or answer the one there is. Answers TransitKey.
 
-    What is asked of a key to make is judged only if there is none.
+    What is asked of a key to make is evaluated only if there is none.
     """
 
     action = Action.GENERATE
@@ -330,7 +330,7 @@ class ExportPublicKeys(ExportRequest, frozen=True):
 
 
 class ExportCertificates(ExportRequest, frozen=True):
-    """The certificate chains that were set. Answers TransitKey, in which they stand where public keys do."""
+    """The certificate chains that were set. Answers TransitKey, in the place of public keys."""
 
     cost = Cost.SHORT
 
@@ -399,14 +399,14 @@ class TransitUse(KeyRequest, frozen=True):
 
 
 class TransitEncrypt(TransitUse, frozen=True):
-    """Encrypt under the newest version or the one named. Answers Protected."""
+    """Encrypt under the newest version or the one named. Answers CipherResult."""
 
     action = Action.ENCRYPT
     cost = Cost.PRIMITIVE
     plaintext: bytes = b""
     version: int = 0
     kind: str = ""
-    """The type of the key to make if there is none of that name, and the caller may make one: judged only then."""
+    """The type of the key to make if there is none of that name, and the caller may make one: evaluated only then."""
     convergent: bool = False
     """As `kind`."""
 
@@ -421,7 +421,7 @@ class TransitDecrypt(TransitUse, frozen=True):
 
 
 class TransitRewrap(TransitUse, frozen=True):
-    """Open a ciphertext and encrypt its content anew. Answers Protected."""
+    """Open a ciphertext and encrypt its content again. Answers CipherResult."""
 
     action = Action.REWRAP
     cost = Cost.PRIMITIVE
@@ -431,7 +431,7 @@ class TransitRewrap(TransitUse, frozen=True):
 
 
 class TransitDataKey(TransitUse, frozen=True):
-    """A fresh key for the caller's own use. Answers Protected, with the plaintext if `reveal`."""
+    """A fresh key for the caller's own use. Answers CipherResult, with the plaintext if `reveal`."""
 
     action = Action.DATA_KEY
     cost = Cost.PRIMITIVE
@@ -445,7 +445,7 @@ class TransitDataKey(TransitUse, frozen=True):
 
 
 class TransitSign(TransitUse, frozen=True):
-    """Sign. Answers Protected, with the public key of a derived one."""
+    """Sign. Answers CipherResult, with the public key of a derived one."""
 
     action = Action.SIGN
     cost = Cost.PRIMITIVE
@@ -466,7 +466,7 @@ class TransitVerify(TransitUse, frozen=True):
 
 
 class TransitHmac(TransitUse, frozen=True):
-    """A MAC with the version's own HMAC key. Answers Protected."""
+    """A MAC with the version's own HMAC key. Answers CipherResult."""
 
     action = Action.SIGN
     cost = Cost.QUICK
@@ -533,7 +533,7 @@ class TransitRandom(Request, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Protected:
+class CipherResult:
     """What came of a version: a ciphertext, signature or MAC, and what goes with it."""
 
     body: bytes = field(repr=False)

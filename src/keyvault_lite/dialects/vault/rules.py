@@ -6,8 +6,8 @@ the key's minimum lets it, and the same key may encrypt, sign and MAC.
 
 from typing import Final
 
-from keyvault_lite.dialects.vault.requests import Deleted, Rules
-from keyvault_lite.engine.scene import Scene
+from keyvault_lite.dialects.vault.requests import DeletionKind, Rules
+from keyvault_lite.engine.handler import HandlerContext
 from keyvault_lite.model.errors import Hidden, InvalidRequest, InvalidState, NotFound
 from keyvault_lite.model.identity import Role
 from keyvault_lite.model.keys import MAY_PROCESS, Key, KeyStatus, KeyVersion, Purpose
@@ -23,7 +23,7 @@ def is_absent(key: Key) -> bool:
     """Whether the key answers as if it were not there: deleted, and perhaps not yet beyond restoring."""
     if key.status is KeyStatus.DESTROYED:
         return True
-    return key.status is KeyStatus.PENDING_DESTRUCTION and Rules.of(key).deleted is Deleted.HARD
+    return key.status is KeyStatus.PENDING_DESTRUCTION and Rules.of(key).deleted is DeletionKind.HARD
 
 
 def is_soft_deleted(key: Key) -> bool:
@@ -31,19 +31,19 @@ def is_soft_deleted(key: Key) -> bool:
     return key.status in _SOFT
 
 
-def present(scene: Scene) -> tuple[Key, Rules]:
+def present(ctx: HandlerContext) -> tuple[Key, Rules]:
     """The key the request names and its rules. Raises NotFound for a deleted one, as for one that never was."""
-    key = scene.key
+    key = ctx.key
     if key.spec.purpose is not Purpose.TRANSIT:
         raise InvalidRequest("the key is not one of this dialect")
     if is_absent(key):
-        raise (Hidden if scene.principal.role is Role.SERVICE else NotFound)("no such key")
+        raise (Hidden if ctx.principal.role is Role.SERVICE else NotFound)("no such key")
     return key, Rules.of(key)
 
 
-def usable(scene: Scene) -> tuple[Key, Rules]:
+def usable(ctx: HandlerContext) -> tuple[Key, Rules]:
     """As `present`, for a key that may be used. Raises InvalidState."""
-    key, rules = present(scene)
+    key, rules = present(ctx)
     if key.status is not KeyStatus.ACTIVE:
         raise InvalidState("refusing to use soft-deleted key" if is_soft_deleted(key) else f"the key is {key.status}")
     return key, rules

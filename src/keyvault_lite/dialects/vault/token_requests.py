@@ -1,7 +1,7 @@
 """The words of the Vault dialect for tokens, logins and policies.
 
 A token of the dialect is a LEASED token of one of the vault's services: a child of the token it was made with, or the
-fruit of an AppRole login. Its end follows its parent's. What else the dialect keeps of it stands in its attributes, as
+fruit of an AppRole login. Its end follows its parent's. What else the dialect keeps of it is in its attributes, as
 Lease.
 """
 
@@ -104,7 +104,7 @@ class ReadToken(TokenRequest, frozen=True):
 
 
 class CreateToken(Request, frozen=True):
-    """A child of the caller's token. Answers Issued."""
+    """A child of the caller's token. Answers IssuedToken."""
 
     action = Action.TOKEN_CREATE
     cost = Cost.SHORT
@@ -132,7 +132,7 @@ class ListTokens(Request, frozen=True):
 
 
 class ExtendToken(TokenRequest, frozen=True):
-    """A later end for a token. Answers Issued."""
+    """A later end for a token. Answers IssuedToken."""
 
     action = Action.TOKEN_EXTEND
     cost = Cost.SHORT
@@ -159,7 +159,7 @@ class TokenFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedToken:
     """A token with its text, if it is new and shown this once, or the caller's own."""
 
     facts: TokenFacts
@@ -171,7 +171,7 @@ class Issued:
 
 
 class Login(Request, frozen=True):
-    """A token for whoever holds a role's credentials, which the caller authenticated with. Answers Issued."""
+    """A token for the holder of a role's credentials, which the caller authenticated with. Answers IssuedToken."""
 
     action = Action.LOGIN
     cost = Cost.SHORT
@@ -299,7 +299,7 @@ class NewSecretId:
 
 @dataclass(frozen=True, slots=True)
 class SecretFacts:
-    """What is told of a secret."""
+    """What is shown of a secret."""
 
     accessor: str
     created_at: int

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.access.authorize import ROLE_REFUSAL
+from keyvault_lite.access.ended_tokens import is_over, is_valid
 from keyvault_lite.access.lifetimes import DEPTH, end_of, last_end
-from keyvault_lite.access.spent import is_over, is_valid
 from keyvault_lite.crypto.credentials import format_token, new_token, parse_token
 from keyvault_lite.dialects.vault.authority import makes_tokens
 from keyvault_lite.dialects.vault.token_requests import (
@@ -15,15 +15,15 @@ from keyvault_lite.dialects.vault.token_requests import (
     ROOT_POLICY,
     CreateToken,
     ExtendToken,
-    Issued,
+    IssuedToken,
     ListTokens,
     ReadToken,
     RevokeToken,
     TokenFacts,
     TokenRequest,
 )
-from keyvault_lite.engine.scene import Done, Handler, Scene
-from keyvault_lite.engine.token_room import make_room, told
+from keyvault_lite.engine.handler import Handler, HandlerContext, HandlerResult
+from keyvault_lite.engine.token_quota import make_room, told
 from keyvault_lite.engine.tokens import own_token
 from keyvault_lite.ledger.state.outcome import Change
 from keyvault_lite.model.errors import Forbidden, InvalidRequest
@@ -36,87 +36,87 @@ _SECOND: Final = 1_000_000
 BAD_TOKEN: Final = "bad token"  # noqa: S105  (a message)
 
 
-def named_token(request: TokenRequest, scene: Scene) -> Token:
+def named_token(request: TokenRequest, ctx: HandlerContext) -> Token:
     """The token that a request is about, if the caller may know of it: its own and their children, for an ADMIN any."""
-    token = _live_token(request, scene)
+    token = _live_token(request, ctx)
     if token is None:
         raise InvalidRequest(BAD_TOKEN)
     return token
 
 
-def _live_token(request: TokenRequest, scene: Scene) -> Token | None:
+def _live_token(request: TokenRequest, ctx: HandlerContext) -> Token | None:
     """As `named_token`; None for one that is not valid or never was."""
-    token = _stored_token(request, scene)
-    return None if token is None or not _is_live(token, scene) else token
+    token = _stored_token(request, ctx)
+    return None if token is None or not _is_live(token, ctx) else token
 
 
-def _stored_token(request: TokenRequest, scene: Scene) -> Token | None:
+def _stored_token(request: TokenRequest, ctx: HandlerContext) -> Token | None:
     """As `named_token`, valid or not; None for one that is not stored."""
     if request.token is not None:
         parsed = parse_token(request.token)
-        token = None if parsed is None else scene.state.token(parsed[0])
+        token = None if parsed is None else ctx.state.token(parsed[0])
         stored = None if token is None else token.digest
-        if parsed is None or not scene.keyring.token_matches(parsed[0], parsed[1], stored):
+        if parsed is None or not ctx.keyring.token_matches(parsed[0], parsed[1], stored):
             token = None
     elif request.accessor is not None:
-        token = scene.state.token(TokenId(request.accessor))
+        token = ctx.state.token(TokenId(request.accessor))
     else:
-        return own_token(scene)
-    mine = token is not None and _descends(token, scene)
-    if scene.principal.role is not Role.ADMIN and not mine:
+        return own_token(ctx)
+    mine = token is not None and _descends(token, ctx)
+    if ctx.principal.role is not Role.ADMIN and not mine:
         raise Forbidden(ROLE_REFUSAL)
     return None if token is None or token.kind is TokenKind.ACCESS_KEY else token
 
 
-def _is_live(token: Token, scene: Scene) -> bool:
+def _is_live(token: Token, ctx: HandlerContext) -> bool:
     """Whether a token is valid: nobody shows or renews one that is not."""
-    return is_valid(token, scene.state.find_service(token.service_id), scene.state, scene.now)
+    return is_valid(token, ctx.state.find_service(token.service_id), ctx.state, ctx.now)
 
 
-def _descends(token: Token, scene: Scene) -> bool:
+def _descends(token: Token, ctx: HandlerContext) -> bool:
     """Whether a token is the caller's own, or was made with it or with one that was."""
     found: Token | None = token
-    while found is not None and found.id != scene.principal.token_id:
-        found = None if found.parent is None else scene.state.token(found.parent)
+    while found is not None and found.id != ctx.principal.token_id:
+        found = None if found.parent is None else ctx.state.token(found.parent)
     return found is not None
 
 
-def _service(token: Token, scene: Scene) -> Service:
-    service = scene.state.find_service(token.service_id)
+def _service(token: Token, ctx: HandlerContext) -> Service:
+    service = ctx.state.find_service(token.service_id)
     if service is None:
         raise InvalidRequest(BAD_TOKEN)
     return service
 
 
-def facts(token: Token, scene: Scene) -> TokenFacts:
+def facts(token: Token, ctx: HandlerContext) -> TokenFacts:
     """A token as the dialect shows it. It ends when it says, or when its service or a token above it does."""
-    service, lease = _service(token, scene), Lease.of(token)
+    service, lease = _service(token, ctx), Lease.of(token)
     policies: tuple[str, ...] = (DEFAULT_POLICY,)
     if lease is not None and lease.policies is not None:
         policies = lease.policies
     elif service.role is Role.ADMIN:
         policies = (ROOT_POLICY,)
-    return TokenFacts(token, lease, policies, service.name, end_of(token, service, scene.state), scene.now)
+    return TokenFacts(token, lease, policies, service.name, end_of(token, service, ctx.state), ctx.now)
 
 
-def read(request: ReadToken, scene: Scene) -> Done:
+def read(request: ReadToken, ctx: HandlerContext) -> HandlerResult:
     """A token's facts."""
-    token = _live_token(request, scene)
+    token = _live_token(request, ctx)
     if token is None:
         raise InvalidRequest(BAD_TOKEN) if request.token is None else Forbidden(BAD_TOKEN)
-    return Done(facts(token, scene), subject=token.service_id)
+    return HandlerResult(facts(token, ctx), subject=token.service_id)
 
 
-def issue(service_id: ServiceId, lease: Lease, scene: Scene, *, parent: TokenId | None) -> tuple[Token, str]:
+def issue(service_id: ServiceId, lease: Lease, ctx: HandlerContext, *, parent: TokenId | None) -> tuple[Token, str]:
     """A new token of a service, and its text."""
-    token_id, secret = scene.once("token", (), new_token)
+    token_id, secret = ctx.once("token", (), new_token)
     token = Token(
         id=token_id,
         service_id=service_id,
         kind=TokenKind.LEASED,
-        digest=scene.keyring.token_digest(token_id, secret),
-        created_at=scene.now,
-        expires_at=scene.now + lease.ttl * _SECOND,
+        digest=ctx.keyring.token_digest(token_id, secret),
+        created_at=ctx.now,
+        expires_at=ctx.now + lease.ttl * _SECOND,
         parent=parent,
         attributes=lease.attributes(),
     )
@@ -137,24 +137,24 @@ def bounded(ttl: int | None, *, max_ttl: int, period: int, explicit: int) -> tup
     return ttl or most, most, ()
 
 
-def create(request: CreateToken, scene: Scene) -> Done:
+def create(request: CreateToken, ctx: HandlerContext) -> HandlerResult:
     """A child of the caller's token, with what its parent may do or less."""
-    parent = own_token(scene)
-    unrestricted = scene.principal.role is Role.ADMIN
+    parent = own_token(ctx)
+    unrestricted = ctx.principal.role is Role.ADMIN
     if request.orphan and not unrestricted:
         raise Forbidden(ROLE_REFUSAL)
     above = Lease.of(parent)
-    if not makes_tokens(above, scene.state):
+    if not makes_tokens(above, ctx.state):
         raise Forbidden(ROLE_REFUSAL)
     if request.period and not unrestricted:
         raise InvalidRequest("root or sudo privileges required to create periodic token")
-    if not request.orphan and _generation(parent, scene) >= DEPTH:
+    if not request.orphan and _generation(parent, ctx) >= DEPTH:
         raise InvalidRequest("this token is too many generations from one that has no parent")
     explicit = request.explicit_max_ttl
     end = None if request.orphan else last_end(parent)
-    left = 0 if end is None else max(1, (end - scene.now) // _SECOND)
+    left = 0 if end is None else max(1, (end - ctx.now) // _SECOND)
     ttl, most, warnings = bounded(request.ttl, max_ttl=left, period=request.period, explicit=explicit)
-    policies, unknown = _policies(request.policies, above, scene)
+    policies, unknown = _policies(request.policies, above, ctx)
     lease = Lease(
         ttl=ttl,
         max_ttl=most,
@@ -166,79 +166,83 @@ def create(request: CreateToken, scene: Scene) -> Done:
         alone=bool(request.policies) or (above is not None and above.alone),
         meta=request.meta,
     )
-    gone = make_room(_service(parent, scene), scene, children=not request.orphan)
-    token, text = issue(parent.service_id, lease, scene, parent=None if request.orphan else parent.id)
-    return issued(Issued(facts(token, scene), text, (*warnings, *unknown)), Change(tokens=(token,), gone_tokens=gone))
+    gone = make_room(_service(parent, ctx), ctx, children=not request.orphan)
+    token, text = issue(parent.service_id, lease, ctx, parent=None if request.orphan else parent.id)
+    return issued(
+        IssuedToken(facts(token, ctx), text, (*warnings, *unknown)), Change(tokens=(token,), gone_tokens=gone)
+    )
 
 
-def _generation(token: Token, scene: Scene) -> int:
+def _generation(token: Token, ctx: HandlerContext) -> int:
     """How many tokens there are from this one to the one that has no parent, both counted."""
     count, above = 1, token.parent
     while above is not None and count < DEPTH:
-        found = scene.state.token(above)
+        found = ctx.state.token(above)
         count, above = count + 1, None if found is None else found.parent
     return count
 
 
-def issued(result: Issued, change: Change) -> Done:
+def issued(result: IssuedToken, change: Change) -> HandlerResult:
     """A token that was made: the entry says which, by its accessor, so that it can be found and revoked."""
     token = result.facts.token
     comment = f"accessor {token.id}{told(change.gone_tokens)}"
-    return Done(result, change, subject=token.service_id, comment=comment)
+    return HandlerResult(result, change, subject=token.service_id, comment=comment)
 
 
 def _policies(
-    asked: tuple[str, ...], parent: Lease | None, scene: Scene
+    asked: tuple[str, ...], parent: Lease | None, ctx: HandlerContext
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
     """What the child is held to, and warnings: what was asked for, within what the parent is held to, or the same."""
     parents = None if parent is None else parent.policies
     if not asked:
         return parents, ()
-    if parents is None and scene.principal.role is not Role.ADMIN and set(asked) - {DEFAULT_POLICY}:
+    if parents is None and ctx.principal.role is not Role.ADMIN and set(asked) - {DEFAULT_POLICY}:
         raise InvalidRequest("child policies must be subset of parent")
     if parents is None and ROOT_POLICY in asked:
         return None, ()
     wanted = tuple(sorted({DEFAULT_POLICY, *asked}))
     if parents is not None and not set(wanted) <= {DEFAULT_POLICY, *parents}:
         raise InvalidRequest("child policies must be subset of parent")
-    unknown = [name for name in wanted if name != DEFAULT_POLICY and scene.state.setting(POLICIES + name) is None]
+    unknown = [name for name in wanted if name != DEFAULT_POLICY and ctx.state.setting(POLICIES + name) is None]
     # As in the products, one may come later; until then it gives nothing.
     return wanted, ("a policy that was asked for does not exist",) if unknown else ()
 
 
-def page(_: ListTokens, scene: Scene) -> Done:
+def page(_: ListTokens, ctx: HandlerContext) -> HandlerResult:
     """The accessors of the tokens that hold, those of services included."""
     kinds = {TokenKind.LEASED, TokenKind.NATIVE}
-    shown = (one for one in scene.state.tokens() if one.kind in kinds)
-    known = (one for one in shown if not scene.state.is_quarantined(one.service_id))
-    return Done(tuple(one.id for one in known if _is_live(one, scene)))
+    shown = (one for one in ctx.state.tokens() if one.kind in kinds)
+    known = (one for one in shown if not ctx.state.is_quarantined(one.service_id))
+    return HandlerResult(tuple(one.id for one in known if _is_live(one, ctx)))
 
 
-def extend(request: ExtendToken, scene: Scene) -> Done:
+def extend(request: ExtendToken, ctx: HandlerContext) -> HandlerResult:
     """A later end, within the lease."""
-    token = named_token(request, scene)
+    token = named_token(request, ctx)
     lease = Lease.of(token)
     if lease is None or not lease.renewable:
         raise InvalidRequest("lease is not renewable")
     seconds = lease.period or request.increment or lease.ttl
-    expires_at = scene.now + seconds * _SECOND
+    expires_at = ctx.now + seconds * _SECOND
     warnings: tuple[str, ...] = ()
     if (last := last_end(token)) is not None and expires_at > last:
         expires_at, warnings = last, ("TTL capped by the token's maximum",)
     changed = replace(token, expires_at=expires_at)
-    return Done(Issued(facts(changed, scene), None, warnings), Change(tokens=(changed,)), subject=token.service_id)
+    return HandlerResult(
+        IssuedToken(facts(changed, ctx), None, warnings), Change(tokens=(changed,)), subject=token.service_id
+    )
 
 
-def revoke(request: RevokeToken, scene: Scene) -> Done:
+def revoke(request: RevokeToken, ctx: HandlerContext) -> HandlerResult:
     """The end of a token; its children end with it, as every use of them asks for their parents."""
-    token = _stored_token(request, scene)
+    token = _stored_token(request, ctx)
     # One that is not valid at present, because its service has expired, would be when the service is given more time.
-    if token is None or is_over(token, scene.state, scene.now):
-        return Done(None)  # as was asked for, and whoever revokes at the end of its work is not told of a failure
+    if token is None or is_over(token, ctx.state, ctx.now):
+        return HandlerResult(None)  # as was asked for, and a client that revokes at the end of its work gets no failure
     if token.kind is TokenKind.NATIVE:
         raise InvalidRequest("the token of a service ends when the service is given a new one, or deactivated")
-    ended = replace(token, ended_at=scene.now)
-    return Done(None, Change(tokens=(ended,)), subject=token.service_id)
+    ended = replace(token, ended_at=ctx.now)
+    return HandlerResult(None, Change(tokens=(ended,)), subject=token.service_id)
 
 
 HANDLERS: Final[Mapping[type[Request], Handler]] = {

@@ -20,7 +20,7 @@ from keyvault_lite.ledger.anchor.record import (
     BLOCK,
     FIXED,
     SIZE,
-    Mark,
+    AnchorRecord,
     counter_of,
     is_blank,
     newest_of,
@@ -51,8 +51,8 @@ class AnchorBusy(OutcomeUnknown):
 class Remembered(Protocol):
     """What a check needs of an anchor."""
 
-    def read(self, *, at_once: bool = False) -> Mark | None:
-        """The newest mark; None before the first. With `at_once`, one that is local waits for nobody who uses it.
+    def read(self, *, blocking: bool = True) -> AnchorRecord | None:
+        """The newest mark; None before the first. Not `blocking`, a local one does not wait for a process that uses it.
 
         Raises DamagedAnchor, or OutcomeUnknown or AuditUnavailable if it cannot be reached.
         """
@@ -63,15 +63,17 @@ class Remembered(Protocol):
 
 
 class Anchor(Remembered, Protocol):
-    """Where marks are kept. MUST be compare-and-extend: never replaced backwards, shared by all who share a log."""
+    """Where records are kept. MUST be compare-and-extend: never replaced backwards, one for all users of a log."""
 
-    def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove, at_once: bool = False) -> Mark:
+    def write(
+        self, sign: Callable[[], AnchorRecord], *, before: AnchorRecord | None, prove: Prove, blocking: bool = True
+    ) -> AnchorRecord:
         """Replace the mark that was read as `before` by what `sign` makes; returns it.
 
-        With `at_once`, one that is local raises AnchorBusy instead of waiting for whoever uses it.
+        Not `blocking`, a local one raises AnchorBusy instead of waiting for a process that uses it.
 
         MUST NOT call `sign` for a head that it can tell it will refuse: what is signed cannot be taken back. `prove` is
-        for an anchor that judges itself what extends it. Raises OutcomeUnknown if it is another by now, or cannot be
+        for an anchor that verifies itself what extends it. Raises OutcomeUnknown if it is another by now, or cannot be
         replaced; IntegrityViolation if it is one that the new mark does not extend.
         """
 
@@ -103,7 +105,7 @@ class FileAnchor:
         self._always = always_flush
         self._descriptor: int | None = None
         self._threads = threading.Lock()
-        self._seen: tuple[int, bytes, Mark] | None = None
+        self._seen: tuple[int, bytes, AnchorRecord] | None = None
         """Slot, raw block and mark of the newest record this process has read or written."""
         self._covered = -1
         """The newest management entry that a flush of this process has covered."""
@@ -134,14 +136,14 @@ class FileAnchor:
         # What is not a file is there, so that it is opened and refused.
         return found.st_size > 0 or not stat.S_ISREG(found.st_mode)
 
-    def read(self, *, at_once: bool = False) -> Mark | None:
+    def read(self, *, blocking: bool = True) -> AnchorRecord | None:
         """See Anchor."""
         if self._descriptor is None and not self.exists():
             return None
-        with self._locked(0.0 if at_once else PATIENCE_SECONDS, busy=AuditUnavailable) as descriptor:
+        with self._locked(PATIENCE_SECONDS if blocking else 0.0, busy=AuditUnavailable) as descriptor:
             return self._newest(descriptor)
 
-    def peek(self) -> Mark | None:
+    def peek(self) -> AnchorRecord | None:
         """As `read`, but without taking the lock or opening the file for writing: for checks beside a running server.
 
         A record may be torn while it is written; the other one is whole then, or both are a moment later.
@@ -186,9 +188,11 @@ class FileAnchor:
                 f"the anchor {self._path.name} cannot be read: {problem.strerror}", shown="the anchor cannot be read"
             ) from problem
 
-    def write(self, sign: Callable[[], Mark], *, before: Mark | None, prove: Prove, at_once: bool = False) -> Mark:
+    def write(
+        self, sign: Callable[[], AnchorRecord], *, before: AnchorRecord | None, prove: Prove, blocking: bool = True
+    ) -> AnchorRecord:
         """See Anchor. Flushed at once if it holds a management entry that no flush has covered yet."""
-        with self._locked(0.0 if at_once else PATIENCE_AFTER_COMMIT, busy=AnchorBusy) as descriptor:
+        with self._locked(PATIENCE_AFTER_COMMIT if blocking else 0.0, busy=AnchorBusy) as descriptor:
             now = self._newest(descriptor)
             if now is not None and now != before:
                 raise OutcomeUnknown("the anchor was moved by another vault or copy of this one")
@@ -247,7 +251,7 @@ class FileAnchor:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def replace(self, mark: Mark) -> None:
+    def replace(self, mark: AnchorRecord) -> None:
         """Put a mark in place of whatever is there: only for `kvl anchor trust`, after every other check."""
         with self._locked() as descriptor:
             for slot in (0, 1):
@@ -297,7 +301,7 @@ class FileAnchor:
             os.close(folder)
         return descriptor
 
-    def _newest(self, descriptor: int) -> Mark | None:
+    def _newest(self, descriptor: int) -> AnchorRecord | None:
         try:
             if self._seen is not None:
                 slot, raw, mark = self._seen

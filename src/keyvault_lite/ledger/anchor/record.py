@@ -23,7 +23,7 @@ _DIGEST: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class AnchorRecord:
     """A head of the log as the anchor remembers it."""
 
     epoch: int
@@ -54,7 +54,7 @@ class NotAnAnchor(DamagedAnchor):
     way_out = "let KEYVAULT_ANCHOR name the anchor's own file, or move this one away if it should be that"
 
 
-Records = list[tuple[int, int, tuple[int, bytes, Mark]]]
+Records = list[tuple[int, int, tuple[int, bytes, AnchorRecord]]]
 
 
 def records(blocks: bytes) -> Records:
@@ -77,18 +77,18 @@ def unreadable(blocks: bytes) -> DamagedAnchor:
     return DamagedAnchor(DAMAGED) if ours else NotAnAnchor(FOREIGN_FILE)
 
 
-def newest_of(records: Records) -> Mark:
+def newest_of(records: Records) -> AnchorRecord:
     """The mark of the record with the highest counter."""
     return max(records, key=lambda one: one[:2])[2][2]
 
 
 def counter_of(record: bytes) -> int:
-    """The counter of a record, judged by its beginning; 0 if it is none."""
+    """The counter of a record, verified by its beginning; 0 if it is none."""
     whole = len(record) >= FIXED.size and record.startswith(_MAGIC)
     return int(FIXED.unpack_from(record)[1]) if whole else 0
 
 
-def pack_record(counter: int, mark: Mark) -> bytes:
+def pack_record(counter: int, mark: AnchorRecord) -> bytes:
     """A slot's bytes, the digest at their end."""
     texts = [text.encode() for text in (mark.checkpoint, mark.verifier_key)]
     raw = FIXED.pack(
@@ -100,7 +100,7 @@ def pack_record(counter: int, mark: Mark) -> bytes:
     return raw
 
 
-def unpack_record(block: bytes) -> tuple[int, bytes, Mark] | None:
+def unpack_record(block: bytes) -> tuple[int, bytes, AnchorRecord] | None:
     """Counter, raw record and mark of a block; None for one that is empty or torn."""
     try:
         magic, counter, epoch, size, state_seq, scrubbed, entry_hash, root = FIXED.unpack_from(block)
@@ -117,4 +117,4 @@ def unpack_record(block: bytes) -> tuple[int, bytes, Mark] | None:
     raw = block[: end + _DIGEST]
     if hashlib.sha256(raw[:-_DIGEST]).digest() != raw[-_DIGEST:]:
         return None
-    return counter, raw, Mark(epoch, size, state_seq, entry_hash, root, texts[0], texts[1], scrubbed)
+    return counter, raw, AnchorRecord(epoch, size, state_seq, entry_hash, root, texts[0], texts[1], scrubbed)

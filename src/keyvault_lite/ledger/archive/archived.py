@@ -6,10 +6,10 @@ signed head: so not one of them can be exchanged, though what they say is not re
 
 from collections.abc import Callable, Iterator, Sequence
 
-from keyvault_lite.audit.chain import Position
+from keyvault_lite.audit.chain import ChainState
 from keyvault_lite.audit.entry import Row
 from keyvault_lite.audit.merkle import TILE_WIDTH
-from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.archive.segment_files import SegmentStore
 from keyvault_lite.ledger.log.retention import end_of, leaves_between
 from keyvault_lite.ledger.storage import driver, statements
 from keyvault_lite.model.archive import PREFIX, Segment
@@ -23,10 +23,12 @@ Feed = Callable[[Sequence[Row], list[bytes]], None]
 class Archived:
     """What the state says was archived, and the files it is in, if they are at hand."""
 
-    def __init__(self, connection: driver.Connection, segments: Sequence[Segment], shelf: Shelf | None) -> None:
+    def __init__(
+        self, connection: driver.Connection, segments: Sequence[Segment], segment_store: SegmentStore | None
+    ) -> None:
         self._connection = connection
         self._segments = segments
-        self._shelf = shelf
+        self._segment_store = segment_store
         self.unread = 0
         """Up to which entry the log was not read, after `read`; 0 if all of it was."""
 
@@ -36,16 +38,16 @@ class Archived:
         return self._segments[-1].last if self._segments else 0
 
     @property
-    def position(self) -> Position | None:
-        """Where the log stands there; None if nothing was archived."""
+    def position(self) -> ChainState | None:
+        """Where the log is there; None if nothing was archived."""
         return end_of(self._segments[-1]) if self._segments else None
 
-    def read(self, start: Position, feed: Feed) -> list[Finding]:
+    def read(self, start: ChainState, feed: Feed) -> list[Finding]:
         """Hand over everything that is archived, and return what is wrong with it."""
         findings: list[Finding] = []
         position = start
         for segment in self._segments:
-            if segment.first != position.size + 1 and self._shelf is not None:
+            if segment.first != position.size + 1 and self._segment_store is not None:
                 problem = f"entries {position.size + 1} to {segment.first - 1} are archived in a file on no record"
                 findings.append(Finding("settings", PREFIX, problem))
             read = self._from_file(segment, position, findings) if segment.first == position.size + 1 else None
@@ -58,15 +60,15 @@ class Archived:
         return findings
 
     def _from_file(
-        self, segment: Segment, before: Position, findings: list[Finding]
+        self, segment: Segment, before: ChainState, findings: list[Finding]
     ) -> tuple[list[Row], list[bytes]] | None:
         """The management entries of a segment and the hashes of all; only once all of it has proven good."""
-        if self._shelf is None:
+        if self._segment_store is None:
             return None
         managed: list[Row] = []
         leaves: list[bytes] = []
         try:
-            for rows, hashes in self._shelf.entries(segment, before):
+            for rows, hashes in self._segment_store.entries(segment, before):
                 managed += [row for row in rows if row[_ROOT] is not None]
                 leaves += hashes
         except (IntegrityViolation, OSError) as error:
@@ -85,7 +87,7 @@ class Archived:
             feed((), leaves)
 
     def strays(self) -> list[Finding]:
-        """Entries that were archived and stand in the database all the same: deleted in one transaction, or not."""
+        """Entries that were archived and are in the database all the same: deleted in one transaction, or not."""
         rows = driver.fetch(self._connection, statements.FIRST_ENTRY)
         if not rows or not isinstance(rows[0][0], int) or rows[0][0] > self.last:
             return []
@@ -110,8 +112,8 @@ class Archived:
     def notes(self) -> Iterator[str]:
         """What was not read, and which files would be needed for it."""
         if not self.unread:
-            if self._shelf is not None:
-                for name in self._shelf.others(self._segments):
+            if self._segment_store is not None:
+                for name in self._segment_store.others(self._segments):
                     yield f"{name} is on no record, and nothing needs it: left by a run that was cut off"
             return
         yield f"entries 1 to {self.unread} are archived: their hashes lead to the head, their contents were not read"

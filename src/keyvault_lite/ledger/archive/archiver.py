@@ -6,11 +6,11 @@ Nothing here changes the vault. The entries go by an operation of their own, mad
 from collections.abc import Iterator
 from typing import Final
 
-from keyvault_lite.audit.chain import Position, genesis
+from keyvault_lite.audit.chain import ChainState, genesis
 from keyvault_lite.audit.entry import Row
 from keyvault_lite.audit.merkle import (
     TILE_WIDTH,
-    Edge,
+    CompactRange,
     InvalidProof,
     TileReader,
     consistency_proof,
@@ -18,7 +18,7 @@ from keyvault_lite.audit.merkle import (
     verify_inclusion,
 )
 from keyvault_lite.audit.segment import End, Start
-from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.archive.segment_files import SegmentStore
 from keyvault_lite.ledger.log.query import first_at, position_behind
 from keyvault_lite.ledger.log.retention import end_of
 from keyvault_lite.ledger.log.tiles import tile_reader
@@ -44,25 +44,25 @@ def boundary(connection: driver.Connection, *, archived: int, size: int, before:
 
 
 def make_segment(
-    connection: driver.Connection, known: LogTip, shelf: Shelf, *, after: Segment | None, last: int
+    connection: driver.Connection, known: LogTip, segment_store: SegmentStore, *, after: Segment | None, last: int
 ) -> Segment:
-    """A file on the shelf with the entries behind `after` up to `last`, checked whole and proven to be the log's.
+    """A file in the store with the entries behind `after` up to `last`, checked whole and proven to be the log's.
 
     One that a run which was cut off has left is taken instead of writing another. Raises IntegrityViolation if
     anything does not verify.
     """
     start = 0 if after is None else after.last
-    position = _genesis(shelf) if after is None else end_of(after)
+    position = _genesis(segment_store) if after is None else end_of(after)
     tree = tile_reader(connection, known)
-    found = shelf.find(start + 1, last, position)
+    found = segment_store.find(start + 1, last, position)
     if found is None or not _is_under(found, tree, known):
         note = known.checkpoint
         size = int(note.split("\n", 2)[1])
         end = End(_position(connection, last), note, tuple(consistency_proof(tree.node, last, size)))
         edge = _edge(tree, start).to_bytes()
-        identity = shelf.identity
+        identity = segment_store.identity
         head = Start(identity.instance_id, identity.log_public_key, start + 1, last, position, edge)
-        found = shelf.put(head, _chunks(connection, start, last), end)
+        found = segment_store.put(head, _chunks(connection, start, last), end)
     # The chain leads back from the last entry to what is known, and forward nobody has to be believed: the tree's
     # root is the one in memory. So the file holds this log and no other, whatever the database said meanwhile.
     if not _is_under(found, tree, known):
@@ -80,21 +80,23 @@ def _is_under(segment: Segment, tree: TileReader, known: LogTip) -> bool:
     return True
 
 
-def _genesis(shelf: Shelf) -> Position:
-    return Position.start(genesis(shelf.identity.instance_id, shelf.identity.log_public_key))
+def _genesis(segment_store: SegmentStore) -> ChainState:
+    return ChainState.start(genesis(segment_store.identity.instance_id, segment_store.identity.log_public_key))
 
 
-def _position(connection: driver.Connection, last: int) -> Position:
+def _position(connection: driver.Connection, last: int) -> ChainState:
     found = position_behind(connection, last)
     if found is None:
         raise IntegrityViolation("the log has a gap")
     return found
 
 
-def _edge(tree: TileReader, size: int) -> Edge:
+def _edge(tree: TileReader, size: int) -> CompactRange:
     """The right edge of the tree over the first `size` entries."""
     levels = range(size.bit_length())
-    return Edge(size, [tree.node(level, (size >> level) - 1) if size >> level & 1 else None for level in levels])
+    return CompactRange(
+        size, [tree.node(level, (size >> level) - 1) if size >> level & 1 else None for level in levels]
+    )
 
 
 def _chunks(connection: driver.Connection, start: int, last: int) -> Iterator[list[Row]]:

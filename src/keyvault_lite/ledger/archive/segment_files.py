@@ -2,7 +2,7 @@
 
 A file is compressed as one xz stream with little memory at either end. Sizes are bounded before anything is parsed: the
 file's, the decompressor's memory, and what comes out of it. A file is read once, into a private copy, which is examined
-and used: whoever can write in the folder may exchange it or write into it meanwhile.
+and used: a writer of the folder may exchange it or write into it meanwhile.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Final
 
-from keyvault_lite.audit.chain import Position
+from keyvault_lite.audit.chain import ChainState
 from keyvault_lite.audit.checkpoint import Verify, origin, split_origin, verifier_key, verify_note
 from keyvault_lite.audit.entry import Row
 from keyvault_lite.audit.merkle import verify_consistency
@@ -54,14 +54,14 @@ class _Proven:
     """What a file was when it was examined."""
 
     path: Path
-    before: Position
+    before: ChainState
     segment: Segment
     heads: Mapping[int, bytes]
     """By size of the log, the hash of its newest entry then: at both ends, and after each tile."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class SegmentStore:
     """A folder with segments of one log."""
 
     folder: Path
@@ -84,7 +84,7 @@ class Shelf:
             raise
         return segment
 
-    def find(self, first: int, last: int, before: Position) -> Segment | None:
+    def find(self, first: int, last: int, before: ChainState) -> Segment | None:
         """A whole file with exactly these entries, continuing the log at `before`: left by a run that was cut off."""
         for path in sorted(self.folder.glob(f"{file_prefix(first, last)}*{SUFFIX}")):
             with suppress(IntegrityViolation, OSError):
@@ -93,7 +93,7 @@ class Shelf:
                     return found.segment
         return None
 
-    def entries(self, segment: Segment, before: Position) -> Iterator[tuple[list[Row], list[bytes]]]:
+    def entries(self, segment: Segment, before: ChainState) -> Iterator[tuple[list[Row], list[bytes]]]:
         """The rows and leaf hashes of a segment on record, 256 at a time.
 
         Raises InvalidSegment or BrokenChain, at the latest after the last of them: none may be used before the end.
@@ -106,7 +106,7 @@ class Shelf:
         except FileNotFoundError:
             raise InvalidSegment(f"is missing; its SHA-256 is {segment.file_hash}") from None
 
-    def _entries(self, copy: _Copy, segment: Segment, before: Position) -> Iterator[tuple[list[Row], list[bytes]]]:
+    def _entries(self, copy: _Copy, segment: Segment, before: ChainState) -> Iterator[tuple[list[Row], list[bytes]]]:
         reader = self._reader(copy.stream)
         start = reader.start
         if (start.first, start.last, start.position) != (segment.first, segment.last, before):
@@ -119,8 +119,9 @@ class Shelf:
         """The entries from `first` to `last` (None: to the end) that files in the folder hold, in order and each once.
 
         Every file that has some is proven whole before the first entry is handed over, and that they are of one
-        history. Needs nothing but the folder and the log's public key. `note` is told of files that have nothing new.
-        Raises InvalidSegment, before the first entry unless a file is changed meanwhile, and NotInFiles at the end.
+        history. Needs nothing but the folder and the log's public key. `note` is called for files that have nothing
+        new. Raises InvalidSegment, before the first entry unless a file is changed meanwhile, and NotInFiles at the
+        end.
         """
         at = first
         missing: list[str] = []
@@ -245,7 +246,7 @@ def _regular(path: Path) -> Iterator[IO[bytes]]:
 
     Links are followed, as an operator may have the files on another volume: what counts is where they lead.
     """
-    # Without O_NONBLOCK the open alone waits for whoever writes to a pipe.
+    # Without O_NONBLOCK the open alone waits for a writer of a pipe.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)) as stream:
         found = os.fstat(stream.fileno())
         if not stat.S_ISREG(found.st_mode):

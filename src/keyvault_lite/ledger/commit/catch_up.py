@@ -1,8 +1,9 @@
-"""What others have written, taken in: their entries by hashes, their changes of state by rows."""
+"""The catch-up with other processes: their entries by hashes, their changes of state by rows."""
 
 from dataclasses import replace
 
 from keyvault_lite.audit.merkle import Tiles
+from keyvault_lite.ledger.commit.write_set import WouldBlock
 from keyvault_lite.ledger.log.retention import hashes_between
 from keyvault_lite.ledger.state.head import Head
 from keyvault_lite.ledger.state.outcome import Authority
@@ -11,40 +12,43 @@ from keyvault_lite.ledger.state.snapshot import State
 from keyvault_lite.ledger.state.tip import LogTip
 from keyvault_lite.ledger.state.verified_rows import read_rows
 from keyvault_lite.ledger.storage import driver, statements
-from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation
+from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.names import TokenId
 
 
 def new_entries(
-    connection: driver.Connection, authority: Authority, known: LogTip, head: Head
+    connection: driver.Connection, authority: Authority, tip: LogTip, head: Head
 ) -> tuple[Tiles, list[bytes], bool]:
-    """The tree under a head that others have written, the hashes of the entries that are new in it, and an alarm.
+    """The tree under a head that another process has written, the hashes of the new entries, and an alarm.
 
-    The alarm is whether any of them seems to tell of rows that were edited; no more than a reason to look.
+    The alarm is whether any of them seems to report edited rows; it is no more than a reason to compare.
 
     The head is authenticated, and the tree over the new hashes has to be its tree: so they are those of the entries
-    that were written. What stands in their columns is the background check's, as it is for entries of our own.
+    that were written. The background check reads their columns, as it does for entries of this process.
     """
-    tiles = known.tiles.copy()
-    hashes = hashes_between(connection, authority, known.head.size, head.size)
-    alarms = driver.fetch(connection, statements.ALARMS, (known.head.size, head.size))
+    tiles = tip.tiles.copy()
+    hashes = hashes_between(connection, authority, tip.head.size, head.size)
+    alarms = driver.fetch(connection, statements.ALARMS, (tip.head.size, head.size))
     tiles.extend(hashes)
     if (tiles.edge.size, tiles.edge.to_bytes()) != (head.size, head.edge):
         raise IntegrityViolation("the log does not extend the one this process knows")
     return tiles, hashes, bool(alarms)
 
 
-def take_in(
-    connection: driver.Connection, authority: Authority, state: State, tree: StateTree, head: Head, *, at_once: bool
+def apply_changes(
+    connection: driver.Connection, authority: Authority, state: State, tree: StateTree, head: Head, *, blocking: bool
 ) -> None:
-    """Make state and tree those under a head that others have written, if the stored rows are; else nothing."""
+    """Make state and tree those under a head that another process has written, if the stored rows are; else nothing.
+
+    Raises IntegrityViolation if they are not. Raises WouldBlock before all tokens are read, unless `blocking`.
+    """
     macs: dict[bytes, bytes] = {}
     news = read_rows(connection, authority, newer_than=state.sequence, known=state.key_record, note=macs.__setitem__)
     for key, mac in macs.items():
         tree.put(key, mac)
     gone: list[TokenId] = []
     if tree.root() != head.state_root:
-        for lost in _deleted(connection, state, head.timestamp, at_once=at_once):
+        for lost in _deleted(connection, state, head.timestamp, blocking=blocking):
             tree.remove(row_key("tokens", (one,)) for one in lost)
             gone += lost
             if tree.root() == head.state_root:
@@ -59,14 +63,14 @@ def take_in(
 
 
 def _deleted(
-    connection: driver.Connection, state: State, now: int, *, at_once: bool
+    connection: driver.Connection, state: State, now: int, *, blocking: bool
 ) -> tuple[list[TokenId], list[TokenId]]:
-    """The tokens whose rows are there no more: those that this process knows to be over, and the others.
+    """The tokens whose rows are gone: those that this process knows to have ended, and the others.
 
-    It may have missed that a token was ended, or a lease shortened. Any other row that is missing stays missed.
+    It may not have seen that a token ended, or that a lease was shortened. Any other missing row stays missing.
     """
-    if at_once:
-        raise AuditUnavailable("all tokens have to be compared first")
+    if not blocking:
+        raise WouldBlock
     stored = {row[0] for row in connection.execute(statements.TOKEN_IDS)}
     missing = [one for one in state.tokens() if one.id not in stored]
     ended = [one.id for one in missing if one.ended_at is not None or one.is_past_lease(now)]

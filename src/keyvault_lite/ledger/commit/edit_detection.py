@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from os import urandom
 
-from keyvault_lite.ledger.commit.transaction import Item
+from keyvault_lite.ledger.commit.write_set import CommitRequest
 from keyvault_lite.ledger.state.outcome import Authority, Outcome
 from keyvault_lite.ledger.state.root import StateTree, row_of
-from keyvault_lite.ledger.state.snapshot import Moment, State
+from keyvault_lite.ledger.state.snapshot import SnapshotVersion, State
 from keyvault_lite.ledger.state.verified_rows import NOT_COMMITTED, read_rows
 from keyvault_lite.ledger.storage import driver
 from keyvault_lite.model.errors import IntegrityViolation
@@ -28,7 +28,7 @@ MAX_ENTRIES = 100
 
 
 MAX_ROW = 200
-"""Characters of a row's name that are logged: whoever edits rows may have chosen it."""
+"""Characters of a row's name that are logged: the editor of a row may have chosen it."""
 RESTORED = "verifies again"
 log = logging.getLogger("keyvault_lite.ledger")
 
@@ -46,7 +46,7 @@ class Alarm:
         return self.finding.problem == RESTORED
 
 
-def recheck(
+def compare_rows(
     connection: driver.Connection, authority: Authority, state: State, tree: StateTree, schema: Sequence[Finding]
 ) -> list[Alarm]:
     """Compare all stored rows with memory, set aside what differs, release what no longer does; what is new of both.
@@ -130,10 +130,10 @@ def owner(state: State, table: str, row: str) -> str | None:
     return row if table == "services" else None
 
 
-def entries(alarms: Sequence[Alarm], since: Moment) -> Iterable[Item]:
+def entries(alarms: Sequence[Alarm], since: SnapshotVersion) -> Iterable[CommitRequest]:
     """The alarms as items of the log."""
     for alarm in alarms[:MAX_ENTRIES]:
-        yield _item(_draft(alarm), since)
+        yield _request(_draft(alarm), since)
     if len(alarms) > MAX_ENTRIES:
         rest = Draft(
             action=Action.INTEGRITY,
@@ -143,7 +143,7 @@ def entries(alarms: Sequence[Alarm], since: Moment) -> Iterable[Item]:
             reason=IntegrityViolation.code,
             count=len(alarms) - MAX_ENTRIES,
         )
-        yield _item(rest, since)
+        yield _request(rest, since)
 
 
 def _draft(alarm: Alarm) -> Draft:
@@ -161,6 +161,6 @@ def _draft(alarm: Alarm) -> Draft:
     )
 
 
-def _item(draft: Draft, since: Moment) -> Item:
+def _request(draft: Draft, since: SnapshotVersion) -> CommitRequest:
     outcome = Outcome((draft,), None)
-    return Item(outcome, since, lambda _: outcome)
+    return CommitRequest(outcome, since, lambda _: outcome)

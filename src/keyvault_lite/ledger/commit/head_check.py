@@ -1,6 +1,6 @@
 """The stored head of the log: whether it is there once, is genuine, and names the newest entry."""
 
-from keyvault_lite.audit.merkle import Edge, InvalidProof
+from keyvault_lite.audit.merkle import CompactRange, InvalidProof
 from keyvault_lite.ledger.state.head import Head, read_head
 from keyvault_lite.ledger.state.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.storage import driver, statements
@@ -51,7 +51,7 @@ def _check_types(head: Head) -> None:
 def root_named(head: Head, findings: list[Finding]) -> bytes:
     """The root of the Merkle tree that the head names."""
     try:
-        return Edge.from_bytes(head.edge).root()
+        return CompactRange.from_bytes(head.edge).root()
     except InvalidProof as error:
         findings.append(Finding("ledger_head", "1", error.detail))
         return b""

@@ -1,88 +1,124 @@
-"""What waits for a transaction, and how it passes between a loop and the thread that commits it."""
+"""The queue of requests that wait for a transaction."""
 
 import asyncio
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-from keyvault_lite.ledger.commit.transaction import Item, Pending
+from keyvault_lite.ledger.commit.write_set import CommitRequest
 from keyvault_lite.ledger.state.outcome import Committed
-from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, OutcomeUnknown
+from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError, OutcomeUnknown, Overloaded
+
+MAX_REQUESTS: Final = 256
+"""Requests in one transaction."""
+MAX_ENTRIES: Final = 2_000
+"""Entries after which a transaction takes no more: it lasts tens of milliseconds, and the next one waits for it."""
+MAX_WAITING: Final = 20_000
+"""Entries that may wait, about a second's work: a request beyond that is refused at once."""
+LOCK_SECONDS: Final = 4.5
+"""How long a request waits for the lock before it is refused as not recorded."""
+COMMIT_SECONDS: Final = 2 * LOCK_SECONDS
+"""How long it waits for its COMMIT; the outcome is unknown then."""
 
 
-class Waiting:
-    """An item, the future that waits for it, and who has it: the queue until the lock is held, then the transaction."""
+class Waiter:
+    """A request, and the future of the caller that waits for it."""
 
-    __slots__ = ("abandoned", "entries", "future", "item", "loop", "since", "taken")
+    __slots__ = ("abandoned", "claimed", "entries", "future", "loop", "request", "since")
 
-    def __init__(self, item: Item, loop: asyncio.AbstractEventLoop) -> None:
-        self.item = item
-        self.entries = len(item.outcome.drafts)
-        """As it came: `redo` may make another number of it."""
+    def __init__(self, request: CommitRequest, loop: asyncio.AbstractEventLoop) -> None:
+        self.request = request
+        self.entries = len(request.outcome.drafts)
+        """As it came: evaluated again, it may have another number."""
         self.loop = loop
         self.future: asyncio.Future[Committed] = loop.create_future()
         self.since = time.monotonic()
-        self.taken = False
+        self.claimed = False
+        """Whether a transaction has it."""
         self.abandoned = False
+        """Whether its caller was told that nothing was done. Never both."""
 
     def refuse(self, error: KeyVaultError) -> None:
-        """Answer with an error, if there is no answer yet. Runs on its loop."""
+        """Answer with an error, unless it was answered. Runs on its loop."""
         if not self.future.done():
             self.future.set_exception(error)
 
     def answer(self, error: KeyVaultError | None) -> None:
-        """Wake whoever waits, with its own error if it has one. Runs on its loop."""
-        refusal = error if self.item.error is None else self.item.error
+        """Answer with what was committed, else with the request's own error, else with that of the batch."""
+        refusal = error if self.request.error is None else self.request.error
         if refusal is not None:
-            # An error of its own for each: they are raised in different tasks.
+            # A new error for each: they are raised in different tasks.
             self.refuse(refusal.again())
         elif not self.future.done():
-            self.future.set_result(Committed(self.item.outcome, self.item.first_id))
+            self.future.set_result(Committed(self.request.outcome, self.request.first_id))
 
 
-def refuse_late(waiting: Iterable[Waiting], lock: float, commit: float) -> KeyVaultError | None:
-    """Answer those who have waited for more seconds than that; the reason, if anybody waits too long.
+class CommitQueue:
+    """Requests in the order of their arrival. Appended to on the loops; all else under the scheduler's mutex."""
 
-    Who is in no transaction yet stays out of the log. Of who is in one nobody knows what comes of its COMMIT. Runs on
-    their loop, and with what keeps others from taking them.
+    def __init__(self) -> None:
+        self._waiters: deque[Waiter] = deque()
+        # Entries are counted in by the loop and out by the thread: two counters need no lock.
+        self._entered = 0
+        self._left = 0
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return iter(self._waiters)
+
+    @property
+    def entries(self) -> int:
+        """Entries of requests that have no answer yet, those of the batch in progress included."""
+        return self._entered - self._left
+
+    def append(self, waiter: Waiter) -> None:
+        """Add a request. Raises Overloaded if too much is waiting already."""
+        if self.entries >= MAX_WAITING:
+            raise Overloaded("too many requests are waiting to be recorded; nothing was done")
+        self._entered += waiter.entries
+        self._waiters.append(waiter)
+
+    def take(self) -> tuple[list[Waiter], int]:
+        """The next requests and their entries: as many as a transaction takes, or one that is larger."""
+        waiters: list[Waiter] = []
+        entries = 0
+        while self._waiters and len(waiters) < MAX_REQUESTS and entries < MAX_ENTRIES:
+            waiters.append(self._waiters.popleft())
+            entries += waiters[-1].entries
+        return waiters, entries
+
+    def take_all(self) -> list[Waiter]:
+        """All requests, because no transaction will take them; they count no longer."""
+        waiters = list(self._waiters)
+        self._waiters.clear()
+        self.leave(sum(waiter.entries for waiter in waiters))
+        return waiters
+
+    def leave(self, entries: int) -> None:
+        """These entries are about to be answered."""
+        self._left += entries
+
+
+def expire(waiters: Iterable[Waiter]) -> KeyVaultError | None:
+    """Answer the waiters whose time is over; the reason, if any of them waits too long.
+
+    A request that no transaction has yet stays out of the log. The outcome of one in a transaction is unknown until its
+    COMMIT returns. Runs on the loop of these waiters, under the scheduler's mutex.
     """
     reason: KeyVaultError | None = None
     now = time.monotonic()
-    for one in waiting:
-        if one.abandoned or one.since >= now - lock:
+    for waiter in waiters:
+        if waiter.abandoned or waiter.since >= now - LOCK_SECONDS:
             continue
-        if not one.taken:
-            one.abandoned = True
-            reason = AuditUnavailable("the database is locked by someone else")
-            one.refuse(reason.again())
+        if not waiter.claimed:
+            waiter.abandoned = True
+            reason = AuditUnavailable("the database is locked by another process")
+            waiter.refuse(reason.again())
             continue
         reason = reason or AuditUnavailable("the database does not answer a commit")
-        if one.since < now - commit:
-            one.refuse(OutcomeUnknown("the database has not answered: whether this is recorded is not known"))
+        if waiter.since < now - COMMIT_SECONDS:
+            waiter.refuse(OutcomeUnknown("the database has not answered: whether this is recorded is unknown"))
     return reason
-
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """Who is in a transaction, and how far it is."""
-
-    batch: list[Waiting]
-    entries: int
-    filled: Pending | None
-    """What needs but COMMIT, with the lock held; None if the thread is to do all of it."""
-    began: float
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A wish to hold the lock that somebody else has: the thread waits for it, a loop fills what is waiting by then."""
-
-    loop: asyncio.AbstractEventLoop
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The loop that this runs on; None in a thread that has none."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

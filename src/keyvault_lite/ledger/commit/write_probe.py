@@ -1,6 +1,6 @@
 """Proof that the store takes records: a busy process has it from its commits, an idle one looks about once a second.
 
-Whoever asks for the health of the vault is told what was found last: a question costs the store nothing.
+A health request gets the newest result: it costs the store nothing.
 """
 
 import logging
@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from keyvault_lite.ledger.commit.journal import Journal, StoreBusy
+from keyvault_lite.ledger.commit.availability import StoreBusy
+from keyvault_lite.ledger.commit.writer import Writer
 from keyvault_lite.model.errors import AuditUnavailable, KeyVaultError
 from keyvault_lite.observe.metrics import METRICS
 
@@ -26,11 +27,9 @@ log = logging.getLogger("keyvault_lite.ledger")
 class StoreProof:
     """The background check of one process, on a thread of its own: a store that hangs holds nothing else up."""
 
-    def __init__(
-        self, journal: Journal, report: Callable[[KeyVaultError], None], is_faulty: Callable[[], bool]
-    ) -> None:
-        """`report` is told what was found; while something `is_faulty`, recovery is under way and nothing is asked."""
-        self._journal = journal
+    def __init__(self, writer: Writer, report: Callable[[KeyVaultError], None], is_faulty: Callable[[], bool]) -> None:
+        """`report` is called with a fault; while `is_faulty`, recovery is under way and the store is left alone."""
+        self._writer = writer
         self._report = report
         self._is_faulty = is_faulty
         self._closing = threading.Event()
@@ -41,7 +40,7 @@ class StoreProof:
     def start(self) -> None:
         """Write to the store once, then watch it."""
         try:
-            self._journal.prove_by_writing()
+            self._writer.prove_by_writing()
         except KeyVaultError as error:
             self._report(error)
         self._thread.start()
@@ -55,7 +54,7 @@ class StoreProof:
     @property
     def age(self) -> float:
         """Seconds since the store is known to have taken a record, or to have been able to."""
-        return time.monotonic() - self._journal.proven_at
+        return time.monotonic() - self._writer.proven_at
 
     @property
     def fault(self) -> KeyVaultError | None:
@@ -74,13 +73,13 @@ class StoreProof:
     def _prove(self) -> None:
         flush = time.monotonic() - self._flushed >= FLUSH_SECONDS
         try:
-            self._journal.prove(flush=flush)
+            self._writer.prove(flush=flush)
         except StoreBusy:
             pass  # somebody else writes; if that lasts, `fault` says so
         except KeyVaultError as error:
             if not self._closing.is_set():
                 self._report(error)
-        except Exception:  # the check goes on: what keeps failing is told by the age of the proof
+        except Exception:  # the check goes on: the age of the proof shows what keeps failing
             log.exception("the check of the store failed")
         else:
             self._flushed = time.monotonic() if flush else self._flushed

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from keyvault_lite.audit.chain import Position
+from keyvault_lite.audit.chain import ChainState
 from keyvault_lite.audit.entry import MALFORMED, Folded, Row, row_entry, row_hash
 from keyvault_lite.ledger.storage import driver, statements
 from keyvault_lite.ledger.storage.log_index import BLOCK, block_of, blocks_with
@@ -144,12 +144,12 @@ def read_entry(connection: driver.Connection, entry_id: int) -> Entry | None:
     return _entry(rows[0]) if rows else None
 
 
-def position_behind(connection: driver.Connection, entry_id: int) -> Position | None:
-    """Where the log stands behind an entry, which is read as by `read_entry`; None if it is not there."""
+def position_behind(connection: driver.Connection, entry_id: int) -> ChainState | None:
+    """Where the log is behind an entry, which is read as by `read_entry`; None if it is not there."""
     entry = read_entry(connection, entry_id)
     if entry is None:
         return None
-    return Position(entry.id, entry.hash, entry.epoch, entry.timestamp, entry.state_seq, None)
+    return ChainState(entry.id, entry.hash, entry.epoch, entry.timestamp, entry.state_seq, None)
 
 
 def _cursor(text: str) -> int:

@@ -3,18 +3,18 @@
 They are deleted by the store's `forget_entries` and nowhere else.
 
 The boundary is a row under the state root, written by the entry that records the archiving and in the transaction that
-deletes. So whoever finds entries missing can tell an archive from a theft.
+deletes. So an archive can be told from a theft of entries.
 """
 
 from collections.abc import Iterable
 from typing import Final
 
-from keyvault_lite.audit.chain import Position
+from keyvault_lite.audit.chain import ChainState
 from keyvault_lite.audit.merkle import HASH_BYTES, TILE_BYTES, TILE_WIDTH, split
-from keyvault_lite.ledger.state.codec import read_setting
 from keyvault_lite.ledger.state.outcome import Authority
 from keyvault_lite.ledger.state.verified_rows import row_is_genuine
 from keyvault_lite.ledger.storage import driver, statements
+from keyvault_lite.ledger.storage.record_types import read_setting
 from keyvault_lite.ledger.storage.schema import FORMATS
 from keyvault_lite.model.archive import PREFIX, Segment, read_segment_setting
 from keyvault_lite.model.errors import IntegrityViolation
@@ -54,9 +54,9 @@ def segments_of(settings: Iterable[Setting], findings: list[Finding]) -> list[Se
     return found
 
 
-def end_of(segment: Segment) -> Position:
-    """Where the log stands behind a segment."""
-    return Position(segment.last, segment.head, segment.epoch, segment.timestamp, segment.state_seq, None)
+def end_of(segment: Segment) -> ChainState:
+    """Where the log is behind a segment."""
+    return ChainState(segment.last, segment.head, segment.epoch, segment.timestamp, segment.state_seq, None)
 
 
 def leaves_between(connection: driver.Connection, start: int, end: int) -> list[bytes]:

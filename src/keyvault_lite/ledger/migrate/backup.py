@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from keyvault_lite.ledger.anchor.record import Mark
+from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.storage import driver
 from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.ledger.storage.own_files import open_own
@@ -31,13 +31,13 @@ _NOT_MADE: Final = "the backup cannot be made"
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled:
+class RememberedAnchor:
     """What an anchor remembered before a copy was made: the copy has to extend it."""
 
     place: str
-    mark: Mark | None
+    mark: AnchorRecord | None
 
-    def read(self, *, at_once: bool = False) -> Mark | None:
+    def read(self, *, blocking: bool = True) -> AnchorRecord | None:
         """See Remembered."""
         return self.mark
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from keyvault_lite.ledger.commit.transaction import Item, Pending
+from keyvault_lite.ledger.commit.write_set import CommitRequest, WriteSet
 from keyvault_lite.ledger.log.query import entries_after
 from keyvault_lite.ledger.opening import prepare
 from keyvault_lite.ledger.state.outcome import Authority, Change, Outcome
@@ -35,7 +35,7 @@ NAME_REVISION: Final = "UPDATE alembic_version SET version_num = ?"
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class CopiedVault:
     """A whole vault in the target, with the entry that records the move, committed and not to be opened yet."""
 
     known: LogTip
@@ -44,7 +44,7 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True)
-class Resting:
+class ClosedVault:
     """A vault that nobody writes."""
 
     reader: driver.Connection
@@ -62,14 +62,14 @@ class Resting:
 
 
 def copy(
-    source: Resting,
+    source: ClosedVault,
     target: Database,
     authority: Authority,
     seen: Inspection,
     *,
     came_from: str,
     progress: Progress | None,
-) -> Copied:
+) -> CopiedVault:
     """Copy it in one transaction, with the entry that records the move, under a revision that nobody opens."""
     try:
         prepare(target)
@@ -83,7 +83,7 @@ def copy(
     except BaseException:
         _clear(target)
         raise
-    return Copied(known, seen.entries)
+    return CopiedVault(known, seen.entries)
 
 
 @contextmanager
@@ -102,7 +102,9 @@ def written(target: Database, writer: driver.Connection) -> Iterator[None]:
         ) from error
 
 
-def _fill(source: Resting, target: Database, writer: driver.Connection, total: int, progress: Progress | None) -> None:
+def _fill(
+    source: ClosedVault, target: Database, writer: driver.Connection, total: int, progress: Progress | None
+) -> None:
     for table in metadata.sorted_tables:
         if table not in {audit_index, audit_logs, ledger_head}:
             _copy_rows(table, source.reader, writer)
@@ -119,7 +121,7 @@ def _fill(source: Resting, target: Database, writer: driver.Connection, total: i
 
 def _record(target: Database, writer: driver.Connection, authority: Authority, seen: Inspection, way: str) -> LogTip:
     """Write the entry that records the move behind what was copied, which has to be what was read."""
-    stored = inspect(Within(writer), authority, target, load=True)
+    stored = inspect(OpenTransaction(writer), authority, target, load=True)
     if stored.findings:
         raise DamagedVault(stored.findings)
     if stored.mac != seen.mac:
@@ -131,10 +133,10 @@ def _record(target: Database, writer: driver.Connection, authority: Authority, s
         service_id=SYSTEM, action=Action.MIGRATE, result=Result.SUCCESS, request_id=os.urandom(16), comment=comment
     )
     outcome = Outcome((draft,), None, Change())
-    pending = Pending(known, state, stored.tree, authority, lambda *_: None)
-    pending.add(Item(outcome, state.moment, lambda _: outcome))
-    pending.store(writer, target)
-    return pending.after
+    write_set = WriteSet(known, state, stored.tree, authority, lambda *_: None)
+    write_set.add(CommitRequest(outcome, state.snapshot_version, lambda _: outcome))
+    write_set.store(writer, target)
+    return write_set.after
 
 
 def known_of(connection: driver.Connection, seen: Inspection) -> LogTip:
@@ -153,8 +155,8 @@ def _check_copy(
     *,
     progress: Progress | None = None,
 ) -> None:
-    """Raise unless what stands in the open transaction verifies whole, and is what was written."""
-    copied = inspect(Within(writer), authority, target, log_from=0, progress=progress)
+    """Raise unless what is in the open transaction verifies whole, and is what was written."""
+    copied = inspect(OpenTransaction(writer), authority, target, log_from=0, progress=progress)
     if copied.findings:
         raise DamagedVault(copied.findings)
     if (copied.entries, copied.mac) != (entries, known.mac):
@@ -178,7 +180,7 @@ def _clear(target: Database) -> None:
             writer.execute("COMMIT")
 
 
-class Within:
+class OpenTransaction:
     """A connection whose transaction goes on although a check would begin and end one of its own."""
 
     def __init__(self, real: driver.Connection) -> None:

@@ -1,7 +1,7 @@
 """Moving a vault into another database: every row as it is, in one transaction, checked whole before it is committed.
 
-Nothing is made anew: MACs, hashes and signatures name the vault and not its database, so the copy verifies or it is not
-committed. The source is only read, under its writers' lock, so that nobody writes behind the copy.
+Nothing is computed again: MACs, hashes and signatures name the vault and not its database, so the copy verifies or it
+is not committed. The source is only read, under its writers' lock, so that nobody writes behind the copy.
 
 At no moment may both be served, whenever a process is killed. So the copy has one entry more, which records the move,
 and names no revision that anybody opens (MOVING) until the source's anchor knows that entry, which the source lacks:
@@ -9,7 +9,7 @@ and names no revision that anybody opens (MOVING) until the source's anchor know
     killed                              opens    the same command again
     before the schema's COMMIT          source   copies
     before the copy's COMMIT            source   copies: a schema without any row is as good as none
-    after it                            source   goes on; copies anew if the source was used since
+    after it                            source   goes on; copies again if the source was used since
     after the old anchor was told       neither  goes on
     after the new anchor was written    neither  goes on
     after the revision's COMMIT         target   says that the vault is there already
@@ -24,10 +24,18 @@ from typing import Final
 
 from keyvault_lite.audit.merkle import consistency_proof
 from keyvault_lite.ledger.anchor.files import Anchor, FileAnchor
-from keyvault_lite.ledger.anchor.record import Mark
-from keyvault_lite.ledger.commit.publisher import Announcer
+from keyvault_lite.ledger.anchor.record import AnchorRecord
+from keyvault_lite.ledger.commit.publisher import CheckpointPublisher
 from keyvault_lite.ledger.log.tiles import tile_reader
-from keyvault_lite.ledger.migrate.copy import NAME_REVISION, Copied, Resting, Within, copy, known_of, written
+from keyvault_lite.ledger.migrate.copy import (
+    NAME_REVISION,
+    ClosedVault,
+    CopiedVault,
+    OpenTransaction,
+    copy,
+    known_of,
+    written,
+)
 from keyvault_lite.ledger.opening import refuse_strange, stored_slots
 from keyvault_lite.ledger.state.outcome import Authority
 from keyvault_lite.ledger.state.tip import LogTip
@@ -60,27 +68,27 @@ class _Source:
     """The vault that moves, at rest, and what its anchor said before it was read."""
 
     database: Database
-    resting: Resting
+    resting: ClosedVault
     authority: Authority
     anchor: Anchor | None
-    mark: Mark | None
+    mark: AnchorRecord | None
     damaged: Sequence[Finding]
     """What is wrong with the anchor itself."""
 
 
 @contextmanager
-def standing_still(source: Database) -> Iterator[Resting]:
+def standing_still(source: Database) -> Iterator[ClosedVault]:
     """Let nobody write a vault meanwhile. Raises Conflict if a server is running on it."""
-    if not source.leads():
+    if not source.is_leader():
         raise Conflict(f"a server is running on {source.place}: stop it first")
     try:
         with source.lock(), closing(source.writer()) as holding, closing(source.reader()) as reader:
             source.begin(holding)
-            yield Resting(reader, holding)
+            yield ClosedVault(reader, holding)
     except driver.Damaged as error:
         raise AuditUnavailable(f"the database {source.place} cannot be read: it is locked or damaged") from error
     finally:
-        source.stop_leading()
+        source.resign_leadership()
 
 
 def move(
@@ -90,7 +98,7 @@ def move(
     unlock: Callable[[Sequence[Slot]], Authority],
     anchors: Callable[[Authority], Anchors],
     progress: Progress | None = None,
-) -> Copied:
+) -> CopiedVault:
     """Let the vault go on in the target, which is empty or holds what an earlier run has left.
 
     Raises DamagedVault for a source that does not verify, Conflict for a target or an anchor of it that holds something
@@ -174,7 +182,7 @@ def _check_new_anchor(new: FileAnchor | None, half: Database | None) -> None:
     raise Conflict(f"the anchor {new.place} remembers a vault already: move it away")
 
 
-def _left_over(source: _Source, target: Database) -> Copied | None:
+def _left_over(source: _Source, target: Database) -> CopiedVault | None:
     """The copy in the target, if it verifies whole and the source was not used since; nothing is changed."""
     try:
         with target.lock(), closing(target.writer()) as writer:  # closed without COMMIT
@@ -183,7 +191,7 @@ def _left_over(source: _Source, target: Database) -> Copied | None:
                 return None
             writer.execute(NAME_REVISION, (REVISION,))
             seen = inspect(
-                Within(writer),
+                OpenTransaction(writer),
                 source.authority,
                 target,
                 anchor=source.anchor,
@@ -191,7 +199,7 @@ def _left_over(source: _Source, target: Database) -> Copied | None:
                 log_from=0,
                 progress=source.resting.keep,
             )
-            return None if seen.findings else Copied(known_of(writer, seen), seen.entries - 1)
+            return None if seen.findings else CopiedVault(known_of(writer, seen), seen.entries - 1)
     except driver.Damaged as error:
         raise AuditUnavailable(f"the database {target.place} cannot be read: it is locked or damaged") from error
 
@@ -225,14 +233,15 @@ def _verified(source: _Source) -> Inspection:
 def _hand_over(source: _Source, target: Database, known: LogTip, new: FileAnchor | None) -> None:
     """Let the target be the vault: tell the anchors of its newest entry, then name the revision that is opened."""
     with target.lock(), closing(target.writer()) as writer, written(target, writer):
-        # In the transaction before anybody is told: a target that cannot be written is met while the source serves.
+        # In the transaction, before the source is closed: a target that cannot be written is found while the source
+        # serves.
         writer.execute(NAME_REVISION, (REVISION,))
         node = tile_reader(writer, known).node
-        announcer = Announcer(source.authority, source.anchor)
-        announcer.load(source.mark)
+        publisher = CheckpointPublisher(source.authority, source.anchor)
+        publisher.load(source.mark)
         source.resting.keep()
-        signed = announcer.publish(known, lambda old: consistency_proof(node, old, known.head.size))
+        signed = publisher.publish(known, lambda old: consistency_proof(node, old, known.head.size))
         if source.anchor is not None:
             source.anchor.flush()
         if new is not None:
-            new.replace(announcer.mark(signed))
+            new.replace(publisher.mark(signed))

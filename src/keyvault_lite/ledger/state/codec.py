@@ -1,23 +1,17 @@
 """How records become rows and back. Times are integers, microseconds since 1970-01-01 UTC.
 
-Lists and maps stand in canonical JSON: sorted names, no spaces.
+Lists and maps are in canonical JSON: sorted names, no spaces.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from keyvault_lite.ledger.state.outcome import Change, StoredReply
+from keyvault_lite.ledger.storage.record_types import NO_ATTRIBUTES, RECORD_TYPES, json_text
 from keyvault_lite.ledger.storage.schema import Row
-from keyvault_lite.model.identity import Grant, Permission, Role, Service, Setting, Token, TokenKind
-from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import Key, KeyName, KeySpec, KeyStatus, KeyType, KeyVersion, Purpose, VersionStatus
-from keyvault_lite.model.names import KeyId, ServiceId, TokenId
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+from keyvault_lite.model.names import KeyId, ServiceId
 
 
 def key_values(key: Key) -> Row:
@@ -31,12 +25,12 @@ def key_values(key: Key) -> Row:
         key.status.value,
         key.created_at,
         key.description,
-        _json(dict(key.tags)),
+        json_text(dict(key.tags)),
         key.rotation_days,
         key.rotate_at,
         key.destroy_at,
         int(key.was_revoked),
-        _json(dict(key.attributes)),
+        json_text(dict(key.attributes)),
     )
 
 
@@ -51,52 +45,13 @@ def version_values(version: KeyVersion) -> Row:
         version.created_at,
         version.public_key,
         version.generation,
-        _json(dict(version.attributes)),
+        json_text(dict(version.attributes)),
     )
 
 
 def name_values(name: KeyName, key_id: KeyId | None) -> Row:
     """The row of a dialect's name; without a key, its tombstone."""
     return (name.namespace, name.name, key_id, name.created_at, name.updated_at)
-
-
-def setting_values(setting: Setting) -> Row:
-    """The row of a setting."""
-    return (setting.name, None if setting.value is None else _json(dict(setting.value)))
-
-
-def service_values(service: Service) -> Row:
-    """The row of a service."""
-    grants = [[grant.key, sorted(grant.actions)] for grant in service.grants]
-    return (
-        service.id,
-        service.name,
-        service.role.value,
-        int(service.active),
-        service.created_at,
-        _json(grants),
-        service.expires_at,
-    )
-
-
-def token_values(token: Token) -> Row:
-    """The row of a token."""
-    return (
-        token.id,
-        token.service_id,
-        token.kind.value,
-        token.digest,
-        token.created_at,
-        token.expires_at,
-        token.parent,
-        token.ended_at,
-        _json(dict(token.attributes)),
-    )
-
-
-def slot_values(slot: Slot) -> Row:
-    """The row of a keyring slot."""
-    return (slot.id, slot.generation, slot.instance_id, slot.kdf, slot.sealed, slot.created_at, slot.removed_at)
 
 
 def reply_values(reply: StoredReply) -> Row:
@@ -114,19 +69,17 @@ def read_key(row: Row, *, versions: tuple[KeyVersion, ...], names: tuple[KeyName
         status=_KEY_STATUS[status],
         created_at=versions[0].created_at if versions and versions[0].created_at == created else created,
         description=description,
-        tags=_NO_ATTRIBUTES if tags == "{}" else json.loads(tags),
+        tags=NO_ATTRIBUTES if tags == "{}" else json.loads(tags),
         rotation_days=days,
         rotate_at=rotate,
         destroy_at=destroy,
         was_revoked=bool(revoked),
         versions=versions,
         names=names,
-        attributes=_NO_ATTRIBUTES if more == "{}" else json.loads(more),
+        attributes=NO_ATTRIBUTES if more == "{}" else json.loads(more),
     )
 
 
-# One empty map for all records that have none: there may be many.
-_NO_ATTRIBUTES: Final[Mapping[str, Any]] = MappingProxyType({})
 _KEY_STATUS: Final = {status.value: status for status in KeyStatus}
 _VERSION_STATUS: Final = {status.value: status for status in VersionStatus}
 _SPECS: Final[dict[tuple[str, int | None, str], KeySpec]] = {}
@@ -151,7 +104,7 @@ def read_version(row: Row) -> KeyVersion:
         encrypted_key=encrypted_key,
         public_key=public_key,
         generation=generation,
-        attributes=_NO_ATTRIBUTES if more == "{}" else json.loads(more),
+        attributes=NO_ATTRIBUTES if more == "{}" else json.loads(more),
     )
 
 
@@ -159,52 +112,6 @@ def read_name(row: Row) -> tuple[KeyId | None, KeyName]:
     """The dialect's name of a verified row, and the key it names."""
     namespace, name, key_id, created, updated = row
     return (None if key_id is None else KeyId(key_id)), KeyName(namespace, name, created, updated)
-
-
-def read_setting(row: Row) -> Setting:
-    """The setting of a verified row."""
-    name, value = row
-    return Setting(name, None if value is None else json.loads(value))
-
-
-def read_service(row: Row) -> Service:
-    """The service of a verified row."""
-    service_id, name, role, active, created, grants, expires = row
-    return Service(
-        id=ServiceId(service_id),
-        name=name,
-        role=Role(role),
-        active=bool(active),
-        created_at=created,
-        grants=tuple(Grant(key, frozenset(map(Permission, actions))) for key, actions in json.loads(grants)),
-        expires_at=expires,
-    )
-
-
-def read_token(row: Row) -> Token:
-    """The token of a verified row."""
-    token_id, service_id, kind, digest, created, expires, parent, ended, more = row
-    return Token(
-        id=TokenId(token_id),
-        service_id=ServiceId(service_id),
-        kind=TokenKind(kind),
-        digest=digest,
-        created_at=created,
-        expires_at=expires,
-        parent=parent,
-        ended_at=ended,
-        attributes=_NO_ATTRIBUTES if more == "{}" else json.loads(more),
-    )
-
-
-def read_slot(row: Row) -> Slot:
-    """The slot of a row; before the keyring is open it cannot be verified, and its container verifies itself."""
-    slot_id, generation, instance_id, kdf, sealed, created, removed = row
-    # Nothing has verified the row when the keyring is opened with it.
-    if tuple(map(type, row[:6])) != (str, int, bytes, str, bytes, int) or type(removed) not in {int, type(None)}:
-        raise TypeError("a slot has columns of other types")
-    (slot_id + kdf).encode()  # raises ValueError for text that was not UTF-8
-    return Slot(slot_id, generation, instance_id, kdf, sealed, created, removed)
 
 
 def read_reply(row: Row, row_seq: int) -> StoredReply:
@@ -220,10 +127,8 @@ def changed_rows(change: Change, before: Callable[[KeyId], Key | None]) -> Itera
         yield "keys", key_values(key)
         yield from (("key_versions", version_values(version)) for version in _changed_versions(key, olds[key.id]))
     yield from (("key_names", values) for values in _changed_names(change, olds))
-    yield from (("services", service_values(service)) for service in change.services)
-    yield from (("tokens", token_values(token)) for token in change.tokens)
-    yield from (("keyring_slots", slot_values(slot)) for slot in change.slots)
-    yield from (("settings", setting_values(setting)) for setting in change.settings)
+    for kind in RECORD_TYPES:
+        yield from ((kind.table, kind.to_row(record)) for record in change.records_of(kind))
 
 
 def _changed_versions(key: Key, old: Key | None) -> Iterator[KeyVersion]:

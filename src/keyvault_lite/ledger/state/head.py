@@ -59,7 +59,7 @@ def read_head(row: tuple[Any, ...], authority: Authority) -> Head:
 def check_unchanged(row: Sequence[Any], head: Head) -> None:
     """Raise IntegrityViolation if a stored row (as in `read_head`) with the MAC of a known head holds other columns.
 
-    A new MAC is not needed for that, so whoever compares MACs alone overwrites an edit without having seen it.
+    A new MAC is not needed for that, so a process that compares MACs alone would overwrite an edit without seeing it.
     """
     values = head.values()
     if tuple(row[:-1]) != values:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from keyvault_lite.ledger.storage.record_types import RecordType
 from keyvault_lite.model.archive import Segment
 from keyvault_lite.model.encoding import Value
 from keyvault_lite.model.evidence import Draft
@@ -12,6 +13,8 @@ from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.keys import Key, KeyName
 from keyvault_lite.model.names import ServiceId, TokenId
 from keyvault_lite.model.opaque import Opaque
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Change:
     tokens: tuple[Token, ...] = ()
     slots: tuple[Slot, ...] = ()
     settings: tuple[Setting, ...] = ()
+    records: tuple[object, ...] = ()
+    """Records of other declared types (`storage.record_types`)."""
     gone_names: tuple[KeyName, ...] = ()
     """Names whose rows become tombstones although no key is known to have them."""
     gone_tokens: tuple[TokenId, ...] = ()
@@ -33,6 +38,13 @@ class Change:
     """A segment whose entries are deleted from the log; its record is among `settings`."""
     new_epoch: bool = False
     """Whether the log goes on under a new origin: an acknowledged rollback."""
+
+    def records_of(self, kind: RecordType[R]) -> Sequence[R]:
+        """The records of a declared type."""
+        if kind.field is None:
+            return [record for record in self.records if isinstance(record, kind.kind)]
+        found: Sequence[R] = getattr(self, kind.field)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

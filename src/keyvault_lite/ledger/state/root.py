@@ -241,7 +241,7 @@ def _key_end(bucket: bytes, start: int) -> int:
 
 
 def _find(bucket: bytes, row_key: bytes) -> tuple[int, int]:
-    """From where to where the pair of a row key stands in its bucket; where it belongs, twice, if it is not there."""
+    """From where to where the pair of a row key is in its bucket; where it belongs, twice, if it is not there."""
     start = 0
     while start < len(bucket):
         middle = _key_end(bucket, start)

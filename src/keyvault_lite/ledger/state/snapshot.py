@@ -8,10 +8,11 @@ repetition and never an answer.
 
 from bisect import bisect_right, insort
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, TypeVar
 
 from keyvault_lite.ledger.state.outcome import Change, StoredReply
+from keyvault_lite.ledger.storage.record_types import RECORD_TYPES, RecordType
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.identity import Role, Service, Setting, Token, TokenKind
 from keyvault_lite.model.keyring import Slot
@@ -19,11 +20,12 @@ from keyvault_lite.model.keys import Key, KeyName
 from keyvault_lite.model.names import KeyId, ServiceId, TokenId
 
 FindReply = Callable[[ServiceId, bytes], StoredReply | None]
-Moment = tuple[int, int]
+SnapshotVersion = tuple[int, int]
 """How far a state is: the newest management entry it includes, and how often what is set aside has changed."""
 Place = tuple[int, str]
-"""Where an object stands in a list: time of creation, then id."""
+"""Where an object is in a list: time of creation, then id."""
 AnyId = TypeVar("AnyId", bound=str)
+R = TypeVar("R")
 
 
 class _Quarantine(set[str | None]):
@@ -43,6 +45,7 @@ class State:
         "_leased_counts",
         "_native_tokens",
         "_quarantine",
+        "_records",
         "_service_names",
         "_service_order",
         "_services",
@@ -69,6 +72,10 @@ class State:
         """By service and whether they have a parent, how many leased tokens are stored, ended ones included."""
         self._slots: MutableMapping[str, Slot] = {}
         self._settings: MutableMapping[str, Setting] = {}
+        self._records: Mapping[str, MutableMapping[Hashable, Any]] = {
+            kind.table: {} for kind in RECORD_TYPES if kind.field is None
+        }
+        """By table, the records of declared types that have no field of their own."""
         self._quarantine = _Quarantine()
 
     def find_key(self, ref: str) -> Key | None:
@@ -142,6 +149,15 @@ class State:
         found = (one for name, one in list(self._settings.items()) if name.startswith(prefix) and one.value is not None)
         return sorted(found, key=lambda one: one.name)
 
+    def record(self, kind: RecordType[R], identity: Hashable) -> R | None:
+        """The record of a declared type under its primary key."""
+        found: R | None = self._records[kind.table].get(identity)
+        return found
+
+    def records(self, kind: RecordType[R]) -> list[R]:
+        """Every record of a declared type."""
+        return list(self._records[kind.table].values())
+
     def tokens_of(self, service_id: ServiceId) -> list[Token]:
         """Every token of a service, of any kind, that has not ended."""
         return [one for one in self.tokens() if one.service_id == service_id and one.ended_at is None]
@@ -169,8 +185,8 @@ class State:
         return ref in self._quarantine
 
     @property
-    def moment(self) -> Moment:
-        """How far it is. Whoever judges notes it before reading anything else: what changes meanwhile is newer then."""
+    def snapshot_version(self) -> SnapshotVersion:
+        """The version of the state. Read it before anything else: what changes meanwhile is newer."""
         return self.sequence, self._quarantine.changes
 
     @property
@@ -191,6 +207,9 @@ class State:
             self._slots[slot.id] = slot
         for setting in change.settings:
             self._settings[setting.name] = setting
+        for kind in RECORD_TYPES if change.records else ():
+            if kind.field is None:
+                self._records[kind.table].update((kind.identity(one), one) for one in change.records_of(kind))
 
     def _index_token(self, old: Token | None, new: Token | None) -> None:
         """Keep the indexes up to date with a record that takes the place of another, either of which may be absent."""
@@ -257,7 +276,7 @@ def _ordered(
 
 
 class Overlay(State):
-    """A state with uncommitted changes on top of another: what the next operation of the same transaction is judged on.
+    """A state with uncommitted changes on top of another: the state for the next operation of the transaction.
 
     The state below is not touched, so an aborted transaction needs no undoing here.
     """
@@ -278,6 +297,7 @@ class Overlay(State):
         self._leased_counts = ChainMap({}, below._leased_counts)
         self._slots = ChainMap({}, below._slots)
         self._settings = ChainMap({}, below._settings)
+        self._records = {table: ChainMap({}, records) for table, records in below._records.items()}
         self._quarantine = below._quarantine
 
     def apply(self, change: Change) -> None:
@@ -290,4 +310,4 @@ class Overlay(State):
 
     def _drop_token(self, token_id: TokenId) -> None:
         self._index_token(self._tokens.get(token_id), None)
-        self._tokens[token_id] = None  # what stands below must not show through
+        self._tokens[token_id] = None  # what is below must not show through

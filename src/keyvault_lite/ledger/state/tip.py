@@ -15,7 +15,7 @@ class LogTip:
 
     head: Head
     mac: bytes
-    """Of the head as it stands in the database; empty while there is none."""
+    """Of the head as stored in the database; empty while there is none."""
     tiles: Tiles = field(repr=False)
     """The Merkle tree's edge over the same entries, and the tiles that are not full yet."""
     checkpoint: str

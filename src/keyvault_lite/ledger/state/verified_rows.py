@@ -4,21 +4,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hmac import compare_digest
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from keyvault_lite.audit.merkle import HASH_BYTES
 from keyvault_lite.ledger.state.codec import (
     read_key,
     read_name,
-    read_service,
-    read_setting,
-    read_slot,
-    read_token,
     read_version,
 )
 from keyvault_lite.ledger.state.outcome import Authority, Change, PublicAuthority
 from keyvault_lite.ledger.state.root import row_key
 from keyvault_lite.ledger.storage import driver, statements
+from keyvault_lite.ledger.storage.record_types import RECORD_TYPES
 from keyvault_lite.ledger.storage.schema import FORMATS, Row, RowFormat
 from keyvault_lite.model.errors import KeyVaultError
 from keyvault_lite.model.keys import Key, KeyName, KeyVersion
@@ -32,7 +29,7 @@ UNREADABLE = "row cannot be read by this version"
 NOT_COMMITTED = "is not the row that the log commits to"
 MAX_LABEL = 160
 """Characters of a key that a finding repeats."""
-# What a forged row can make a reader raise: none of it may be mistaken for a defect of ours.
+# What a forged row can make a reader raise: none of it may be mistaken for a defect of the product.
 _UNREADABLE = (TypeError, ValueError, KeyError, OverflowError, AttributeError, RecursionError, KeyVaultError)
 
 
@@ -77,7 +74,7 @@ def read_rows(
 ) -> VerifiedRows:
     """Read every row that an entry after `newer_than` wrote. `known` gives the older versions of a key read in part.
 
-    `note` is told the row key and the MAC of each genuine row, for the state tree. In a snapshot, and row by row: of
+    `note` gets the row key and the MAC of each genuine row, for the state tree. In a snapshot, and row by row: of
     each there is nothing in memory afterwards but its record.
     Without `keep` the rows of keys are verified and no keys made of them: if one is missing, the root tells.
     With a PublicAuthority columns are not verified: what is read must be used for its MACs alone.
@@ -91,12 +88,12 @@ def read_rows(
         for table in ("key_versions", "key_names", "keys"):
             for _ in tables.genuine(table):
                 pass
+    read = {kind: tuple(tables.records(kind.table, kind.from_row)) for kind in RECORD_TYPES}
+    fields: dict[str, Any] = {kind.field: records for kind, records in read.items() if kind.field is not None}
     found.change = Change(
         keys=tuple([key for key in keys if key.id not in found.quarantined]),
-        services=tuple(tables.records("services", read_service)),
-        tokens=tuple(tables.records("tokens", read_token)),
-        slots=tuple(tables.records("keyring_slots", read_slot)),
-        settings=tuple(tables.records("settings", read_setting)),
+        records=tuple(record for kind, records in read.items() if kind.field is None for record in records),
+        **fields,
     )
     return found
 
@@ -262,5 +259,5 @@ def _note(found: VerifiedRows, table: str, row: object, problem: str) -> None:
 
 
 def printable(row: object) -> str:
-    """A row's key for people and for the wire, whatever stands in it."""
+    """A row's key for people and for the wire, whatever is in it."""
     return str(row)[:MAX_LABEL].encode("utf-8", "backslashreplace").decode()

@@ -19,7 +19,7 @@ BUSY_SECONDS: Final = 4.0
 """How long another program's lock on the database is waited for."""
 
 
-class Taken(Protocol):
+class RowCount(Protocol):
     """What a database says of rows that were put to it."""
 
     @property
@@ -29,7 +29,7 @@ class Taken(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """See Taken: known already."""
+    """See RowCount: known already."""
 
     rowcount: int
 
@@ -37,10 +37,10 @@ class Count:
 class Store(Protocol):
     """What a transaction is written with."""
 
-    def together(self, connection: driver.Connection) -> AbstractContextManager[None]:
+    def pipelined(self, connection: driver.Connection) -> AbstractContextManager[None]:
         """Statements within are sent together where that saves waiting: their `rowcount` is known at the end of it."""
 
-    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> Taken:
+    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> RowCount:
         """Append entries to the log."""
 
     def may_forget_tokens(self, connection: driver.Connection) -> bool:
@@ -112,7 +112,7 @@ class Database(Store, Protocol):
         """Take it if that takes no waiting."""
 
     def acquire(self) -> None:
-        """Take it; waits for whoever has it. Raises AuditUnavailable."""
+        """Take it; waits for its holder. Raises AuditUnavailable."""
 
     def unlock(self) -> None:
         """Give back what `try_lock` or `acquire` took, from whichever thread."""
@@ -129,7 +129,7 @@ class Database(Store, Protocol):
     def check_writable(self, connection: driver.Connection, *, flush: bool) -> None:
         """In an open transaction that writes: raise AuditUnavailable if the entries of a commit would not be taken.
 
-        With `flush`, something of ours beside the database is written and flushed.
+        With `flush`, a file beside the database is written and flushed.
         """
 
     def check_same_file(self) -> None:
@@ -181,13 +181,13 @@ class Database(Store, Protocol):
     def beginning(self) -> AbstractContextManager[None]:
         """Hold the right to begin a vault in an empty database; `lock` is free meanwhile."""
 
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process is the one that does the timed work: the first that asks, until it ends."""
 
-    def is_usurped(self) -> bool:
-        """Whether somebody holds the place of the one that `leads` who has no right to do its work."""
+    def is_leadership_blocked(self) -> bool:
+        """Whether the leader's lock is held by a role that has no right to do its work."""
 
-    def stop_leading(self) -> None:
+    def resign_leadership(self) -> None:
         """Let another process do it."""
 
     def close(self) -> None:

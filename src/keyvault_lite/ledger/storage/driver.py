@@ -131,7 +131,7 @@ def is_text_error(error: Exception) -> bool:
 @contextmanager
 def any_text(connection: Connection) -> Iterator[None]:
     """Read text that is not UTF-8 with lone surrogates in it: no MAC or hash can be made of it, so its row is found."""
-    own: Any = connection  # only SQLite keeps texts that are none
+    own: Any = connection  # only SQLite keeps malformed texts
     own.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     try:
         yield

@@ -3,8 +3,8 @@
 A row an entry and column, as databases index, would cost an append half as much as the entry itself; here a service or
 key pays once a block.
 
-Nothing authenticates these rows: who takes one away hides entries from such pages, never from the log. So `kvl verify`
-compares the index with the log, and `kvl repair` makes it anew.
+Nothing authenticates these rows: a writer that removes one hides entries from such pages, never from the log. So `kvl
+verify` compares the index with the log, and `kvl repair` rebuilds it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,8 @@
 """Opening a file that the vault itself keeps beside its database, its anchor or its witness's records.
 
-Whoever writes such a folder can leave anything under the name: a link to a file elsewhere that the server may write, a
+A writer of such a folder can leave anything under the name: a link to a file elsewhere that the server may write, a
 pipe that nobody answers. So a name is opened without following a link, without waiting, and only if it is a plain file
-of ours.
+of the vault's own.
 """
 
 import errno
@@ -18,7 +18,7 @@ _SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 def open_own(path: Path, flags: int) -> int:
     """A descriptor of the file; what is made has mode 0600. Raises OSError, whose strerror says what is there instead.
 
-    For writing the file has to belong to this user, to root, or to whoever owns the folder: root may work on the vault
+    For writing the file has to belong to this user, to root, or to the owner of the folder: root may work on the vault
     of a service's user.
     """
     try:

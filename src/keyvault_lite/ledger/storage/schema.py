@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from keyvault_lite.ledger.storage.record_types import RECORD_TYPES, RecordType
+
 Row = tuple[Any, ...]
+_DECLARED: Final = tuple(kind.table for kind in RECORD_TYPES)
 TABLES: Final = (
-    *("tokens", "key_versions", "key_names", "tiles", "settings", "services", "ledger_head", "keys"),
-    *("keyring_slots", "idempotency_replies", "audit_logs", "audit_index", "alembic_version"),
+    *reversed(_DECLARED),
+    *("key_versions", "key_names", "tiles", "ledger_head", "keys"),
+    *("idempotency_replies", "audit_logs", "audit_index", "alembic_version"),
 )
 """All tables of a vault, in the order in which foreign keys let them be removed."""
 HEAD_COLUMNS: Final = ("epoch", "size", "hash", "timestamp", "state_seq", "state_root", "edge", "checkpoint")
 """The columns of ledger_head between its id and its MAC."""
-NEVER_DELETED: Final = (
-    *("audit_logs", "keys", "key_versions", "key_names", "services", "tokens", "keyring_slots", "settings"),
-)
+NEVER_DELETED: Final = ("audit_logs", "keys", "key_versions", "key_names", *_DECLARED)
 DELETED_ONLY: Final[Mapping[str, tuple[str, str]]] = {"tokens": ("kind", "leased")}
 """Of which rows the guard of a table lets deletions pass, by a column and its value."""
 
@@ -58,23 +60,27 @@ class RowFormat:
         return values[: len(self.key)]
 
 
+def _format(kind: RecordType[Any]) -> RowFormat:
+    names = tuple(column.name for column in kind.columns)
+    return RowFormat(kind.table, names[: kind.key_columns], names)
+
+
 _COLUMNS: Final = {
     # By table, the primary key before the bar.
     "keys": "id | name type size purpose status created_at description tags rotation_days rotate_at destroy_at "
     "was_revoked attributes",
     "key_versions": "id | key_id version encrypted_key status created_at public_key generation attributes",
     "key_names": "namespace name | key_id created_at updated_at",
-    "services": "id | name role active created_at grants expires_at",
-    "tokens": "id | service_id kind digest created_at expires_at parent ended_at attributes",
-    "keyring_slots": "id | generation instance_id kdf sealed created_at removed_at",
-    "settings": "name | value",
     "idempotency_replies": "service_id key_digest | body_digest expires_at sealed",
 }
 FORMATS: Final[Mapping[str, RowFormat]] = {
-    table: RowFormat(table, tuple(text.partition("|")[0].split()), tuple(text.replace("|", "").split()))
-    for table, text in _COLUMNS.items()
+    **{
+        table: RowFormat(table, tuple(text.partition("|")[0].split()), tuple(text.replace("|", "").split()))
+        for table, text in _COLUMNS.items()
+    },
+    **{kind.table: _format(kind) for kind in RECORD_TYPES},
 }
-IN_ROOT: Final = ("keys", "key_versions", "key_names", "services", "tokens", "keyring_slots", "settings")
+IN_ROOT: Final = ("keys", "key_versions", "key_names", *_DECLARED)
 """The tables under the state root, in the order in which foreign keys let them be written."""
 CAN_BE_MADE_ANEW: Final = "audit_index"
 """The table that follows from another, and on which nothing rests but how pages are found."""

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from keyvault_lite.ledger.storage.record_types import RECORD_TYPES, ColumnType, RecordType
+
 metadata: Final = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -193,3 +195,18 @@ tiles: Final = sa.Table(
     sa.Column("tile", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("hashes", sa.LargeBinary, nullable=False),
 )
+
+
+def _declared(kind: RecordType[Any]) -> sa.Table:
+    """The table of a record type that is declared in `record_types` and has no definition of its own above."""
+    types = {ColumnType.TEXT: sa.String, ColumnType.INTEGER: sa.BigInteger, ColumnType.BYTES: sa.LargeBinary}
+    columns: list[sa.Column[Any]] = [
+        sa.Column(column.name, types[column.type], primary_key=index < kind.key_columns, nullable=column.nullable)
+        for index, column in enumerate(kind.columns)
+    ]
+    return sa.Table(kind.table, metadata, *columns, *_sealed())
+
+
+for _kind in RECORD_TYPES:
+    if _kind.table not in metadata.tables:
+        _declared(_kind)

@@ -1,4 +1,4 @@
-"""Bringing a database to the schema of this version, in one transaction, with the triggers made anew at the end."""
+"""Bringing a database to the schema of this version, in one transaction, with the triggers created again at the end."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -19,7 +19,7 @@ UNFINISHED: Final = "holds a copy of a move that was not finished: run the same 
 
 
 def revision_of(connection: driver.Connection, tables: frozenset[str]) -> str | None:
-    """The revision a database is at; None for one without tables of ours."""
+    """The revision a database is at; None for one without the vault's tables."""
     if VERSION_TABLE not in tables:
         return None
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from keyvault_lite.audit.checkpoint import InvalidNote, parse_checkpoint, parse_note
 from keyvault_lite.ledger.anchor.files import Remembered
-from keyvault_lite.ledger.anchor.record import Mark
+from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.state.head import Head
 from keyvault_lite.model.replies import Finding
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ExpectedHead:
     """Somebody's word about the log: the root of its tree when it had `size` entries. Checked where the log is read."""
 
     size: int
@@ -19,16 +19,16 @@ class Claim:
     """What it means if the log has another root there, or never had so many entries."""
 
 
-def claim_of(anchor: Remembered, mark: Mark | None) -> list[Claim]:
+def claim_of(anchor: Remembered, mark: AnchorRecord | None) -> list[ExpectedHead]:
     """What an anchor says."""
     if mark is None or mark.size == 0:
         return []
     problem = f"remembers another tree over {mark.size} entries than the log has"
-    return [Claim(mark.size, mark.root, Finding("anchor", anchor.place, problem))]
+    return [ExpectedHead(mark.size, mark.root, Finding("anchor", anchor.place, problem))]
 
 
-def claim_of_head(head: Head | None, findings: list[Finding]) -> list[Claim]:
-    """What the stored checkpoint says; whether it is signed is for who has the means to tell."""
+def claim_of_head(head: Head | None, findings: list[Finding]) -> list[ExpectedHead]:
+    """What the stored checkpoint says; whether it is signed is checked by callers that have the key."""
     if head is None or not head.checkpoint:
         return []
     try:
@@ -37,4 +37,4 @@ def claim_of_head(head: Head | None, findings: list[Finding]) -> list[Claim]:
         findings.append(Finding("ledger_head", "1", error.detail))
         return []
     otherwise = Finding("ledger_head", "1", "its checkpoint is of another tree than the log's")
-    return [Claim(said.size, said.root, otherwise)]
+    return [ExpectedHead(said.size, said.root, otherwise)]

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from keyvault_lite.audit.chain import BrokenChain, Position, genesis
+from keyvault_lite.audit.chain import BrokenChain, ChainState, genesis
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
-from keyvault_lite.audit.merkle import Edge, Tile, Tiles
-from keyvault_lite.audit.survey import Survey
+from keyvault_lite.audit.log_scanner import LogScanner
+from keyvault_lite.audit.merkle import CompactRange, Tile, Tiles
 from keyvault_lite.ledger.anchor.files import Remembered
-from keyvault_lite.ledger.anchor.record import Mark
+from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.archive.archived import Archived
-from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.archive.segment_files import SegmentStore
 from keyvault_lite.ledger.commit.head_check import check_head, root_named
 from keyvault_lite.ledger.log.kept_replies import check_replies
 from keyvault_lite.ledger.log.query import entries_after, folded_after, position_behind
@@ -28,8 +28,8 @@ from keyvault_lite.ledger.storage.bulk_memory import without_collection
 from keyvault_lite.ledger.storage.database import Database
 from keyvault_lite.ledger.storage.log_index import IndexCheck
 from keyvault_lite.ledger.storage.upgrade import check_revision
-from keyvault_lite.ledger.verify.expected_heads import Claim, claim_of, claim_of_head
-from keyvault_lite.ledger.verify.row_writers import Attribution
+from keyvault_lite.ledger.verify.expected_heads import ExpectedHead, claim_of, claim_of_head
+from keyvault_lite.ledger.verify.row_writers import RowWriters
 from keyvault_lite.ledger.verify.startup import check_anchor
 from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.evidence import Action
@@ -81,12 +81,12 @@ def inspect(
     database: Database,
     *,
     anchor: Remembered | None = None,
-    mark: Mark | None = None,
+    mark: AnchorRecord | None = None,
     log_from: int | None = None,
     progress: Progress | None = None,
-    claims: Sequence[Claim] = (),
+    claims: Sequence[ExpectedHead] = (),
     pages: bool = False,
-    shelf: Shelf | None = None,
+    segment_store: SegmentStore | None = None,
     load: bool = False,
     memory: StateTree | None = None,
 ) -> Inspection:
@@ -97,7 +97,7 @@ def inspect(
 
     `mark` MUST have been read from `anchor` before this is called. The log is checked from behind entry `log_from`;
     from 0 it is checked whole, with its tree and the `claims` about it; None leaves it out. `pages` has the database
-    check its own structure too. `shelf` has the files of what was archived.
+    check its own structure too. `segment_store` has the files of what was archived.
     """
     connection.execute("BEGIN")
     try:
@@ -109,17 +109,17 @@ def inspect(
         mac, head = check_head(connection, authority, findings)
         rows, tree, state_root = _read_state(connection, authority, head, load=load, memory=memory)
         findings += rows.findings
-        root = Edge().root() if head is None else root_named(head, findings)
+        root = CompactRange().root() if head is None else root_named(head, findings)
         seen = Inspection(head, mac, rows, tree, root, findings, schema_is_other=schema_is_other)
         seen.state_is_other = head is not None and state_root != head.state_root
         if not isinstance(authority, PublicAuthority):
             findings += check_replies(connection, authority)
-        archived = Archived(connection, segments_of(rows.change.settings, findings), shelf)
+        archived = Archived(connection, segments_of(rows.change.settings, findings), segment_store)
         if anchor is not None:
             contradictions = check_anchor(connection, authority, anchor, mark, head, archived=archived.last)
             findings += contradictions
             claims = [*claims, *(() if contradictions else claim_of(anchor, mark))]
-        attribution = Attribution()
+        attribution = RowWriters()
         if log_from is not None:
             claims = [*claims, *claim_of_head(head, findings)]
             folds = database.folds_entries
@@ -131,7 +131,7 @@ def inspect(
                 folds=folds,
                 attribution=attribution,
                 archived=archived,
-                index=not load,  # a start is about keys and authority: not refused for what can be made anew
+                index=not load,  # a start is about keys and authority: not refused for what can be rebuilt
             )
             log.read(progress, claims)
             if seen.state_is_other or isinstance(authority, PublicAuthority):
@@ -202,7 +202,7 @@ class _Log:
         log_from: int,
         *,
         folds: bool,
-        attribution: Attribution,
+        attribution: RowWriters,
         archived: Archived,
         index: bool,
     ) -> None:
@@ -213,7 +213,7 @@ class _Log:
         self._archived = archived
         whole = log_from == 0
         self._from = 0 if whole else max(log_from, archived.last)
-        self._start = Position.start(genesis(authority.instance_id, authority.log_public_key))
+        self._start = ChainState.start(genesis(authority.instance_id, authority.log_public_key))
         self._behind = archived.position if archived.last >= log_from else _position(connection, log_from)
         """Where the log in the database begins to be read, if not at the start."""
         self._tiles = Tiles() if whole else None
@@ -222,13 +222,13 @@ class _Log:
         """Sizes at which somebody claims a root, the smallest first."""
         self._roots: dict[int, bytes] = {}
 
-    def read(self, progress: Progress | None, claims: Sequence[Claim]) -> None:
-        """Judge every entry, then what the head and the claims say of them; of a whole log its index too, if wanted."""
+    def read(self, progress: Progress | None, claims: Sequence[ExpectedHead]) -> None:
+        """Verify every entry, then the head and the claims against them; of a whole log its index too, if wanted."""
         seen, head = self._seen, self._seen.head
         if self._from and self._behind is None:
             seen.findings.append(Finding("audit_logs", str(self._from), "is missing, or not as its hash says"))
             return
-        survey = Survey(self._behind or self._start)
+        survey = LogScanner(self._behind or self._start)
         self._wanted = sorted({claim.size for claim in claims})
         try:
             if self._tiles is not None:
@@ -264,7 +264,7 @@ class _Log:
         self._seen.findings += findings
         self._seen.notes += self._archived.notes()
 
-    def _read_entries(self, survey: Survey, progress: Progress | None, total: int) -> None:
+    def _read_entries(self, survey: LogScanner, progress: Progress | None, total: int) -> None:
         try:
             self._read_from(survey, progress, total)
         except driver.Damaged as error:
@@ -273,7 +273,7 @@ class _Log:
             with driver.any_text(self._connection):
                 self._read_from(survey, progress, total)
 
-    def _read_from(self, survey: Survey, progress: Progress | None, total: int) -> None:
+    def _read_from(self, survey: LogScanner, progress: Progress | None, total: int) -> None:
         while True:
             leaves = self._read_folded(survey) or self._read_whole(survey)
             if leaves is None:
@@ -286,7 +286,7 @@ class _Log:
             if progress is not None:
                 progress(survey.position.size, max(total, survey.position.size))
 
-    def _read_folded(self, survey: Survey) -> list[bytes] | None:
+    def _read_folded(self, survey: LogScanner) -> list[bytes] | None:
         """The leaves of the next entries, if all is well with them; else nothing has happened."""
         before = survey.position.size
         if not self._folds:
@@ -296,7 +296,7 @@ class _Log:
             self._managed(driver.fetch(self._connection, statements.MANAGED, (before + 1, survey.position.size)))
         return leaves
 
-    def _read_whole(self, survey: Survey) -> list[bytes] | None:
+    def _read_whole(self, survey: LogScanner) -> list[bytes] | None:
         """As much of the leaves of the next entries as is certain, every bad one noted; None at the end of the log."""
         chunk = next(entries_after(self._connection, survey.position.size, CHUNK), None)
         if chunk is None:
@@ -333,7 +333,7 @@ class _Log:
             if tiles.edge.size in self._wanted:
                 self._roots[tiles.edge.size] = tiles.edge.root()
 
-    def _compare(self, survey: Survey) -> None:
+    def _compare(self, survey: LogScanner) -> None:
         """What the head says, with what there is."""
         seen, head, found = self._seen, self._seen.head, survey.position
         if head is None:
@@ -356,8 +356,8 @@ class _Log:
             _check_no_more_tiles(self._connection, found.size, seen.findings)
 
 
-def _position(connection: driver.Connection, size: int) -> Position | None:
-    """Where the log stands behind an entry; None if it is not there, or not as its own hash says."""
+def _position(connection: driver.Connection, size: int) -> ChainState | None:
+    """Where the log is behind an entry; None if it is not there, or not as its own hash says."""
     try:
         return position_behind(connection, size)
     except IntegrityViolation:
@@ -379,7 +379,7 @@ def _check_no_more_tiles(connection: driver.Connection, size: int, findings: lis
 
 
 def verification(seen: Inspection) -> Verification:
-    """An inspection as the reply to who asked for it."""
+    """An inspection as a reply."""
     first = seen.findings[0] if seen.findings else None
     return Verification(
         valid=first is None,

@@ -1,6 +1,6 @@
 """`kvl verify`: everything that can be checked of a vault offline, beside a running server, without writing a byte.
 
-With the keyring all of it; without, what everybody can check who knows the log's public key: log, order, tree,
+With the keyring all of it; without, what anyone with the log's public key can check: log, order, tree,
 signatures, and that no row was put back or removed. The anchor is read before the database, so that a server may go on.
 """
 
@@ -20,14 +20,14 @@ from keyvault_lite.audit.checkpoint import (
     verify_note,
 )
 from keyvault_lite.ledger.anchor.files import FileAnchor, Remembered
-from keyvault_lite.ledger.anchor.record import DamagedAnchor, Mark
-from keyvault_lite.ledger.archive.segment_files import Shelf
+from keyvault_lite.ledger.anchor.record import AnchorRecord, DamagedAnchor
+from keyvault_lite.ledger.archive.segment_files import SegmentStore
 from keyvault_lite.ledger.opening import stored_slots
 from keyvault_lite.ledger.state.outcome import Authority, PublicAuthority
 from keyvault_lite.ledger.storage import driver
 from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.ledger.storage.database import Database
-from keyvault_lite.ledger.verify.expected_heads import Claim
+from keyvault_lite.ledger.verify.expected_heads import ExpectedHead
 from keyvault_lite.ledger.verify.inspection import Inspection, Progress, inspect, verification
 from keyvault_lite.ledger.verify.review import Reviewer, review
 from keyvault_lite.ledger.verify.startup import finding_of
@@ -40,7 +40,7 @@ _INSTANCE: Final = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class CheckInputs:
     """What a check has at hand beside the database."""
 
     anchor: Callable[[Identity | None], Remembered | None]
@@ -63,8 +63,8 @@ class NothingOpens(IntegrityViolation):
     """No slot of the keyring opens, and nothing in the database says that it was tampered with."""
 
 
-def check(database: Database, means: Means) -> Verification:
-    """Check a database. Raises NothingOpens, InvalidRequest, AuditUnavailable if it cannot be judged."""
+def check(database: Database, means: CheckInputs) -> Verification:
+    """Check a database. Raises NothingOpens, InvalidRequest, AuditUnavailable if it cannot be verified."""
     try:
         return database.read_offline(lambda connection: _Check(connection, database, means).run())
     except DamagedVault as error:
@@ -86,7 +86,7 @@ def identity_of(key: str) -> PublicAuthority:
 class _Check:
     """One check on one connection."""
 
-    def __init__(self, connection: driver.Connection, database: Database, means: Means) -> None:
+    def __init__(self, connection: driver.Connection, database: Database, means: CheckInputs) -> None:
         self._connection = connection
         self._database = database
         self._means = means
@@ -113,7 +113,7 @@ class _Check:
             self._findings.append(Finding("keyring_slots", ", ".join(slot.id for slot in slots), error.detail))
             return None
 
-    def _public(self, mark: Mark | None, *, locked: bool) -> Verification:
+    def _public(self, mark: AnchorRecord | None, *, locked: bool) -> Verification:
         """Without the keyring. If it should have opened, what is public tells whether it was tampered with."""
         if self._means.key is not None:
             identity = identity_of(self._means.key)
@@ -133,7 +133,7 @@ class _Check:
             )
         return found
 
-    def _mark(self, anchor: Remembered | None) -> Mark | None:
+    def _mark(self, anchor: Remembered | None) -> AnchorRecord | None:
         if anchor is None:
             return None
         try:
@@ -142,11 +142,11 @@ class _Check:
             self._findings.append(finding_of(anchor, error))
             return None
 
-    def _judge(self, identity: Identity, mark: Mark | None) -> Verification:
+    def _judge(self, identity: Identity, mark: AnchorRecord | None) -> Verification:
         anchor = self._means.anchor(identity)
         if mark is None and not self._findings and not isinstance(anchor, FileAnchor):
             mark = self._mark(anchor)
-        claims: list[Claim] = []
+        claims: list[ExpectedHead] = []
         ours = verifier_key(origin(identity.instance_id, 0 if mark is None else mark.epoch), identity.log_public_key)
         if mark is not None and anchor is not None and mark.verifier_key == ours:
             self._check_note(mark.checkpoint, identity, Finding("anchor", anchor.place, "its checkpoint is not signed"))
@@ -155,7 +155,7 @@ class _Check:
             found = self._check_note(self._means.against, identity, kept)
             if found is not None:
                 problem = f"is of {found.size} entries which this log does not extend"
-                claims.append(Claim(found.size, found.root, Finding("checkpoint", "", problem)))
+                claims.append(ExpectedHead(found.size, found.root, Finding("checkpoint", "", problem)))
         seen = inspect(
             self._connection,
             identity,
@@ -166,13 +166,15 @@ class _Check:
             progress=self._means.progress,
             claims=claims,
             pages=True,
-            shelf=None if self._means.archive is None else Shelf(self._means.archive, identity, self._means.verify),
+            segment_store=None
+            if self._means.archive is None
+            else SegmentStore(self._means.archive, identity, self._means.verify),
         )
         self._after(seen, identity, mark)
         seen.findings[:0] = self._findings
         return verification(seen)
 
-    def _after(self, seen: Inspection, identity: Identity, mark: Mark | None) -> None:
+    def _after(self, seen: Inspection, identity: Identity, mark: AnchorRecord | None) -> None:
         signed = 0 if mark is None else mark.size
         if seen.head is not None and seen.head.checkpoint:
             stored = Finding("ledger_head", "1", "its checkpoint is not signed by the key of this log")

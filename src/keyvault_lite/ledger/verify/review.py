@@ -1,11 +1,12 @@
-"""What is to be said of records that verify: each is shown, row by row, to whoever knows what it means."""
+"""Review of records that verify: each is passed, row by row, to a reviewer that knows its meaning."""
 
 import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from keyvault_lite.ledger.state.codec import read_name, read_service
+from keyvault_lite.ledger.state.codec import read_name
 from keyvault_lite.ledger.storage import driver, statements
+from keyvault_lite.ledger.storage.record_types import read_service
 from keyvault_lite.model.identity import Service
 
 

@@ -1,4 +1,4 @@
-"""Which row is the old one: a root that differs says that some row is, the log says who was changed last and when.
+"""Which row is the old one: the root says that some row is, the log says which object was changed last and when.
 
 Every management entry names the key or the service it changed, and every row the entry that wrote it. A row that is
 older than the newest entry about it was put back; one that the log tells of and that is not there was deleted.
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.ledger.state.verified_rows import VerifiedRows, last_writers
 from keyvault_lite.ledger.storage import driver
+from keyvault_lite.ledger.storage.record_types import RECORD_TYPES
 from keyvault_lite.model.archive import named_in
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keyring import Slot
@@ -23,21 +24,23 @@ _COMMENT, _OPERATION = _AT["comment"], _AT["operation"]
 APPROLE = "auth.approle."
 """Operations that name the service of a role, and write settings: its row once, when the role is made."""
 _NAME_SLOTS = frozenset({Action.INITIALISE, Action.MASTER_KEY_ROTATE, Action.REPAIR, Action.AUDIT_ARCHIVE})
-_WRITTEN = ("keys", "key_versions", "services", "tokens")
-"""Tables of whose rows the log tells who wrote them."""
+_DECLARED = tuple(kind for kind in RECORD_TYPES if kind.written_by)
+_WRITTEN = ("keys", "key_versions", "tokens", *(kind.table for kind in _DECLARED))
+"""Tables whose rows the log attributes to entries."""
 _SLOT = re.compile(r"\bslot ([0-9a-f-]{36}) [0-9a-f]{64}\b")
 
 
-class Attribution:
+class RowWriters:
     """Learns from management entries, in order, what each row's `row_seq` has to be."""
 
-    __slots__ = ("_keys", "_services", "_slots", "_tokens", "_versions", "archived")
+    __slots__ = ("_keys", "_records", "_slots", "_tokens", "_versions", "archived")
 
     def __init__(self) -> None:
         self._keys: dict[str, int] = {}
         self._versions: dict[str, dict[int, int]] = {}
         """By key: for each version that the log tells of the entry that wrote it last."""
-        self._services: dict[str, int] = {}
+        self._records: dict[str, dict[str, int]] = {kind.table: {} for kind in _DECLARED}
+        """By table and row: the entry that wrote the row last, of declared types."""
         self._tokens: dict[str, int] = {}
         self._slots: dict[str, str] = {}
         """By id: how the log names the slot (`Slot.on_record`)."""
@@ -56,8 +59,9 @@ class Attribution:
             if row[_KEY] is not None:
                 self._note_key(row)
             if row[_SUBJECT] is not None and not str(row[_OPERATION] or "").startswith(APPROLE):
-                if row[_ACTION] in {Action.SERVICE_CREATE, Action.SERVICE_UPDATE, Action.INITIALISE, Action.REPAIR}:
-                    self._services[row[_SUBJECT]] = row[_ID]
+                for kind in _DECLARED:
+                    if row[_ACTION] in kind.written_by:
+                        self._records[kind.table][row[_SUBJECT]] = row[_ID]
                 if row[_ACTION] in {Action.SERVICE_CREATE, Action.TOKEN_RENEW, Action.INITIALISE}:
                     self._tokens[row[_SUBJECT]] = row[_ID]
 
@@ -92,7 +96,8 @@ class Attribution:
         for key_id, entries in self._versions.items():
             expected = {f"{key_id}/{number}": entry for number, entry in entries.items()}
             _compare(found, "key_versions", expected, written)
-        _compare(found, "services", self._services, written)
+        for table, expected in self._records.items():
+            _compare(found, table, expected, written)
         newest: dict[str, int] = {}
         for token in rows.change.tokens:
             newest[token.service_id] = max(written["tokens"].get(token.id, 0), newest.get(token.service_id, 0))

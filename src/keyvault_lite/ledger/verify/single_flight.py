@@ -9,7 +9,7 @@ from keyvault_lite.model.replies import Verification
 
 
 class SharedVerification:
-    """At most one check of the whole log at a time; who asks meanwhile gets its result."""
+    """At most one check of the whole log at a time; callers that ask meanwhile share its result."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -3,9 +3,9 @@
 from typing import Final
 
 from keyvault_lite.audit.checkpoint import origin, verifier_key
-from keyvault_lite.audit.merkle import Edge, InvalidProof, Tiles
+from keyvault_lite.audit.merkle import CompactRange, InvalidProof, Tiles
 from keyvault_lite.ledger.anchor.files import Remembered
-from keyvault_lite.ledger.anchor.record import DamagedAnchor, Mark
+from keyvault_lite.ledger.anchor.record import AnchorRecord, DamagedAnchor
 from keyvault_lite.ledger.log.retention import leaf_of
 from keyvault_lite.ledger.log.tiles import tile_reader
 from keyvault_lite.ledger.state.head import Head
@@ -23,7 +23,7 @@ CHECKED_AT_START: Final = 200_000
 _MARKED = "SELECT hash, epoch, state_seq FROM audit_logs WHERE id = ?"
 
 
-def read_mark(anchor: Remembered | None, findings: list[Finding]) -> Mark | None:
+def read_mark(anchor: Remembered | None, findings: list[Finding]) -> AnchorRecord | None:
     """The anchor's mark; a damaged anchor is a finding. To be read before the database."""
     if anchor is None:
         return None
@@ -43,7 +43,7 @@ def check_anchor(
     connection: driver.Connection,
     authority: Authority | PublicAuthority,
     anchor: Remembered,
-    mark: Mark | None,
+    mark: AnchorRecord | None,
     head: Head | None,
     *,
     archived: int = 0,
@@ -60,7 +60,7 @@ def check_anchor(
         )
         return [Finding(TABLE, anchor.place, problem)] if size else []
     if mark.size == size == 0:
-        return []  # neither knows of anything: whoever was to begin this log has died
+        return []  # neither has anything: the process that was to begin this log has died
     if mark.verifier_key != verifier_key(origin(authority.instance_id, mark.epoch), authority.log_public_key):
         problem = f"{FOREIGN}: let KEYVAULT_ANCHOR and KEYVAULT_DATABASE_URL name what belongs together"
         return [Finding(TABLE, anchor.place, problem)]
@@ -76,7 +76,9 @@ def _size(connection: driver.Connection) -> int:
     return number if isinstance(number, int) else 0  # there is no log that could be read
 
 
-def _contradiction(connection: driver.Connection, mark: Mark, size: int, epoch: int, archived: int) -> str | None:
+def _contradiction(
+    connection: driver.Connection, mark: AnchorRecord, size: int, epoch: int, archived: int
+) -> str | None:
     if size < mark.size or 0 < epoch < mark.epoch:
         return f"remembers {mark.size} entries, the database has {size}: it was put back or replaced"
     if mark.size == 0:
@@ -96,7 +98,7 @@ def _contradiction(connection: driver.Connection, mark: Mark, size: int, epoch: 
 def _way_out(head: Head | None) -> str:
     restore = "restore the newest database"
     try:
-        root = b"" if head is None else Edge.from_bytes(head.edge).root()
+        root = b"" if head is None else CompactRange.from_bytes(head.edge).root()
     except InvalidProof:
         root = b""
     if head is None or not root:
@@ -118,7 +120,7 @@ def unproven(connection: driver.Connection, scrubbed: int) -> int:
 
 def resumed_tiles(connection: driver.Connection, head: Head) -> Tiles:
     """The writer's state of the Merkle tree, from what is stored; it has to be that of the head's edge."""
-    edge = Edge.from_bytes(head.edge)
+    edge = CompactRange.from_bytes(head.edge)
     reader = tile_reader(connection, LogTip(head, b"", Tiles(edge), ""))
     try:
         return Tiles.resume(edge, reader)

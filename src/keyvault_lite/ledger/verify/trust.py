@@ -7,7 +7,7 @@ other check has to pass before. What the anchor remembered goes into the log, an
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keyvault_lite.ledger.anchor.record import Mark
+from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.ledger.verify.startup import FOREIGN, TABLE
 from keyvault_lite.model.encoding import encode_base64
@@ -16,7 +16,7 @@ from keyvault_lite.model.replies import Finding
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedHead:
     """The head that the operator accepts."""
 
     size: int
@@ -24,7 +24,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Trusted:
+class TrustResult:
     """What was accepted, and what is lost by it."""
 
     size: int
@@ -38,7 +38,7 @@ class Trusted:
     """Where the anchor's file as it was is kept, as evidence."""
 
 
-def judge(findings: Sequence[Finding], mark: Mark | None, accepted: Accepted | None) -> None:
+def require_acceptable(findings: Sequence[Finding], mark: AnchorRecord | None, accepted: AcceptedHead | None) -> None:
     """Raise if anything but the anchor is wrong, or the operator's word is not the one that this case needs."""
     others = [one for one in findings if one.table != TABLE]
     if others:
@@ -52,13 +52,13 @@ def judge(findings: Sequence[Finding], mark: Mark | None, accepted: Accepted | N
         raise Conflict(f"the anchor {seen.row} remembers nothing that could be lost: run `kvl anchor trust` alone")
 
 
-def check_accepted(accepted: Accepted, size: int, root: bytes) -> None:
+def check_accepted(accepted: AcceptedHead, size: int, root: bytes) -> None:
     """Raise Conflict unless the database has exactly the head that is accepted."""
     if (accepted.size, accepted.root) != (size, root):
         raise Conflict(f"the database has {size} entries with the root {encode_base64(root)}: nothing was accepted")
 
 
-def describe_loss(mark: Mark, size: int) -> str:
+def describe_loss(mark: AnchorRecord, size: int) -> str:
     """What the anchor knew and this database does not."""
     if mark.size > size:
         lost = f"entries {size + 1} to {mark.size}"

@@ -8,7 +8,7 @@ import msgspec
 
 from keyvault_lite.dialects.aws.credentials import AwsCredential
 from keyvault_lite.dialects.aws.errors import AliasNotFound, DestinationNotFound, UnknownOperation, Unserializable
-from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT, Place
+from keyvault_lite.dialects.aws.model import DEFAULT_ACCOUNT, AccountRegion
 from keyvault_lite.model.errors import KeyVaultError, MalformedRequest, TooLarge, Unauthenticated
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.intake import Upload
@@ -21,7 +21,7 @@ from keyvault_lite.wire.aws.render import write_result
 from keyvault_lite.wire.aws.shapes import TABLE
 from keyvault_lite.wire.aws.sigv4 import ALGORITHM, INCOMPLETE, read_credential
 from keyvault_lite.wire.engine_port import Engine
-from keyvault_lite.wire.http import SMALL_BODY, Exchange, Response
+from keyvault_lite.wire.http import UNAUTHENTICATED_BODY_LIMIT, Exchange, Response
 from keyvault_lite.wire.pipeline import Invocation, handle
 from keyvault_lite.wire.reader import is_quick, read_json
 
@@ -73,7 +73,7 @@ class AwsInvocation(Invocation):
         super().__init__(engine, exchange, INCOMPLETE, action, operation)
         self._name = name
         self._route = route
-        self._place = Place(account, "")
+        self._place = AccountRegion(account, "")
 
     async def build(self) -> Request:
         """See Invocation. The body is read first: the signature, by which the caller is known, covers it."""
@@ -82,7 +82,7 @@ class AwsInvocation(Invocation):
         exchange = self.exchange
         body = await exchange.body(MAX_BODY)
         credential = read_credential(exchange, body)
-        self.credential, self._place = credential, Place(self._place.account, credential.region)
+        self.credential, self._place = credential, AccountRegion(self._place.account, credential.region)
         if not exchange.is_short():
             await self._check_size(body, credential)
         if self._route is None:
@@ -95,14 +95,16 @@ class AwsInvocation(Invocation):
         return self._route.build(await exchange.large_json(body, self.engine), self._place)
 
     async def _check_size(self, body: bytes, credential: AwsCredential) -> None:
-        """Raise TooLarge for a body beyond what is parsed of that caller, who is known with the whole body only."""
+        """Raise TooLarge for a body beyond the limit of that caller, which is known with the whole body only."""
         exchange = self.exchange
-        intake = await self.engine.intake(credential, Upload(self.action), exchange.seat)
+        intake = await self.engine.intake(credential, Upload(self.action), exchange.conn)
         exchange.may_be_large = intake.may_be_large
         if intake.owner is None:
             raise TooLarge("the body is not read: its signature is not good")
-        if len(body) > SMALL_BODY and not intake.may_be_large:
-            raise TooLarge(f"a body is at most {SMALL_BODY} bytes, of a caller whose role does not allow this")
+        if len(body) > UNAUTHENTICATED_BODY_LIMIT and not intake.may_be_large:
+            raise TooLarge(
+                f"a body is at most {UNAUTHENTICATED_BODY_LIMIT} bytes, of a caller whose role does not allow this"
+            )
         await exchange.make_room(intake.owner, MAX_BODY)
 
     def render(self, request: Request, answer: Answer) -> Response:
@@ -116,7 +118,7 @@ class AwsInvocation(Invocation):
             error = request.error  # its signature could not be read: the body that it covers was not
         named = getattr(request, _MISSING.get(type(error), "key"), None) or ""
         status, body = write_error(error, self._name, self._place, named)
-        # Who is not authenticated learns nothing of the log, not even its length.
+        # An unauthenticated caller learns nothing of the log, not even its length.
         audit_id = None if isinstance(error, Unauthenticated) else error.audit_id
         return _response(self.exchange, status, _encode(body), audit_id)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from keyvault_lite.dialects.aws import errors as aws
-from keyvault_lite.dialects.aws.model import ALIAS, Place
+from keyvault_lite.dialects.aws.model import ALIAS, AccountRegion
 from keyvault_lite.model import errors
 
 BAD: Final = 400
@@ -21,7 +21,7 @@ _EXPIRED: Final = "Signature expired: the time of the request is not within 5 mi
 _UNKNOWN: Final = "The security token included in the request is invalid."
 
 
-def _not_found(named: str, place: Place) -> str:
+def _not_found(named: str, place: AccountRegion) -> str:
     """In the words of the service, which name what was asked for."""
     parts = named.split(":", 5)
     if named.startswith("arn:") and len(parts) == 6:  # noqa: PLR2004  (the parts of an ARN)
@@ -35,87 +35,89 @@ def _not_found(named: str, place: Place) -> str:
     return _no_id(named, place)
 
 
-def _no_id(named: str, _: Place) -> str:
+def _no_id(named: str, _: AccountRegion) -> str:
     return f"Invalid keyId '{named}'"
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class ErrorFormat:
     """How a class of errors is written."""
 
     name: str
     status: int = BAD
     message: str | None = None
     """Instead of the error's own detail; None takes that."""
-    about: Callable[[str, Place], str] | None = None
+    about: Callable[[str, AccountRegion], str] | None = None
     """What is said instead of a name that the request has for something."""
 
 
-ERRORS: Final[Mapping[type[errors.KeyVaultError], Written]] = {
-    aws.MissingSignature: Written("MissingAuthenticationTokenException", message="Missing Authentication Token"),
-    aws.IncompleteSignature: Written(
+ERRORS: Final[Mapping[type[errors.KeyVaultError], ErrorFormat]] = {
+    aws.MissingSignature: ErrorFormat("MissingAuthenticationTokenException", message="Missing Authentication Token"),
+    aws.IncompleteSignature: ErrorFormat(
         "IncompleteSignatureException",
         message="The Authorization header or query lacks a part of the signature, or leaves a header unsigned.",
     ),
-    aws.UnknownAccessKey: Written("UnrecognizedClientException", message=_UNKNOWN),
-    aws.SignatureMismatch: Written("InvalidSignatureException", message=_MISMATCH),
-    aws.SignatureExpired: Written("InvalidSignatureException", message=_EXPIRED),
-    errors.Unauthenticated: Written("UnrecognizedClientException", message=_UNKNOWN),
-    aws.UnknownOperation: Written("UnknownOperationException", message=""),
-    aws.Unserializable: Written("SerializationException"),
-    errors.MalformedRequest: Written("SerializationException"),
-    errors.UnsupportedMediaType: Written("SerializationException"),
-    errors.MethodNotAllowed: Written("UnknownOperationException", message=""),
-    errors.TooLarge: Written("RequestEntityTooLargeException", status=413),
-    aws.Validation: Written("ValidationException"),
-    errors.InvalidRequest: Written("ValidationException"),
-    aws.UnsupportedOperation: Written("UnsupportedOperationException"),
-    errors.Unsupported: Written("UnsupportedOperationException"),
-    aws.InvalidKeyUsage: Written("InvalidKeyUsageException"),
-    aws.MalformedPolicy: Written("MalformedPolicyDocumentException"),
-    aws.InvalidTag: Written("TagException"),
-    aws.InvalidArn: Written("InvalidArnException"),
-    aws.ReservedAlias: Written("NotAuthorizedException", message=""),
-    aws.InvalidMarker: Written("InvalidMarkerException", message="Invalid marker"),
-    aws.InvalidGrantToken: Written("InvalidGrantTokenException", message="Invalid grant token"),
-    aws.InvalidGrantId: Written("InvalidGrantIdException", message="Invalid grant id"),
-    aws.KeyNotFound: Written("NotFoundException", about=_not_found),
-    aws.AliasNotFound: Written("NotFoundException", about=_not_found),
-    aws.DestinationNotFound: Written("NotFoundException", about=_not_found),
-    aws.InvalidKeyId: Written("NotFoundException", about=_no_id),
-    aws.ReplicaNotFound: Written("NotFoundException"),
-    aws.CustomKeyStoreNotFound: Written("CustomKeyStoreNotFoundException"),
-    aws.PolicyNotFound: Written("NotFoundException", message="No such policy exists"),
-    errors.NotFound: Written("NotFoundException", about=_not_found),
-    errors.Hidden: Written("AccessDeniedException"),
-    errors.Forbidden: Written("AccessDeniedException"),
-    aws.AlreadyExists: Written("AlreadyExistsException"),
-    errors.Conflict: Written("ConflictException"),
-    aws.Disabled: Written("DisabledException"),
-    aws.KeyUnavailable: Written("KMSInvalidStateException"),
-    errors.InvalidState: Written("KMSInvalidStateException"),
-    aws.RotationLimit: Written("LimitExceededException"),
-    errors.LimitExceeded: Written("ThrottlingException", message="Rate exceeded"),
-    errors.ShareExceeded: Written("ThrottlingException", message="Rate exceeded"),
-    aws.IncorrectKey: Written("IncorrectKeyException"),
-    aws.InvalidSignature: Written("KMSInvalidSignatureException", message=""),
-    aws.InvalidMac: Written("KMSInvalidMacException", message=""),
-    errors.InvalidCiphertext: Written("InvalidCiphertextException", message=""),
-    aws.IncorrectKeyMaterial: Written("IncorrectKeyMaterialException"),
-    aws.InvalidImportToken: Written("InvalidImportTokenException"),
-    aws.ExpiredImportToken: Written("ExpiredImportTokenException"),
-    aws.DryRun: Written("DryRunOperationException"),
-    errors.Overloaded: Written("ThrottlingException", message="Rate exceeded"),
-    errors.AuditUnavailable: Written("DependencyTimeoutException", status=BROKEN),
-    errors.IntegrityViolation: Written("KMSInternalException", status=BROKEN),
-    errors.InternalError: Written("KMSInternalException", status=BROKEN),
-    errors.OutcomeUnknown: Written("KMSInternalException", status=BROKEN),
-    errors.Sealed: Written("KeyUnavailableException", status=BROKEN),
+    aws.UnknownAccessKey: ErrorFormat("UnrecognizedClientException", message=_UNKNOWN),
+    aws.SignatureMismatch: ErrorFormat("InvalidSignatureException", message=_MISMATCH),
+    aws.SignatureExpired: ErrorFormat("InvalidSignatureException", message=_EXPIRED),
+    errors.Unauthenticated: ErrorFormat("UnrecognizedClientException", message=_UNKNOWN),
+    aws.UnknownOperation: ErrorFormat("UnknownOperationException", message=""),
+    aws.Unserializable: ErrorFormat("SerializationException"),
+    errors.MalformedRequest: ErrorFormat("SerializationException"),
+    errors.UnsupportedMediaType: ErrorFormat("SerializationException"),
+    errors.MethodNotAllowed: ErrorFormat("UnknownOperationException", message=""),
+    errors.TooLarge: ErrorFormat("RequestEntityTooLargeException", status=413),
+    aws.Validation: ErrorFormat("ValidationException"),
+    errors.InvalidRequest: ErrorFormat("ValidationException"),
+    aws.UnsupportedOperation: ErrorFormat("UnsupportedOperationException"),
+    errors.Unsupported: ErrorFormat("UnsupportedOperationException"),
+    aws.InvalidKeyUsage: ErrorFormat("InvalidKeyUsageException"),
+    aws.MalformedPolicy: ErrorFormat("MalformedPolicyDocumentException"),
+    aws.InvalidTag: ErrorFormat("TagException"),
+    aws.InvalidArn: ErrorFormat("InvalidArnException"),
+    aws.ReservedAlias: ErrorFormat("NotAuthorizedException", message=""),
+    aws.InvalidMarker: ErrorFormat("InvalidMarkerException", message="Invalid marker"),
+    aws.InvalidGrantToken: ErrorFormat("InvalidGrantTokenException", message="Invalid grant token"),
+    aws.InvalidGrantId: ErrorFormat("InvalidGrantIdException", message="Invalid grant id"),
+    aws.KeyNotFound: ErrorFormat("NotFoundException", about=_not_found),
+    aws.AliasNotFound: ErrorFormat("NotFoundException", about=_not_found),
+    aws.DestinationNotFound: ErrorFormat("NotFoundException", about=_not_found),
+    aws.InvalidKeyId: ErrorFormat("NotFoundException", about=_no_id),
+    aws.ReplicaNotFound: ErrorFormat("NotFoundException"),
+    aws.CustomKeyStoreNotFound: ErrorFormat("CustomKeyStoreNotFoundException"),
+    aws.PolicyNotFound: ErrorFormat("NotFoundException", message="No such policy exists"),
+    errors.NotFound: ErrorFormat("NotFoundException", about=_not_found),
+    errors.Hidden: ErrorFormat("AccessDeniedException"),
+    errors.Forbidden: ErrorFormat("AccessDeniedException"),
+    aws.AlreadyExists: ErrorFormat("AlreadyExistsException"),
+    errors.Conflict: ErrorFormat("ConflictException"),
+    aws.Disabled: ErrorFormat("DisabledException"),
+    aws.KeyUnavailable: ErrorFormat("KMSInvalidStateException"),
+    errors.InvalidState: ErrorFormat("KMSInvalidStateException"),
+    aws.RotationLimit: ErrorFormat("LimitExceededException"),
+    errors.LimitExceeded: ErrorFormat("ThrottlingException", message="Rate exceeded"),
+    errors.ShareExceeded: ErrorFormat("ThrottlingException", message="Rate exceeded"),
+    aws.IncorrectKey: ErrorFormat("IncorrectKeyException"),
+    aws.InvalidSignature: ErrorFormat("KMSInvalidSignatureException", message=""),
+    aws.InvalidMac: ErrorFormat("KMSInvalidMacException", message=""),
+    errors.InvalidCiphertext: ErrorFormat("InvalidCiphertextException", message=""),
+    aws.IncorrectKeyMaterial: ErrorFormat("IncorrectKeyMaterialException"),
+    aws.InvalidImportToken: ErrorFormat("InvalidImportTokenException"),
+    aws.ExpiredImportToken: ErrorFormat("ExpiredImportTokenException"),
+    aws.DryRun: ErrorFormat("DryRunOperationException"),
+    errors.Overloaded: ErrorFormat("ThrottlingException", message="Rate exceeded"),
+    errors.AuditUnavailable: ErrorFormat("DependencyTimeoutException", status=BROKEN),
+    errors.IntegrityViolation: ErrorFormat("KMSInternalException", status=BROKEN),
+    errors.InternalError: ErrorFormat("KMSInternalException", status=BROKEN),
+    errors.OutcomeUnknown: ErrorFormat("KMSInternalException", status=BROKEN),
+    errors.Sealed: ErrorFormat("KeyUnavailableException", status=BROKEN),
 }
 """Every class of the error tree (a test holds the table to it)."""
 
 
-def write_error(error: errors.KeyVaultError, operation: str, place: Place, named: str) -> tuple[int, dict[str, str]]:
+def write_error(
+    error: errors.KeyVaultError, operation: str, place: AccountRegion, named: str
+) -> tuple[int, dict[str, str]]:
     """Status and body. `named` is what the request called its key."""
     kind = next((one for one in type(error).__mro__ if one in ERRORS), errors.InternalError)
     written = ERRORS[kind]

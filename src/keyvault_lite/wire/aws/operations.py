@@ -8,7 +8,7 @@ from msgspec.structs import fields
 
 from keyvault_lite.dialects.aws import requests as words
 from keyvault_lite.dialects.aws.errors import UnsupportedOperation
-from keyvault_lite.dialects.aws.model import Place
+from keyvault_lite.dialects.aws.model import AccountRegion
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Rejected, Request
 from keyvault_lite.wire.aws.shapes import TABLE, read_members
@@ -37,7 +37,7 @@ class Operation(Route):
     needs_key: bool
     """Whether the request has a key that its members may leave out."""
 
-    def build(self, body: object, place: Place) -> Request:
+    def build(self, body: object, place: AccountRegion) -> Request:
         """The request that a parsed body makes. Raises Unserializable or Validation."""
         given = read_members(str(self.operation), body)
         if self.kind is None:

@@ -8,7 +8,7 @@ from keyvault_lite.dialects.aws import requests as words
 from keyvault_lite.dialects.aws.aliases import default_policy
 from keyvault_lite.dialects.aws.model import (
     USAGE_OF,
-    Place,
+    AccountRegion,
     encryption_algorithms,
     mac_algorithms,
     material,
@@ -79,7 +79,7 @@ def metadata(seen: View) -> Members:
 
 def _regions(seen: View) -> Members:
     def written(region: str) -> Members:
-        return {"Arn": Place(seen.place.account, region).key_arn(seen.key), "Region": region}
+        return {"Arn": AccountRegion(seen.place.account, region).key_arn(seen.key), "Region": region}
 
     return {
         "MultiRegionKeyType": "REPLICA" if seen.is_replica else "PRIMARY",

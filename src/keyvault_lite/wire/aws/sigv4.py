@@ -1,4 +1,4 @@
-r"""AWS Signature Version 4 as it comes in: from headers or query to what a secret is needed to judge.
+r"""AWS Signature Version 4 as it comes in: from headers or query to what needs a secret to verify.
 
     string to sign    = "AWS4-HMAC-SHA256" \n time \n scope \n hex SHA-256(canonical request)
     canonical request = method \n path \n query \n headers \n names of the headers \n hex SHA-256(body)
@@ -133,7 +133,7 @@ def _credential(
     lifetime: int | None = None,
 ) -> AwsCredential:
     found = _SCOPE.fullmatch(scope)
-    signed_at = _moment(time)
+    signed_at = _snapshot_version(time)
     headers = _canonical_headers(exchange, names, dated)
     if found is None or signed_at is None or headers is None:
         return INCOMPLETE
@@ -197,7 +197,7 @@ def _text(raw: bytes) -> str:
     return raw.decode("latin-1")
 
 
-def _moment(time: str) -> int | None:
+def _snapshot_version(time: str) -> int | None:
     found = _TIME.fullmatch(time)
     if found is None:
         return None

@@ -11,7 +11,7 @@ import keyvault_lite
 from keyvault_lite.model.requests import MAX_BATCH
 from keyvault_lite.wire.native.cipher_bodies import BatchBody
 from keyvault_lite.wire.native.models import NAME_PATTERN
-from keyvault_lite.wire.native.route import Nothing, Operation, Tag
+from keyvault_lite.wire.native.route import NoFields, Operation, Tag
 from keyvault_lite.wire.native.routes import ROUTES
 from keyvault_lite.wire.problems import STATUS, Problem
 
@@ -29,7 +29,7 @@ _TAGS: Final = {
     Tag.KEYS: "Keys, their versions and their states. `{key_id}` is a key's id or its name.",
     Tag.CIPHER: "Envelope encryption: each message has a key of its own, wrapped by a version of yours.",
     Tag.SIGNING: "Signatures and message authentication codes.",
-    Tag.SERVICES: "Who may call, as what, on which keys.",
+    Tag.SERVICES: "Callers, their roles and their grants on keys.",
     Tag.SERVER: "What the server tells of itself.",
     Tag.AUDIT: "The log: a hash chain and Merkle tree over every attempt.",
 }
@@ -263,7 +263,7 @@ class HealthReply(msgspec.Struct):
     sealed: bool
     version: str
     epoch: int | None = None
-    """How often the log was begun anew after an acknowledged rollback."""
+    """How often the log was restarted after an acknowledged rollback."""
     anchor: str | None = None
     """`apart`, `same directory` as the database (a snapshot of the volume takes it back too), `shared` or `off`."""
     anchor_flushed_seconds_ago: float | None = None
@@ -275,7 +275,7 @@ class HealthReply(msgspec.Struct):
 
 def _schemas() -> Schema:
     models = {route.shape for route in ROUTES if issubclass(route.shape, BaseModel) and route.method != "GET"}
-    by_name = sorted(models | {Nothing}, key=lambda model: model.__name__)
+    by_name = sorted(models | {NoFields}, key=lambda model: model.__name__)
     _, written = models_json_schema([(model, "validation") for model in by_name], ref_template=_SCHEMA + "{model}")
     structs = {route.shape for route in ROUTES if issubclass(route.shape, msgspec.Struct)} - {BatchBody}
     structs |= {route.reply for route in ROUTES if route.reply is not None} | {Problem, HealthReply}

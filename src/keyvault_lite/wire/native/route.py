@@ -42,7 +42,7 @@ class Tag(StrEnum):
     SERVER = "Server"
 
 
-class Nothing(Body):
+class NoFields(Body):
     """No fields."""
 
 
@@ -56,7 +56,7 @@ class Operation(Route):
     tag: Tag
     summary: str
     description: str = ""
-    shape: Shape = Nothing
+    shape: Shape = NoFields
     """The fields of the body (POST, PATCH) or of the query (GET)."""
     build: Build
     render: Render

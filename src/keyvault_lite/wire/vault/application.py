@@ -29,8 +29,8 @@ from keyvault_lite.wire.pipeline import Invocation, handle
 from keyvault_lite.wire.reader import QUICK_TEXT, is_quick, read_json, read_parameters, read_query
 from keyvault_lite.wire.vault import status
 from keyvault_lite.wire.vault.errors import describe
-from keyvault_lite.wire.vault.paths import Target, is_canonical, resolver
-from keyvault_lite.wire.vault.route import LIST, NO_CONTENT, NOT_FOUND, WRITE, Call, Operation, Written
+from keyvault_lite.wire.vault.paths import PathTarget, is_canonical, resolver
+from keyvault_lite.wire.vault.route import LIST, NO_CONTENT, NOT_FOUND, WRITE, Operation, RawReply, VaultCall
 from keyvault_lite.wire.vault.routes import APPROLE, SYSTEM, TRANSIT
 from keyvault_lite.wire.vault.values import Fields, optional_flag, optional_period
 
@@ -47,7 +47,7 @@ _resolve: Final = resolver(SYSTEM, TRANSIT, APPROLE, lambda name: _NAME.fullmatc
 
 
 class Envelope(msgspec.Struct):
-    """What stands round the data."""
+    """The envelope around the data."""
 
     request_id: str
     data: object
@@ -87,11 +87,11 @@ class VaultInvocation(Invocation):
 
     __slots__ = ("_call", "_route")
 
-    def __init__(self, engine: Engine, exchange: Exchange, route: Operation, target: Target, query: Fields) -> None:
+    def __init__(self, engine: Engine, exchange: Exchange, route: Operation, target: PathTarget, query: Fields) -> None:
         bearer = _credential(exchange)
         super().__init__(engine, exchange, bearer, route.action, route.operation)
         self._route = route
-        self._call = Call(target.mount, target.path, query, bearer.token)
+        self._call = VaultCall(target.mount, target.path, query, bearer.token)
 
     @property
     def key(self) -> KeyRef | None:
@@ -143,7 +143,7 @@ class VaultInvocation(Invocation):
         return _errors(self.exchange, error, self._route.unauthenticated if unknown else self._route.missing)
 
 
-def _find(exchange: Exchange, path: bytes) -> tuple[Target, Operation, Fields]:
+def _find(exchange: Exchange, path: bytes) -> tuple[PathTarget, Operation, Fields]:
     """Where a path (from behind `/v1/`) leads by the method of the request, and the query that counts."""
     if not is_canonical(path):
         raise InvalidRequest("vault request paths must be canonical and not relative")
@@ -169,7 +169,7 @@ def _method(exchange: Exchange) -> tuple[str, Fields]:
     return method, query
 
 
-def _upload(route: Operation, call: Call) -> Upload:
+def _upload(route: Operation, call: VaultCall) -> Upload:
     if call.mount and "name" in call.path:
         return Upload(route.action, call.key)
     space = namespace(call.mount) if call.mount else DIALECT
@@ -210,7 +210,7 @@ def _request_id(exchange: Exchange) -> str:
 
 
 def _write(
-    exchange: Exchange, written: Written, route: Operation, fields: Mapping[str, Any], audit_id: int
+    exchange: Exchange, written: RawReply, route: Operation, fields: Mapping[str, Any], audit_id: int
 ) -> Response:
     if written is NO_CONTENT:
         return exchange.reply(204, b"", audit_id=audit_id).without_body()

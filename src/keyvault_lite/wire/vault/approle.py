@@ -22,8 +22,8 @@ from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.reader import read_json
-from keyvault_lite.wire.vault.route import DELETE, NO_CONTENT, NOT_FOUND, READ, WRITE, Call, Operation, Written
-from keyvault_lite.wire.vault.tokens import moment
+from keyvault_lite.wire.vault.route import DELETE, NO_CONTENT, NOT_FOUND, READ, WRITE, Operation, RawReply, VaultCall
+from keyvault_lite.wire.vault.tokens import rfc3339
 from keyvault_lite.wire.vault.values import Fields, number, optional_flag, optional_number, optional_period, text, texts
 
 _NOT_OFFERED: Final = (
@@ -59,7 +59,7 @@ _FIELDS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RoleField:
     """A part of a role that has a path of its own."""
 
     field: str
@@ -76,25 +76,25 @@ class Part:
         return None if name is None else self.read(fields, name)
 
 
-_POLICIES: Final = Part("policies", texts, ("token_policies", "policies"), ())
-_PERIOD: Final = Part("token_period", optional_period, ("token_period", "period"))
-PARTS: Final[Mapping[str, Part]] = {
+_POLICIES: Final = RoleField("policies", texts, ("token_policies", "policies"), ())
+_PERIOD: Final = RoleField("token_period", optional_period, ("token_period", "period"))
+PARTS: Final[Mapping[str, RoleField]] = {
     "period": _PERIOD,
     "policies": _POLICIES,
-    "secret-id-num-uses": Part("secret_id_uses", optional_number, ("secret_id_num_uses",)),
-    "secret-id-ttl": Part("secret_id_ttl", optional_period, ("secret_id_ttl",)),
-    "token-max-ttl": Part("token_max_ttl", optional_period, ("token_max_ttl",)),
-    "token-ttl": Part("token_ttl", optional_period, ("token_ttl",)),
+    "secret-id-num-uses": RoleField("secret_id_uses", optional_number, ("secret_id_num_uses",)),
+    "secret-id-ttl": RoleField("secret_id_ttl", optional_period, ("secret_id_ttl",)),
+    "token-max-ttl": RoleField("token_max_ttl", optional_period, ("token_max_ttl",)),
+    "token-ttl": RoleField("token_ttl", optional_period, ("token_ttl",)),
 }
-"""By what stands in the path."""
+"""By what is in the path."""
 
 
-def _named(call: Call) -> dict[str, Any]:
+def _named(call: VaultCall) -> dict[str, Any]:
     """The role that a path names, and the mount that it is of."""
     return {"role": call.path["role"], "mount": call.mount}
 
 
-def _write(call: Call) -> Request:
+def _write(call: VaultCall) -> Request:
     fields = call.fields
     for name in _NOT_OFFERED:
         if fields.get(name) and fields[name] not in _NOTHING:
@@ -109,8 +109,8 @@ def _write(call: Call) -> Request:
     return WriteRoleAndId(parts, text(fields, "role_id")) if "role_id" in fields else parts
 
 
-def _role(found: Mapping[str, Any], _: Request, __: Call) -> Written:
-    return Written(
+def _role(found: Mapping[str, Any], _: Request, __: VaultCall) -> RawReply:
+    return RawReply(
         {
             "bind_secret_id": True,
             "local_secret_ids": False,
@@ -131,12 +131,12 @@ def _role(found: Mapping[str, Any], _: Request, __: Call) -> Written:
     )
 
 
-def _role_id(found: Mapping[str, Any], _: Request, __: Call) -> Written:
-    return Written({"role_id": found["role_id"]})
+def _role_id(found: Mapping[str, Any], _: Request, __: VaultCall) -> RawReply:
+    return RawReply({"role_id": found["role_id"]})
 
 
-def _secret(found: NewSecretId, _: Request, __: Call) -> Written:
-    return Written(
+def _secret(found: NewSecretId, _: Request, __: VaultCall) -> RawReply:
+    return RawReply(
         {
             "secret_id": found.secret_id,
             "secret_id_accessor": found.accessor,
@@ -146,7 +146,7 @@ def _secret(found: NewSecretId, _: Request, __: Call) -> Written:
     )
 
 
-def _create_secret(call: Call) -> Request:
+def _create_secret(call: VaultCall) -> Request:
     for name in _NO_CIDRS:
         if call.fields.get(name):
             raise InvalidRequest(f"{name} is not offered here")
@@ -165,8 +165,8 @@ def _metadata(written: str) -> Mapping[str, str]:
     return found
 
 
-def _by_field(kind: Callable[..., Request], field: str) -> Callable[[Call], Request]:
-    def build(call: Call) -> Request:
+def _by_field(kind: Callable[..., Request], field: str) -> Callable[[VaultCall], Request]:
+    def build(call: VaultCall) -> Request:
         named = text(call.fields, field)
         if not named:
             raise InvalidRequest(f"missing {field}")
@@ -175,16 +175,16 @@ def _by_field(kind: Callable[..., Request], field: str) -> Callable[[Call], Requ
     return build
 
 
-def _facts(found: SecretFacts | None, request: Request, _: Call) -> Written:
+def _facts(found: SecretFacts | None, request: Request, _: VaultCall) -> RawReply:
     if found is None:
         return NO_CONTENT if isinstance(request, ReadSecretId) and request.secret_id else NOT_FOUND
     ttl = 0 if found.expires_at is None else (found.expires_at - found.created_at) // 1_000_000
-    return Written(
+    return RawReply(
         {
             "cidr_list": [],
-            "creation_time": moment(found.created_at),
-            "expiration_time": moment(found.expires_at) or _NEVER,
-            "last_updated_time": moment(found.created_at),
+            "creation_time": rfc3339(found.created_at),
+            "expiration_time": rfc3339(found.expires_at) or _NEVER,
+            "last_updated_time": rfc3339(found.created_at),
             "metadata": dict(found.meta),
             "secret_id_accessor": found.accessor,
             "secret_id_num_uses": found.uses,
@@ -194,37 +194,43 @@ def _facts(found: SecretFacts | None, request: Request, _: Call) -> Written:
     )
 
 
-def _names(found: tuple[str, ...], _: Request, call: Call) -> Written:
+def _names(found: tuple[str, ...], _: Request, call: VaultCall) -> RawReply:
     after, limit = _page(call)
     later = sorted(name for name in found if name > after)
     shown = later[:limit] if limit > 0 else later
-    return Written({"keys": shown}) if shown else NOT_FOUND
+    return RawReply({"keys": shown}) if shown else NOT_FOUND
 
 
-def _page(call: Call) -> tuple[str, int]:
+def _page(call: VaultCall) -> tuple[str, int]:
     """After which name to begin, and how many to show; all for 0 and less."""
     return text(call.fields, "after"), number(call.fields, "limit", -1)
 
 
-def _listed(build: Callable[[Call], Request]) -> Callable[[Call], Request]:
-    def checked(call: Call) -> Request:
+def _listed(build: Callable[[VaultCall], Request]) -> Callable[[VaultCall], Request]:
+    def checked(call: VaultCall) -> Request:
         _page(call)
         return build(call)
 
     return checked
 
 
-def _of_role(kind: Callable[..., Request]) -> Callable[[Call], Request]:
+def _of_role(kind: Callable[..., Request]) -> Callable[[VaultCall], Request]:
     return lambda call: kind(**_named(call))
 
 
-def _route(operation: str, action: Action, build: Callable[[Call], Request], render: Any, *fields: str) -> Operation:  # noqa: ANN401
+def _route(
+    operation: str,
+    action: Action,
+    build: Callable[[VaultCall], Request],
+    render: Any,  # noqa: ANN401
+    *fields: str,
+) -> Operation:
     return Operation(
         operation=f"auth.approle.{operation}", action=action, build=build, render=render, fields=frozenset(fields)
     )
 
 
-def _no_content(*_: object) -> Written:
+def _no_content(*_: object) -> RawReply:
     return NO_CONTENT
 
 
@@ -271,23 +277,23 @@ TIDY: Final = _route(
     "tidy.secret-id",
     Action.SERVICE_UPDATE,
     lambda call: TidySecretIds(call.mount),
-    lambda *_: Written(status=202, warnings=("Tidy operation successfully started.",)),
+    lambda *_: RawReply(status=202, warnings=("Tidy operation successfully started.",)),
 )
 
 
 # The parts of a role at paths of their own
 
 
-def _read_part(name: str, part: Part) -> Operation:
-    def render(found: Mapping[str, Any], _: Request, __: Call) -> Written:
+def _read_part(name: str, part: RoleField) -> Operation:
+    def render(found: Mapping[str, Any], _: Request, __: VaultCall) -> RawReply:
         value = found[part.field]
-        return Written({part.names[0]: list(value) if part is _POLICIES else value})
+        return RawReply({part.names[0]: list(value) if part is _POLICIES else value})
 
     return _route(f"role.{name}.read", Action.SERVICE_READ, _of_role(ReadRole), render)
 
 
-def _write_part(name: str, part: Part) -> Operation:
-    def build(call: Call) -> Request:
+def _write_part(name: str, part: RoleField) -> Operation:
+    def build(call: VaultCall) -> Request:
         value: Any = part.given(call.fields)
         if value is None:
             raise InvalidRequest(f"missing {part.names[0]}")
@@ -297,8 +303,8 @@ def _write_part(name: str, part: Part) -> Operation:
     return replace(route, missing=(404, "unsupported path"))
 
 
-def _delete_part(name: str, part: Part) -> Operation:
-    def build(call: Call) -> Request:
+def _delete_part(name: str, part: RoleField) -> Operation:
+    def build(call: VaultCall) -> Request:
         nothing: Any = part.nothing
         return ChangeRole(WriteRole(**_named(call), **{part.field: nothing}), lenient=True)
 

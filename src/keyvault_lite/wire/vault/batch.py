@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from keyvault_lite.dialects.vault.requests import MAX_TRANSIT_BATCH, TransitBatch
-from keyvault_lite.engine.slices import Steps, at_once
+from keyvault_lite.engine.cooperative import Steps, run_to_end
 from keyvault_lite.model.errors import InvalidRequest, KeyVaultError, TooLarge
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
@@ -12,7 +12,7 @@ from keyvault_lite.model.replies import BatchReply
 from keyvault_lite.model.requests import KeyRequest
 from keyvault_lite.wire.http import has_body
 from keyvault_lite.wire.vault.errors import describe
-from keyvault_lite.wire.vault.route import Call, Written
+from keyvault_lite.wire.vault.route import RawReply, VaultCall
 from keyvault_lite.wire.vault.values import Fields, objects, optional_number
 
 BATCH: Final = "batch_input"
@@ -31,7 +31,7 @@ def is_batch(fields: Fields) -> bool:
 
 
 def build_batch(
-    call: Call, action: Action, single: Single, *, one_kind: bool = False
+    call: VaultCall, action: Action, single: Single, *, one_kind: bool = False
 ) -> TransitBatch | Steps[TransitBatch]:
     """The batch, or the steps of building a large one. An item that cannot be built is its error in the same place.
 
@@ -45,10 +45,10 @@ def build_batch(
     if one_kind and len({bool(item.get("context")) for item in items}) > 1:
         raise InvalidRequest("context should be set either in all the request blocks or in none")
     steps = _build(call, action, single, items)
-    return at_once(steps) if len(items) <= QUICK_BATCH else steps
+    return run_to_end(steps) if len(items) <= QUICK_BATCH else steps
 
 
-def _build(call: Call, action: Action, single: Single, items: Sequence[Fields]) -> Steps[TransitBatch]:
+def _build(call: VaultCall, action: Action, single: Single, items: Sequence[Fields]) -> Steps[TransitBatch]:
     key = call.key
     built = []
     for item in items:
@@ -71,7 +71,7 @@ def outcome(
     *,
     failed: Mapping[str, object],
     strict: bool,
-) -> Written:
+) -> RawReply:
     """What came of each, with its reference. If `strict`, failures show in the status: as asked, unless all failed."""
     written, failures = [], 0
     for item, asked in zip(result.items, objects(fields, BATCH), strict=True):
@@ -88,4 +88,4 @@ def outcome(
         partial = optional_number(fields, PARTIAL)
         usable = partial is not None and has_body(partial) and failures < len(written)
         status = partial if usable and partial is not None else FAILED
-    return Written({"batch_results": written}, status=status)
+    return RawReply({"batch_results": written}, status=status)

@@ -5,20 +5,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from keyvault_lite.dialects.vault.requests import (
-    Protected,
+    CipherResult,
     TransitDataKey,
     TransitDecrypt,
     TransitEncrypt,
     TransitRewrap,
 )
-from keyvault_lite.engine.slices import Steps
+from keyvault_lite.engine.cooperative import Steps
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.replies import BatchReply
 from keyvault_lite.model.requests import KeyRequest, Request
 from keyvault_lite.wire.vault.batch import BATCH, PARTIAL, REFERENCE, build_batch, is_batch, outcome
-from keyvault_lite.wire.vault.route import MAX_DATA, Call, Operation, Written
+from keyvault_lite.wire.vault.route import MAX_DATA, Operation, RawReply, VaultCall
 from keyvault_lite.wire.vault.values import (
     Fields,
     data,
@@ -54,7 +54,7 @@ def _encrypt(key: KeyRef, fields: Fields, common: Fields) -> TransitEncrypt:
     )
 
 
-def _encrypted(result: Protected) -> dict[str, object]:
+def _encrypted(result: CipherResult) -> dict[str, object]:
     return {"ciphertext": ciphertext(result.body, result.version), "key_version": result.version}
 
 
@@ -101,7 +101,7 @@ def _rewrap(key: KeyRef, fields: Fields, _: Fields) -> TransitRewrap:
 # Data keys
 
 
-def build_data_key(call: Call) -> Request:
+def build_data_key(call: VaultCall) -> Request:
     """A data key, by the path plain or only wrapped."""
     kind, fields = call.path["kind"], call.fields
     if kind not in {"plaintext", "wrapped"}:
@@ -116,11 +116,11 @@ def build_data_key(call: Call) -> Request:
     )
 
 
-def _data_key(result: Protected, _: Request, __: Call) -> Written:
+def _data_key(result: CipherResult, _: Request, __: VaultCall) -> RawReply:
     written = _encrypted(result)
     if result.plaintext is not None:
         written["plaintext"] = b64encode(result.plaintext).decode()
-    return Written(written)
+    return RawReply(written)
 
 
 Single = Callable[[KeyRef, Fields, Fields], KeyRequest]
@@ -139,18 +139,18 @@ def _route(
 ) -> Operation:
     """The route of an operation that also comes in batches.
 
-    `failed` stands in the place of an item that failed; `strict` makes a failed item show in the status.
+    `failed` is in the place of an item that failed; `strict` makes a failed item show in the status.
     """
 
-    def build(call: Call) -> Request | Steps[Request]:
+    def build(call: VaultCall) -> Request | Steps[Request]:
         if is_batch(call.fields):
             return build_batch(call, action, single, one_kind=True)
         return single(call.key, call.fields, call.fields)
 
-    def render(result: Any, request: Request, call: Call) -> Written:  # noqa: ANN401
+    def render(result: Any, request: Request, call: VaultCall) -> RawReply:  # noqa: ANN401
         if isinstance(result, BatchReply):
             return outcome(result, call.fields, show, failed=failed, strict=strict)
-        return Written(show(result))
+        return RawReply(show(result))
 
     return Operation(
         operation=f"transit.{operation}",

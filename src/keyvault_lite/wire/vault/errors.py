@@ -62,7 +62,7 @@ _ROUTES_OWN: Final = frozenset({NotFound, Unauthenticated})
 
 
 def describe(error: KeyVaultError, own: tuple[int, str] | None = None) -> tuple[int, str]:
-    """Status and message. `own` is what the route says of a key that is not there, or to a caller who is not known."""
+    """Status and message. `own` is what the route answers for a missing key, or to an unauthenticated caller."""
     kind = next((one for one in type(error).__mro__ if one in ERRORS), InternalError)
     if kind in _ROUTES_OWN and own is not None:
         return own

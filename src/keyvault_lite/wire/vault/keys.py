@@ -36,7 +36,7 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.keys import KeySpec, KeyStatus, KeyType, KeyVersion
 from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.vault.kinds import read_spec
-from keyvault_lite.wire.vault.route import NO_CONTENT, NOT_FOUND, Call, Operation, Written
+from keyvault_lite.wire.vault.route import NO_CONTENT, NOT_FOUND, Operation, RawReply, VaultCall
 from keyvault_lite.wire.vault.values import (
     data,
     flag,
@@ -60,7 +60,7 @@ def _seconds(microseconds: int) -> int:
     return microseconds // 1_000_000
 
 
-def _moment(microseconds: int) -> str:
+def _snapshot_version(microseconds: int) -> str:
     moment = datetime.fromtimestamp(_seconds(microseconds), UTC).replace(microsecond=microseconds % 1_000_000)
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
@@ -70,7 +70,7 @@ def _version(found: TransitKey, version: KeyVersion) -> object:
         return _seconds(version.created_at)
     return {
         "certificate_chain": version.attributes.get(CERTIFICATES, ""),
-        "creation_time": _moment(version.created_at),
+        "creation_time": _snapshot_version(version.created_at),
         "name": _pair_name(found.key.spec),
         "public_key": found.public_keys.get(version.version, ""),
     }
@@ -113,13 +113,13 @@ def key_object(found: TransitKey, name: str) -> dict[str, object]:
     return written
 
 
-def show_key(found: TransitKey, _: Request, call: Call) -> Written:
+def show_key(found: TransitKey, _: Request, call: VaultCall) -> RawReply:
     """The key object in the envelope."""
     warnings = () if found.warning is None else (found.warning,)
-    return Written(key_object(found, call.path["name"]), warnings=warnings)
+    return RawReply(key_object(found, call.path["name"]), warnings=warnings)
 
 
-def rules(call: Call) -> Rules:
+def rules(call: VaultCall) -> Rules:
     """The rules of a key to be made."""
     fields = call.fields
     return Rules(
@@ -131,23 +131,23 @@ def rules(call: Call) -> Rules:
     )
 
 
-def _create(call: Call) -> Request:
+def _create(call: VaultCall) -> Request:
     return CreateTransitKey(mount=call.mount, name=call.path["name"], spec=read_spec(call.fields), rules=rules(call))
 
 
-def _read(call: Call) -> Request:
+def _read(call: VaultCall) -> Request:
     return ReadTransitKey(key=call.key, context=optional_data(call.fields, "context"))
 
 
-def _page(call: Call) -> Request:
+def _page(call: VaultCall) -> Request:
     return ListTransitKeys(mount=call.mount, after=text(call.fields, "after"), limit=number(call.fields, "limit", -1))
 
 
-def _names(found: tuple[str, ...], _: Request, __: Call) -> Written:
-    return Written({"keys": list(found)}) if found else NOT_FOUND
+def _names(found: tuple[str, ...], _: Request, __: VaultCall) -> RawReply:
+    return RawReply({"keys": list(found)}) if found else NOT_FOUND
 
 
-def _configure(call: Call) -> Request:
+def _configure(call: VaultCall) -> Request:
     fields = call.fields
     return ConfigureTransitKey(
         key=call.key,
@@ -160,7 +160,7 @@ def _configure(call: Call) -> Request:
     )
 
 
-def _trim(call: Call) -> Request:
+def _trim(call: VaultCall) -> Request:
     wanted = optional_number(call.fields, "min_available_version")
     if wanted is None:
         raise InvalidRequest("missing min_available_version")
@@ -172,7 +172,7 @@ EXPORTS: Final = frozenset({"encryption-key", "signing-key", "hmac-key", "public
 _PUBLIC: Final = {"public-key": ExportPublicKeys, "certificate-chain": ExportCertificates}
 
 
-def _export(call: Call) -> Request:
+def _export(call: VaultCall) -> Request:
     kind = call.path["kind"]
     if kind not in EXPORTS:
         raise InvalidRequest("invalid export type")
@@ -191,15 +191,15 @@ def _asked_version(written: str | None) -> int | None:
     return number({"version": written.removeprefix("v")}, "version") or NO_VERSION
 
 
-def _exported(found: TransitKey, request: Request, call: Call) -> Written:
+def _exported(found: TransitKey, request: Request, call: VaultCall) -> RawReply:
     chosen = text(call.fields, "format")
     if isinstance(request, ExportCertificates):
         keys = {str(version): chain.rstrip("\n") for version, chain in found.public_keys.items()}
-        return Written({"name": call.path["name"], "type": found.key.spec.word, "keys": keys})
+        return RawReply({"name": call.path["name"], "type": found.key.spec.word, "keys": keys})
     if chosen == "raw" and found.key.spec.type in {KeyType.EC, KeyType.RSA}:
         raise InvalidRequest("unknown key format; supported values are ``, `der`, or `pem`")
     keys = {str(version): _public(found, version, written, chosen) for version, written in found.public_keys.items()}
-    return Written({"name": call.path["name"], "type": found.key.spec.word, "keys": keys})
+    return RawReply({"name": call.path["name"], "type": found.key.spec.word, "keys": keys})
 
 
 def _public(found: TransitKey, version: int, written: str, chosen: str) -> str:
@@ -291,7 +291,7 @@ BACKUP: Final = _manage(
 # Keys from outside, and certificates
 
 
-def _import(call: Call) -> Request:
+def _import(call: VaultCall) -> Request:
     fields, further = call.fields, "import_version" in call.path
     chosen = rules(call)
     return ImportTransitKey(
@@ -307,8 +307,8 @@ def _import(call: Call) -> Request:
     )
 
 
-def _import_version(call: Call) -> Request:
-    return _import(Call(call.mount, {**call.path, "import_version": ""}, call.fields, call.token))
+def _import_version(call: VaultCall) -> Request:
+    return _import(VaultCall(call.mount, {**call.path, "import_version": ""}, call.fields, call.token))
 
 
 _IMPORTED: Final = _NEW | {"allow_rotation", "ciphertext", "hash_function", "public_key"}
@@ -320,22 +320,22 @@ WRAPPING_KEY: Final = Operation(
     operation="transit.wrapping_key",
     action=Action.IMPORT,
     build=lambda call: ReadWrappingKey(mount=call.mount),
-    render=lambda result, _, __: Written({"public_key": result}),
+    render=lambda result, _, __: RawReply({"public_key": result}),
 )
 
 
-def _csr(call: Call) -> Request:
+def _csr(call: VaultCall) -> Request:
     return RequestCertificate(
         key=call.key, template=text(call.fields, "csr") or None, version=number(call.fields, "version")
     )
 
 
-def _requested(result: tuple[str, str], _: Request, call: Call) -> Written:
+def _requested(result: tuple[str, str], _: Request, call: VaultCall) -> RawReply:
     kind, pem = result
-    return Written({"name": call.path["name"], "type": kind, "csr": pem})
+    return RawReply({"name": call.path["name"], "type": kind, "csr": pem})
 
 
-def _set_certificate(call: Call) -> Request:
+def _set_certificate(call: VaultCall) -> Request:
     return SetCertificate(
         key=call.key, chain=text(call.fields, "certificate_chain"), version=number(call.fields, "version")
     )
@@ -353,12 +353,12 @@ READ_UPSERT: Final = Operation(
     operation="transit.config.keys.read",
     action=Action.SETTING_READ,
     build=lambda call: ReadUpsert(mount=call.mount),
-    render=lambda result, _, __: Written({"disable_upsert": not result}),
+    render=lambda result, _, __: RawReply({"disable_upsert": not result}),
 )
 SET_UPSERT: Final = Operation(
     operation="transit.config.keys",
     action=Action.SETTING_UPDATE,
     build=lambda call: SetUpsert(mount=call.mount, enabled=not flag(call.fields, "disable_upsert")),
-    render=lambda result, _, __: Written({"disable_upsert": not result}),
+    render=lambda result, _, __: RawReply({"disable_upsert": not result}),
     fields=frozenset({"disable_upsert"}),
 )

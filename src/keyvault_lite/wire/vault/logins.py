@@ -16,7 +16,7 @@ from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.leases import DEFAULT_TTL
 from keyvault_lite.model.requests import Request
-from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Operation, Written
+from keyvault_lite.wire.vault.route import NO_CONTENT, Operation, RawReply, VaultCall
 from keyvault_lite.wire.vault.system import CONFIG, FIELDS, TTLS, TUNE, limits, mount_object, stable_uuid
 from keyvault_lite.wire.vault.values import Fields, mapping, text
 
@@ -53,7 +53,7 @@ def _limits(fields: Fields) -> dict[str, Any]:
     return {name: value for name, value in limits(fields).items() if name in TTLS}
 
 
-def _enable(call: Call) -> Request:
+def _enable(call: VaultCall) -> Request:
     path = call.path["path"]
     if path.endswith(TUNE):
         return _tune(call)
@@ -68,7 +68,7 @@ def _enable(call: Call) -> Request:
     )
 
 
-def _tune(call: Call) -> Request:
+def _tune(call: VaultCall) -> Request:
     path, fields = call.path["path"], call.fields
     if not path.endswith(TUNE):
         raise InvalidRequest("the path auth/ is reserved")
@@ -76,17 +76,17 @@ def _tune(call: Call) -> Request:
     return TuneLogin(mount=path.removesuffix(TUNE), description=description, config=_limits(fields))
 
 
-def _shown(found: LoginMount, _: Request, call: Call) -> Written:
+def _shown(found: LoginMount, _: Request, call: VaultCall) -> RawReply:
     if not call.path["path"].endswith(TUNE):
-        return Written(_object(found), merged=True)
+        return RawReply(_object(found), merged=True)
     shown: dict[str, Any] = {**CONFIG, **found.config, "description": found.description, "token_type": _TOKEN_TYPE}
     # What is not set is what the vault has for all.
     shown |= {name: shown[name] or DEFAULT_TTL for name in TTLS}
-    return Written(shown, merged=True)
+    return RawReply(shown, merged=True)
 
 
-def _page(found: tuple[LoginMount, ...], _: Request, __: Call) -> Written:
-    return Written({f"{one.path}/": _object(one) for one in found}, merged=True)
+def _page(found: tuple[LoginMount, ...], _: Request, __: VaultCall) -> RawReply:
+    return RawReply({f"{one.path}/": _object(one) for one in found}, merged=True)
 
 
 LIST: Final = Operation(

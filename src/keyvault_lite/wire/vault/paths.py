@@ -14,7 +14,7 @@ MAX_PATH: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class PathTarget:
     """Where a path leads."""
 
     mount: str
@@ -58,7 +58,7 @@ def is_canonical(path: bytes) -> bool:
 
 def resolver(
     system: Table[Operation], transit: Table[Operation], logins: Table[Operation], check_name: Callable[[str], bool]
-) -> Callable[[bytes], Target | None]:
+) -> Callable[[bytes], PathTarget | None]:
     """How paths (from behind `/v1/`) find their routes.
 
     A mount may have slashes, and none of its segments begins an operation: so the operation is the first segment that
@@ -66,7 +66,7 @@ def resolver(
     """
 
     @lru_cache(maxsize=8192)
-    def resolve(path: bytes) -> Target | None:
+    def resolve(path: bytes) -> PathTarget | None:
         ends_in_slash = path.endswith(b"/")
         segments = tuple(path.decode("latin-1").removesuffix("/").split("/"))
         if not all(segments) or _CHARACTERS.fullmatch(path) is None:
@@ -75,7 +75,7 @@ def resolver(
             return _mounted(segments[1:], logins, frozenset({TOKEN}), ends_in_slash=ends_in_slash)
         if segments[0] in system:
             found = None if b"%" in path else system.find(segments)
-            return None if found is None else Target("", found.parameters, found.methods, ends_in_slash)
+            return None if found is None else PathTarget("", found.parameters, found.methods, ends_in_slash)
         target = _mounted(segments, transit, RESERVED, ends_in_slash=ends_in_slash)
         return None if target is None or not check_name(target.path.get("name", "x")) else target
 
@@ -85,9 +85,9 @@ def resolver(
 
 def _mounted(
     segments: tuple[str, ...], operations: Table[Operation], reserved: frozenset[str], *, ends_in_slash: bool
-) -> Target | None:
+) -> PathTarget | None:
     """The target of a path that begins with a mount."""
     at = next((at for at in range(1, len(segments)) if segments[at] in operations), 0)
     found = None if not at or any("%" in one for one in segments[at:]) else operations.find(segments[at:])
     mount = _mount("/".join(segments[:at]), operations, reserved)
-    return None if found is None or mount is None else Target(mount, found.parameters, found.methods, ends_in_slash)
+    return None if found is None or mount is None else PathTarget(mount, found.parameters, found.methods, ends_in_slash)

@@ -19,7 +19,7 @@ from keyvault_lite.model.errors import InvalidRequest, KeyVaultError
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.reader import read_json
-from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Operation, Written
+from keyvault_lite.wire.vault.route import NO_CONTENT, Operation, RawReply, VaultCall
 from keyvault_lite.wire.vault.values import text, texts
 
 _TOKEN: Final = re.compile(
@@ -105,26 +105,26 @@ def _read_json(source: str) -> tuple[PolicyRule, ...]:
     return _bounded(rules)
 
 
-def _write(call: Call) -> Request:
+def _write(call: VaultCall) -> Request:
     source = text(call.fields, "policy") or text(call.fields, "rules")
     if not source:
         raise InvalidRequest("'policy' parameter not supplied or empty")
     return WritePolicy(name=call.path["name"], text=source, rules=read_policy(source))
 
 
-def _read(found: str, request: Any, _: Call) -> Written:  # noqa: ANN401
-    return Written({"name": request.name, "policy": found})
+def _read(found: str, request: Any, _: VaultCall) -> RawReply:  # noqa: ANN401
+    return RawReply({"name": request.name, "policy": found})
 
 
-def _read_old(found: str, request: Any, _: Call) -> Written:  # noqa: ANN401
-    return Written({"name": request.name, "rules": found}, merged=True)
+def _read_old(found: str, request: Any, _: VaultCall) -> RawReply:  # noqa: ANN401
+    return RawReply({"name": request.name, "rules": found}, merged=True)
 
 
-def _names(found: tuple[str, ...], _: Request, __: Call) -> Written:
-    return Written({"keys": list(found), "policies": list(found)}, merged=True)
+def _names(found: tuple[str, ...], _: Request, __: VaultCall) -> RawReply:
+    return RawReply({"keys": list(found), "policies": list(found)}, merged=True)
 
 
-def _no_content(*_: object) -> Written:
+def _no_content(*_: object) -> RawReply:
     return NO_CONTENT
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from keyvault_lite.dialects.vault.requests import key_ref
-from keyvault_lite.engine.slices import Steps
+from keyvault_lite.engine.cooperative import Steps
 from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.names import KeyRef
 from keyvault_lite.model.requests import Request
@@ -20,7 +20,7 @@ WHOLE_PATH: Final = "path"
 """The named part that is a mount's path, with its slashes."""
 
 
-class Call:
+class VaultCall:
     """What a request says: where it goes, and its fields from path, query and body."""
 
     __slots__ = ("fields", "mount", "path", "token")
@@ -41,8 +41,8 @@ class Call:
         return key_ref(self.mount, self.path["name"])
 
 
-class Written(Struct, frozen=True):
-    """A successful reply: the data of the envelope, or what stands in its place."""
+class RawReply(Struct, frozen=True):
+    """A successful reply: the data of the envelope, or what is in its place."""
 
     data: object = None
     status: int = 200
@@ -50,16 +50,16 @@ class Written(Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     auth: object = None
     bare: bool = False
-    """Whether the data stands alone, without the envelope."""
+    """Whether the data is alone, without the envelope."""
     merged: bool = False
-    """Whether the data stands in the envelope and beside it."""
+    """Whether the data is in the envelope and beside it."""
 
 
-NO_CONTENT: Final = Written(status=204)
-NOT_FOUND: Final = Written(status=404)
-Build = Callable[[Call], Request | Steps[Request]]
+NO_CONTENT: Final = RawReply(status=204)
+NOT_FOUND: Final = RawReply(status=404)
+Build = Callable[[VaultCall], Request | Steps[Request]]
 """The request, or the steps of building it where that takes long."""
-Render = Callable[[Any, Request, Call], Written]
+Render = Callable[[Any, Request, VaultCall], RawReply]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +71,9 @@ class Operation(Route):
     render: Render
     fields: frozenset[str] = frozenset()
     """Known fields of the body; others are ignored, with a warning that names them."""
-    credential: Callable[[Call], Credential] | None = None
+    credential: Callable[[VaultCall], Credential] | None = None
     """Reads the caller from the body, where that is not a token in a header."""
     missing: tuple[int, str] | None = None
     """Status and message for a key that is not there; by default 404 without a message."""
     unauthenticated: tuple[int, str] | None = None
-    """Status and message for a caller who is not authenticated, where they are not the usual ones."""
+    """Status and message for an unauthenticated caller, where they are not the usual ones."""

@@ -5,7 +5,7 @@ from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from typing import Any, Final
 
 from keyvault_lite.dialects.vault.requests import (
-    Protected,
+    CipherResult,
     TransitHash,
     TransitHmac,
     TransitRandom,
@@ -13,7 +13,7 @@ from keyvault_lite.dialects.vault.requests import (
     TransitVerify,
     TransitVerifyHmac,
 )
-from keyvault_lite.engine.slices import Steps
+from keyvault_lite.engine.cooperative import Steps
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.names import KeyRef
@@ -22,7 +22,7 @@ from keyvault_lite.model.requests import KeyRequest, Request
 from keyvault_lite.model.signature_schemes import DEFAULT_DIGEST, SALT_AUTO, SALT_HASH, Marshaling, Padding, Scheme
 from keyvault_lite.wire.vault.batch import BATCH, build_batch, is_batch, outcome
 from keyvault_lite.wire.vault.cipher import ciphertext
-from keyvault_lite.wire.vault.route import MAX_DATA, Call, Operation, Written
+from keyvault_lite.wire.vault.route import MAX_DATA, Operation, RawReply, VaultCall
 from keyvault_lite.wire.vault.values import Fields, data, decode, flag, number, objects, optional_data, prefixed, text
 
 _MISSING: Final = (400, "signing key not found")
@@ -68,7 +68,7 @@ def _salt(fields: Fields) -> int:
     return length
 
 
-def _with_path(call: Call) -> Fields:
+def _with_path(call: VaultCall) -> Fields:
     named = call.path.get(ALGORITHM)
     return call.fields if named is None else {**call.fields, _PATH_ALGORITHM: named}
 
@@ -93,16 +93,16 @@ def _sign(key: KeyRef, fields: Fields, common: Fields) -> TransitSign:
     )
 
 
-def build_sign(call: Call) -> Request | Steps[Request]:
+def build_sign(call: VaultCall) -> Request | Steps[Request]:
     """One signature or many."""
     common = _with_path(call)
     if is_batch(common):
         scheme(common)  # what holds for all is refused for all
-        return build_batch(Call(call.mount, call.path, common), Action.SIGN, _sign)
+        return build_batch(VaultCall(call.mount, call.path, common), Action.SIGN, _sign)
     return _sign(call.key, common, common)
 
 
-def _signature(result: Protected, marshaling: Marshaling, public_key: str = "public_key") -> dict[str, object]:
+def _signature(result: CipherResult, marshaling: Marshaling, public_key: str = "public_key") -> dict[str, object]:
     if marshaling is Marshaling.JWS:
         body = urlsafe_b64encode(result.body).rstrip(b"=").decode()
         written: dict[str, object] = {"signature": f"vault:v{result.version}:{body}"}
@@ -114,7 +114,7 @@ def _signature(result: Protected, marshaling: Marshaling, public_key: str = "pub
     return written
 
 
-def _signed(result: Any, _: Request, call: Call) -> Written:  # noqa: ANN401
+def _signed(result: Any, _: Request, call: VaultCall) -> RawReply:  # noqa: ANN401
     marshaling = scheme(_with_path(call)).marshaling
     if isinstance(result, BatchReply):
         return outcome(
@@ -124,7 +124,7 @@ def _signed(result: Any, _: Request, call: Call) -> Written:  # noqa: ANN401
             failed={"key_version": 0},
             strict=False,
         )
-    return Written(_signature(result, marshaling))
+    return RawReply(_signature(result, marshaling))
 
 
 # Verify
@@ -168,7 +168,7 @@ def _decode_signature(body: str, marshaling: Marshaling) -> bytes:
     return raw
 
 
-def build_verify(call: Call) -> Request | Steps[Request]:
+def build_verify(call: VaultCall) -> Request | Steps[Request]:
     """One check or many; in a batch all are of signatures or all of MACs."""
     common = _with_path(call)
     if not is_batch(common):
@@ -180,17 +180,17 @@ def build_verify(call: Call) -> Request | Steps[Request]:
             raise InvalidRequest(f"some elements of batch_input are missing '{name}'")
     if items and not any(map(any, given.values())):
         raise InvalidRequest("no batch_input elements have 'signature' or 'hmac'")
-    return build_batch(Call(call.mount, call.path, common), Action.VERIFY, _verify)
+    return build_batch(VaultCall(call.mount, call.path, common), Action.VERIFY, _verify)
 
 
 def _valid(result: bool) -> dict[str, object]:  # noqa: FBT001
     return {"valid": result}
 
 
-def _verified(result: Any, _: Request, call: Call) -> Written:  # noqa: ANN401
+def _verified(result: Any, _: Request, call: VaultCall) -> RawReply:  # noqa: ANN401
     if isinstance(result, BatchReply):
         return outcome(result, call.fields, _valid, failed={"valid": False}, strict=False)
-    return Written(_valid(result))
+    return RawReply(_valid(result))
 
 
 # MACs
@@ -204,22 +204,22 @@ def _hmac(key: KeyRef, fields: Fields, common: Fields) -> TransitHmac:
     )
 
 
-def build_hmac(call: Call) -> Request | Steps[Request]:
+def build_hmac(call: VaultCall) -> Request | Steps[Request]:
     """One MAC or many."""
     common = _with_path(call)
     if is_batch(common):
-        return build_batch(Call(call.mount, call.path, common), Action.SIGN, _hmac)
+        return build_batch(VaultCall(call.mount, call.path, common), Action.SIGN, _hmac)
     return _hmac(call.key, common, common)
 
 
-def _mac(result: Protected) -> dict[str, object]:
+def _mac(result: CipherResult) -> dict[str, object]:
     return {"hmac": ciphertext(result.body, result.version)}
 
 
-def _maced(result: Any, _: Request, call: Call) -> Written:  # noqa: ANN401
+def _maced(result: Any, _: Request, call: VaultCall) -> RawReply:  # noqa: ANN401
     if isinstance(result, BatchReply):
         return outcome(result, call.fields, _mac, failed={}, strict=False)
-    return Written(_mac(result))
+    return RawReply(_mac(result))
 
 
 # Digests and random bytes
@@ -236,7 +236,7 @@ def _formatted(raw: bytes, chosen: str) -> str:
     return raw.hex() if chosen == "hex" else b64encode(raw).decode()
 
 
-def build_hash(call: Call) -> Request:
+def build_hash(call: VaultCall) -> Request:
     """A digest of the input."""
     if call.fields.get("input") is None:
         raise InvalidRequest("input missing")
@@ -244,11 +244,11 @@ def build_hash(call: Call) -> Request:
     return TransitHash(input=data(call.fields, "input"), digest=_digest(_with_path(call)))
 
 
-def build_random(call: Call) -> Request:
+def build_random(call: VaultCall) -> Request:
     """Random bytes; every source is the operating system's generator."""
     source = call.path.get("source") or text(call.fields, "source") or "platform"
     if source.isdigit() and "bytes" not in call.path:
-        call = Call(call.mount, {"bytes": source}, call.fields)
+        call = VaultCall(call.mount, {"bytes": source}, call.fields)
     elif source not in {"platform", "seal", "all"}:
         raise InvalidRequest('unsupported entropy source; must be "platform" or "seal", or "all"')
     _format(call.fields, "base64")
@@ -256,10 +256,10 @@ def build_random(call: Call) -> Request:
     return TransitRandom(count=number(given, "bytes", 32))
 
 
-def _random(result: bytes, _: Request, call: Call) -> Written:
+def _random(result: bytes, _: Request, call: VaultCall) -> RawReply:
     source = call.path.get("source") or text(call.fields, "source")
     warnings = (_PLATFORM,) if source == "seal" else ()
-    return Written({"random_bytes": _formatted(result, _format(call.fields, "base64"))}, warnings=warnings)
+    return RawReply({"random_bytes": _formatted(result, _format(call.fields, "base64"))}, warnings=warnings)
 
 
 _PLATFORM: Final = "no entropy source of a seal is available, using the platform's"
@@ -308,7 +308,7 @@ HASH: Final = Operation(
     operation="transit.hash",
     action=Action.HASH,
     build=build_hash,
-    render=lambda result, _, call: Written({"sum": _formatted(result, _format(call.fields, "hex"))}),
+    render=lambda result, _, call: RawReply({"sum": _formatted(result, _format(call.fields, "hex"))}),
     fields=frozenset({"algorithm", "format", "input"}),
     limit=MAX_DATA,
 )

@@ -81,7 +81,7 @@ def seal_status(engine: Engine, exchange: Exchange) -> Response:
 
 
 def init(_: Engine, exchange: Exchange) -> Response:
-    """That there is a vault: who serves is initialised."""
+    """That there is a vault: a server that answers is initialised."""
     return exchange.reply(200, b'{"initialized":true}')
 
 

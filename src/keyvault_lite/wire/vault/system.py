@@ -16,7 +16,7 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.leases import DEFAULT_TTL
 from keyvault_lite.model.requests import Request
 from keyvault_lite.wire.vault import signing
-from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Operation, Written
+from keyvault_lite.wire.vault.route import NO_CONTENT, Operation, RawReply, VaultCall
 from keyvault_lite.wire.vault.values import flag, mapping, optional_period, text
 
 TUNE: Final = "/tune"
@@ -74,7 +74,7 @@ def limits(found: Any) -> dict[str, Any]:  # noqa: ANN401
     return kept
 
 
-def _enable(call: Call) -> Request:
+def _enable(call: VaultCall) -> Request:
     path = call.path["path"]
     if path.endswith(TUNE):
         description = None if call.fields.get("description") is None else text(call.fields, "description")
@@ -89,11 +89,11 @@ def _enable(call: Call) -> Request:
     )
 
 
-def _page(found: tuple[Mount, ...], _: Request, __: Call) -> Written:
-    return Written({f"{one.path}/": mount_object(one) for one in found}, merged=True)
+def _page(found: tuple[Mount, ...], _: Request, __: VaultCall) -> RawReply:
+    return RawReply({f"{one.path}/": mount_object(one) for one in found}, merged=True)
 
 
-def _one(found: tuple[Mount, ...], _: Request, call: Call) -> Written:
+def _one(found: tuple[Mount, ...], _: Request, call: VaultCall) -> RawReply:
     path = call.path["path"]
     tuned = path.endswith(TUNE)
     path = path.removesuffix(TUNE)
@@ -104,16 +104,16 @@ def _one(found: tuple[Mount, ...], _: Request, call: Call) -> Written:
                 shown = {**CONFIG, **one.config, "description": one.description}
                 # What is not set is what the vault has for all.
                 shown |= {name: shown[name] or DEFAULT_TTL for name in TTLS}
-            return Written(shown, merged=True)
+            return RawReply(shown, merged=True)
     raise InvalidRequest("No secret engine mount at that path")
 
 
-def _within(found: tuple[Mount, ...], _: Request, call: Call) -> Written:
+def _within(found: tuple[Mount, ...], _: Request, call: VaultCall) -> RawReply:
     """The mount that a path lies in: what the command line asks before it reads."""
     path = call.path["path"].rstrip("/") + "/"
     for one in found:
         if path.startswith(one.path + "/"):
-            return Written({**mount_object(one), "path": one.path + "/"})
+            return RawReply({**mount_object(one), "path": one.path + "/"})
     raise NotFound
 
 
@@ -147,7 +147,7 @@ UI_MOUNTS: Final = Operation(
     operation="sys.internal.ui.mounts.list",
     action=Action.SETTING_READ,
     build=lambda _: ListMounts(own=True),
-    render=lambda found, _, __: Written({"secret": {f"{one.path}/": mount_object(one) for one in found}, "auth": {}}),
+    render=lambda found, _, __: RawReply({"secret": {f"{one.path}/": mount_object(one) for one in found}, "auth": {}}),
 )
 
 

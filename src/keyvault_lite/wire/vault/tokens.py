@@ -8,7 +8,7 @@ from keyvault_lite.dialects.vault.credentials import AppRoleCredential
 from keyvault_lite.dialects.vault.token_requests import (
     CreateToken,
     ExtendToken,
-    Issued,
+    IssuedToken,
     ListTokens,
     Login,
     ReadCapabilities,
@@ -21,13 +21,13 @@ from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.leases import MADE
 from keyvault_lite.model.requests import Request
-from keyvault_lite.wire.vault.route import NO_CONTENT, Call, Operation, Written
+from keyvault_lite.wire.vault.route import NO_CONTENT, Operation, RawReply, VaultCall
 from keyvault_lite.wire.vault.values import Fields, flag, mapping, optional_flag, optional_period, text, texts
 
 _SECOND: Final = 1_000_000
 
 
-def moment(microseconds: int | None) -> str | None:
+def rfc3339(microseconds: int | None) -> str | None:
     """As the products write a time."""
     if microseconds is None:
         return None
@@ -47,10 +47,10 @@ def token_object(found: TokenFacts, token: str | None) -> dict[str, object]:
         "creation_ttl": 0 if lease is None else lease.ttl,
         "display_name": f"token-{found.service}" if lease is None else lease.display_name,
         "entity_id": "",
-        "expire_time": moment(found.expires_at),
+        "expire_time": rfc3339(found.expires_at),
         "explicit_max_ttl": 0 if lease is None else lease.explicit_max_ttl,
         "id": token or "",
-        "issue_time": moment(kept.created_at),
+        "issue_time": rfc3339(kept.created_at),
         "meta": None if lease is None or not lease.meta else dict(lease.meta),
         "num_uses": 0,
         "orphan": kept.parent is None,
@@ -65,7 +65,7 @@ def token_object(found: TokenFacts, token: str | None) -> dict[str, object]:
     return written
 
 
-def auth_object(result: Issued, token: str | None) -> dict[str, object]:
+def auth_object(result: IssuedToken, token: str | None) -> dict[str, object]:
     """What a login, a new token or a renewal answers."""
     found = result.facts
     lease = found.lease
@@ -85,18 +85,18 @@ def auth_object(result: Issued, token: str | None) -> dict[str, object]:
     }
 
 
-def _issued(result: Issued, _: Request, call: Call) -> Written:
+def _issued(result: IssuedToken, _: Request, call: VaultCall) -> RawReply:
     """Of the caller's own token, or a new one, which is in the result."""
-    return Written(None, auth=auth_object(result, call.token), warnings=result.warnings)
+    return RawReply(None, auth=auth_object(result, call.token), warnings=result.warnings)
 
 
-def _issued_by_name(result: Issued, _: Request, call: Call) -> Written:
-    return Written(None, auth=auth_object(result, text(call.fields, "token")), warnings=result.warnings)
+def _issued_by_name(result: IssuedToken, _: Request, call: VaultCall) -> RawReply:
+    return RawReply(None, auth=auth_object(result, text(call.fields, "token")), warnings=result.warnings)
 
 
-def _issued_by_accessor(result: Issued, _: Request, __: Call) -> Written:
-    """Whoever knows a token by its accessor alone is not shown any token: not the caller's own in its place either."""
-    return Written(None, auth=auth_object(result, None), warnings=result.warnings)
+def _issued_by_accessor(result: IssuedToken, _: Request, __: VaultCall) -> RawReply:
+    """A caller that knows a token by its accessor alone sees no token: not its own in its place either."""
+    return RawReply(None, auth=auth_object(result, None), warnings=result.warnings)
 
 
 def _nothing_of(fields: Fields, *names: str) -> None:
@@ -106,7 +106,7 @@ def _nothing_of(fields: Fields, *names: str) -> None:
             raise InvalidRequest(f"{name} is not offered here")
 
 
-def _create(call: Call) -> Request:
+def _create(call: VaultCall) -> Request:
     fields = call.fields
     _nothing_of(fields, "id", "num_uses", "entity_alias", "no_default_policy")
     if text(fields, "type") not in {"", "service", "default"}:
@@ -126,16 +126,16 @@ def _create(call: Call) -> Request:
     )
 
 
-def _create_orphan(call: Call) -> Request:
-    return _create(Call(call.mount, {**call.path, "orphan": ""}, call.fields, call.token))
+def _create_orphan(call: VaultCall) -> Request:
+    return _create(VaultCall(call.mount, {**call.path, "orphan": ""}, call.fields, call.token))
 
 
-def _own(kind: Callable[..., Request]) -> Callable[[Call], Request]:
+def _own(kind: Callable[..., Request]) -> Callable[[VaultCall], Request]:
     return lambda _: kind()
 
 
-def _by_token(kind: Callable[..., Request]) -> Callable[[Call], Request]:
-    def build(call: Call) -> Request:
+def _by_token(kind: Callable[..., Request]) -> Callable[[VaultCall], Request]:
+    def build(call: VaultCall) -> Request:
         token = text(call.fields, "token")
         if not token:
             raise InvalidRequest("missing token")
@@ -144,12 +144,12 @@ def _by_token(kind: Callable[..., Request]) -> Callable[[Call], Request]:
     return build
 
 
-def _named_or_own(call: Call) -> Request:
+def _named_or_own(call: VaultCall) -> Request:
     return ReadToken(token=text(call.fields, "token") or None)
 
 
-def _by_accessor(kind: Callable[..., Request]) -> Callable[[Call], Request]:
-    def build(call: Call) -> Request:
+def _by_accessor(kind: Callable[..., Request]) -> Callable[[VaultCall], Request]:
+    def build(call: VaultCall) -> Request:
         accessor = text(call.fields, "accessor")
         if not accessor:
             raise InvalidRequest("missing accessor")
@@ -158,8 +158,8 @@ def _by_accessor(kind: Callable[..., Request]) -> Callable[[Call], Request]:
     return build
 
 
-def _extension(**named: str) -> Callable[[Call], Request]:
-    def build(call: Call) -> Request:
+def _extension(**named: str) -> Callable[[VaultCall], Request]:
+    def build(call: VaultCall) -> Request:
         given = {name: text(call.fields, field) for name, field in named.items()}
         if "" in given.values():
             raise InvalidRequest("missing token")
@@ -168,20 +168,26 @@ def _extension(**named: str) -> Callable[[Call], Request]:
     return build
 
 
-def _shown(found: TokenFacts, _: Request, call: Call) -> Written:
+def _shown(found: TokenFacts, _: Request, call: VaultCall) -> RawReply:
     """Of the caller's own token."""
-    return Written(token_object(found, call.token))
+    return RawReply(token_object(found, call.token))
 
 
-def _shown_by_name(found: TokenFacts, _: Request, call: Call) -> Written:
-    return Written(token_object(found, text(call.fields, "token") or call.token))
+def _shown_by_name(found: TokenFacts, _: Request, call: VaultCall) -> RawReply:
+    return RawReply(token_object(found, text(call.fields, "token") or call.token))
 
 
-def _shown_by_accessor(found: TokenFacts, _: Request, __: Call) -> Written:
-    return Written(token_object(found, None))
+def _shown_by_accessor(found: TokenFacts, _: Request, __: VaultCall) -> RawReply:
+    return RawReply(token_object(found, None))
 
 
-def _route(operation: str, action: Action, build: Callable[[Call], Request], render: Any, *fields: str) -> Operation:  # noqa: ANN401
+def _route(
+    operation: str,
+    action: Action,
+    build: Callable[[VaultCall], Request],
+    render: Any,  # noqa: ANN401
+    *fields: str,
+) -> Operation:
     return Operation(
         operation=f"auth.token.{operation}", action=action, build=build, render=render, fields=frozenset(fields)
     )
@@ -210,7 +216,7 @@ LOOKUP_ACCESSOR: Final = _route(
     "lookup-accessor", Action.TOKEN_READ, _by_accessor(ReadToken), _shown_by_accessor, "accessor"
 )
 LIST: Final = _route(
-    "list", Action.SERVICE_READ, lambda _: ListTokens(), lambda found, _, __: Written({"keys": list(found)}), "list"
+    "list", Action.SERVICE_READ, lambda _: ListTokens(), lambda found, _, __: RawReply({"keys": list(found)}), "list"
 )
 CREATE: Final = _route("create", Action.TOKEN_CREATE, _create, _issued, *_NEW)
 CREATE_ORPHAN: Final = _route("create-orphan", Action.TOKEN_CREATE, _create_orphan, _issued, *_NEW)
@@ -234,7 +240,7 @@ REVOKE_ACCESSOR: Final = _route(
 # Logins and capabilities
 
 
-def _role_credential(call: Call) -> Credential:
+def _role_credential(call: VaultCall) -> Credential:
     role_id, secret_id = text(call.fields, "role_id"), text(call.fields, "secret_id")
     return AppRoleCredential(role_id=role_id, secret_id=secret_id, mount=call.mount)
 
@@ -251,7 +257,7 @@ LOGIN: Final = Operation(
 MAX_PATHS: Final = 256
 
 
-def _paths(call: Call) -> tuple[str, ...]:
+def _paths(call: VaultCall) -> tuple[str, ...]:
     paths = texts(call.fields, "paths") or texts(call.fields, "path")
     if not paths:
         raise InvalidRequest("missing path")
@@ -264,7 +270,7 @@ def _capabilities(named_by: str) -> Operation:
     """What a token may do: the caller's own, or the one that a field names."""
     fields = (named_by,) if named_by else ()
 
-    def build(call: Call) -> Request:
+    def build(call: VaultCall) -> Request:
         named = {name: text(call.fields, name) for name in fields}
         if "" in named.values():
             raise InvalidRequest(f"missing {named_by}")
@@ -279,11 +285,11 @@ def _capabilities(named_by: str) -> Operation:
     )
 
 
-def _shown_capabilities(result: Any, _: Request, __: Call) -> Written:  # noqa: ANN401
+def _shown_capabilities(result: Any, _: Request, __: VaultCall) -> RawReply:  # noqa: ANN401
     shown: dict[str, object] = {path: list(held) for path, held in result.items()}
     if len(shown) == 1:
         shown["capabilities"] = next(iter(shown.values()))
-    return Written(shown, merged=True)
+    return RawReply(shown, merged=True)
 
 
 CAPABILITIES: Final = _capabilities("token")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from keyvault_lite.model.errors import InvalidRequest
-from keyvault_lite.wire.stepwise import LongText
+from keyvault_lite.wire.incremental_json import LongText
 
 Fields = Mapping[str, Any]
 _INTEGER: Final = re.compile(r"[+-]?\d{1,18}", re.ASCII)

@@ -29,7 +29,7 @@ _PORT: Final = "5432"
 _REQUIRE_AUTH: Final = "!password,!md5"
 """What a server whose certificate is not verified may not ask for: the password, or a digest from which it is guessed.
 
-Whoever takes the server's port or socket while it is down could ask for it. SCRAM tells such a server nothing.
+A process that takes the server's port or socket while it is down could ask for it. SCRAM tells such a server nothing.
 """
 _HAS_REQUIRE_AUTH: Final = 160000
 """The version of libpq from which on it knows `require_auth`."""
@@ -42,7 +42,7 @@ _OF_HOME: Final = {
     "sslcrl": "PGSSLCRL",
     "sslrootcert": "PGSSLROOTCERT",
 }
-"""What libpq looks for in HOME unless it is told by the URL or by these variables: the folder of a service's user, who
+"""What libpq looks for in HOME unless the URL or these variables say otherwise: the folder of a service's user, who
 writes there, may be that of a database."""
 
 
@@ -59,7 +59,7 @@ class Address:
 
 
 def read_address(url: str, *, allow_plain: bool) -> Address:
-    """Judge a postgresql:// URL. Raises InvalidRequest for one that is malformed, or not safe on the way.
+    """Check a postgresql:// URL. Raises InvalidRequest for one that is malformed, or not safe on the way.
 
     TLS with the server's name verified is demanded for every host that is not this one, unless `allow_plain`.
     """
@@ -88,7 +88,7 @@ def read_address(url: str, *, allow_plain: bool) -> Address:
 
 
 def _from_environment() -> dict[str, str]:
-    """What libpq would take from its own variables, so that it is judged too."""
+    """What libpq would take from its own variables, so that it is checked too."""
     names = {
         "PGHOST": "host",
         "PGHOSTADDR": "hostaddr",
@@ -101,7 +101,7 @@ def _from_environment() -> dict[str, str]:
 
 
 def _name_files(chosen: dict[str, str]) -> None:
-    """Leave libpq no file to look for in HOME. Who is trusted for a verified name are the system's authorities."""
+    """Leave libpq no file to look for in HOME. The system's certificate authorities are trusted for a verified name."""
     for option, variable in _OF_HOME.items():
         if option not in chosen and not os.environ.get(variable):
             by_system = option == "sslrootcert" and chosen.get("sslmode") == "verify-full"

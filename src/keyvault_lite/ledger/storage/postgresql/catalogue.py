@@ -1,7 +1,7 @@
 """The schema as PostgreSQL's catalogue describes it, compared with what the tables in `schema.py` come to.
 
 Whatever could change what is written or read is compared: columns, constraints, indexes, triggers, the function that
-they call, rules, row security, inheritance; and that nothing else stands in the schema, where a planted function, type
+they call, rules, row security, inheritance; and that nothing else is in the schema, where a planted function, type
 or operator could be taken for one of PostgreSQL's own. What belongs to an extension is left out.
 """
 
@@ -44,7 +44,7 @@ TRIGGERS: Final = (
     f"CREATE OR REPLACE FUNCTION {REFUSE}() RETURNS trigger LANGUAGE plpgsql AS $${_BODY}$$",
     *(_trigger(name, *guard) for name, guard in _GUARDS.items()),
 )
-"""Made anew at the end of each migration. Honest mistakes are stopped here; a forger drops them and is found."""
+"""Created again at the end of each migration. They stop honest mistakes; a forger drops them and is detected."""
 
 _NO_DELETE: Final = f"{audit_logs.name}_no_delete"
 GUARD_OF_LOG: Final = (f"DROP TRIGGER {_NO_DELETE} ON {audit_logs.name}", _trigger(_NO_DELETE, *_GUARDS[_NO_DELETE]))
@@ -90,7 +90,7 @@ _LOOKED_UP: Final = (
             ("operator family", "pg_opfamily", "opf"),
         )
     ),
-    # A cast stands in no schema: one that is not PostgreSQL's own, from or to its types or ours.
+    # A cast is in no schema: one that is not PostgreSQL's own, from or to its types or ours.
     (
         "SELECT 'cast ' || pg_catalog.format_type(o.castsource, NULL) || ' as ' || "
         "pg_catalog.format_type(o.casttarget, NULL), '' FROM pg_catalog.pg_cast o "
@@ -102,7 +102,7 @@ _LOOKED_UP: Final = (
 )
 """What PostgreSQL chooses by name and by the types of arguments."""
 _QUERIES: Final = (
-    # What stands in the schema, indexes apart; unlogged tables are emptied by a crash, children add rows to parents.
+    # What is in the schema, indexes apart; unlogged tables are emptied by a crash, children add rows to parents.
     (
         "SELECT 'relation ' || o.relname, o.relname::text, o.relkind::text, o.relpersistence::text, "
         "o.relrowsecurity, o.relforcerowsecurity, "
@@ -123,7 +123,7 @@ _QUERIES: Final = (
         f"WHERE o.relnamespace = {SCHEMA} AND o.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped "
         f"AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_class')}"
     ),
-    # NOT NULL is told with the column; from PostgreSQL 18 on it is a constraint besides.
+    # NOT NULL is compared with the column; from PostgreSQL 18 on it is a constraint besides.
     (
         "SELECT 'constraint ' || c.conname, coalesce(r.relname, '')::text, pg_catalog.pg_get_constraintdef(c.oid), "
         "c.convalidated, c.condeferrable FROM pg_catalog.pg_constraint c LEFT JOIN pg_catalog.pg_class r "
@@ -135,7 +135,7 @@ _QUERIES: Final = (
         "JOIN pg_catalog.pg_class r ON r.oid = i.indrelid "
         f"WHERE r.relnamespace = {SCHEMA} AND r.relkind <> 't' AND {_NOT_OF_EXTENSIONS.format('pg_catalog.pg_class')}"
     ),
-    # Triggers of foreign keys are told with the constraint; one that is switched off is not the one expected.
+    # Triggers of foreign keys are compared with the constraint; one that is switched off is not the one expected.
     (
         "SELECT 'trigger ' || t.tgname, r.relname::text, pg_catalog.pg_get_triggerdef(t.oid), t.tgenabled::text "
         "FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class r ON r.oid = t.tgrelid "
@@ -169,7 +169,7 @@ _STRANGE: Final = (
         "JOIN pg_catalog.pg_class o ON o.oid = a.attrelid "
         f"WHERE o.relnamespace = {SCHEMA} AND a.attgenerated <> ''"
     ),
-    # A type of somebody's own has functions of his own, for its output and for being taken for another.
+    # A user-defined type has functions of its own, for its output and for casts.
     (
         "SELECT o.relname::text, 'column ' || a.attname, 'is of a type of somebody''s own' "
         "FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class o ON o.oid = a.attrelid "
@@ -177,7 +177,7 @@ _STRANGE: Final = (
         f"WHERE o.relnamespace = {SCHEMA} AND o.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped "
         "AND t.typnamespace <> 'pg_catalog'::regnamespace"
     ),
-    # Whoever reads a table reads its children, wherever they stand.
+    # A read of a table reads its children, in any schema.
     (
         "SELECT p.relname::text, 'child ' || c.relname, 'does not belong here' FROM pg_catalog.pg_inherits i "
         "JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid "

@@ -17,10 +17,10 @@ from psycopg import pq
 from keyvault_lite.ledger.storage import driver, statements
 from keyvault_lite.ledger.storage.database import BUSY_SECONDS
 from keyvault_lite.ledger.storage.postgresql import session
-from keyvault_lite.ledger.storage.postgresql.limits import bounded, rows_at_once
-from keyvault_lite.ledger.storage.postgresql.others import SIGN, Snapshots
+from keyvault_lite.ledger.storage.postgresql.bounded_fetch import bounded, rows_at_once
+from keyvault_lite.ledger.storage.postgresql.foreign_writes import SIGN, Snapshots
 from keyvault_lite.ledger.storage.postgresql.qualified import qualified
-from keyvault_lite.ledger.storage.postgresql.silence import Connection
+from keyvault_lite.ledger.storage.postgresql.read_timeout import Connection
 from keyvault_lite.model.errors import AuditUnavailable
 
 IN_FORCE: Final = {"INTRANS", "ACTIVE", "INERROR"}
@@ -44,9 +44,9 @@ _OTHER_WORDS: Final = {
     ),
     statements.LOSE_REPLY: ("DELETE FROM idempotency_replies WHERE service_id || '/' || encode(key_digest, 'hex') = ?"),
 }
-# Who stands still between COMMIT and the release of the lock is no longer in a transaction: its session ends all the
-# same, and the lock with it. It is refused by the anchor, which others have moved by then.
-# What COMMIT relies on can be taken away by a reload at any time: it is looked at where it costs no round trip.
+# A process that hangs between COMMIT and the release of the lock is no longer in a transaction: its session ends all
+# the same, and the lock with it. It is refused by the anchor, which others have moved by then. What COMMIT relies on
+# can be taken away by a reload at any time: it is looked at where it costs no round trip.
 _LOCK: Final = (
     f"SELECT set_config('idle_session_timeout', '60s', false), pg_advisory_lock(%s::int4, %s::int4), {session.FACTS}"
 ).encode()
@@ -107,7 +107,7 @@ def _plain(sql: str, schema: str) -> bytes:
     return qualified(_OTHER_WORDS.get(sql) or bounded(sql), schema).encode()
 
 
-class One:
+class AvailableRow:
     """A result of at most one row that is there already."""
 
     def __init__(self, row: tuple[Any, ...] | None, rowcount: int = -1) -> None:
@@ -201,7 +201,7 @@ class PostgresConnection:
             raise self._told(error) from error
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def pipelined(self) -> Iterator[None]:
         """Send all statements within before any of them is waited for."""
         try:
             with self.raw.pipeline():
@@ -236,7 +236,7 @@ class PostgresConnection:
             # A statement that fails would end the whole transaction, and with it the one snapshot of a check.
             self.raw.execute(b"SAVEPOINT whole")
             return begun
-        # Before it is known to be held: who fails half-way lets go of whatever there is.
+        # Before it is known to be held: a failure half-way releases whatever is held.
         self.locked = True
         if self._hold is not None:
             self._hold(self)
@@ -250,14 +250,14 @@ class PostgresConnection:
             raise AuditUnavailable(problem, shown="the database is not set to keep what it confirms")
         return begun
 
-    def _catch_up(self) -> "One":
+    def _catch_up(self) -> "AvailableRow":
         """What CATCH_UP asks for, as it came along with BEGIN; what else came along tells of other writers."""
         ahead, self._ahead = self._ahead, ()
         if not ahead:
             ahead = tuple(self.raw.execute(_plain(sql, self.schema), binary=True) for sql in _AHEAD)
         head, last, sign = (rows.fetchone() for rows in ahead)
         self.others.look(self, sign or (None, None))
-        return One(None if head is None else (*head, *(last or (None, None))))
+        return AvailableRow(None if head is None else (*head, *(last or (None, None))))
 
     def _commit(self) -> driver.Rows:
         done = self.raw.execute(b"COMMIT")
@@ -293,7 +293,7 @@ class PostgresConnection:
         if isinstance(error, psycopg.IntegrityError) or state == _REFUSED_BY_TRIGGER:
             return PostgresIntegrityError(f"{state}: refused by a constraint or trigger")
         if isinstance(error, psycopg.DataError) and self._writes:
-            # No fault of the store: one of those who share the transaction brought what no column can hold.
+            # No fault of the store: a request of the transaction has a value that no column can hold.
             return ValueError("a value that the database cannot hold")
         if state == _DISK_FULL:
             return PostgresError("the disk of the database server is full")

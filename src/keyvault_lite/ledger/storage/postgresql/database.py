@@ -18,7 +18,7 @@ from psycopg.types.numeric import Int8Dumper
 
 from keyvault_lite.ledger.storage import driver, statements
 from keyvault_lite.ledger.storage.damage import DamagedVault
-from keyvault_lite.ledger.storage.database import BUSY_SECONDS, Taken
+from keyvault_lite.ledger.storage.database import BUSY_SECONDS, RowCount
 from keyvault_lite.ledger.storage.log_index import block_of, rows_for
 from keyvault_lite.ledger.storage.postgresql import arrays, session
 from keyvault_lite.ledger.storage.postgresql.address import Address
@@ -30,10 +30,10 @@ from keyvault_lite.ledger.storage.postgresql.catalogue import (
     check_schema,
     rows_of,
 )
-from keyvault_lite.ledger.storage.postgresql.connection import One, PostgresConnection, away, is_away, reason
+from keyvault_lite.ledger.storage.postgresql.connection import AvailableRow, PostgresConnection, away, is_away, reason
 from keyvault_lite.ledger.storage.postgresql.qualified import REFUSE, SCHEMA, SEARCH_PATH, quote, search_path_of
+from keyvault_lite.ledger.storage.postgresql.read_timeout import NEXT_STEP, Connection
 from keyvault_lite.ledger.storage.postgresql.results import adapters
-from keyvault_lite.ledger.storage.postgresql.silence import NEXT_STEP, Connection
 from keyvault_lite.ledger.storage.schema import TABLES, Row
 from keyvault_lite.ledger.storage.upgrade import other_tables, run_migrations
 from keyvault_lite.model.errors import AuditUnavailable, IntegrityViolation, InvalidRequest
@@ -124,7 +124,7 @@ class PostgresDatabase:
                 f"the database {self.place} cannot be reached: {why}", shown="the database cannot be reached"
             ) from None
         try:
-            # One integer type in all statements, so that each is prepared once.
+            # AvailableRow integer type in all statements, so that each is prepared once.
             raw.adapters.register_dumper(int, Int8Dumper)
             session.prepare(raw, more)
             # The search path that it was given names the vault's schema. Nothing is looked up along it but that name.
@@ -216,18 +216,18 @@ class PostgresDatabase:
         return connection.others.count if isinstance(connection, PostgresConnection) else 0
 
     @contextmanager
-    def together(self, connection: driver.Connection) -> Iterator[None]:
+    def pipelined(self, connection: driver.Connection) -> Iterator[None]:
         """See Store: in one round trip."""
         if not isinstance(connection, PostgresConnection):
             yield  # each by itself
             return
-        with connection.together():
+        with connection.pipelined():
             yield
 
-    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> Taken:
+    def append(self, connection: driver.Connection, entries: Sequence[Row]) -> RowCount:
         """See Store."""
         if not entries:
-            return One(None, rowcount=0)
+            return AvailableRow(None, rowcount=0)
         if index := rows_for(entries):
             connection.execute(arrays.PUT_INDEX, arrays.index_columns_of(index))
         return connection.execute(arrays.APPEND, arrays.columns_of(entries))
@@ -300,7 +300,7 @@ class PostgresDatabase:
     # The schema
 
     def tables(self, connection: driver.Connection) -> frozenset[str]:
-        """See Database: whatever stands in the schema and belongs to no extension."""
+        """See Database: whatever is in the schema and belongs to no extension."""
         rows = rows_of(
             connection,
             f"SELECT o.relname::text FROM pg_catalog.pg_class o WHERE o.relnamespace = {SCHEMA} "  # noqa: S608
@@ -378,12 +378,12 @@ class PostgresDatabase:
                 ) from error
             yield
 
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """See Database. The lock goes with the session, so a session that is lost has to ask again."""
         if self._leading is not None:
             if self._leading.is_alive:
                 return True
-            self.stop_leading()
+            self.resign_leadership()
         try:
             connection = self._session()
         except AuditUnavailable:
@@ -400,7 +400,7 @@ class PostgresDatabase:
         self._leading = connection
         return True
 
-    def is_usurped(self) -> bool:
+    def is_leadership_blocked(self) -> bool:
         """See Database. An advisory lock asks for no right but to connect: its holder is known by the role."""
         try:
             with closing(self._session()) as connection:
@@ -415,7 +415,7 @@ class PostgresDatabase:
         raw, schema = self._connect(())
         return PostgresConnection(raw, schema=schema, writes=False, key=(WRITING, _half(schema)))
 
-    def stop_leading(self) -> None:
+    def resign_leadership(self) -> None:
         """See Database."""
         if self._leading is not None:
             self._leading.close()
@@ -426,7 +426,7 @@ class PostgresDatabase:
 
 
 def _schema_of(connection: driver.Connection) -> str:
-    """The vault's schema; asked, because a connection may stand behind another object."""
+    """The vault's schema; asked, because a connection may be behind another object."""
     row = connection.execute(f"SELECT nspname::text FROM pg_catalog.pg_namespace WHERE oid = {SCHEMA}").fetchone()  # noqa: S608
     return "" if row is None else str(row[0])
 

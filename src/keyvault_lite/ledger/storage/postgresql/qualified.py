@@ -1,7 +1,7 @@
 """Statements that name the vault's schema, so that the search path of a session need not have it.
 
 PostgreSQL chooses among functions and operators of one name the one whose argument types match exactly, wherever it
-stands in the search path. An overload in the vault's schema would be preferred to a built-in one that is reached by a
+is in the search path. An overload in the vault's schema would be preferred to a built-in one that is reached by a
 conversion, and would run with the vault's rights. So the search path holds PostgreSQL's own schema alone, and every
 table is qualified.
 """

@@ -41,7 +41,7 @@ class _Integer(Loader):
         """The number. Raises driver.Error for anything else."""
         text = bytes(data)
         if len(text) > _MOST_DIGITS or not text.removeprefix(b"-").isdigit():
-            raise driver.Error("the database server answers with a number that is none")
+            raise driver.Error("the database server answered with a malformed number")
         return int(text)
 
 

@@ -8,7 +8,7 @@ import psycopg
 from keyvault_lite.ledger.storage.database import BUSY_SECONDS
 
 LOCK_SECONDS: Final = BUSY_SECONDS
-"""Who locks a table, or rewrites it, keeps nobody waiting for longer: neither a check nor what is due."""
+"""The longest that a lock on a table delays a check or a due operation."""
 _TRANSACTION_TIMEOUT_SINCE: Final = 170000
 _SETTINGS: Final = (
     # First, as any other may end the statement that sets the rest.
@@ -42,11 +42,11 @@ NEEDED: Final[Mapping[str, frozenset[str]]] = {
     "session_replication_role": frozenset({"origin"}),
 }
 FACTS: Final = ", ".join(f"current_setting('{name}')" for name in NEEDED)
-"""What `missing` judges: columns of a statement."""
+"""What `missing` checks: columns of a statement."""
 
 
 def prepare(raw: psycopg.Connection[Any], more: tuple[str, ...]) -> None:
-    """Make a session that was just opened one of ours. Raises psycopg.Error."""
+    """Configure a session that was just opened. Raises psycopg.Error."""
     timeouts = [f"SET lock_timeout = {int(LOCK_SECONDS * 1000)}"]
     if raw.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
         timeouts.append("SET transaction_timeout = 0")

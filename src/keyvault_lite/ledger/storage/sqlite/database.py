@@ -1,7 +1,7 @@
 """What is particular to SQLite: connections, the lock between processes, and the file's identity.
 
 Writers of all processes pass a blocking file lock before `BEGIN IMMEDIATE`. It is a turnstile of two locks (take
-`next`, take `main`, release `next`): whoever waits longest is next, which a single flock and SQLite's own busy handler
+`next`, take `main`, release `next`): the longest waiter is next, which a single flock and SQLite's own busy handler
 do not give.
 """
 
@@ -167,7 +167,7 @@ class SqliteDatabase:
         return read_offline(self.path, work)
 
     @contextmanager
-    def together(self, connection: driver.Connection) -> Iterator[None]:
+    def pipelined(self, connection: driver.Connection) -> Iterator[None]:
         """See Store: each is done at once."""
         yield
 
@@ -200,7 +200,7 @@ class SqliteDatabase:
             raise IntegrityViolation("the log does not hold exactly the entries that were archived")
 
     def give_space_back(self) -> None:
-        """See Database: the file is written anew, and everybody waits for it."""
+        """See Database: the file is rewritten, and all writers wait for it."""
         with self.lock(), closing(self.writer()) as connection:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -215,7 +215,7 @@ class SqliteDatabase:
             self.unlock()
 
     def acquire(self) -> None:
-        """Take it; waits for whoever has it. Raises AuditUnavailable."""
+        """Take it; waits for its holder. Raises AuditUnavailable."""
         with self._turnstile.held():
             self._main.acquire()
 
@@ -295,7 +295,7 @@ class SqliteDatabase:
             connection.execute(f"DROP TABLE {name}")
 
     def check_kinds(self, connection: driver.Connection) -> list[Finding]:
-        """See Database. A rollback journal is written into the database by whoever opens it next."""
+        """See Database. A rollback journal is written into the database by the next process that opens it."""
         return files.find_journal(self.path) + check_kinds(connection)
 
     def check_schema(self, connection: driver.Connection) -> list[Finding]:
@@ -313,16 +313,16 @@ class SqliteDatabase:
         with self._beginning.held():
             yield
 
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process is the one that does the timed work: the first that asks, until it ends."""
         self._leads = self._leads or self._leading.try_acquire()
         return self._leads
 
-    def is_usurped(self) -> bool:
-        """See Database. Who may open the file beside the database may write the database."""
+    def is_leadership_blocked(self) -> bool:
+        """See Database. A user that may open the file beside the database may write the database."""
         return False
 
-    def stop_leading(self) -> None:
+    def resign_leadership(self) -> None:
         """Let another process do it."""
         if self._leads:
             self._leads = False
@@ -351,7 +351,7 @@ class SqliteDatabase:
             raise IntegrityViolation("the database file was replaced under the running server")
 
     def close(self) -> None:
-        """Let go of the lock files. Connections are their users' to close; who begins a vault still holds its lock."""
+        """Close the lock files. Connections are closed by their users. A lock taken to begin a vault stays."""
         for lock in (self._turnstile, self._main):
             lock.close()
 

@@ -1,9 +1,9 @@
 """The files of an SQLite database: how an empty one is made, and the refusal of a rollback journal beside it.
 
 A vault is in WAL mode from its first byte on, so SQLite never makes a rollback journal for it. One that lies beside the
-file all the same was put there, and is dangerous: whoever opens the database next lets SQLite write the journal's
-pages into it before anything is read, and older versions of SQLite then delete the file that the journal names as its
-super-journal. So it is looked for before SQLite opens the file, for reading too.
+file all the same was put there, and is dangerous: the next process that opens the database lets SQLite write the
+journal's pages into it before anything is read, and older versions of SQLite then delete the file that the journal
+names as its super-journal. So it is looked for before SQLite opens the file, for reading too.
 """
 
 import os

@@ -39,7 +39,7 @@ class FileLock:
             if nonblocking.try_lock(self._opened()):
                 return True
         except OSError:
-            pass  # whoever has to have it is told why not
+            pass  # a caller that needs it gets the reason
         self._threads.release()
         return False
 

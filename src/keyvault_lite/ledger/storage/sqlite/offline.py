@@ -1,4 +1,4 @@
-"""Reading a database beside whoever uses it: nothing is written to it or next to it, and nobody is kept waiting.
+"""Reading a database beside its users: nothing is written to it or next to it, and no user waits.
 
 SQLite's plain opening would create, checkpoint or delete the WAL. So there are three ways, by what lies beside it:
 
@@ -104,7 +104,7 @@ def _opened(path: Path) -> Iterator[tuple[driver.Connection, bool]]:
 
 
 def _is_stale(shared: Path, wal: Path) -> bool:
-    """Whether the WAL was begun anew and its index does not know: its writer was killed between, else it soon does.
+    """Whether the WAL was restarted and its index is older: its writer was killed between, else it soon does.
 
     SQLite itself would wait for the writer for ten seconds, and then give up.
     """

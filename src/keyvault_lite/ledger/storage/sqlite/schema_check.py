@@ -30,7 +30,7 @@ _WORDS: Final = re.compile(
 _ORDINARY: Final = re.compile(r'CREATE (?:TABLE\s+"?\w+"?\s*\(|(?:UNIQUE )?INDEX\b|TRIGGER\b)')
 """How SQLite keeps the statement of what can be read without running anything, whatever kind it is said to be of."""
 MAX_SQL: Final = 20_000
-"""Characters of a statement that are looked through: the longest of ours has a tenth."""
+"""Characters of a statement that are looked through: the longest one of the schema has a tenth."""
 Fact = tuple[Any, ...]
 USUAL: Final = "f92b3247fce3cf9547062d2fb15a5365c77555bdaf03c1feabc267956df1d7ce"
 """The digest of the facts that are expected: where it is found there is nothing to compare."""
@@ -39,7 +39,7 @@ USUAL: Final = "f92b3247fce3cf9547062d2fb15a5365c77555bdaf03c1feabc267956df1d7ce
 def check_kinds(connection: driver.Connection) -> list[Finding]:
     """What is not an ordinary table, index or trigger, a finding each. It is looked at by its text, and never read.
 
-    A view, a virtual table or a computed column gives whatever its maker wants, for as long as he wants.
+    A view, a virtual table or a computed column returns what its author chose, after as long as the author chose.
     """
     strange: list[Finding] = []
     tables: list[str] = []
@@ -104,7 +104,7 @@ def _facts(connection: Any) -> Iterator[Fact]:  # noqa: ANN401  (a connection of
             where = re.search(r"\bWHERE\b(.*)$", sql, re.IGNORECASE | re.DOTALL)
             yield f"condition of {name}", table, _normal(where.group(1)) if where else ""
         elif kind != "table":
-            # Triggers and views, indexes that SQLite makes for constraints, and whatever else stands there.
+            # Triggers and views, indexes that SQLite makes for constraints, and whatever else is there.
             yield f"{kind} {name}", table, _normal(str(sql))
 
 

@@ -1,4 +1,4 @@
-"""Rows of leased tokens may be deleted: the triggers are made anew after each revision, and no table changes."""
+"""Rows of leased tokens may be deleted: the triggers are created again after each revision, and no table changes."""
 
 revision = "0002"
 down_revision = "0001"
