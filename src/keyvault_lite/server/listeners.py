@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from keyvault_lite.ledger.storage.own_files import open_own
 from keyvault_lite.server.tls import UnusablePair, load_pair
 from keyvault_lite.settings import InvalidSettings, Settings
 
@@ -82,7 +83,7 @@ class UnixSocket:
             mode = folder.stat().st_mode
             if mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise CannotListen(f"Cannot listen on {path}: other users can write its folder; chmod go-w it.")
-            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._lock = open_own(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise CannotListen(f"Cannot listen on {path}: {error.strerror}.") from None
         try:
