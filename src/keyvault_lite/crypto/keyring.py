@@ -25,7 +25,7 @@ from keyvault_lite.crypto.hmac_key import HmacKey
 from keyvault_lite.crypto.importing import imported, imported_public, open_oaep, open_wrapped
 from keyvault_lite.crypto.keyring_secrets import KeyringSecrets
 from keyvault_lite.crypto.material import Material, generate, load_rsa
-from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
+from keyvault_lite.crypto.root import MasterKey, SlotKey, WrongMasterKey
 from keyvault_lite.crypto.secret import Secret
 from keyvault_lite.crypto.transit import TransitVersion, generate_transit, with_mac_key
 from keyvault_lite.crypto.versions import Versions
@@ -112,26 +112,33 @@ class Keyring(Secret):
         IntegrityViolation if a slot opens and is not what it says it is. Slots come unverified from the database.
         """
         for slot in sorted(slots, key=lambda slot: slot.generation, reverse=True):
-            raw = _open_slot(slot, master)
-            if raw is None:
-                continue
-            bundle = KeyringSecrets.read(raw)
-            if bundle.instance_id != slot.instance_id:
-                raise IntegrityViolation("the keyring belongs to another installation than its slot says")
-            return cls(bundle, slot.generation, rng)
+            keyring = cls.open_slot(slot, master, rng) if slot.kdf == KDF_NONE else None
+            if keyring is not None:
+                return keyring
         raise WrongMasterKey(
             "The master key opens no slot of this keyring: it belongs to another vault, or was replaced."
         )
 
-    def seal(self, master: MasterKey, *, slot_id: str, created_at: int) -> Slot:
-        """A slot that `master` opens. `slot_id` is a UUID, `created_at` in microseconds."""
-        box, context = _slot_box(slot_id, self.generation, self.instance_id, KDF_NONE, master)
-        sealed = box.seal(context, self._bundle.write(), self._rng)
-        return Slot(slot_id, self.generation, self.instance_id, KDF_NONE, sealed, created_at)
+    @classmethod
+    def open_slot(cls, slot: Slot, key: SlotKey, rng: Rng = os.urandom) -> Self | None:
+        """The keyring in one slot, None if the slot is not for this key. Raises IntegrityViolation, as `open`."""
+        raw = _open_slot(slot, key)
+        if raw is None:
+            return None
+        bundle = KeyringSecrets.read(raw)
+        if bundle.instance_id != slot.instance_id:
+            raise IntegrityViolation("the keyring belongs to another installation than its slot says")
+        return cls(bundle, slot.generation, rng)
 
-    def opens(self, slot: Slot, master: MasterKey) -> bool:
-        """Whether `master` opens the slot, and this keyring is in it."""
-        return hmac.compare_digest(_open_slot(slot, master) or b"", self._bundle.write())
+    def seal(self, key: SlotKey, *, slot_id: str, created_at: int, kdf: str = KDF_NONE) -> Slot:
+        """A slot that `key` opens. `slot_id` is a UUID, `created_at` in microseconds; `kdf` says how `key` is had."""
+        box, context = _slot_box(slot_id, self.generation, self.instance_id, kdf, key)
+        sealed = box.seal(context, self._bundle.write(), self._rng)
+        return Slot(slot_id, self.generation, self.instance_id, kdf, sealed, created_at)
+
+    def opens(self, slot: Slot, key: SlotKey) -> bool:
+        """Whether `key` opens the slot, and this keyring is in it."""
+        return hmac.compare_digest(_open_slot(slot, key) or b"", self._bundle.write())
 
     # Key material
 
@@ -366,19 +373,19 @@ class Keyring(Secret):
 
 
 def _slot_box(
-    slot_id: str, generation: int, instance_id: bytes, kdf: str, master: MasterKey
+    slot_id: str, generation: int, instance_id: bytes, kdf: str, key: SlotKey
 ) -> tuple[KeySealer, bytes]:
     frame = ContainerLayout(
         "slot", instance_id=instance_id, id=id_bytes(slot_id), version=generation, purpose="KEYRING"
     )
-    return master.box(frame), hashlib.sha256(pae("slot", instance_id, kdf)).digest()
+    return key.box(frame), hashlib.sha256(pae("slot", instance_id, kdf)).digest()
 
 
-def _open_slot(slot: Slot, master: MasterKey) -> bytes | None:
-    """The bundle's bytes, None if the slot is not for this master key. A slot is unverified input of any shape."""
-    if slot.kdf != KDF_NONE or not is_id(slot.id) or not 0 < slot.generation < 2**32:
+def _open_slot(slot: Slot, key: SlotKey) -> bytes | None:
+    """The bundle's bytes, None if the slot is not for this key. A slot is unverified input of any shape."""
+    if not is_id(slot.id) or not 0 < slot.generation < 2**32:
         return None
-    box, context = _slot_box(slot.id, slot.generation, slot.instance_id, slot.kdf, master)
+    box, context = _slot_box(slot.id, slot.generation, slot.instance_id, slot.kdf, key)
     try:
         return box.open(context, slot.sealed)
     except InvalidCiphertext:

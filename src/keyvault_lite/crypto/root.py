@@ -25,25 +25,45 @@ _warned: Final[set[str]] = set()
 _BOTH: Final = "KEYVAULT_MASTER_KEY and KEYVAULT_MASTER_KEY_FILE"
 
 
-class InvalidMasterKey(Exception):
-    """The master key is missing, unreadable or not fit to be one; `detail` is one sentence for the operator."""
+class RootError(Exception):
+    """No root of trust has opened the keyring; `detail` is one sentence for the operator."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
 
 
+class InvalidMasterKey(RootError):
+    """The master key is missing, unreadable or not fit to be one."""
+
+
 class WrongMasterKey(InvalidMasterKey):
     """A well-formed master key that opens no slot of this keyring."""
 
 
-class MasterKey(Secret):
-    """32 uniform bytes. Made by `parse` or `generate` only."""
+class SlotKey(Secret):
+    """32 uniform bytes that open one slot of the keyring."""
 
     __slots__ = ("_key",)
 
     def __init__(self, key: bytes) -> None:
+        if len(key) != SIZE:
+            raise ValueError(f"a slot key has {SIZE} bytes")
         self._key: Final = key
+
+    def box(self, frame: ContainerLayout) -> KeySealer:
+        """This key at one place; the bytes stay inside."""
+        return KeySealer(frame, self._key)
+
+    def reveal(self) -> bytes:
+        """The bytes, for the root that wraps or splits them and for a process that opens the same slot."""
+        return self._key
+
+
+class MasterKey(SlotKey):
+    """The key in a master key file: it opens every slot whose `kdf` is `none`. Made by `parse` or `generate` only."""
+
+    __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -67,10 +87,6 @@ class MasterKey(Secret):
         """A fresh master key, and the base64 text of it for the operator to keep."""
         text = encode_base64(rng(SIZE))
         return cls.parse(text), text
-
-    def box(self, frame: ContainerLayout) -> KeySealer:
-        """This key at one place; the bytes stay inside."""
-        return KeySealer(frame, self._key)
 
 
 def _weakness(key: bytes) -> str | None:

@@ -1,0 +1,1 @@
+"""A TPM 2.0 chip, spoken to directly: no C library, no daemon."""
