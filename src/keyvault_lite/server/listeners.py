@@ -61,7 +61,7 @@ def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]
     One that is shared can be taken several times by processes of one user: connections are spread over them evenly.
     """
     try:
-        return _listen(host, port, shared=shared)
+        return take_address(host, port, shared=shared)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         hint = _HINTS.get(error.errno or 0, "")
@@ -128,7 +128,8 @@ def address(scheme: str, host: str, port: int) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _listen(host: str, port: int, *, shared: bool) -> list[socket.socket]:
+def take_address(host: str, port: int, *, shared: bool) -> list[socket.socket]:
+    """As `listen`; raises OSError."""
     sockets: list[socket.socket] = []
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     for family, kind, protocol, _, address in dict.fromkeys(found):

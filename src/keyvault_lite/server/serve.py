@@ -27,7 +27,7 @@ from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.server.connection import GRACE_SECONDS
 from keyvault_lite.server.connection import serve as server_config
 from keyvault_lite.server.lifecycle import Server
-from keyvault_lite.server.listeners import CannotListen, address, check_address, listen
+from keyvault_lite.server.listeners import CannotListen, address, check_address, listen, take_address
 from keyvault_lite.server.supervisor import CANNOT_START as NO_WORKER
 from keyvault_lite.server.supervisor import Supervisor
 from keyvault_lite.settings import InvalidSettings, Settings
@@ -93,7 +93,10 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
     protect_process()
     protect_children()
     with tempfile.TemporaryDirectory(prefix="keyvault-") as folder:
-        supervisor = Supervisor(partial(_worker, chosen, folder), shares)
+        port: int = shares[0][0].getsockname()[1]
+        supervisor = Supervisor(
+            partial(_worker, chosen, folder), shares, partial(take_address, chosen.host, port, shared=True)
+        )
         code = supervisor.run()
     return INTERRUPTED if supervisor.interrupted and code == 0 else code
 

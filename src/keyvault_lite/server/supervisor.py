@@ -39,6 +39,7 @@ CANNOT_START: Final = 3
 
 MakeConfig = Callable[[int], uvicorn.Config]
 """From a worker's number to what it serves. Called in the worker; must survive pickling."""
+Listen = Callable[[], Sequence[socket.socket]]
 _log: Final = logger("workers")
 _spawning: Final = get_context("spawn")
 
@@ -100,9 +101,10 @@ class _Worker:
 class Supervisor:
     """Keeps a number of workers running. Belongs to the main thread, whose signals it takes."""
 
-    def __init__(self, make: MakeConfig, shares: Sequence[Sequence[socket.socket]]) -> None:
-        """A worker for each set of sockets."""
+    def __init__(self, make: MakeConfig, shares: Sequence[Sequence[socket.socket]], listen: Listen) -> None:
+        """A worker for each set of sockets; `listen` takes another set of the same addresses."""
         self._make = make
+        self._listen = listen
         self._shares = [list(one) for one in shares]
         self._workers: dict[int, _Worker] = {}
         self._failures = dict.fromkeys(range(len(shares)), 0)
@@ -173,16 +175,25 @@ class Supervisor:
         _log.error("worker ended with %s", worker.process.exitcode, extra={"worker": worker.number})
         worker.bury(0.0)
         del self._workers[worker.number]
-        self._stop_listening(worker.number)
+        self._replace_sockets(worker.number)
         self._failures[worker.number] += not worker.ready
         delay = RETRY_SECONDS[min(self._failures[worker.number], len(RETRY_SECONDS) - 1)]
         self._due[worker.number] = time.monotonic() + delay
 
-    def _stop_listening(self, number: int) -> None:
-        """Have new connections go to the other workers. The next one listens again."""
-        for one in self._shares[number]:
-            with suppress(OSError):  # it has not come to listen
-                one.shutdown(socket.SHUT_RDWR)
+    def _replace_sockets(self, number: int) -> None:
+        """Have new connections go to the other workers, and sockets ready for the next one.
+
+        New ones: Linux gives no connection to a socket that was shut down and listens again beside others. They are
+        taken first, so that the address is held throughout.
+        """
+        old = self._shares[number]
+        try:
+            self._shares[number] = list(self._listen())
+        except OSError:
+            _log.exception("the address cannot be taken again", extra={"worker": number})
+            return  # the next one takes over the sockets, and their queue
+        for one in old:
+            one.close()
 
     def _renew(self) -> None:
         """Replace the workers one by one, each when its successor serves."""

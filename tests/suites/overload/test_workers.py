@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,28 @@ def test_a_worker_that_dies_is_replaced_and_the_log_goes_on(vault: Vault) -> Non
     assert vault.stop() == 0
     assert len(set(load.recorded)) == len(load.recorded), "no number was given twice"
     assert max(load.recorded) <= vault.entries()
+
+
+def test_a_worker_that_was_replaced_is_given_connections_again(vault: Vault) -> None:
+    """Each dies once, and at the end each has work: none is left beside a socket that gets no connection."""
+    vault.start("--workers", str(WORKERS))
+
+    def serving(count: int) -> bool:
+        return vault.log.count("requests are answered") == count
+
+    wait_until(partial(serving, WORKERS), 20)
+    for died, pid in enumerate(vault.workers(), 1):
+        os.kill(pid, signal.SIGKILL)
+        wait_until(partial(serving, WORKERS + died), 30)
+    before = by_worker(vault)
+
+    def all_have_worked() -> bool:
+        for client in clients(vault, vault.admin):
+            assert client.ask("GET", "/keys").status == 200
+        after = by_worker(vault)
+        return sum(after[one] > before.get(one, 0) for one in after) == WORKERS
+
+    wait_until(all_have_worked, 10)
 
 
 @pytest.mark.slow
@@ -269,7 +292,7 @@ def test_who_is_told_to_end_starts_no_more_workers(monkeypatch: pytest.MonkeyPat
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Supervisor, "_start", start)
-    assert Supervisor(lambda _: None, [[]] * 64).run() == 0  # type: ignore[arg-type,return-value]  # nothing is made
+    assert Supervisor(lambda _: None, [[]] * 64, list).run() == 0  # type: ignore[arg-type,return-value]  # nothing is made
     assert started == [0]
 
 
@@ -282,6 +305,8 @@ def test_each_worker_tells_that_the_database_is_gone_and_that_it_is_back(vault: 
         asked = [client.ask("GET", "/health").status for client in clients(vault, vault.admin)]
         return set(asked) == {status}
 
+    # All of them serve: one that is still being started would end, and with it the connections that wait for it.
+    wait_until(lambda: vault.log.count("requests are answered") == WORKERS, 20)
     wait_until(lambda: all_say(200), 20)
     database.rename(aside)
     wait_until(lambda: all_say(503), 20)
