@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     """Base64 of 32 bytes. The parent process keeps it in its environment: prefer the file."""
     master_key_file: str | None = None
     """A file, or a descriptor path like /dev/fd/3, that holds the base64."""
+    root: str | None = Field(default=None, repr=False)
+    """The roots of trust that open the vault, as URIs separated by spaces (docs/roots.md); else the master key."""
     database_url: str = Field(default="sqlite:///keyvault.db", repr=False)
     """`sqlite:///path` or `postgresql://user@host/database`; it may hold a password, so it is never shown."""
     allow_plain_database: bool = False

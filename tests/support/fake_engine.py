@@ -83,12 +83,14 @@ from keyvault_lite.model.requests import (
     RevokeKey,
     Rewrap,
     RotateKey,
+    SealVault,
     Sign,
     UpdateKey,
     UpdateService,
     Verify,
     VerifyAudit,
 )
+from keyvault_lite.model.unseal import SealStatus, Unseal
 from keyvault_lite.wire.application import Api, Application
 from keyvault_lite.wire.asgi import ASGIApp, Message
 from keyvault_lite.wire.engine_port import Engine
@@ -200,6 +202,7 @@ HANDLERS: dict[type, Callable[[Any], object]] = {
     ListReceipts: lambda _: Page((EntryReceipt(17, "c2sp.org/tlog-proof@v1\n"),), None),
     VerifyAudit: lambda _: Verification(valid=True, entries=7, head=b"\x03" * 32),
     ReadCheckpoint: lambda _: "example.org/log\n7\nAAAA\n",
+    SealVault: lambda _: None,
     ReadMetrics: lambda _: "# TYPE up gauge\nup 1\n",
     ReadReceipt: lambda _: "c2sp.org/tlog-proof@v1\n",
     ReadConsistency: lambda request: Consistency(request.old, request.new, (b"\x05" * 32,)),
@@ -217,6 +220,15 @@ class FakeEngine:
     fault: Exception | None = None
     state: Health = field(default_factory=lambda: Health(status="ok", sealed=False, version="0.1.0", serving=True))
     kept: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
+
+    def has_ended(self) -> bool:
+        return False
+
+    def seal_status(self) -> SealStatus:
+        return SealStatus(sealed=False, root="file")
+
+    async def unseal(self, given: Unseal, source: str | None) -> SealStatus:
+        return self.seal_status()
 
     @property
     def request(self) -> Any:  # noqa: ANN401

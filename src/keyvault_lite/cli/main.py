@@ -22,6 +22,8 @@ from keyvault_lite.cli import (
     master_key,
     migrate,
     quickstart,
+    root,
+    seal,
     service,
     signature,
     status,
@@ -44,9 +46,10 @@ SETTINGS = """
 - `KEYVAULT_CACERT`: certificates (PEM) to trust instead of the system's
 - `KEYVAULT_ALLOW_PLAIN_HTTP`: `1` allows plain http on an address that is not loopback
 
-**init, serve, verify, backup, repair, migrate, anchor, master-key, audit archive** and **audit read** work on
+**init, serve, verify, backup, repair, migrate, anchor, root, master-key, audit archive** and **audit read** work on
 the vault itself and read, also from the settings file that `kvl --config` or `KEYVAULT_CONFIG` names,
 
+- `KEYVAULT_ROOT`: the roots of trust that open the vault, or for a master key alone
 - `KEYVAULT_MASTER_KEY_FILE` (preferred) or `KEYVAULT_MASTER_KEY` (base64, 32 bytes)
 - `KEYVAULT_DATABASE_URL` (default `sqlite:///keyvault.db`; `postgresql://…`), `KEYVAULT_ALLOW_PLAIN_DATABASE`
 - `KEYVAULT_MIGRATE_TO`, for `kvl migrate`: the database to move to
@@ -112,7 +115,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001  (typer calls it so)
 
 
 @app.callback()
-def _root(
+def _options(
     *,
     config: Annotated[
         Path | None,
@@ -128,7 +131,7 @@ def _root(
 
 
 app.command("quickstart")(quickstart.quickstart)
-for module in (vault, migrate, status, whoami, cipher, signature):
+for module in (vault, seal, migrate, status, whoami, cipher, signature):
     app.add_typer(module.app)
 app.add_typer(key.app, name="key")
 app.add_typer(service.app, name="service")
@@ -136,6 +139,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(anchor.app, name="anchor")
 app.add_typer(backup.app, name="backup")
 app.add_typer(master_key.app, name="master-key")
+app.add_typer(root.app, name="root")
 app.add_typer(witness.app, name="witness")
 
 

@@ -15,6 +15,7 @@ from keyvault_lite.cli.failure import CannotRun, CheckFailed
 from keyvault_lite.cli.files import check_token_out, not_lost, write_new_secret
 from keyvault_lite.cli.output import Format, OutputOption, confirm, note, printable, show_record
 from keyvault_lite.cli.progress import counting
+from keyvault_lite.cli.slot_options import OfOption, OutOption, SharesOption, ThresholdOption, new_slot
 from keyvault_lite.model.replies import Finding, Verification
 
 app = typer.Typer()
@@ -48,16 +49,40 @@ def init(
         Path | None,
         typer.Option("--token-out", metavar="FILE", help="Put the token in a new private file, do not print it."),
     ] = None,
+    recovery_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--recovery-out", metavar="FILE", help="Where the recovery key goes, if the root is a device or service."
+        ),
+    ] = None,
+    no_recovery: Annotated[
+        bool, typer.Option("--no-recovery", help="Make no recovery key: if the device is lost, so is the vault.")
+    ] = False,
+    shares: SharesOption = 0,
+    threshold: ThresholdOption = 0,
+    of: OfOption = None,
+    out: OutOption = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Make a new vault: database, keyring and first ADMIN, whose token is printed this once."""
+    """Make a new vault: database, keyring and first ADMIN, whose token is printed this once.
+
+    Under a root that is a device or a service (KEYVAULT_ROOT) a recovery key is made too: keep it apart, offline.
+    """
     from keyvault_lite import settings
     from keyvault_lite.operator import initialise
 
     check_token_out(token_out)
     with starting():
         chosen = settings.load()
-        made = initialise.recover_admin(chosen) if recover_admin else initialise.initialise_vault(chosen)
+        if recover_admin:
+            made = initialise.recover_admin(chosen)
+        else:
+            first = None
+            if chosen.root is not None:
+                new, keep = new_slot(chosen.root.split()[0], shares, threshold, of, out)
+                recovery = initialise.Recovery(recovery_out, wanted=not no_recovery)
+                first = initialise.first_slots(chosen, new, keep, recovery)
+            made = initialise.initialise_vault(chosen, slots=first)
     token = made.token if token_out is None else None
     shown = {"service_id": made.service_id, "token": token, "database": made.database, "anchor": made.anchor}
     with not_lost("`kvl init --recover-admin` gives another"):

@@ -372,9 +372,7 @@ class Keyring(Secret):
         return KeySealer(frame, self._replies_key), hashlib.sha256(pae("idem", *binding)).digest()
 
 
-def _slot_box(
-    slot_id: str, generation: int, instance_id: bytes, kdf: str, key: SlotKey
-) -> tuple[KeySealer, bytes]:
+def _slot_box(slot_id: str, generation: int, instance_id: bytes, kdf: str, key: SlotKey) -> tuple[KeySealer, bytes]:
     frame = ContainerLayout(
         "slot", instance_id=instance_id, id=id_bytes(slot_id), version=generation, purpose="KEYRING"
     )

@@ -1,8 +1,8 @@
 """A slot key from a passphrase, by Argon2id (RFC 9106).
 
-It is the weakest root: whoever has the database can guess offline, at the price of one derivation a guess. The costs
-are parameters of the slot and unverified when they are read: they are capped before anything is computed, and below
-the floor nothing is derived, so that a writer of the database cannot have a cheap hash of the passphrase computed.
+It is the weakest root: an attacker with the database can guess offline, at the price of one derivation a guess. The
+costs are parameters of the slot and unverified when they are read: they are capped before anything is computed, and
+below the floor nothing is derived, so that a writer of the database cannot have a cheap hash of it computed.
 """
 
 import unicodedata
@@ -61,7 +61,5 @@ def derive(text: str, found: SlotParameters, place: SlotPlace) -> SlotKey:
     passes = found.integer("t", _PASSES[0], _PASSES[2])
     lanes = found.integer("p", _LANES[0], _LANES[2])
     salt = found.raw("salt", _SALT, _SALT)
-    kdf = Argon2id(
-        salt=salt, length=SIZE, iterations=passes, lanes=lanes, memory_cost=memory, ad=place.label(KIND)
-    )
+    kdf = Argon2id(salt=salt, length=SIZE, iterations=passes, lanes=lanes, memory_cost=memory, ad=place.label(KIND))
     return SlotKey(kdf.derive(normal_form(text).encode()))

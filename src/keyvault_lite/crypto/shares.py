@@ -126,5 +126,3 @@ def _regroup(values: bytes, width: int, into: int, *, whole: bool = False) -> li
     if bits and not whole:
         groups.append(held << into - bits & (1 << into) - 1)
     return groups
-
-

@@ -7,12 +7,13 @@ database chooses it. So every value is checked for type and size before any work
 the commitment of the slot's container: other parameters open nothing.
 """
 
+import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from keyvault_lite.crypto.root import RootError
+from keyvault_lite.crypto.root import RootError, SlotKey
 from keyvault_lite.model.encoding import decode_base64, encode_base64, pae
 from keyvault_lite.model.errors import InvalidRequest
 from keyvault_lite.model.keyring import Slot
@@ -125,6 +126,11 @@ class SlotParameters:
 
     def _unusable(self, name: str) -> UnusableSlot:
         return UnusableSlot(f"A {self.kind} slot has an unusable value of `{name}`: the database was changed.")
+
+
+def bind_to_place(raw: bytes, place: SlotPlace, kind: str) -> SlotKey:
+    """The slot key that follows from what a device wrapped and the place it was wrapped for (HMAC-SHA256)."""
+    return SlotKey(hmac.digest(raw, place.label(kind), "sha256"))
 
 
 def parameters(kind: str, **values: bytes | int | str | list[object]) -> SlotParameters:

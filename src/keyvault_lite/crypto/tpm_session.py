@@ -1,4 +1,4 @@
-"""The cryptography of a salted TPM 2.0 session: what is said to the chip is authentic, and secrets cross its bus sealed.
+"""The cryptography of a salted TPM 2.0 session: commands are authentic, and secrets cross the chip's bus sealed.
 
 Source: Trusted Platform Module Library, part 1 (revision 1.59): sections 11.4.10 (KDFa, KDFe), 18.6 (HMAC of
 commands and responses), 21 (parameter encryption), C.6.1 (salt by ECDH). SHA-256, P-256, AES-128-CFB throughout.
@@ -91,11 +91,6 @@ class Session(Secret):
     def _cfb(self, auth: bytes, newer: bytes, older: bytes) -> "Cipher[CFB]":
         material = kdfa(self._key + auth, b"CFB", newer, older, 256)
         return Cipher(AES(material[:16]), CFB(material[16:]))
-
-
-def bind_to_place(raw: bytes, label: bytes) -> bytes:
-    """32 bytes that follow from what a device wrapped and from the slot it was wrapped for."""
-    return hmac.digest(raw, label, "sha256")
 
 
 def _u32(value: int) -> bytes:

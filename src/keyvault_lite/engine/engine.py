@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter, thread_time
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from keyvault_lite import __version__
 from keyvault_lite.access.authenticate import Authenticator
@@ -40,10 +40,12 @@ from keyvault_lite.model.identity import Credential, Principal, Role
 from keyvault_lite.model.intake import Intake, RequestConnection, Upload
 from keyvault_lite.model.names import KeyId, ServiceId
 from keyvault_lite.model.replies import Answer, BatchReply, Health
-from keyvault_lite.model.requests import Batch, Origin, Request
+from keyvault_lite.model.requests import Batch, Origin, Request, SealVault
+from keyvault_lite.model.unseal import SealStatus, Unseal
 from keyvault_lite.observe.metrics import METRICS
 
 T = TypeVar("T")
+BY_MASTER_KEY: Final = SealStatus(sealed=False, root="file")
 _UNRECORDED = (AuditUnavailable, IntegrityViolation, OutcomeUnknown, ShareExceeded)
 """What is raised where nothing could be recorded; the second may also be the result of a recorded attempt."""
 
@@ -51,7 +53,17 @@ _UNRECORDED = (AuditUnavailable, IntegrityViolation, OutcomeUnknown, ShareExceed
 class Engine:
     """Operations on one vault. Belongs to one event loop; made by the composition root."""
 
-    def __init__(self, ledger: Ledger, keyring: Keyring, dialects: Sequence[Dialect]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        keyring: Keyring,
+        dialects: Sequence[Dialect],
+        *,
+        seal_status: SealStatus = BY_MASTER_KEY,
+    ) -> None:
+        """`seal_status` says what has opened the vault."""
+        self._seal_status = seal_status
+        self._has_ended = False
         self.operations = Operations(dialects)
         self._ledger = ledger
         self._keyring = keyring
@@ -78,7 +90,10 @@ class Engine:
         """
         if isinstance(request, Repeated):
             return await self._reading.perform(request, credential, origin)
-        return await self._perform(request, credential, origin)
+        answer = await self._perform(request, credential, origin)
+        if isinstance(request, SealVault):
+            self._has_ended = True
+        return answer
 
     async def _perform(self, request: Request, credential: Credential, origin: Origin) -> Answer:
         began = perf_counter()
@@ -222,6 +237,18 @@ class Engine:
         )
         outcome = Outcome((draft,), None)
         await self._ledger.commit(outcome, self._ledger.snapshot().snapshot_version, lambda _: outcome)
+
+    def has_ended(self) -> bool:
+        """Whether the vault was sealed: the server has to end, and start again without the keyring."""
+        return self._has_ended
+
+    def seal_status(self) -> SealStatus:
+        """That the vault is open, and by what; told to anyone."""
+        return self._seal_status
+
+    async def unseal(self, given: Unseal, source: str | None) -> SealStatus:
+        """Nothing is missing: what is handed in is dropped."""
+        return self._seal_status
 
     def health(self) -> Health:
         """Whether the vault can serve; told to anyone."""

@@ -26,10 +26,13 @@ from keyvault_lite.model.requests import (
     ListServices,
     ReadSelf,
     ReadService,
+    RecordRootCheck,
+    RecordUnseal,
     RecoverAdmin,
     RemoveSlots,
     RenewToken,
     Request,
+    SealVault,
     TrustAnchor,
     UpdateService,
 )
@@ -148,8 +151,9 @@ def initialise(request: Initialise, ctx: HandlerContext) -> HandlerResult:
     if ctx.state.slots():
         raise Conflict("the vault is initialised")
     done = create(CreateService(request.name, Role.ADMIN), ctx)
-    change = replace(done.change or Change(), slots=(request.slot,))
-    return structs.replace(done, change=change, comment=request.slot.on_record)
+    slots = (request.slot,) if request.recovery is None else (request.slot, request.recovery)
+    change = replace(done.change or Change(), slots=slots)
+    return structs.replace(done, change=change, comment="; ".join(slot.on_record for slot in slots))
 
 
 def recover_admin(_: RecoverAdmin, ctx: HandlerContext) -> HandlerResult:
@@ -177,6 +181,21 @@ def remove_slots(request: RemoveSlots, ctx: HandlerContext) -> HandlerResult:
     return HandlerResult(len(gone), Change(slots=gone), comment="; ".join(slot.on_record for slot in gone))
 
 
+def seal_vault(_: SealVault, ctx: HandlerContext) -> HandlerResult:
+    """The entry; the server ends once it was answered."""
+    return HandlerResult(None)
+
+
+def record_unseal(request: RecordUnseal, _: HandlerContext) -> HandlerResult:
+    """The first entry of a server that a root has opened."""
+    return HandlerResult(None, comment=request.comment)
+
+
+def record_root_check(request: RecordRootCheck, _: HandlerContext) -> HandlerResult:
+    """Which slots open."""
+    return HandlerResult(None, comment=request.comment)
+
+
 def trust_anchor(request: TrustAnchor, _: HandlerContext) -> HandlerResult:
     """The operator's word for what no anchor confirms. An acknowledged rollback makes the log another log."""
     if request.lost is None:
@@ -194,8 +213,11 @@ HANDLERS: Final[Mapping[type[Request], Handler]] = {
     ReadSelf: read_self,
     ReadService: read,
     RecoverAdmin: recover_admin,
+    RecordRootCheck: record_root_check,
+    RecordUnseal: record_unseal,
     RemoveSlots: remove_slots,
     RenewToken: renew_token,
+    SealVault: seal_vault,
     TrustAnchor: trust_anchor,
     UpdateService: update,
 }

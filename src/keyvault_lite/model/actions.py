@@ -79,4 +79,7 @@ RULES: Final[Mapping[Action, Rule]] = {
     Action.TOKEN_READ: Rule(ANYONE),  # of others than ADMIN only what is their own
     Action.TOKEN_REMOVE: Rule(NOBODY),
     Action.TOKEN_REVOKE: Rule(ANYONE),  # as TOKEN_READ
+    Action.SEAL: Rule(ADMIN),
+    Action.UNSEAL: Rule(NOBODY),
+    Action.ROOT_CHECK: Rule(NOBODY),
 }

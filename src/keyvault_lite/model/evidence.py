@@ -69,6 +69,12 @@ class Action(StrEnum):
     TOKEN_REMOVE = "token_remove"  # noqa: S105
     """Leased tokens past their end are removed, by the vault itself."""
     TOKEN_REVOKE = "token_revoke"  # noqa: S105
+    SEAL = "seal"
+    """The server ends and starts sealed."""
+    UNSEAL = "unseal"
+    """A server has opened the vault by a root of trust."""
+    ROOT_CHECK = "root_check"
+    """The roots of trust were asked whether they open their slots."""
 
 
 class Result(StrEnum):

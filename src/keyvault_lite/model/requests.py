@@ -608,6 +608,8 @@ class Initialise(Request, frozen=True):
     authority = Authority.VAULT
     slot: Slot
     name: str = "admin"
+    recovery: Slot | None = None
+    """A second slot, for the case that the root of the first is lost."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -637,6 +639,31 @@ class RemoveSlots(Request, frozen=True):
     cost = Cost.SHORT
     authority = Authority.VAULT
     slot_ids: tuple[str, ...]
+
+
+class SealVault(Request, frozen=True):
+    """Have the server end, and start again with the keyring closed. Answers None."""
+
+    action = Action.SEAL
+    cost = Cost.SHORT
+
+
+class RecordUnseal(Request, frozen=True):
+    """Put on record which root has opened the vault, and what failed before. Answers None."""
+
+    action = Action.UNSEAL
+    cost = Cost.SHORT
+    authority = Authority.VAULT
+    comment: str
+
+
+class RecordRootCheck(Request, frozen=True):
+    """Put on record which slots their roots open. Answers None."""
+
+    action = Action.ROOT_CHECK
+    cost = Cost.SHORT
+    authority = Authority.VAULT
+    comment: str
 
 
 class TrustAnchor(Request, frozen=True):

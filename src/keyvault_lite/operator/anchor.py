@@ -5,8 +5,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 
-from keyvault_lite.app import database_of, file_anchor, master_key, open_anchor, open_vault, perform, shared_anchor
-from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.app import database_of, file_anchor, open_anchor, open_vault, perform, shared_anchor, unlocking
 from keyvault_lite.ledger.anchor.files import FileAnchor, where_it_stands
 from keyvault_lite.ledger.anchor.record import AnchorRecord, DamagedAnchor, NotAnAnchor
 from keyvault_lite.ledger.opening import stored_slots
@@ -38,7 +37,7 @@ def show_anchor(chosen: Settings) -> AnchorView:
     database = database_of(chosen)
     if is_shared(chosen.anchor):
         slots = database.read_offline(partial(stored_slots, database)) if database.exists() else ()
-        keyring = Keyring.open(slots, master_key(chosen))
+        keyring = unlocking(chosen)(slots).keyring
         with closing(shared_anchor(chosen, keyring.instance_id, keyring.log_public_key)) as anchor:
             mark = anchor.read()
         return AnchorView(str(chosen.anchor), where_it_stands(anchor, database.folder), mark)

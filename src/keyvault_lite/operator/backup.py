@@ -5,9 +5,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from keyvault_lite.app import database_of, master_key
+from keyvault_lite.app import Unlock, database_of, unlocking
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.ledger.migrate import backup
 from keyvault_lite.ledger.opening import check_place
@@ -35,13 +34,13 @@ def back_up_vault(
     source = _file_of(chosen)
     if not source.exists():
         raise NotFound(f"there is no vault in {source.place}")
-    master = None if public else master_key(chosen)
+    unlock = None if public else unlocking(chosen)
     backup.check_new(target.absolute())
     # Before the copy: whatever the anchor says is in what is read after it.
     known = show_anchor(chosen)
     remembered = None if known.stands == "off" else backup.RememberedAnchor(known.place, known.mark)
-    unlocking = None if master is None else partial(unlock_keyring, master)
-    means = CheckInputs(lambda _: remembered, verify_ed25519, unlock=unlocking, progress=progress)
+    opening = None if unlock is None else partial(unlock_keyring, unlock)
+    means = CheckInputs(lambda _: remembered, verify_ed25519, unlock=opening, progress=progress)
     try:
         with backup.copied(source, target.absolute()) as draft:
             found = check(draft.database, means)
@@ -74,14 +73,14 @@ def verify_backup(
     mark = known.mark
     opened: list[Keyring] = []
 
-    def unlock(master: MasterKey, slots: Sequence[Slot]) -> Keyring | None:
-        keyring = unlock_keyring(master, slots)
+    def noted(unlock: Unlock, slots: Sequence[Slot]) -> Keyring | None:
+        keyring = unlock_keyring(unlock, slots)
         opened.extend([] if keyring is None else [keyring])
         return keyring
 
-    unlocking = None if public else partial(unlock, master_key(chosen))
+    opening = None if public else partial(noted, unlocking(chosen))
     key = key or (mark.verifier_key if public and mark is not None else None)
-    means = CheckInputs(lambda _: None, verify_ed25519, unlock=unlocking, key=key, archive=archive, progress=progress)
+    means = CheckInputs(lambda _: None, verify_ed25519, unlock=opening, key=key, archive=archive, progress=progress)
     found = check(copy, means)
     if mark is None:
         return replace(found, notes=(*found.notes, "there is no anchor to compare the backup with"))

@@ -3,8 +3,7 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from keyvault_lite.app import database_of, file_anchor, master_key, shared_anchor
-from keyvault_lite.crypto.keyring import Keyring
+from keyvault_lite.app import database_of, file_anchor, shared_anchor, unlocking
 from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.migrate.move import Anchors, move
 from keyvault_lite.ledger.state.outcome import Authority
@@ -32,7 +31,7 @@ def migrate_vault(chosen: Settings, url: str, *, progress: Progress | None = Non
     own. The old anchor gets the entry that records the move, which only the copy has, before the copy can be opened:
     never are both served. A run that was cut off, whenever, is finished by the same call. Raises one of CANNOT_START.
     """
-    master = master_key(chosen)
+    unlock = unlocking(chosen)
     there = chosen.model_copy(update={"database_url": url})
     source, target = database_of(chosen), database_of(there)
     if (source.place, source.name) == (target.place, target.name):
@@ -54,9 +53,7 @@ def migrate_vault(chosen: Settings, url: str, *, progress: Progress | None = Non
         for one in (old, new):
             if one is not None:
                 opened.callback(one.close)
-        copied = move(
-            source, target, unlock=lambda slots: Keyring.open(slots, master), anchors=anchors, progress=progress
-        )
+        copied = move(source, target, unlock=lambda slots: unlock(slots).keyring, anchors=anchors, progress=progress)
     place = chosen.anchor if is_shared(chosen.anchor) else None
     for one in (old, new):
         place = place if one is None else one.place

@@ -4,8 +4,10 @@ import asyncio
 from contextlib import closing
 from pathlib import Path
 
-from keyvault_lite.app import open_vault, perform
+from keyvault_lite.app import Vault, open_vault, perform
+from keyvault_lite.crypto.slot_parameters import MASTER_KEY
 from keyvault_lite.ledger.verify.lost_names import with_names
+from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import Repair
 from keyvault_lite.settings import Settings
@@ -27,10 +29,19 @@ def repair_vault(chosen: Settings, *, archive: Path | None = None) -> tuple[tupl
                 if key_id in given_up:
                     continue
                 given_up |= set() if key_id is None else {key_id}
-                slot = None
-                if one.table == "keyring_slots":
-                    slot = vault.keyring.seal(vault.master, slot_id=one.row, created_at=vault.ledger.now())
-                await perform(vault, Repair(one, slot))
+                await perform(vault, Repair(one, _slot(vault, one) if one.table == "keyring_slots" else None))
             return told, vault.ledger.mend_index()
 
     return asyncio.run(run())
+
+
+def _slot(vault: Vault, finding: Finding) -> Slot:
+    """What takes the place of a lost slot: one for the same master key, for any other root a removed one.
+
+    What a device has wrapped is bound to the slot it was made for: `kvl root add` makes another.
+    """
+    opened, now = vault.opened, vault.ledger.now()
+    if opened.slot.kdf == MASTER_KEY:
+        return vault.keyring.seal(opened.key, slot_id=finding.row, created_at=now)
+    keyring = vault.keyring
+    return Slot(finding.row, keyring.generation, keyring.instance_id, MASTER_KEY, b"", now, removed_at=now)

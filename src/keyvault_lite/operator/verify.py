@@ -5,9 +5,9 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from keyvault_lite.app import AnyAnchor, database_of, file_anchor, master_key, shared_anchor
+from keyvault_lite.app import AnyAnchor, Unlock, database_of, file_anchor, shared_anchor, unlocking
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.crypto.root import MasterKey, WrongMasterKey
+from keyvault_lite.crypto.root import WrongMasterKey
 from keyvault_lite.crypto.witness import verify_ed25519
 from keyvault_lite.dialects.changed_meaning import ChangedMeaning
 from keyvault_lite.ledger.anchor.files import FileAnchor
@@ -35,7 +35,7 @@ def verify_vault(
     verified.
     """
     database = database_of(chosen)
-    master = None if public else master_key(chosen)
+    unlock = None if public else unlocking(chosen)
     if not database.is_there():
         raise NotFound(f"there is no database {database.place}")
 
@@ -53,11 +53,11 @@ def verify_vault(
         if isinstance(remembered, FileAnchor) and remembered.exists():
             return verification_of([Finding("database", database.name, f"is empty; {remembered.place} is not")])
         raise NotFound(f"the database {database.place} is empty; run `kvl init`")
-    unlocking = None if master is None else partial(unlock_keyring, master)
+    opening = None if unlock is None else partial(unlock_keyring, unlock)
     means = CheckInputs(
         anchor,
         verify_ed25519,
-        unlock=unlocking,
+        unlock=opening,
         key=key,
         against=against,
         progress=progress,
@@ -68,9 +68,9 @@ def verify_vault(
         return check(database, means)
 
 
-def unlock_keyring(master: MasterKey, slots: Sequence[Slot]) -> Keyring | None:
-    """The keyring, None if this master key does not open it."""
+def unlock_keyring(unlock: Unlock, slots: Sequence[Slot]) -> Keyring | None:
+    """The keyring, None if the root answers and opens none of these slots."""
     try:
-        return Keyring.open(slots, master)
+        return unlock(slots).keyring
     except WrongMasterKey:
         return None

@@ -1,1 +1,1 @@
-"""Roots of trust: where the key of a slot comes from when it is not a master key file. Talks to devices and services."""
+"""Roots of trust: where the key of a slot comes from. The only package that talks to devices and other services."""

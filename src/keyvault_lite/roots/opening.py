@@ -6,7 +6,7 @@ with digests that only the right share has.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,18 +15,20 @@ from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import RootError, SlotKey, WrongMasterKey
 from keyvault_lite.crypto.shamir import combine
 from keyvault_lite.crypto.shares import NotAShare, Share, is_share, new_shares, share_check
-from keyvault_lite.crypto.slot_parameters import SlotParameters, SlotPlace, UnusableSlot, parameters
+from keyvault_lite.crypto.slot_parameters import SlotParameters, SlotPlace, UnusableSlot, kind_of, parameters
 from keyvault_lite.model.encoding import pae
 from keyvault_lite.model.errors import InvalidCiphertext
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.names import is_id
-from keyvault_lite.roots.people import MOST_SHARES
-from keyvault_lite.roots.root import MAX_SLOTS, Enrolled, Root, RootUnavailable, Wanted
+from keyvault_lite.model.unseal import SealStatus
+from keyvault_lite.roots.people import MOST_SHARES, Ask, ShamirRoot
+from keyvault_lite.roots.root import MAX_SLOTS, Enrolled, NeedsPeople, Root, RootUnavailable, Wanted
 
 SHAMIR: Final = "shamir"
 SHARES: Final = "shares"
 HOLDER: Final = "holder"
 MOST_MEMBERS: Final = 8
+MAX_HEX: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,16 @@ class Opened:
     key: SlotKey
     root: str
     """The kind of root, with the numbers of the shares where people were asked."""
+
+
+def status_of(opened: Opened) -> SealStatus:
+    """What is told of an open vault: which kind of root has opened it."""
+    found = SlotParameters.read(opened.slot.kdf)
+    if found is None or found.kind not in {SHAMIR, SHARES}:
+        return SealStatus(sealed=False, root=kind_of(opened.slot))
+    shared = _share_slot(opened.slot, found)
+    count = len(shared.checks) + len(shared.members)
+    return SealStatus(sealed=False, root=found.kind, threshold=shared.threshold, shares=count)
 
 
 @dataclass(slots=True)
@@ -54,16 +66,31 @@ class _ShareSlot:
     held: dict[int, bytes] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a root is asked for: the keys of slots, and of shares of slots."""
+
+    slots: tuple[tuple[Slot, SlotParameters], ...]
+    shares: tuple[tuple[_ShareSlot, int], ...]
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """As the root takes it."""
+        wanted = [Wanted(found, SlotPlace.of(slot)) for slot, found in self.slots]
+        return wanted + [Wanted(shared.members[x][0], SlotPlace.of(shared.slot)) for shared, x in self.shares]
+
+
 class Attempt:
     """One attempt to open one keyring. Not for several threads."""
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
+    def __init__(self, slots: Sequence[Slot], kinds: Collection[str]) -> None:
+        """Of the slots those count whose kind of root is one of `kinds`."""
         newest = sorted((one for one in slots if is_id(one.id)), key=lambda slot: slot.generation, reverse=True)
         self._plain: list[tuple[Slot, SlotParameters]] = []
         self._shared: list[_ShareSlot] = []
         for slot in newest:
             found = SlotParameters.read(slot.kdf)
-            if found is None:
+            if found is None or found.kind not in kinds:
                 continue
             try:
                 if found.kind in {SHAMIR, SHARES}:
@@ -79,16 +106,20 @@ class Attempt:
 
     def use(self, root: Root) -> Opened | None:
         """Ask a root for its keys. None if it has added shares, or there is no slot for it. Raises RootError."""
-        slots, shares = self._wanted_slots(root.kind), self._wanted_shares(root.kind)
-        wanted = [Wanted(found, SlotPlace.of(slot)) for slot, found in slots]
-        wanted += [Wanted(shared.members[x][0], SlotPlace.of(shared.slot)) for shared, x in shares]
-        if not wanted:
-            return None
-        results = root.unlock(wanted)
+        question = self.question(root.kind)
+        return self.take(root.kind, question, root.unlock(question.wanted)) if question.wanted else None
+
+    def question(self, kind: str) -> Question:
+        """What to ask a root of that kind."""
+        return Question(tuple(self._wanted_slots(kind)), tuple(self._wanted_shares(kind)))
+
+    def take(self, kind: str, question: Question, results: Sequence[SlotKey | RootError]) -> Opened | None:
+        """Take what a root has answered; as `use`."""
+        slots, shares = question.slots, question.shares
         for (slot, _), result in zip(slots, results, strict=False):
             keyring = None if isinstance(result, RootError) else Keyring.open_slot(slot, result)
             if keyring is not None and not isinstance(result, RootError):
-                return Opened(keyring, slot, result, root.kind)
+                return Opened(keyring, slot, result, kind)
         for (shared, x), result in zip(shares, results[len(slots) :], strict=True):
             if isinstance(result, RootError):
                 continue
@@ -117,7 +148,7 @@ class Attempt:
         raise NotAShare("The share is of another vault or of shares that were replaced, or it is damaged.")
 
     def progress(self) -> tuple[int, int, int]:
-        """Of the slot that is nearest to opening: shares held, threshold, shares there are. Zeros if none has shares."""
+        """Of the slot that is nearest to opening: shares held, threshold, shares in all. Zeros if no slot has any."""
         if not self._shared:
             return 0, 0, 0
         nearest = max(self._shared, key=lambda one: (len(one.held), -one.threshold))
@@ -153,22 +184,45 @@ class Attempt:
         return Opened(keyring, shared.slot, key, f"{kind} {','.join(map(str, sorted(shared.held)))}")
 
 
-def open_by(slots: Sequence[Slot], roots: Sequence[Root]) -> Opened:
-    """The keyring, by the first root that opens it.
+def kinds_of(roots: Iterable[Root]) -> frozenset[str]:
+    """The kinds of slots that these roots open."""
+    return frozenset(root.kind for root in roots)
+
+
+def open_by(slots: Sequence[Slot], roots: Sequence[Root], *, ask: Ask | None = None) -> Opened:
+    """The keyring, by the first root that opens it; `ask` prompts for shares, where a root has some.
 
     Raises WrongMasterKey if every root has answered and none opens a slot, else RootError with what each said.
     """
-    attempt = Attempt(slots)
+    attempt = Attempt(slots, kinds_of(roots))
     failed: list[tuple[Root, RootError]] = []
     for root in roots:
         try:
             opened = attempt.use(root)
+            if ask is None and isinstance(root, ShamirRoot) and attempt.takes_shares:
+                raise NeedsPeople("Shares are awaited: run `kvl unseal`.")
         except RootError as error:
             failed.append((root, error))
             continue
         if opened is not None:
             return opened
+    if ask is not None and attempt.takes_shares and any(isinstance(root, ShamirRoot) for root in roots):
+        return _by_shares(attempt, ask)
     raise reason_of(failed)
+
+
+def _by_shares(attempt: Attempt, ask: Ask) -> Opened:
+    wrong = ""
+    while True:
+        held, threshold, _ = attempt.progress()
+        try:
+            opened = attempt.add_share(Share.read(ask(f"{wrong}Share {held + 1} of {threshold}: ")))
+            wrong = ""
+        except NotAShare as error:
+            wrong = f"{error.detail}\n"
+            continue
+        if opened is not None:
+            return opened
 
 
 def reason_of(failed: Sequence[tuple[Root, RootError]]) -> RootError:
@@ -195,19 +249,20 @@ def enroll_shares(members: Sequence[Root], holders: int, threshold: int, place: 
         part = root.enroll(place, rng)
         sealed = _share_box(place, share.x, part.key).seal(_context(place, share.x), share.y, rng)
         of.append({**part.parameters.as_object(), "share": sealed.hex()})
-    for share in made[len(members) :]:
-        of.append({"kind": HOLDER, "check": share_check(place, share.set_id, share.x, share.y).hex()})
+    held = made[len(members) :]
+    of += [{"kind": HOLDER, "check": share_check(place, share.set_id, share.x, share.y).hex()} for share in held]
     found = parameters(SHARES, set=made[0].set_id, t=threshold, of=of)
-    return Enrolled(found, SlotKey(secret), tuple(made[len(members) :]))
+    return Enrolled(found, SlotKey(secret), tuple(held))
 
 
 def _share_slot(slot: Slot, found: SlotParameters) -> _ShareSlot:
     set_id = found.raw("set", 4, 4)
     if found.kind == SHAMIR:
         listed = found.items("checks", MOST_SHARES)
-        checks = {x: _from_hex(text) for x, text in enumerate(listed, 1)}
-        return _ShareSlot(slot, found.integer("t", 2, max(2, len(checks))), set_id, checks)
-    checks, members = {}, {}
+        of_holders = {x: _from_hex(text) for x, text in enumerate(listed, 1)}
+        return _ShareSlot(slot, found.integer("t", 2, max(2, len(of_holders))), set_id, of_holders)
+    checks: dict[int, bytes] = {}
+    members: dict[int, tuple[SlotParameters, bytes]] = {}
     for x, one in enumerate(found.items("of", MOST_SHARES), 1):
         if not isinstance(one, dict):
             raise UnusableSlot("A share of a slot is unusable.")
@@ -226,9 +281,6 @@ def _from_hex(value: object) -> bytes:
         return bytes.fromhex(value) if isinstance(value, str) and len(value) <= MAX_HEX else b""
     except ValueError:
         return b""
-
-
-MAX_HEX: Final = 512
 
 
 def _share_box(place: SlotPlace, x: int, key: SlotKey) -> KeySealer:

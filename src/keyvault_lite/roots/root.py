@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from keyvault_lite.crypto.container import Rng
+from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import RootError, SlotKey
 from keyvault_lite.crypto.shares import Share
 from keyvault_lite.crypto.slot_parameters import SlotParameters, SlotPlace
+from keyvault_lite.model.keyring import Slot
 
 MAX_SLOTS: Final = 16
 """Slots that one root is asked for: their rows are unverified, and a device is slow."""
@@ -42,6 +44,10 @@ class Enrolled:
     key: SlotKey
     shares: tuple[Share, ...] = ()
     """What goes to holders, of a root that is people."""
+
+    def seal(self, keyring: Keyring, place: SlotPlace, *, created_at: int) -> Slot:
+        """The slot. `created_at` in microseconds; it is no part of what is sealed."""
+        return keyring.seal(self.key, slot_id=place.slot_id, created_at=created_at, kdf=self.parameters.write())
 
 
 class Root(ABC):

@@ -17,7 +17,7 @@ from keyvault_lite.observe import logger
 from keyvault_lite.observe.metrics import METRICS
 from keyvault_lite.server.connection import BoundedProtocol
 from keyvault_lite.server.listeners import Closing, Listener, http_listeners
-from keyvault_lite.wire.application import stop_waiting
+from keyvault_lite.wire.application import has_ended, stop_waiting
 
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _log: Final = logger("server")
@@ -44,6 +44,8 @@ class Server(uvicorn.Server):
         self._about = {"version": __version__, "worker": METRICS.worker or None}
         self.interrupted = False
         """Whether it was stopped from the keyboard."""
+        self.has_ended = False
+        """Whether the application has ended it."""
         METRICS.gauge("keyvault_connections", "Open connections.", lambda: len(self.server_state.connections))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -82,6 +84,9 @@ class Server(uvicorn.Server):
                     connection.close_if_late(connection.loop.time())
             with suppress(OSError):
                 METRICS.publish()
+        if has_ended(self.config.app):
+            self.has_ended = True
+            return True
         return await super().on_tick(counter)
 
     @contextmanager

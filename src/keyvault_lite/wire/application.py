@@ -68,6 +68,10 @@ class Application:
         self._apis = tuple(self._make_apis(engine))
         self._engine = engine
 
+    def has_ended(self) -> bool:
+        """Whether the server has to end, by what the engine says."""
+        return self._engine is not None and self._engine.has_ended()
+
     async def stop_waiting(self) -> None:
         """Answer the requests that wait for something: the server is about to end."""
         if self._engine is not None:
@@ -125,3 +129,8 @@ async def stop_waiting(app: object) -> None:
     """As `Application.stop_waiting`, where a server's application is one."""
     if isinstance(app, Application):
         await app.stop_waiting()
+
+
+def has_ended(app: object) -> bool:
+    """As `Application.has_ended`, where a server's application is one."""
+    return isinstance(app, Application) and app.has_ended()

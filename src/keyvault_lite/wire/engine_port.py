@@ -8,6 +8,7 @@ from keyvault_lite.model.identity import Credential
 from keyvault_lite.model.intake import Intake, RequestConnection, Upload
 from keyvault_lite.model.replies import Answer, Health
 from keyvault_lite.model.requests import Origin, Request
+from keyvault_lite.model.unseal import SealStatus, Unseal
 
 T = TypeVar("T")
 
@@ -33,4 +34,16 @@ class Engine(Protocol):
 
     def health(self) -> Health:
         """Whether the vault can serve."""
+        ...
+
+    def has_ended(self) -> bool:
+        """Whether the server has to end: the vault was sealed, or opened where this is the engine of a sealed one."""
+        ...
+
+    def seal_status(self) -> SealStatus:
+        """Whether the vault is open, and what is missing."""
+        ...
+
+    async def unseal(self, given: Unseal, source: str | None) -> SealStatus:
+        """Hand in a share or a passphrase. Raises InvalidRequest, Conflict and LimitExceeded."""
         ...

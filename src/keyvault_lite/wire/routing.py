@@ -1,6 +1,6 @@
 """The route table of every protocol: what it declares of an operation, and how a path finds it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -29,6 +29,14 @@ class PublicPage:
 
     render: Callable[[Engine, Exchange], Response]
     methods: frozenset[str] = READ
+
+
+@dataclass(frozen=True, slots=True)
+class PublicAction:
+    """What anyone may do without a token: hand in what opens a sealed vault."""
+
+    answer: Callable[[Engine, Exchange], Awaitable[Response]]
+    methods: frozenset[str] = frozenset({"POST"})
 
 
 R = TypeVar("R")

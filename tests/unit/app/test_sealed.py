@@ -9,7 +9,11 @@ import pytest
 
 from keyvault_lite import app
 from keyvault_lite.crypto.root import InvalidMasterKey, MasterKey
+from keyvault_lite.engine.sealed import SealedEngine
+from keyvault_lite.engine.unsealing import Unsealing
 from keyvault_lite.model.errors import NotFound
+from keyvault_lite.roots.keyfile import FileRoot
+from keyvault_lite.roots.opening import open_by
 from keyvault_lite.wire.application import Application
 from tests.support.harness import Harness, create_vault, settings_for
 
@@ -45,9 +49,14 @@ def vault(tmp_path: Path) -> tuple[app.SealedVault, str, str]:
     return app.find_vault(settings_for(tmp_path, master)), master, token
 
 
+def by_key(master: MasterKey) -> app.Unlock:
+    return lambda slots: open_by(slots, [FileRoot(master)])
+
+
 def served(sealed: app.SealedVault) -> Application:
-    application = app.build(sealed.settings)
-    application.serve(sealed.engine("the master key is awaited"))
+    unsealing = Unsealing(lambda: sealed.slots, [FileRoot(MasterKey.generate()[0])])
+    application = app.build_sealed(sealed.settings, unsealing)
+    application.serve(SealedEngine(unsealing))
     return application
 
 
@@ -74,7 +83,7 @@ def test_it_opens_under_the_same_application(vault: tuple[app.SealedVault, str, 
 
     async def check() -> None:
         assert (await ask(application, "GET", "/keys", bearer))[0] == 503
-        opened = sealed.open(MasterKey.parse(master))
+        opened = sealed.open(by_key(MasterKey.parse(master)))
         try:
             application.serve(opened.engine)
             assert await ask(application, "GET", "/keys", bearer) == (200, {"items": [], "next": None})
@@ -88,8 +97,8 @@ def test_it_opens_under_the_same_application(vault: tuple[app.SealedVault, str, 
 def test_a_wrong_key_opens_nothing_and_the_right_one_afterwards_does(vault: tuple[app.SealedVault, str, str]) -> None:
     sealed, master, token = vault
     with pytest.raises(InvalidMasterKey):
-        sealed.open(MasterKey.generate()[0])
-    sealed.open(MasterKey.parse(master)).close()
+        sealed.open(by_key(MasterKey.generate()[0]))
+    sealed.open(by_key(MasterKey.parse(master))).close()
     harness = Harness(sealed.settings, token)
     assert harness.size == 1, "nothing was recorded while it was sealed"
     harness.close()

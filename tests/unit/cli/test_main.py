@@ -35,6 +35,7 @@ SETTINGS = (
     "WITNESS_KEY",
     "WITNESS_MAX_AGE",
     "WITNESS_CACERT",
+    "ROOT",
     "HOST",
     "PORT",
     "TLS_CERT",
@@ -42,13 +43,15 @@ SETTINGS = (
     "LOG_LEVEL",
 )
 VERBS = {
-    "": "quickstart init serve verify repair migrate status whoami encrypt decrypt rewrap sign verify-signature",
+    "": "quickstart init serve verify repair migrate unseal seal status whoami encrypt decrypt rewrap sign "
+    "verify-signature",
     "key": "create ls show versions public-key update rotate revoke disable enable destroy restore",
     "service": "create ls show update grant revoke token activate deactivate aws-credentials",
     "audit": "ls tail verify receipt public-key export archive read",
     "anchor": "show trust",
     "backup": "make verify",
     "master-key": "generate rotate",
+    "root": "ls create add reseal rm check passphrase",
     "witness": "init key serve",
 }
 COMMANDS = [f"{noun} {verb}".strip() for noun, verbs in VERBS.items() for verb in verbs.split()]

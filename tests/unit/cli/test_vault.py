@@ -30,6 +30,12 @@ TRUSTED = TrustResult(size=7, root=bytes(32), epoch=1, entry=8, lost="entries 8 
 SEGMENT = Segment(257, 512, "ab" * 32, bytes(32), 0, 0, 0)
 
 
+class Loaded(dict[str, object]):
+    """Settings: what they were loaded with."""
+
+    root = None
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """A composition root that notes what it is asked."""
@@ -55,7 +61,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     for name, answer in answers.items():
         monkeypatch.setattr(f"keyvault_lite.operator.{name}", note(name.partition(".")[2], answer))
     monkeypatch.setattr("keyvault_lite.server.serve.serve", note("serve", 0))
-    loaded = SimpleNamespace(load=lambda _purpose=None, **given: given, Purpose=Purpose)
+    loaded = SimpleNamespace(load=lambda _purpose=None, **given: Loaded(given), Purpose=Purpose)
     monkeypatch.setattr(keyvault_lite, "settings", loaded, raising=False)
     return noted
 
@@ -240,7 +246,7 @@ def test_verify_of_a_vault_that_was_tampered_with(kvl: Kvl, calls: Calls, monkey
 
 
 def test_a_refusal_of_the_vault_is_one_sentence(kvl: Kvl, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_arguments: object) -> None:
+    def refuse(*_arguments: object, **_named: object) -> None:
         raise Conflict("there is a vault already")
 
     monkeypatch.setattr("keyvault_lite.operator.initialise.initialise_vault", refuse)

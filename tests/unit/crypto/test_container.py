@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyvault_lite.crypto import container
+from keyvault_lite.crypto import container, shares, tpm_session
 from keyvault_lite.crypto.container import (
     AES_GCM,
     SUITES,
@@ -302,6 +302,8 @@ class TestSecret:
 
 
 def test_every_holder_of_key_bytes_is_a_secret() -> None:
+    assert shares.Share in Secret.__subclasses__()
+    assert tpm_session.Session in Secret.__subclasses__()
     names = {cls.__name__ for cls in Secret.__subclasses__()}
     assert names == {
         "AccessKeys",
@@ -312,7 +314,9 @@ def test_every_holder_of_key_bytes_is_a_secret() -> None:
         "HmacKey",
         "KeySealer",
         "Keyring",
-        "MasterKey",
+        "Session",
+        "Share",
+        "SlotKey",
         "Material",
         "OneUseKey",
         "RsaSealer",

@@ -200,13 +200,13 @@ def test_a_mount_is_gone_and_can_be_made_again(harness: Harness) -> None:
 
 
 def test_a_slot_is_sealed_anew_for_the_master_key_that_repairs(harness: Harness) -> None:
-    second = harness.vault.keyring.seal(harness.vault.master, slot_id=new_id(), created_at=1)
+    second = harness.vault.keyring.seal(harness.vault.opened.key, slot_id=new_id(), created_at=1)
     harness.system(AddSlot(second))
     draft = only(repaired(harness, "UPDATE keyring_slots SET created_at = created_at + 1 WHERE id = ?", second.id))
     assert f"slot {second.id} " in draft.comment
     (anew,) = [slot for slot in harness.ledger.snapshot().slots() if slot.id == second.id]
     assert anew.sealed != second.sealed
-    assert harness.vault.keyring.opens(anew, harness.vault.master)
+    assert harness.vault.keyring.opens(anew, harness.vault.opened.key)
 
 
 def test_without_a_slot_in_its_place_a_lost_one_is_on_record_only(harness: Harness) -> None:

@@ -174,7 +174,7 @@ def test_the_last_slot_stays(harness: Harness) -> None:
     (first,) = harness.ledger.snapshot().slots()
     with pytest.raises(Conflict):
         harness.system(RemoveSlots((first.id,)))
-    second = harness.vault.keyring.seal(harness.vault.master, slot_id=new_id(), created_at=1)
+    second = harness.vault.keyring.seal(harness.vault.opened.key, slot_id=new_id(), created_at=1)
     harness.system(AddSlot(second))
     assert harness.system(RemoveSlots((first.id,))) == 1
     assert harness.system(RemoveSlots((first.id,))) == 0

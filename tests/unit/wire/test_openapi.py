@@ -39,7 +39,11 @@ def _walk(node: object) -> Iterator[dict[str, object]]:
 
 def test_every_route_is_documented_and_no_other() -> None:
     documented = {(method.upper(), path) for path, method, _ in OPERATIONS}
-    assert documented == {(route.method, route.path) for route in ROUTES} | {("GET", "/health")}
+    assert documented == {(route.method, route.path) for route in ROUTES} | {
+        ("GET", "/health"),
+        ("GET", "/seal-status"),
+        ("POST", "/unseal"),
+    }
 
 
 def test_every_operation_may_be_refused_to_who_comes_in_plain_http_from_afar() -> None:

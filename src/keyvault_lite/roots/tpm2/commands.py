@@ -115,7 +115,7 @@ class Chip:
     # Objects
 
     def create_primary(self) -> Primary:
-        """The storage root key, made anew from the owner's seed: nothing is kept on the chip."""
+        """The storage root key, derived again from the owner's seed: nothing is kept on the chip."""
         public = pack(">HHI", _ECC, _SHA256, _SRK_ATTRIBUTES) + sized(b"")
         public += pack(">HHHHHH", _AES, 128, _CFB, _ALG_NULL, _P256, _ALG_NULL) + sized(b"") + sized(b"")
         parameters = sized(sized(b"") + sized(b"")) + sized(public) + sized(b"") + _U32.pack(0)
@@ -127,7 +127,9 @@ class Chip:
         point.take(12)
         return Primary(handle, _name(area), point.sized(), point.sized())
 
-    def seal(self, primary: Primary, session: Session, secret: bytes, policy: bytes, attributes: int) -> tuple[bytes, bytes]:
+    def seal(
+        self, primary: Primary, session: Session, secret: bytes, *, policy: bytes, attributes: int
+    ) -> tuple[bytes, bytes]:
         """A sealed object: its private and its public part. The secret crosses the bus encrypted."""
         public = pack(">HHI", _KEYEDHASH, _SHA256, attributes) + sized(policy) + _U16.pack(_ALG_NULL) + sized(b"")
         sensitive = sized(b"") + sized(secret)
@@ -230,9 +232,7 @@ class Chip:
         handle = answer.u32() if answers_handle else 0
         return handle, Reader(answer.take(answer.u32()))
 
-    def _authorized(
-        self, code: int, handles: Sequence[tuple[int, bytes]], parameters: bytes, by: Authorized
-    ) -> Reader:
+    def _authorized(self, code: int, handles: Sequence[tuple[int, bytes]], parameters: bytes, by: Authorized) -> Reader:
         nonce = by.session.begin_command()
         if by.encrypt_command:
             first = Reader(parameters).sized()

@@ -9,8 +9,8 @@ from typing import ClassVar, Final
 
 from keyvault_lite.crypto.container import Rng
 from keyvault_lite.crypto.root import SIZE, RootError, SlotKey
-from keyvault_lite.crypto.slot_parameters import SlotPlace, UnusableSlot, parameters
-from keyvault_lite.crypto.tpm_session import Session, bind_to_place
+from keyvault_lite.crypto.slot_parameters import SlotPlace, UnusableSlot, bind_to_place, parameters
+from keyvault_lite.crypto.tpm_session import Session
 from keyvault_lite.roots.root import Enrolled, Root, RootRefused, Wanted
 from keyvault_lite.roots.tpm2.commands import (
     HMAC_SESSION,
@@ -101,16 +101,17 @@ class Tpm2Root(Root):
             chip.flush(loaded.handle)
         if len(raw) != SIZE:
             raise UnusableSlot("The sealed object holds something else than a slot key.")
-        return SlotKey(bind_to_place(raw, wanted.place.label(self.kind)))
+        return bind_to_place(raw, wanted.place, self.kind)
 
     def enroll(self, place: SlotPlace, rng: Rng) -> Enrolled:
         """See Root."""
         raw = rng(SIZE)
         with self._chip() as (chip, primary), _session(chip, primary, HMAC_SESSION) as session:
             policy = pcr_policy(self._pcrs, chip.read_pcrs(self._pcrs)) if self._pcrs else b""
-            private, public = chip.seal(primary, session, raw, policy, _BY_POLICY if self._pcrs else _BY_AUTH)
+            attributes = _BY_POLICY if self._pcrs else _BY_AUTH
+            private, public = chip.seal(primary, session, raw, policy=policy, attributes=attributes)
         found = parameters(self.kind, pcrs=list(self._pcrs), private=private, public=public)
-        return Enrolled(found, SlotKey(bind_to_place(raw, place.label(self.kind))))
+        return Enrolled(found, bind_to_place(raw, place, self.kind))
 
     def check(self) -> str:
         """See Root."""
@@ -135,5 +136,3 @@ def _pcrs(items: Sequence[object]) -> list[int]:
     if len(found) != len(items):
         raise UnusableSlot("A tpm2 slot has an unusable value of `pcrs`: the database was changed.")
     return found
-
-

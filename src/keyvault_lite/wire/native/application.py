@@ -11,12 +11,12 @@ from keyvault_lite.model.errors import InvalidRequest, MethodNotAllowed, NotFoun
 from keyvault_lite.wire.asgi import Scope
 from keyvault_lite.wire.engine_port import Engine
 from keyvault_lite.wire.http import Exchange, Response
-from keyvault_lite.wire.native import documentation, openapi
+from keyvault_lite.wire.native import documentation, openapi, sealing
 from keyvault_lite.wire.native.route import NativeInvocation, Operation
 from keyvault_lite.wire.native.routes import ROUTES
 from keyvault_lite.wire.pipeline import handle
 from keyvault_lite.wire.reader import read_query, refuse_query
-from keyvault_lite.wire.routing import READ, Match, PublicPage, Table
+from keyvault_lite.wire.routing import READ, Match, PublicAction, PublicPage, Table
 
 _PATH: Final = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~:@!$&'()*+,=-]+)+")
 """No percent sign, and no semicolon: what is behind one may be taken for a parameter and left out on the way."""
@@ -46,6 +46,8 @@ class NativeApi:
             if isinstance(route, Operation):
                 target = next(iter(match.parameters.values()), "")
                 return await handle(NativeInvocation(self._engine, exchange, route, target))
+            if isinstance(route, PublicAction):
+                return await route.answer(self._engine, exchange)
             if route is not None:
                 return self._page(route, exchange)
             best = best or match.methods
@@ -92,17 +94,24 @@ PAGES: Final[Mapping[str, PublicPage]] = {
     "": PublicPage(_root),
     "health": PublicPage(_health),
     "openapi.json": PublicPage(_openapi),
+    "seal-status": PublicPage(sealing.seal_status),
     **{f"docs/{name}".rstrip("/"): PublicPage(partial(_asset, name)) for name in documentation.NAMES},
 }
 """What anyone may read without a token: it tells nothing of what is in the vault."""
 
 
-def _table() -> Table[Operation | PublicPage]:
-    routes: dict[tuple[str, str], Operation | PublicPage] = {}
+ACTIONS: Final[Mapping[str, PublicAction]] = {"unseal": PublicAction(sealing.unseal)}
+"""What anyone may do without a token."""
+AnyRoute = Operation | PublicPage | PublicAction
+
+
+def _table() -> Table[AnyRoute]:
+    routes: dict[tuple[str, str], AnyRoute] = {}
     for route in ROUTES:
         for method in READ if route.method == "GET" else (route.method,):
             routes[method, route.path.removeprefix("/")] = route
-    for path, page in PAGES.items():
+    public: dict[str, PublicPage | PublicAction] = {**PAGES, **ACTIONS}
+    for path, page in public.items():
         for method in page.methods:
             routes[method, path] = page
     return Table(routes)
@@ -111,7 +120,7 @@ def _table() -> Table[Operation | PublicPage]:
 _TABLE: Final = _table()
 
 
-def _matches(path: bytes) -> Sequence[Match[Operation | PublicPage]]:
+def _matches(path: bytes) -> Sequence[Match[AnyRoute]]:
     sound = path == b"/" or _PATH.fullmatch(path) is not None
     return _TABLE.find_all(path[1:].decode().split("/")) if sound else ()
 

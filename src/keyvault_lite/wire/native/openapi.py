@@ -13,6 +13,7 @@ from keyvault_lite.wire.native.cipher_bodies import BatchBody
 from keyvault_lite.wire.native.models import NAME_PATTERN
 from keyvault_lite.wire.native.route import NoFields, Operation, Tag
 from keyvault_lite.wire.native.routes import ROUTES
+from keyvault_lite.wire.native.sealing import SealStatusReply, UnsealBody
 from keyvault_lite.wire.problems import STATUS, Problem
 
 Schema = dict[str, Any]
@@ -64,7 +65,11 @@ _PARAMETERS: Final = {
 
 def document() -> Schema:
     """The whole document."""
-    paths: dict[str, Schema] = {"/health": {"get": _health()}}
+    paths: dict[str, Schema] = {
+        "/health": {"get": _health()},
+        "/seal-status": {"get": _seal_status()},
+        "/unseal": {"post": _unseal()},
+    }
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     return {
@@ -233,25 +238,56 @@ def _headers() -> Schema:
     }
 
 
-def _health() -> Schema:
-    def told(text: str) -> Schema:
-        headers = {"Request-Id": {"$ref": f"{_HEADERS}Request-Id"}}
-        return {
-            "description": text,
-            "headers": headers,
-            "content": {"application/json": {"schema": {"$ref": f"{_SCHEMA}HealthReply"}}},
-        }
+def _told(text: str, reply: str) -> Schema:
+    """A reply to a caller without a token."""
+    return {
+        "description": text,
+        "headers": {"Request-Id": {"$ref": f"{_HEADERS}Request-Id"}},
+        "content": {"application/json": {"schema": {"$ref": f"{_SCHEMA}{reply}"}}},
+    }
 
+
+def _refused(*statuses: int) -> Schema:
+    return {str(status): {"$ref": f"{_RESPONSES}{status}"} for status in statuses}
+
+
+def _seal_status() -> Schema:
+    return {
+        "operationId": "get_seal_status",
+        "tags": [Tag.SERVER.value],
+        "summary": "Whether the vault is open, by which root of trust, and what is missing",
+        "security": [],
+        "responses": {"200": _told("As it is.", "SealStatusReply"), **_refused(403, 422)},
+    }
+
+
+def _unseal() -> Schema:
+    body = {"application/json": {"schema": {"$ref": f"{_SCHEMA}UnsealBody"}, "example": {"share": "kvlshare1…"}}}
+    return {
+        "operationId": "post_unseal",
+        "tags": [Tag.SERVER.value],
+        "summary": "Hand in a share or a passphrase to a sealed vault",
+        "description": "The share or passphrase is the credential: no token is read.",
+        "security": [],
+        "requestBody": {"required": True, "content": body},
+        "responses": {
+            "200": _told("Taken, or the vault is open.", "SealStatusReply"),
+            **_refused(400, 403, 409, 413, 415, 422, 429, 500, 503),
+        },
+    }
+
+
+def _health() -> Schema:
     return {
         "operationId": "get_health",
         "tags": [],
         "summary": "Whether the vault can serve",
         "security": [],
         "responses": {
-            "200": told("It serves."),
+            "200": _told("It serves.", "HealthReply"),
             "403": {"$ref": f"{_RESPONSES}403"},
             "422": {"$ref": f"{_RESPONSES}422"},
-            "503": told("It cannot serve; `status` names why."),
+            "503": _told("It cannot serve; `status` names why.", "HealthReply"),
         },
     }
 
@@ -278,7 +314,12 @@ def _schemas() -> Schema:
     by_name = sorted(models | {NoFields}, key=lambda model: model.__name__)
     _, written = models_json_schema([(model, "validation") for model in by_name], ref_template=_SCHEMA + "{model}")
     structs = {route.shape for route in ROUTES if issubclass(route.shape, msgspec.Struct)} - {BatchBody}
-    structs |= {route.reply for route in ROUTES if route.reply is not None} | {Problem, HealthReply}
+    structs |= {route.reply for route in ROUTES if route.reply is not None} | {
+        Problem,
+        HealthReply,
+        SealStatusReply,
+        UnsealBody,
+    }
     _, components = msgspec.json.schema_components(
         sorted(structs, key=lambda struct: struct.__name__), ref_template=_SCHEMA + "{name}"
     )

@@ -51,6 +51,7 @@ from keyvault_lite.wire.native.replies import (
     ReceiptReply,
     RewrapReply,
     RotationReply,
+    SealReply,
     SelfReply,
     ServiceReply,
     SignReply,
@@ -312,6 +313,11 @@ def consistency(result: Consistency, _: object) -> ConsistencyReply:
 def log_key(result: LogKey, _: object) -> LogKeyReply:
     """Write the log's key."""
     return LogKeyReply(result.verifier_key, result.public_key)
+
+
+def sealed(_: None, __: object) -> SealReply:
+    """That the vault was sealed."""
+    return SealReply(sealed=True)
 
 
 def text(result: str, _: object) -> str:

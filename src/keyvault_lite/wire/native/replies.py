@@ -266,6 +266,12 @@ class VerificationReply(Struct):
     archived: int | UnsetType = UNSET
 
 
+class SealReply(Struct):
+    """The server ends now."""
+
+    sealed: bool
+
+
 class ConsistencyReply(Struct):
     """The hashes that lead from the smaller tree to the larger (RFC 9162, section 2.1.4)."""
 

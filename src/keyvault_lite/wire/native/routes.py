@@ -19,6 +19,7 @@ from keyvault_lite.model.requests import (
     Request,
     RestoreKey,
     RotateKey,
+    SealVault,
     VerifyAudit,
 )
 from keyvault_lite.wire.native import cipher_bodies, models, render, replies, service_bodies
@@ -464,6 +465,17 @@ SERVER: Final = (
         description="For ADMIN and AUDITOR. Of all workers, told apart by the label `worker`.",
         build=_plain(ReadMetrics),
         render=render.text,
+    ),
+    Operation(
+        method="POST",
+        path="/seal",
+        action=Action.SEAL,
+        tag=Tag.SERVER,
+        summary="Seal the vault",
+        description="For ADMIN. The server ends, and starts again without its keys, as `GET /seal-status` tells.",
+        build=_plain(SealVault),
+        render=render.sealed,
+        reply=replies.SealReply,
     ),
 )
 ROUTES: Final = (*KEYS, *CIPHER, *SIGNING, *SERVICES, *AUDIT, *SERVER)

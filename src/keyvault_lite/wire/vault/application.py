@@ -74,7 +74,7 @@ class VaultApi:
         path = exchange.path[len(PREFIX) :]
         page = status.PAGES.get(path)
         if page is not None:
-            return status.answer(page, self._engine, exchange)
+            return await status.answer(page, self._engine, exchange)
         try:
             target, route, query = _find(exchange, path)
         except KeyVaultError as error:

@@ -52,6 +52,7 @@ SYSTEM: Final[Table[Operation]] = Table(
         (READ, "sys/mounts/{path...}"): system.READ_MOUNT,
         (READ, "sys/mounts/auth/{path...}"): logins.READ,
         (WRITE, "sys/mounts/auth/{path...}"): logins.TUNE_ONE,
+        (WRITE, "sys/seal"): system.SEAL,
         (WRITE, "sys/tools/hash"): system.HASH,
         (WRITE, "sys/tools/hash/{algorithm}"): system.HASH,
         (WRITE, "sys/tools/random"): system.RANDOM,

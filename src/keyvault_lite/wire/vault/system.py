@@ -14,7 +14,7 @@ from keyvault_lite.dialects.vault.system_requests import (
 from keyvault_lite.model.errors import InvalidRequest, NotFound
 from keyvault_lite.model.evidence import Action
 from keyvault_lite.model.leases import DEFAULT_TTL
-from keyvault_lite.model.requests import Request
+from keyvault_lite.model.requests import Request, SealVault
 from keyvault_lite.wire.vault import signing
 from keyvault_lite.wire.vault.route import NO_CONTENT, Operation, RawReply, VaultCall
 from keyvault_lite.wire.vault.values import flag, mapping, optional_period, text
@@ -119,6 +119,9 @@ def _within(found: tuple[Mount, ...], _: Request, call: VaultCall) -> RawReply:
 
 MOUNTS: Final = Operation(
     operation="sys.mounts.list", action=Action.SETTING_READ, build=lambda _: ListMounts(), render=_page
+)
+SEAL: Final = Operation(
+    operation="sys.seal", action=Action.SEAL, build=lambda _: SealVault(), render=lambda *_: NO_CONTENT
 )
 READ_MOUNT: Final = Operation(
     operation="sys.mounts.read", action=Action.SETTING_READ, build=lambda _: ListMounts(), render=_one
