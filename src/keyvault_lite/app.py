@@ -94,7 +94,8 @@ def master_key(chosen: Settings) -> MasterKey:
 def roots_of(chosen: Settings, *, ask: Ask | None = None, use_last_tries: bool = False) -> list[Root]:
     """The roots that the settings name, in order. Raises RootError and InvalidSettings; asks no device."""
     if chosen.root is None:
-        return [FileRoot(master_key(chosen), chosen.master_key_file)]
+        master = master_key(chosen)
+        return [FileRoot(lambda: master, chosen.master_key_file)]
     if (chosen.master_key is not None or chosen.master_key_file) and "file:" not in chosen.root.split():
         raise InvalidSettings(
             "KEYVAULT_ROOT and a master key are both set: name the file in KEYVAULT_ROOT as file:/path, or say file: "

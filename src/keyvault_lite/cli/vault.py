@@ -118,6 +118,9 @@ def serve(
         bool,
         typer.Option("--init/--no-init", help="Make an empty database a vault and print the token of its first ADMIN."),
     ] = True,
+    sealed: Annotated[
+        bool, typer.Option("--sealed", help="Ask no device or file: people alone open the vault, as after `kvl seal`.")
+    ] = False,
 ) -> None:
     """Serve the vault over HTTP until it is stopped. It is checked before; what is found ends it with one sentence."""
     from keyvault_lite import settings
@@ -127,9 +130,8 @@ def serve(
     # Until the server takes it over: what has not begun to serve has nothing to finish.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with starting():
-        code = serving.serve(
-            settings.load(settings.Purpose.SERVE, **given), workers=workers, quarantine=quarantine, begin=begin
-        )
+        chosen = settings.load(settings.Purpose.SERVE, **given)
+        code = serving.serve(chosen, workers=workers, quarantine=quarantine, begin=begin, sealed=sealed)
     raise typer.Exit(code)
 
 

@@ -20,6 +20,7 @@ from keyvault_lite.model.errors import Conflict, IntegrityViolation, InvalidRequ
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.unseal import SealStatus, Unseal
 from keyvault_lite.observe import logger
+from keyvault_lite.roots.keyfile import FileRoot
 from keyvault_lite.roots.opening import Attempt, Opened, Question, kinds_of
 from keyvault_lite.roots.people import PassphraseRoot, ShamirRoot
 from keyvault_lite.roots.root import NeedsPeople, Root, RootUnavailable
@@ -69,17 +70,25 @@ class Unsealing:
         read_slots: Callable[[], Sequence[Slot]],
         roots: Sequence[Root],
         *,
+        ask_roots: bool = True,
         reason: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`read_slots` reads the database. `reason` is shown to anyone, until there is a newer one."""
+        """`read_slots` reads the database. Without `ask_roots` people alone open it.
+
+        `reason` is shown to anyone, until there is a newer one.
+        """
         self._read_slots = read_slots
         self._roots = roots
         self._kinds = kinds_of(roots)
+        self._kind = roots[0].kind if roots else FileRoot.kind
         self._clock = clock
         self._local, self._remote = _Budget(clock), _Budget(clock)
         self._wrong: Counter[str] = Counter()
         self._passphrase = asyncio.Lock()
+        self._waiting = [root for root in roots if root.automatic and ask_roots]
+        self.failed: list[tuple[Root, RootError]] = []
+        """What the devices and services said that have refused."""
         self._attempt = Attempt(read_slots(), self._kinds)
         self._nonce = ""
         self._began = 0.0
@@ -89,9 +98,9 @@ class Unsealing:
         """Set once it is open."""
 
     @property
-    def by_people(self) -> bool:
-        """Whether people can open it."""
-        return self._takes_shares or self._takes_passphrase
+    def may_open(self) -> bool:
+        """Whether there is still a way: people who have not come, or a root that has not refused."""
+        return bool(self._waiting) or self._takes_shares or self._takes_passphrase
 
     @property
     def _takes_shares(self) -> bool:
@@ -106,7 +115,7 @@ class Unsealing:
         """What is missing."""
         self._drop_old()
         held, threshold, shares = self._attempt.progress() if self._takes_shares else (0, 1, 1)
-        kind = "shamir" if self._takes_shares else "passphrase" if self._takes_passphrase else self._roots[0].kind
+        kind = "shamir" if self._takes_shares else "passphrase" if self._takes_passphrase else self._kind
         return SealStatus(
             sealed=self.opened is None,
             root=kind,
@@ -189,15 +198,17 @@ class Unsealing:
         here = source is None or source in {"127.0.0.1", "::1"} or source.startswith("/")
         return self._local if here else self._remote
 
+    async def ask_once(self) -> None:
+        """Ask each device and service that has not refused yet: another wrong PIN could lock a token."""
+        self._waiting = [root for root in self._waiting if await self._ask_again(root)]
+
     async def keep_asking(self) -> None:
-        """Ask the devices and services, until one opens the vault. A root that has refused is not asked again."""
-        waiting = [root for root in self._roots if root.automatic]
+        """Ask them, with pauses that grow, until one opens the vault or all have refused."""
         pause = RETRY_SECONDS[0]
-        while waiting and self.opened is None:
-            waiting = [root for root in waiting if await self._ask_again(root)]
-            if waiting and self.opened is None:
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (spreads load, hides nothing)
-                pause = min(2 * pause, RETRY_SECONDS[1])
+        while self._waiting and self.opened is None:
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  (spreads load, hides nothing)
+            pause = min(2 * pause, RETRY_SECONDS[1])
+            await self.ask_once()
 
     async def _ask_again(self, root: Root) -> bool:
         """Whether it should be asked once more."""
@@ -210,6 +221,7 @@ class Unsealing:
             return True
         except RootError as error:
             self._tell(root, "refuses", error)
+            self.failed.append((root, error))
         return False
 
     async def _ask(self, root: Root) -> Opened | None:

@@ -56,7 +56,7 @@ def first_slots(chosen: Settings, new: NewSlot, keep: Keep, recovery: Recovery) 
     def spare(place: SlotPlace) -> Enrolled:
         master, text = MasterKey.generate()
         write_new(file, f"{text}\n")
-        return FileRoot(master).enroll(place, os.urandom)
+        return FileRoot(lambda: master).enroll(place, os.urandom)
 
     return FirstSlots(enroll, spare)
 

@@ -1,5 +1,7 @@
 """`file:` — a master key file, the root that every vault had until there were others."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import ClassVar
 
 from keyvault_lite.crypto.container import Rng
@@ -9,12 +11,13 @@ from keyvault_lite.roots.root import Enrolled, Root, Wanted
 
 
 class FileRoot(Root):
-    """A master key that was read."""
+    """A master key, read when it is wanted: another root may open the vault while the file's medium is away."""
 
     kind: ClassVar = "file"
 
-    def __init__(self, master: MasterKey, path: str | None = None) -> None:
-        self._master = master
+    def __init__(self, read: Callable[[], MasterKey], path: str | None = None) -> None:
+        """`read` raises InvalidMasterKey; once it has returned it is not called again, as a descriptor ends."""
+        self._read = cache(read)
         self._path = path
 
     @property
@@ -24,8 +27,8 @@ class FileRoot(Root):
 
     def unlock_one(self, wanted: Wanted) -> SlotKey:
         """The master key itself, for every slot."""
-        return self._master
+        return self._read()
 
     def enroll(self, place: SlotPlace, rng: Rng) -> Enrolled:
         """See Root."""
-        return Enrolled(SlotParameters(self.kind, {}), self._master)
+        return Enrolled(SlotParameters(self.kind, {}), self._read())

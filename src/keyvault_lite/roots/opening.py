@@ -8,7 +8,7 @@ with digests that only the right share has.
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 from keyvault_lite.crypto.container import ContainerLayout, KeySealer, Rng, id_bytes
 from keyvault_lite.crypto.keyring import Keyring
@@ -40,6 +40,28 @@ class Opened:
     key: SlotKey
     root: str
     """The kind of root, with the numbers of the shares where people were asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSlot:
+    """A slot that was opened, and its key: opens the keyring again without its root."""
+
+    slot_id: str
+    key: SlotKey
+    root: str
+
+    @classmethod
+    def of(cls, opened: Opened) -> Self:
+        """The slot by which it was opened."""
+        return cls(opened.slot.id, opened.key, opened.root)
+
+    def open(self, slots: Sequence[Slot]) -> Opened:
+        """Raises WrongMasterKey if the slot was removed since."""
+        for slot in slots:
+            keyring = Keyring.open_slot(slot, self.key) if slot.id == self.slot_id else None
+            if keyring is not None:
+                return Opened(keyring, slot, self.key, self.root)
+        raise WrongMasterKey("The slot that was opened at the start is no longer in the database.")
 
 
 def status_of(opened: Opened) -> SealStatus:

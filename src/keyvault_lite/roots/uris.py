@@ -7,6 +7,7 @@ awskms:arn:aws:kms:…?endpoint=https://…   gcpkms:projects/…/cryptoKeys/…
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
@@ -52,7 +53,9 @@ def parse_root(uri: str, *, master: Master, ask: Ask | None = None, use_last_tri
     if not colon:
         raise RootError("A root is a URI: file:/path, pkcs11:…, tpm2:…, see docs/roots.md.")
     if scheme == "file":
-        return FileRoot(read_master_key(text=None, path=unquote(rest)), rest) if rest else FileRoot(master())
+        if not rest:
+            return FileRoot(master)
+        return FileRoot(partial(read_master_key, text=None, path=unquote(rest)), rest)
     if scheme == "passphrase":
         return _passphrase(rest, ask)
     if scheme == "pkcs11":

@@ -16,18 +16,29 @@ from urllib.parse import parse_qs, quote, urlsplit
 from pydantic import SecretStr
 
 from keyvault_lite import __version__, observe
-from keyvault_lite.app import CANNOT_START, Vault, announce_admin, build, open_or_begin, open_vault
+from keyvault_lite.app import (
+    CANNOT_START,
+    Vault,
+    announce_admin,
+    build,
+    open_or_begin,
+    open_vault,
+    perform,
+    roots_of,
+)
 from keyvault_lite.crypto.hygiene import forget_environment_secrets, protect_process
-from keyvault_lite.crypto.root import read_text, warned_of
+from keyvault_lite.crypto.root import WrongMasterKey, read_text, warned_of
 from keyvault_lite.dialects.changed_meaning import tell_changed_meaning
 from keyvault_lite.import_path import is_protected, protect_children
 from keyvault_lite.ledger.anchor.files import SAME_DIRECTORY, where_it_stands
 from keyvault_lite.ledger.commit.edit_detection import tell_quarantine
 from keyvault_lite.observe.metrics import METRICS
+from keyvault_lite.roots.opening import open_by
 from keyvault_lite.server.connection import GRACE_SECONDS
 from keyvault_lite.server.connection import serve as server_config
 from keyvault_lite.server.lifecycle import Server
 from keyvault_lite.server.listeners import CannotListen, address, check_address, listen, take_address
+from keyvault_lite.server.sealed import HandedKey, Stopped, Unsealed, start_sealed, unseal
 from keyvault_lite.server.supervisor import CANNOT_START as NO_WORKER
 from keyvault_lite.server.supervisor import Supervisor
 from keyvault_lite.settings import InvalidSettings, Settings
@@ -36,6 +47,7 @@ from keyvault_lite.wire.application import Application
 if TYPE_CHECKING:
     import socket
     import ssl
+    from collections.abc import Sequence
 
     import uvicorn
 
@@ -54,10 +66,13 @@ _DESCRIPTORS: Final = ("/dev/fd/", "/dev/stdin", "/proc/")
 _log: Final = observe.logger("serving")
 
 
-def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin: bool = True) -> int:
+def serve(
+    chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin: bool = True, sealed: bool = False
+) -> int:
     """Serve until stopped; the exit code. What the checks find before that is raised as one of CANNOT_START.
 
-    Without `begin` an empty database is refused and not made a vault.
+    Without `begin` an empty database is refused and not made a vault. `sealed` is said by a server that an operator
+    has sealed, of its next one.
     """
     tls = check_address(chosen)
     observe.configure_logs(chosen.log_level)
@@ -68,15 +83,22 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
         chosen = _with_key_at_hand(chosen)
     METRICS.gauge("keyvault_build_info", "Which version this is.", lambda: {__version__: 1.0}, label="version")
     shares = _listen(chosen, workers)
+    port: int = shares[0][0].getsockname()[1]
     try:
-        vault = open_to_serve(chosen, quarantine=quarantine, begin=begin)
+        unsealed = None
+        if chosen.root is not None or sealed:
+            sealed_server = partial(_serve_sealed, chosen, tls, tuple(chain.from_iterable(shares)))
+            unsealed = unseal(chosen, sealed_server, by_operator=sealed)
+        vault = open_to_serve(chosen, quarantine=quarantine, begin=begin, unsealed=unsealed)
+    except Stopped as stopped:
+        return INTERRUPTED if stopped.interrupted else 0
     except BaseException:
         for one in chain.from_iterable(shares):
             one.close()
         raise
     # Connections are counted once their handshake is done: those before it need room too.
     _allow_files(chosen.max_connections * (1 if tls is None else 8) + SPARE_FILES)
-    reached = address("http" if tls is None else "https", chosen.host, shares[0][0].getsockname()[1])
+    reached = address("http" if tls is None else "https", chosen.host, port)
     observe.announce(f"listens on {reached}")
     if workers == 1:
         late = threading.Timer(END_SECONDS, _give_up)
@@ -86,6 +108,8 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
             server.run(sockets=shares[0])
         finally:
             late.cancel()
+        if server.has_ended:
+            start_sealed(chosen, port)
         return INTERRUPTED if server.interrupted else 0
     vault.close()
     # The supervisor has no need of key and password but to hand them on; they are not left where /proc shows them.
@@ -93,20 +117,30 @@ def serve(chosen: Settings, *, workers: int = 1, quarantine: bool = False, begin
     protect_process()
     protect_children()
     with tempfile.TemporaryDirectory(prefix="keyvault-") as folder:
-        port: int = shares[0][0].getsockname()[1]
+        handed = None if unsealed is None else unsealed.hand_on()
         supervisor = Supervisor(
-            partial(_worker, chosen, folder), shares, partial(take_address, chosen.host, port, shared=True)
+            partial(_worker, chosen, folder, handed), shares, partial(take_address, chosen.host, port, shared=True)
         )
         code = supervisor.run()
+    if supervisor.has_ended:
+        start_sealed(chosen, port)
     return INTERRUPTED if supervisor.interrupted and code == 0 else code
 
 
-def open_to_serve(chosen: Settings, *, quarantine: bool = False, begin: bool = True) -> Vault:
-    """Open the vault; with `begin`, make an empty database one and print its first token on standard error."""
+def open_to_serve(
+    chosen: Settings, *, quarantine: bool = False, begin: bool = True, unsealed: Unsealed | None = None
+) -> Vault:
+    """Open the vault; with `begin`, make an empty database one and print its first token on standard error.
+
+    What has opened it is put on record, if that is given.
+    """
+    unlock = None if unsealed is None else unsealed.known.open
     if not begin:
-        vault, made = open_vault(chosen, quarantine=quarantine), None
+        vault, made = open_vault(chosen, unlock=unlock, quarantine=quarantine), None
     else:
-        vault, made = asyncio.run(open_or_begin(chosen, quarantine=quarantine))
+        vault, made = asyncio.run(open_or_begin(chosen, unlock=unlock, quarantine=quarantine))
+    if unsealed is not None:
+        asyncio.run(perform(vault, unsealed.record))
     if made is not None:
         announce_admin(made)
     tell_quarantine(vault.ledger.lost)
@@ -123,7 +157,20 @@ def _give_up() -> None:
     os._exit(STUCK)
 
 
-def _worker(chosen: Settings, folder: str, number: int) -> "uvicorn.Config":
+def _serve_sealed(
+    chosen: Settings, tls: "ssl.SSLContext | None", sockets: "Sequence[socket.socket]", app: Application
+) -> None:
+    """Serve an application on copies of the sockets, until it ends its server. Raises Stopped."""
+    reached = address("http" if tls is None else "https", chosen.host, sockets[0].getsockname()[1])
+    observe.announce(f"the vault is sealed: {reached}/seal-status says what it waits for", level="warning")
+    server = Server(_config(app, chosen, tls))
+    # A server that ends closes its sockets. The originals listen on, and the kernel holds connections meanwhile.
+    server.run(sockets=[one.dup() for one in sockets])
+    if not server.has_ended:
+        raise Stopped(interrupted=server.interrupted)
+
+
+def _worker(chosen: Settings, folder: str, handed: HandedKey | None, number: int) -> "uvicorn.Config":
     """What one worker serves. Ends the process if the vault cannot be opened any more."""
     observe.configure_logs(chosen.log_level)
     if not is_protected():
@@ -135,11 +182,21 @@ def _worker(chosen: Settings, folder: str, number: int) -> "uvicorn.Config":
         warned_of(chosen.master_key_file)  # by the supervisor, which has read it first
     try:
         tls = check_address(chosen)
-        vault = open_vault(chosen)
+        vault = _open_in_worker(chosen, handed)
     except CANNOT_START as error:
         _log.error("the vault cannot be opened: %s", error, extra={"worker": number})
         sys.exit(NO_WORKER)
     return _config(build(chosen, vault=vault), chosen, tls)
+
+
+def _open_in_worker(chosen: Settings, handed: HandedKey | None) -> Vault:
+    """By the key that has opened the vault at the start; by its roots once that slot was removed."""
+    if handed is None:
+        return open_vault(chosen)
+    try:
+        return open_vault(chosen, unlock=handed.known.open)
+    except WrongMasterKey:
+        return open_vault(chosen, unlock=partial(open_by, roots=roots_of(chosen)))
 
 
 def _config(app: Application, chosen: Settings, tls: "ssl.SSLContext | None") -> "uvicorn.Config":

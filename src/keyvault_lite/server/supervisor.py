@@ -9,6 +9,7 @@ as long as another one serves. A worker whose supervisor has gone ends by itself
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,8 @@ RETRY_SECONDS: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """The delay before a worker is restarted, by how often it has died without ever serving."""
 CANNOT_START: Final = 3
 """Exit code when no worker can be started."""
+HAS_ENDED: Final = 5
+"""Exit code of a worker whose application has ended its server: the others end too."""
 
 MakeConfig = Callable[[int], uvicorn.Config]
 """From a worker's number to what it serves. Called in the worker; must survive pickling."""
@@ -61,7 +64,10 @@ def _work(make: MakeConfig, number: int, sockets: list[socket.socket], line: Con
         with suppress(OSError):
             line.send_bytes(b"ready")
 
-    Server(make(number), on_start=ready).run(sockets=sockets)
+    server = Server(make(number), on_start=ready)
+    server.run(sockets=sockets)
+    if server.has_ended:
+        sys.exit(HAS_ENDED)
 
 
 @dataclass(slots=True)
@@ -115,6 +121,8 @@ class Supervisor:
         self._renewing = False
         self.interrupted = False
         """Whether it was stopped from the keyboard."""
+        self.has_ended = False
+        """Whether the application of a worker has ended it."""
 
     def run(self) -> int:
         """Serve until told to end; the exit code."""
@@ -171,6 +179,9 @@ class Supervisor:
             worker.process.kill()
             worker.process.join()
         if worker.alive:
+            return
+        if worker.process.exitcode == HAS_ENDED:
+            self.has_ended = self._stopping = True
             return
         _log.error("worker ended with %s", worker.process.exitcode, extra={"worker": worker.number})
         worker.bury(0.0)

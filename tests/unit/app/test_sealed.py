@@ -50,11 +50,11 @@ def vault(tmp_path: Path) -> tuple[app.SealedVault, str, str]:
 
 
 def by_key(master: MasterKey) -> app.Unlock:
-    return lambda slots: open_by(slots, [FileRoot(master)])
+    return lambda slots: open_by(slots, [FileRoot(lambda: master)])
 
 
 def served(sealed: app.SealedVault) -> Application:
-    unsealing = Unsealing(lambda: sealed.slots, [FileRoot(MasterKey.generate()[0])])
+    unsealing = Unsealing(lambda: sealed.slots, [FileRoot(lambda: MasterKey.generate()[0])])
     application = app.build_sealed(sealed.settings, unsealing)
     application.serve(SealedEngine(unsealing))
     return application

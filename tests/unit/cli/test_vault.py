@@ -106,8 +106,12 @@ def test_serve_hands_over_what_was_said(kvl: Kvl, calls: Calls) -> None:
     kvl("serve")
     kvl("serve", "--host", "::1", "--port", "9000", "--workers", "3", "--no-init")
     assert calls == [
-        ("serve", ({},), {"workers": 1, "quarantine": False, "begin": True}),
-        ("serve", ({"host": "::1", "port": 9000},), {"workers": 3, "quarantine": False, "begin": False}),
+        ("serve", ({},), {"workers": 1, "quarantine": False, "begin": True, "sealed": False}),
+        (
+            "serve",
+            ({"host": "::1", "port": 9000},),
+            {"workers": 3, "quarantine": False, "begin": False, "sealed": False},
+        ),
     ]
 
 
