@@ -50,7 +50,7 @@ def check_new(text: str) -> str:
     chosen = normal_form(text)
     if len(chosen) < SHORTEST or len(set(chosen)) < SHORTEST // 2:
         raise UnfitPassphrase(
-            f"A passphrase has at least {SHORTEST} characters, not of one kind; `kvl passphrase` makes one."
+            f"A passphrase has at least {SHORTEST} characters, not of one kind; `kvl root passphrase` makes one."
         )
     return chosen
 

@@ -32,6 +32,7 @@ WRONG_A_MINUTE: Final = 10
 RETRY_SECONDS: Final = (1.0, 60.0)
 """The first pause before a root that was unavailable is asked again, and the longest."""
 _MOST_SOURCES: Final = 8
+_MOST_COUNTED: Final = 256
 _VAULT_SHARE: Final = SIZE + 1
 _WRONG_SHARE: Final = "this is not a share of the vault, or it is mistyped or was replaced"
 _NOT_ITS_SLOT: Final = "the shares are whole, and what they open is not the slot of this vault"
@@ -184,15 +185,20 @@ class Unsealing:
             else:
                 right = opened is not None or not self._attempt.waits_for(PassphraseRoot.kind)
         if not right:
-            self._wrong[source or "here"] += 1
+            self._note_wrong(source)
             raise InvalidRequest(_WRONG_PASSPHRASE)
         budget.give_back()
         self._take(opened)
 
     def _count_wrong(self, source: str | None) -> None:
-        self._wrong[source or "here"] += 1
+        self._note_wrong(source)
         if not self._budget(source).take():
             raise LimitExceeded("too many attempts: wait a minute")
+
+    def _note_wrong(self, source: str | None) -> None:
+        """Count it by where it came from, of which there may be any number."""
+        name = source or "here"
+        self._wrong[name if name in self._wrong or len(self._wrong) < _MOST_COUNTED else "others"] += 1
 
     def _budget(self, source: str | None) -> _Budget:
         here = source is None or source in {"127.0.0.1", "::1"} or source.startswith("/")
