@@ -22,6 +22,7 @@ demo: setup ## the whole tour, on a vault of its own; ends by itself
 	@.venv/bin/kvl quickstart
 
 test: setup-dev ## the test suite (ARGS= goes to pytest)
+	@tools/devices
 	@$(PY) -m pytest -n 2 --dist worksteal $(ARGS)
 
 slow: setup-dev ## the tests that take long
