@@ -15,7 +15,7 @@ from keyvault_lite.model.errors import Conflict, NotFound
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.names import new_id
 from keyvault_lite.model.requests import AddSlot, RecordRootCheck, RemoveSlots
-from keyvault_lite.roots.opening import SHARES, Attempt, enroll_shares
+from keyvault_lite.roots.opening import SHARES, Attempt, KnownSlot, Opened, enroll_shares
 from keyvault_lite.roots.people import ShamirRoot, ask_on_terminal
 from keyvault_lite.roots.root import Enrolled, Root
 from keyvault_lite.settings import Settings
@@ -130,28 +130,31 @@ def check_roots(chosen: Settings, *, use_last_tries: bool = False) -> list[RootC
     """Ask every root of the settings, whether it opens a slot. On record, if one of them does."""
     roots = roots_of(chosen, ask=ask_on_terminal, use_last_tries=use_last_tries)
     slots = list_slots(chosen)
-    found = [_check(root, slots) for root in roots]
-    if any(one.opens for one in found):
-        pairs = zip(roots, found, strict=True)
-        comment = "; ".join(f"{root.kind} {'opens' if one.opens else 'does not open'}" for root, one in pairs)
-        with closing(open_vault(chosen)) as vault:
+    checked = [_check(root, slots) for root in roots]
+    known = next((KnownSlot.of(opened) for _, opened in checked if opened is not None), None)
+    if known is not None:
+        pairs = zip(roots, checked, strict=True)
+        comment = "; ".join(f"{root.kind} {'opens' if one.opens else 'does not open'}" for root, (one, _) in pairs)
+        # By what has opened it just now: a root that has refused is not asked a second time.
+        with closing(open_vault(chosen, unlock=known.open)) as vault:
             asyncio.run(perform(vault, RecordRootCheck(comment)))
-    return found
+    return [one for one, _ in checked]
 
 
-def _check(root: Root, slots: Sequence[Slot]) -> RootCheck:
+def _check(root: Root, slots: Sequence[Slot]) -> tuple[RootCheck, Opened | None]:
     attempt = Attempt(slots, {root.kind})
     try:
         says = root.check()
         if not root.automatic:
             waits = attempt.takes_shares or attempt.waits_for(root.kind)
-            return RootCheck(root.name, opens=False, says="people open it" if waits else "there is no slot for it")
+            says = "people open it" if waits else "there is no slot for it"
+            return RootCheck(root.name, opens=False, says=says), None
         opened = attempt.use(root)
     except RootError as error:
-        return RootCheck(root.name, opens=False, says=error.detail)
+        return RootCheck(root.name, opens=False, says=error.detail), None
     if opened is not None:
-        return RootCheck(root.name, opens=True, says=f"opens slot {opened.slot.id}; {says}")
-    return RootCheck(root.name, opens=False, says=f"there is no slot that it opens; {says}")
+        return RootCheck(root.name, opens=True, says=f"opens slot {opened.slot.id}; {says}"), opened
+    return RootCheck(root.name, opens=False, says=f"there is no slot that it opens; {says}"), None
 
 
 def create_key(chosen: Settings, uri: str) -> str:
