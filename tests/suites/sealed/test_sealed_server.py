@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from tests.suites.sealed.server import Place, Server
@@ -199,3 +200,39 @@ def test_a_passphrase_opens_it(tmp_path: Path) -> None:
         assert server.unseal(passphrase=passphrase)[1]["sealed"] is False
         server.wait_open()
         assert passphrase not in server.log
+
+
+def test_another_vault_is_the_root_by_its_aws_dialect(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "outer").mkdir()
+    outer = Place(tmp_path / "outer", "file:master.key")
+    assert outer.kvl("master-key", "generate", "--out", "master.key").returncode == 0
+    admin = outer.init()
+    endpoint = f"http://127.0.0.1:{outer.port}"
+    with outer.serve() as server:
+        server.wait_open()
+        body = {"name": "inner", "role": "ADMIN"}
+        service = server.ask("POST", "/services", body, admin)[1]["id"]
+        made = server.ask("POST", f"/services/{service}/aws-credentials", {}, admin)[1]
+        kms = boto3.client(
+            "kms",
+            endpoint_url=endpoint,
+            region_name="eu-central-1",
+            aws_access_key_id=made["access_key_id"],
+            aws_secret_access_key=made["secret_access_key"],
+        )
+        arn = kms.create_key()["KeyMetadata"]["Arn"]
+        inner = Place(tmp_path / "inner", f"awskms:{arn}?endpoint={endpoint}")
+        inner.extra["AWS_ACCESS_KEY_ID"] = made["access_key_id"]
+        inner.extra["AWS_SECRET_ACCESS_KEY"] = made["secret_access_key"]
+        inner.init("--no-recovery")
+        with inner.serve() as opened:
+            assert opened.wait_open()["root"] == "awskms"
+        kms.disable_key(KeyId=arn)
+        refused = inner.kvl("serve")
+        assert refused.returncode == 2
+        assert "awskms" in refused.stderr or "refuse" in refused.stderr
+        assert made["secret_access_key"] not in refused.stderr
+        kms.enable_key(KeyId=arn)
+        with inner.serve() as opened:
+            opened.wait_open()
