@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from keyvault_lite.anchors import AnyAnchor, open_anchor, refuse_emptied, witness_client
 from keyvault_lite.crypto.hygiene import forget_environment_secrets, protect_process
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import MasterKey, RootError, read_master_key
@@ -22,13 +23,12 @@ from keyvault_lite.engine.jobs import Jobs
 from keyvault_lite.engine.native import NATIVE
 from keyvault_lite.engine.sealed import SealedEngine
 from keyvault_lite.engine.unsealing import Unsealing
-from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.archive.segment_files import SegmentStore
 from keyvault_lite.ledger.ledger import Ledger
 from keyvault_lite.ledger.opening import check_place, open_database, prepare
 from keyvault_lite.ledger.storage.bulk_memory import give_back
 from keyvault_lite.ledger.storage.database import Database
-from keyvault_lite.model.errors import IntegrityViolation, InvalidRequest, KeyVaultError, NotFound
+from keyvault_lite.model.errors import KeyVaultError, NotFound
 from keyvault_lite.model.identity import SystemCredential
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.names import new_id
@@ -40,17 +40,15 @@ from keyvault_lite.roots.opening import Opened, open_by, status_of
 from keyvault_lite.roots.people import Ask, ask_on_terminal
 from keyvault_lite.roots.root import Enrolled, Root
 from keyvault_lite.roots.uris import parse_root, parse_roots
-from keyvault_lite.settings import InvalidSettings, Settings, check_witness, is_shared
+from keyvault_lite.settings import InvalidSettings, Settings, check_witness
 from keyvault_lite.wire.application import Api, Application, CannotStart
 from keyvault_lite.wire.aws import AwsApi
 from keyvault_lite.wire.engine_port import Engine as WireEngine
 from keyvault_lite.wire.native import NativeApi
 from keyvault_lite.wire.vault import VaultApi
 from keyvault_lite.witness.anchor import SharedAnchor
-from keyvault_lite.witness.client import WitnessClient
 from keyvault_lite.witness.watch import Watch
 
-AnyAnchor = FileAnchor | SharedAnchor
 Unlock = Callable[[Sequence[Slot]], Opened]
 """From the slots to the open keyring. Raises RootError."""
 Enroll = Callable[[SlotPlace], Enrolled]
@@ -159,7 +157,7 @@ def find_vault(chosen: Settings) -> SealedVault:
     # Looking at a vault that is not there must not make one.
     slots = prepare(database) if database.exists() else ()
     if not slots:
-        _refuse_emptied(chosen, database)
+        refuse_emptied(chosen, database)
         raise NotFound("the vault is not initialised; run `kvl init`")
     return SealedVault(chosen, database, tuple(slots))
 
@@ -181,63 +179,6 @@ def open_vault(
     return find_vault(chosen).open(unlock, quarantine=quarantine, anchored=anchored, archive=archive)
 
 
-def open_anchor(chosen: Settings, database: Database, keyring: Keyring) -> AnyAnchor | None:
-    """The anchor that KEYVAULT_ANCHOR names, by default a file beside the database."""
-    if is_shared(chosen.anchor):
-        return shared_anchor(chosen, keyring.instance_id, keyring.log_public_key)
-    return file_anchor(chosen, database)
-
-
-def shared_anchor(chosen: Settings, instance_id: bytes, public_key: bytes) -> SharedAnchor:
-    """The shared anchor that KEYVAULT_ANCHOR names, of the log with that key."""
-    client = _witness_client(chosen, str(chosen.anchor), "KEYVAULT_ANCHOR")
-    return SharedAnchor(client, instance_id=instance_id, public_key=public_key, verify=verify_ed25519)
-
-
-def _witness_client(chosen: Settings, url: str, setting: str) -> WitnessClient:
-    if not chosen.witness_key:
-        raise InvalidSettings("KEYVAULT_WITNESS_KEY has to name the key that `kvl witness key` prints.")
-    ca_file = None if chosen.witness_cacert is None else str(chosen.witness_cacert)
-    try:
-        return WitnessClient(url, chosen.witness_key.split(), verify=verify_ed25519, ca_file=ca_file)
-    except InvalidRequest as error:
-        raise InvalidSettings(f"{setting}: {error.detail}.") from None
-    except OSError as error:
-        raise InvalidSettings("KEYVAULT_WITNESS_CACERT is not a readable file of certificates.") from error
-
-
-def file_anchor(chosen: Settings, database: Database, *, to_write: bool = True) -> FileAnchor | None:
-    """The anchor's file, whether there is one or not; None if the anchor is off.
-
-    Raises InvalidSettings if it cannot be written where that is wanted.
-    """
-    if chosen.anchor == "off":
-        return None
-    path = database.anchor_path if chosen.anchor is None else Path(chosen.anchor)
-    folder = path.absolute().parent
-    if to_write and not os.access(folder, os.W_OK | os.X_OK):
-        # Found out before anything is committed: what is committed and cannot be anchored is not answered.
-        why = "does not exist" if not folder.exists() else "cannot be written" if folder.is_dir() else "is not a folder"
-        raise InvalidSettings(f"The folder of the anchor, {folder}, {why}.")
-    return FileAnchor(path.absolute(), always_flush=chosen.anchor_sync == "always")
-
-
-def _refuse_emptied(chosen: Settings, database: Database) -> None:
-    """Raise IntegrityViolation for an empty database beside an anchor that remembers a vault."""
-    if is_shared(chosen.anchor):
-        raise IntegrityViolation(
-            "the database is empty, and a vault does not begin with a shared anchor. If there was a vault, its "
-            "database was replaced or removed: restore it. A new one begins with a file as anchor (docs/witness.md)."
-        )
-    anchor = file_anchor(chosen, database)
-    mark = None if anchor is None else anchor.peek()
-    if anchor is not None and mark is not None and mark.size:
-        raise IntegrityViolation(
-            f"the database is empty, but the anchor {anchor.place} remembers a vault: the database was replaced or "
-            "removed. Restore it; for a new vault move the anchor away."
-        )
-
-
 def _compose(
     chosen: Settings,
     database: Database,
@@ -248,7 +189,7 @@ def _compose(
     segment_store: SegmentStore | None = None,
 ) -> Vault:
     client = (
-        None if chosen.witness is None or not anchored else _witness_client(chosen, chosen.witness, "KEYVAULT_WITNESS")
+        None if chosen.witness is None or not anchored else witness_client(chosen, chosen.witness, "KEYVAULT_WITNESS")
     )
     keyring = opened.keyring
     anchor = open_anchor(chosen, database, keyring) if anchored else None
@@ -311,7 +252,7 @@ async def open_or_begin(
     with database.beginning():
         if database.exists() and prepare(database):
             return open_vault(chosen, unlock=unlock, quarantine=quarantine), None
-        _refuse_emptied(chosen, database)
+        refuse_emptied(chosen, database)
         slots = slots or first_slots(chosen)
         prepare(database)
         return await _begin(chosen, name, database, slots)

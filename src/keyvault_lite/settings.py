@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     """A file, by default the database file with `.anchor`; `off` does without, visibly; `https://…` a shared one."""
     anchor_sync: Literal["second", "always"] = "second"
     """When the anchor's data entries are flushed; management entries always are before they are answered."""
+    tpm_anchor: str | None = None
+    """A TPM 2.0 (`/dev/tpmrm0`) whose counter finds a database and an anchor that were put back together."""
     witness: str | None = None
     """The address of a witness (`kvl witness`), https://…, that has to confirm the log."""
     witness_key: str | None = None

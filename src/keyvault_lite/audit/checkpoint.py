@@ -5,6 +5,7 @@
     CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=    its root
     state-seq 4690                      extension lines: the newest management entry,
     entry-hash ZSalSTlGLcgy2290tZ6R2jazV9rM9/6IqH6KXNoQSTU=    and the hash of the newest entry
+    tpm-counter 212                     of a vault with a hardware counter: its value once this is answered
 
     — keyvault-lite/<instance id> <base64 of key hash ‖ signature>
 
@@ -44,6 +45,7 @@ MAX_SIZE: Final = (1 << 63) - 1
 _KEY_HASH_BYTES: Final = 4
 _STATE_SEQ: Final = "state-seq "
 _ENTRY_HASH: Final = "entry-hash "
+_COUNTER: Final = "tpm-counter "
 _TIME: Final = Struct(">Q")
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
@@ -167,6 +169,25 @@ def read_facts(lines: Sequence[str]) -> tuple[int, bytes]:
     if len(entry_hash) != HASH_BYTES:
         raise InvalidNote("the hash of the newest entry is not 32 bytes")
     return parse_number(first.removeprefix(_STATE_SEQ)), entry_hash
+
+
+def counter_line(value: int) -> str:
+    """The extension line that names the value of the vault's hardware counter."""
+    return f"{_COUNTER}{value}"
+
+
+def counter_of(lines: Sequence[str]) -> int | None:
+    """The value of the hardware counter, which may follow the facts; None if there is none. Raises InvalidNote."""
+    if not lines[2:]:
+        return None
+    if len(lines) != 3 or not lines[2].startswith(_COUNTER):  # noqa: PLR2004  (two facts, and the counter)
+        raise InvalidNote("the checkpoint has other extension lines")
+    return parse_number(lines[2].removeprefix(_COUNTER))
+
+
+def has_counter(note: str) -> bool:
+    """Whether a note names the value of a hardware counter, signed or not."""
+    return f"\n{_COUNTER}" in note
 
 
 def parse_number(text: str) -> int:

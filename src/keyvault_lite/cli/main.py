@@ -53,7 +53,7 @@ the vault itself and read, also from the settings file that `kvl --config` or `K
 - `KEYVAULT_MASTER_KEY_FILE` (preferred) or `KEYVAULT_MASTER_KEY` (base64, 32 bytes)
 - `KEYVAULT_DATABASE_URL` (default `sqlite:///keyvault.db`; `postgresql://…`), `KEYVAULT_ALLOW_PLAIN_DATABASE`
 - `KEYVAULT_MIGRATE_TO`, for `kvl migrate`: the database to move to
-- `KEYVAULT_ANCHOR`, `KEYVAULT_ANCHOR_SYNC`
+- `KEYVAULT_ANCHOR`, `KEYVAULT_ANCHOR_SYNC`, `KEYVAULT_TPM_ANCHOR`
 - `KEYVAULT_WITNESS`, `KEYVAULT_WITNESS_KEY`, `KEYVAULT_WITNESS_MAX_AGE`, `KEYVAULT_WITNESS_CACERT`
 - `KEYVAULT_HOST`, `KEYVAULT_PORT`, `KEYVAULT_TLS_CERT`, `KEYVAULT_TLS_KEY`, `KEYVAULT_ALLOW_PLAIN_HTTP`
 - `KEYVAULT_AWS_ACCOUNT_ID`: the account in the ARNs that clients of AWS KMS see

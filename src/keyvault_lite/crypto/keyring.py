@@ -94,6 +94,11 @@ class Keyring(Secret):
     def _derive(self, use: str) -> bytes:
         return expand(prk(self._bundle.root), pae("kvl/v1/derive", use, self.instance_id))[:32]
 
+    @property
+    def counter_auth(self) -> bytes:
+        """The authorisation value of this installation's counter in a TPM, 32 bytes."""
+        return self._derive("tpm-counter")
+
     def _mac_key(self, use: str) -> HmacKey:
         return HmacKey(self._derive(use), hashlib.sha256)
 

@@ -1,4 +1,4 @@
-"""The cryptography of a salted TPM 2.0 session: commands are authentic, and secrets cross the chip's bus sealed.
+"""The cryptography of TPM 2.0 sessions: commands are authentic, and secrets cross the chip's bus sealed.
 
 Source: Trusted Platform Module Library, part 1 (revision 1.59): sections 11.4.10 (KDFa, KDFe), 18.6 (HMAC of
 commands and responses), 21 (parameter encryption), C.6.1 (salt by ECDH). SHA-256, P-256, AES-128-CFB throughout.
@@ -53,13 +53,17 @@ def make_salt(x: bytes, y: bytes) -> tuple[bytes, tuple[bytes, bytes]]:
 
 
 class Session(Secret):
-    """One salted session. `auth` is the authorisation value of what it is used for."""
+    """One session. `auth` is the authorisation value of what it is used for.
+
+    Without a salt (empty), only `auth` authenticates either side: it has to be one that nobody can guess.
+    """
 
     __slots__ = ("_key", "_nonce_caller", "_nonce_tpm", "handle")
 
     def __init__(self, handle: int, salt: bytes, nonce_caller: bytes, nonce_tpm: bytes) -> None:
         self.handle: Final = handle
-        self._key: Final = kdfa(salt, b"ATH", nonce_tpm, nonce_caller, 256)
+        # Part 1, 19.6.8: a session that is neither salted nor bound has an empty key.
+        self._key: Final = kdfa(salt, b"ATH", nonce_tpm, nonce_caller, 256) if salt else b""
         self._nonce_caller = nonce_caller
         self._nonce_tpm = nonce_tpm
 

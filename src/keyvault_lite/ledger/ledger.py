@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final, Self
 
 from keyvault_lite.audit import checkpoint
-from keyvault_lite.ledger.anchor.files import Anchor, FileAnchor, where_it_stands
+from keyvault_lite.ledger.anchor.files import FileAnchor, where_it_stands
 from keyvault_lite.ledger.anchor.flusher import AnchorFlusher
+from keyvault_lite.ledger.anchor.interface import Anchor
 from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.archive.archiver import boundary, make_segment
 from keyvault_lite.ledger.archive.segment_files import SegmentStore
@@ -71,7 +72,9 @@ class Ledger:
         """What was set aside at start."""
         self.maintenance = Maintenance(database)
         self._closing = threading.Event()
-        self._flusher = AnchorFlusher(anchor, self._group_commit.halt, database.space_is_low, self._closing)
+        self._flusher = AnchorFlusher(
+            anchor, self._group_commit.halt, database.space_is_low, self._closing, publish=self._writer.refresh
+        )
         self._measure()
 
     @classmethod
@@ -211,13 +214,13 @@ class Ledger:
         """What anyone may know of how the log is kept, for `/health`: no path, no secret, not how long the log is."""
         anchor = self._anchor
         found = {"epoch": self._writer.head.epoch, "anchor": self._anchor_stands, **self.maintenance.facts()}
-        if isinstance(anchor, FileAnchor) and anchor.flushed_at is not None:
-            found["anchor_flushed_seconds_ago"] = round(time.monotonic() - anchor.flushed_at, 1)
+        if isinstance(anchor, FileAnchor):
+            found |= anchor.facts()
         return found | {name: fact for witness in self.evidence.witnesses for name, fact in witness.facts().items()}
 
-    def mark(self) -> AnchorRecord:
-        """The newest signed head as an anchor keeps it."""
-        return self._writer.mark()
+    def mark(self, count: int | None = None) -> AnchorRecord:
+        """The newest signed head as an anchor keeps it; with `count`, signed again with that value of a counter."""
+        return self._writer.mark(count)
 
     def now(self) -> int:
         """The time in microseconds; never before the newest entry's, so that a clock set back revives nothing."""

@@ -1,14 +1,18 @@
 """`kvl anchor`: what the anchor remembers, and trust in a database that it does not confirm."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 
-from keyvault_lite.app import database_of, file_anchor, open_anchor, open_vault, perform, shared_anchor, unlocking
+from keyvault_lite.anchors import AnyAnchor, file_anchor, open_anchor, shared_anchor
+from keyvault_lite.app import database_of, open_vault, perform, unlocking
+from keyvault_lite.ledger.anchor.counter import PUT_BACK, describe_lost_counts
 from keyvault_lite.ledger.anchor.files import FileAnchor, where_it_stands
 from keyvault_lite.ledger.anchor.record import AnchorRecord, DamagedAnchor, NotAnAnchor
 from keyvault_lite.ledger.opening import stored_slots
+from keyvault_lite.ledger.verify.startup import COUNTER
 from keyvault_lite.ledger.verify.trust import (
     AcceptedHead,
     TrustResult,
@@ -17,6 +21,7 @@ from keyvault_lite.ledger.verify.trust import (
     require_acceptable,
 )
 from keyvault_lite.model.errors import Conflict
+from keyvault_lite.model.replies import Finding
 from keyvault_lite.model.requests import TrustAnchor
 from keyvault_lite.operator.verify import verify_vault
 from keyvault_lite.settings import Settings, is_shared
@@ -66,13 +71,26 @@ def trust_anchor(chosen: Settings, accepted: AcceptedHead | None = None) -> Trus
         before = vault.ledger.mark()
         if accepted is not None:
             check_accepted(accepted, before.size, before.root)
-        lost = None if mark is None else describe_loss(mark, before.size)
+        lost = _lost(anchor, mark, found.findings, before.size)
         if isinstance(anchor, SharedAnchor):
             anchor.check_trusted(before.epoch if lost is None else before.epoch + 1)
         # The entry first: an anchor that was replaced without one would be a rollback that nobody has on record.
         asyncio.run(perform(vault, TrustAnchor(before.size, lost)))
         kept = anchor.keep_aside() if isinstance(anchor, FileAnchor) else None
-        after = vault.ledger.mark()
+        counter = anchor.counter if isinstance(anchor, FileAnchor) else None
+        after = vault.ledger.mark(None if counter is None else counter.value_for_trusted())
         anchor.replace(after)
         place = None if kept is None else str(kept)
         return TrustResult(before.size, before.root, after.epoch, after.size, lost, place)
+
+
+def _lost(anchor: AnyAnchor, mark: AnchorRecord | None, findings: Sequence[Finding], size: int) -> str | None:
+    """What is lost by going on, in words; None if nothing says that anything is."""
+    if mark is None:
+        return None
+    if all(one.table != COUNTER for one in findings):
+        return describe_loss(mark, size)
+    counter = anchor.counter if isinstance(anchor, FileAnchor) else None
+    if counter is None or not any(PUT_BACK in one.problem for one in findings):
+        return None
+    return describe_lost_counts(counter.count_in(mark), counter.read() or 0)

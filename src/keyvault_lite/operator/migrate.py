@@ -3,11 +3,11 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from keyvault_lite.app import database_of, file_anchor, shared_anchor, unlocking
+from keyvault_lite.anchors import file_anchor, open_anchor
+from keyvault_lite.app import database_of, unlocking
+from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.migrate.move import Anchors, move
-from keyvault_lite.ledger.state.outcome import Authority
-from keyvault_lite.ledger.storage.database import Database
 from keyvault_lite.ledger.verify.inspection import Progress
 from keyvault_lite.model.errors import Conflict, NotFound
 from keyvault_lite.settings import Settings, is_shared
@@ -38,27 +38,26 @@ def migrate_vault(chosen: Settings, url: str, *, progress: Progress | None = Non
         raise Conflict("source and target are the same database")
     if not source.is_there():
         raise NotFound(f"there is no database {source.place}")
-    old, new = _own_anchor(chosen, source), _own_anchor(there, target)
-    if new is not None and old is not None and new.path.resolve() == old.path.resolve():
-        new = None
+    if not is_shared(chosen.anchor):
+        for settings, database in ((chosen, source), (there, target)):
+            file_anchor(
+                settings, database
+            )  # which raises for a folder that cannot be written, before anything is asked
 
-    def anchors(authority: Authority) -> Anchors:
-        if not is_shared(chosen.anchor):
-            return Anchors(old, new)
-        made = shared_anchor(chosen, authority.instance_id, authority.log_public_key)
-        opened.callback(made.close)
-        return Anchors(made, None)
-
-    with ExitStack() as opened:
+    def anchors(keyring: Keyring) -> Anchors:
+        old, new = open_anchor(chosen, source, keyring), None
+        if isinstance(old, FileAnchor):
+            new = file_anchor(there, target, keyring=keyring)
+            if new is not None and new.path.resolve() == old.path.resolve():
+                new = None
         for one in (old, new):
             if one is not None:
                 opened.callback(one.close)
+                places.append(one.place)
+        return Anchors(old, new)
+
+    places: list[str] = []
+    with ExitStack() as opened:
         copied = move(source, target, unlock=lambda slots: unlock(slots).keyring, anchors=anchors, progress=progress)
-    place = chosen.anchor if is_shared(chosen.anchor) else None
-    for one in (old, new):
-        place = place if one is None else one.place
+    place = places[-1] if places else None
     return MigrationResult(target.place, place, copied.entries, copied.known.head.size)
-
-
-def _own_anchor(chosen: Settings, database: Database) -> FileAnchor | None:
-    return None if is_shared(chosen.anchor) else file_anchor(chosen, database)

@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from keyvault_lite.app import AnyAnchor, Unlock, database_of, file_anchor, shared_anchor, unlocking
+from keyvault_lite.anchors import AnyAnchor, file_anchor, shared_anchor
+from keyvault_lite.app import Unlock, database_of, unlocking
 from keyvault_lite.crypto.keyring import Keyring
 from keyvault_lite.crypto.root import WrongMasterKey
 from keyvault_lite.crypto.witness import verify_ed25519
@@ -41,7 +42,8 @@ def verify_vault(
 
     def anchor(identity: Identity | None) -> AnyAnchor | None:
         if not is_shared(chosen.anchor):
-            return file_anchor(chosen, database, to_write=False)
+            keyring = identity if isinstance(identity, Keyring) else None
+            return file_anchor(chosen, database, keyring=keyring, to_write=False)
         if identity is None:
             return None
         made = shared_anchor(chosen, identity.instance_id, identity.log_public_key)

@@ -6,7 +6,7 @@ that are not the tree's (`state-seq`, `entry-hash`) are lines of the checkpoint,
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from keyvault_lite.audit.checkpoint import (
@@ -19,7 +19,8 @@ from keyvault_lite.audit.checkpoint import (
     verify_note,
 )
 from keyvault_lite.ledger.anchor.confirmation import Confirmation
-from keyvault_lite.ledger.anchor.files import Prove
+from keyvault_lite.ledger.anchor.counter import CounterUse
+from keyvault_lite.ledger.anchor.interface import Prove, Sign
 from keyvault_lite.ledger.anchor.record import AnchorRecord, DamagedAnchor
 from keyvault_lite.model.errors import AuditUnavailable, Conflict, IntegrityViolation, KeyVaultError, OutcomeUnknown
 from keyvault_lite.witness.client import Confirmed, WitnessAhead, WitnessClient
@@ -77,7 +78,13 @@ class SharedAnchor:
             return mark
 
     def write(
-        self, sign: Callable[[], AnchorRecord], *, before: AnchorRecord | None, prove: Prove, blocking: bool = True
+        self,
+        sign: Sign,
+        *,
+        before: AnchorRecord | None,
+        prove: Prove,
+        use: CounterUse = CounterUse.NONE,
+        blocking: bool = True,
     ) -> AnchorRecord:
         """See Anchor. It always blocks: a witness is another host.
 
@@ -86,7 +93,7 @@ class SharedAnchor:
         A witness verifies what is signed: of a log that was forked it may see two heads of one size, and keeps them.
         """
         with self._lock:
-            mark = sign()
+            mark = sign(None)
             old = before.size if before is not None and before.epoch == mark.epoch else 0
             self._submit(mark, old, prove)
             return mark
@@ -136,6 +143,14 @@ class SharedAnchor:
                     shown="the shared anchor knows another state of the log",
                 )
             self._submit(mark, 0, lambda _: ())
+
+    @property
+    def is_due(self) -> bool:
+        """See Anchor."""
+        return False
+
+    def check_counter(self, mark: AnchorRecord) -> None:
+        """See Anchor. It is another host's business what that remembers."""
 
     def close(self) -> None:
         """See Anchor."""

@@ -208,6 +208,7 @@ def test_every_setting_is_documented() -> None:
 UNRECORDED = {"AuditUnavailable", "OutcomeUnknown", "IntegrityViolation", "StoreFull", "StoreBusy"}
 """Errors that any caller can be told, also one without a credential."""
 OPERATORS_ALONE = {
+    "anchors.py",
     # What commands and starts do: nobody is told over HTTP.
     "app.py",
     "ledger/archive/archived.py",

@@ -191,7 +191,7 @@ def test_the_state_root() -> None:
 def test_the_anchor_file(tmp_path: Path) -> None:
     mark = AnchorRecord(2, 70, 60, b"h" * 32, CompactRange().root(), "the note\n", "name+01+key", 55)
     anchor = FileAnchor(tmp_path / "anchor")
-    anchor.write(lambda: mark, before=None, prove=lambda _: [])
+    anchor.write(lambda _: mark, before=None, prove=lambda _: [])
     anchor.close()
     raw = (tmp_path / "anchor").read_bytes()
     body = (

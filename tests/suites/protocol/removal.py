@@ -55,7 +55,7 @@ class Removal:
         return [module for module in loaded if vars(module).get(self.name) is plain]
 
 
-_SIGN: Final = "write_set.store(self.connection, self._database); self.publisher._note(write_set.after)"
+_SIGN: Final = "write_set.store(self.connection, self._database); self.publisher.sign(write_set.after)"
 
 REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
     # The rules of the protocol (docs/adr/0017-commit-anchor-reply.md).

@@ -317,6 +317,7 @@ def test_every_holder_of_key_bytes_is_a_secret() -> None:
         "Session",
         "Share",
         "SlotKey",
+        "TpmCounter",
         "Material",
         "OneUseKey",
         "RsaSealer",

@@ -11,11 +11,13 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
+from keyvault_lite.ledger.anchor.counter import NOT_SET, CounterState, CounterUse, names_counter, problem_with
+from keyvault_lite.ledger.anchor.interface import Anchor, AnchorBusy, Prove, Sign
 from keyvault_lite.ledger.anchor.record import (
     BLOCK,
     FIXED,
@@ -40,59 +42,6 @@ PATIENCE_AFTER_COMMIT: Final = 4.0
 PAUSE_SECONDS: Final = 0.005
 """How often it is tried again."""
 SAME_DIRECTORY: Final = "same directory"
-Prove = Callable[[int], Sequence[bytes]]
-"""prove(size) → the consistency proof from the tree of that size to the mark's."""
-
-
-class AnchorBusy(OutcomeUnknown):
-    """Somebody else has the anchor at this moment; nothing was signed or written."""
-
-
-class Remembered(Protocol):
-    """What a check needs of an anchor."""
-
-    def read(self, *, blocking: bool = True) -> AnchorRecord | None:
-        """The newest mark; None before the first. Not `blocking`, a local one does not wait for a process that uses it.
-
-        Raises DamagedAnchor, or OutcomeUnknown or AuditUnavailable if it cannot be reached.
-        """
-
-    @property
-    def place(self) -> str:
-        """Where it is, for people."""
-
-
-class Anchor(Remembered, Protocol):
-    """Where records are kept. MUST be compare-and-extend: never replaced backwards, one for all users of a log."""
-
-    def write(
-        self, sign: Callable[[], AnchorRecord], *, before: AnchorRecord | None, prove: Prove, blocking: bool = True
-    ) -> AnchorRecord:
-        """Replace the mark that was read as `before` by what `sign` makes; returns it.
-
-        Not `blocking`, a local one raises AnchorBusy instead of waiting for a process that uses it.
-
-        MUST NOT call `sign` for a head that it can tell it will refuse: what is signed cannot be taken back. `prove` is
-        for an anchor that verifies itself what extends it. Raises OutcomeUnknown if it is another by now, or cannot be
-        replaced; IntegrityViolation if it is one that the new mark does not extend.
-        """
-
-    def prove(self) -> None:
-        """Show that a mark could be written now, without writing one. Raises AuditUnavailable or OutcomeUnknown."""
-
-    def flush(self) -> None:
-        """Make the newest mark survive a power loss."""
-
-    def close(self) -> None:
-        """Flush and let go."""
-
-    @property
-    def is_local(self) -> bool:
-        """Whether reading it waits for nobody outside this host."""
-
-    @property
-    def waits(self) -> bool:
-        """Whether writing it waits for the disk or the network also where no management entry is new."""
 
 
 class FileAnchor:
@@ -100,8 +49,9 @@ class FileAnchor:
 
     is_local: Final = True
 
-    def __init__(self, path: Path, *, always_flush: bool = False) -> None:
+    def __init__(self, path: Path, *, always_flush: bool = False, counter: CounterState | None = None) -> None:
         self._path = path
+        self.counter: Final = counter
         self._always = always_flush
         self._descriptor: int | None = None
         self._threads = threading.Lock()
@@ -126,6 +76,15 @@ class FileAnchor:
     def path(self) -> Path:
         """The file."""
         return self._path
+
+    def facts(self) -> dict[str, object]:
+        """For `/health`."""
+        found: dict[str, object] = {}
+        if self.flushed_at is not None:
+            found["anchor_flushed_seconds_ago"] = round(time.monotonic() - self.flushed_at, 1)
+        if self.counter is not None:
+            found["tpm_increments_left_today"] = self.counter.left_today
+        return found
 
     def exists(self) -> bool:
         """Whether there is a file that is not empty."""
@@ -189,14 +148,21 @@ class FileAnchor:
             ) from problem
 
     def write(
-        self, sign: Callable[[], AnchorRecord], *, before: AnchorRecord | None, prove: Prove, blocking: bool = True
+        self,
+        sign: Sign,
+        *,
+        before: AnchorRecord | None,
+        prove: Prove,
+        use: CounterUse = CounterUse.NONE,
+        blocking: bool = True,
     ) -> AnchorRecord:
-        """See Anchor. Flushed at once if it holds a management entry that no flush has covered yet."""
+        """See Anchor. Flushed at once if it holds a management entry that no flush has covered yet, or is counted."""
         with self._locked(PATIENCE_AFTER_COMMIT if blocking else 0.0, busy=AnchorBusy) as descriptor:
             now = self._newest(descriptor)
             if now is not None and now != before:
                 raise OutcomeUnknown("the anchor was moved by another vault or copy of this one")
-            mark = sign()
+            counted, count = self._count(now, use, blocking=blocking)
+            mark = sign(count)
             # One that never had an entry remembers nothing: any log may begin in its place.
             if now is not None and 0 < now.size >= mark.size and (now.size, now.hash) != (mark.size, mark.hash):
                 raise IntegrityViolation("the anchor remembers entries that this log does not have")
@@ -209,10 +175,43 @@ class FileAnchor:
             raw = pack_record(counter, mark)
             self._pwrite(descriptor, raw.ljust(BLOCK, b"\x00"), slot * BLOCK)
             self._seen = (slot, raw, mark)
-            if self._always or mark.state_seq > self._covered:
+            if self._always or counted or mark.state_seq > self._covered:
                 self._flush(descriptor, slot)
                 self._covered = mark.state_seq
+            if self.counter is not None:
+                self.counter.made(mark, count)
+                if counted and count is not None:
+                    self.counter.finish(mark, count)
             return mark
+
+    def _count(self, now: AnchorRecord | None, use: CounterUse, *, blocking: bool) -> tuple[bool, int | None]:
+        """Whether what follows the newest mark is counted, and the value that it names."""
+        counter = self.counter
+        if counter is None:
+            return False, None
+        if not blocking and (use is not CounterUse.NONE or counter.is_due(now)):
+            raise AnchorBusy("the counter has to be waited for")
+        if counter.is_counted(now, use):
+            return True, counter.value_for_next(now)
+        return False, None if now is None else counter.count_in(now)
+
+    @property
+    def is_due(self) -> bool:
+        """See Anchor."""
+        return self.counter is not None and self.counter.is_due(None if self._seen is None else self._seen[2])
+
+    def check_counter(self, mark: AnchorRecord) -> tuple[str, str] | None:
+        """See Anchor. Beside a running server, the mark and the counter are read until they are of one moment."""
+        if self.counter is None:
+            return (self.place, NOT_SET) if names_counter(mark) else None
+        value = self.counter.read()
+        for _ in range(PEEKS):
+            newest = self.peek()
+            if newest is None or self.counter.count_in(newest) == self.counter.count_in(mark):
+                break
+            mark, value = newest, self.counter.read()
+        problem = problem_with(self.counter.count_in(mark), value)
+        return None if problem is None else (self.counter.place, problem)
 
     def prove(self) -> None:
         """See Anchor. `flush`, which is called more often, tells whether it is the file that was opened."""

@@ -1,4 +1,4 @@
-"""The thread that flushes the anchor twice a second, and reports when space on the disk becomes low."""
+"""The thread that flushes the anchor twice a second, has it counted when that is due, and reports low space."""
 
 import logging
 import threading
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from keyvault_lite.ledger.anchor.files import Anchor
+from keyvault_lite.ledger.anchor.interface import Anchor
 from keyvault_lite.model.errors import IntegrityViolation, KeyVaultError
 
 FLUSH_SECONDS: Final = 0.5
@@ -23,12 +23,15 @@ class AnchorFlusher:
         halt: Callable[[IntegrityViolation], None],
         space_is_low: Callable[[], bool],
         closing: threading.Event,
+        *,
+        publish: Callable[[], None],
     ) -> None:
-        """`halt` is called when the anchor's file was removed or replaced."""
+        """`halt` is called when the anchor's file was removed or replaced, `publish` to write it when that is due."""
         self._anchor = anchor
         self._halt = halt
         self._space_is_low = space_is_low
         self._closing = closing
+        self._publish = publish
         self._flushed = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="anchor", daemon=True)
 
@@ -58,6 +61,8 @@ class AnchorFlusher:
         if self._anchor is None:
             return
         try:
+            if self._anchor.is_due:
+                self._publish()
             self._anchor.flush()
             self._flushed = time.monotonic()
         except IntegrityViolation as error:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Final
 
 from keyvault_lite.audit import checkpoint
-from keyvault_lite.ledger.anchor.files import Anchor, Prove
+from keyvault_lite.ledger.anchor.counter import CounterUse
+from keyvault_lite.ledger.anchor.interface import Anchor, Prove
 from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.state.head import Head
 from keyvault_lite.ledger.state.outcome import Authority
@@ -58,33 +59,46 @@ class CheckpointPublisher:
             raise IntegrityViolation(PUT_BACK)
         self.anchored = mark
 
-    def publish(self, tip: LogTip, prove: Prove, *, blocking: bool = True) -> LogTip:
+    def publish(self, tip: LogTip, prove: Prove, *, use: CounterUse = CounterUse.NONE, blocking: bool = True) -> LogTip:
         """Sign the head and put it in the anchor; the tip with its checkpoint. Raises as Anchor.write."""
         signed = tip
 
-        def sign() -> AnchorRecord:
+        def sign(count: int | None) -> AnchorRecord:
             nonlocal signed
-            signed = replace(tip, checkpoint=self._note(tip))
+            signed = self.sign(tip, count)
             return self.mark(signed)
 
-        anchored = self.anchored
-        if self._anchor is None:
-            sign()
-        elif anchored is None or anchored.hash != tip.head.hash or sign() != anchored:
-            self.anchored = self._anchor.write(sign, before=anchored, prove=prove, blocking=blocking)
+        anchor, anchored = self._anchor, self.anchored
+        if anchor is None:
+            sign(None)
+        elif anchored is None or anchored.hash != tip.head.hash or anchor.is_due or sign(_count(anchored)) != anchored:
+            self.anchored = anchor.write(sign, before=anchored, prove=prove, use=use, blocking=blocking)
         return signed
 
-    def _note(self, tip: LogTip) -> str:
+    def lags(self, head: Head) -> bool:
+        """Whether the anchor lacks a management entry of this head: the process that wrote it has died after COMMIT."""
+        return self.anchored is not None and self.anchored.state_seq < head.state_seq
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the anchor is to be written although nothing is new."""
+        return self._anchor is not None and self._anchor.is_due
+
+    def sign(self, tip: LogTip, count: int | None = None) -> LogTip:
+        """The tip with a checkpoint, which names the value of a hardware counter if there is one."""
         head = tip.head
-        origin = checkpoint.origin(self._authority.instance_id, head.epoch)
-        lines = checkpoint.fact_lines(head.state_seq, head.hash)
-        body = checkpoint.checkpoint_body(origin, head.size, tip.tiles.edge.root(), lines)
-        return checkpoint.sign_note(body, origin, self._authority.log_public_key, self._authority.sign_log)
+        name = checkpoint.origin(self._authority.instance_id, head.epoch)
+        lines: tuple[str, ...] = checkpoint.fact_lines(head.state_seq, head.hash)
+        if count is not None:
+            lines += (checkpoint.counter_line(count),)
+        body = checkpoint.checkpoint_body(name, head.size, tip.tiles.edge.root(), lines)
+        note = checkpoint.sign_note(body, name, self._authority.log_public_key, self._authority.sign_log)
+        return replace(tip, checkpoint=note)
 
     def mark(self, tip: LogTip) -> AnchorRecord:
         """A head with its checkpoint, as an anchor keeps it."""
         head = tip.head
-        origin = checkpoint.origin(self._authority.instance_id, head.epoch)
+        name = checkpoint.origin(self._authority.instance_id, head.epoch)
         return AnchorRecord(
             epoch=head.epoch,
             size=head.size,
@@ -92,7 +106,7 @@ class CheckpointPublisher:
             hash=head.hash,
             root=tip.tiles.edge.root(),
             checkpoint=tip.checkpoint,
-            verifier_key=checkpoint.verifier_key(origin, self._authority.log_public_key),
+            verifier_key=checkpoint.verifier_key(name, self._authority.log_public_key),
             scrubbed=self.scrubbed,
         )
 
@@ -100,3 +114,10 @@ class CheckpointPublisher:
         """Flush and close the anchor."""
         if self._anchor is not None:
             self._anchor.close()
+
+
+def _count(mark: AnchorRecord) -> int | None:
+    note = mark.checkpoint
+    if not checkpoint.has_counter(note):
+        return None
+    return checkpoint.counter_of(checkpoint.parse_checkpoint(checkpoint.parse_note(note).body).extensions)

@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from keyvault_lite.audit.entry import encode_draft, entry_hash, entry_row
 from keyvault_lite.audit.merkle import Tile
+from keyvault_lite.ledger.anchor.counter import CounterUse, use_of
 from keyvault_lite.ledger.log.kept_replies import reply_row
 from keyvault_lite.ledger.state.codec import changed_rows
 from keyvault_lite.ledger.state.outcome import Authority, Change, Outcome, StoredReply
@@ -80,7 +82,10 @@ class WriteSet:
         self._now = max(time.time_ns() // 1000, head.timestamp)
         self._tiles = tip.tiles.copy()
         self._full_tiles: list[Tile] = []
-        self._before = tip
+        self.before: Final = tip
+        """The tip of the log without it."""
+        self.counter_use = CounterUse.NONE
+        """What its changes ask of a hardware counter beside the anchor."""
         self.after = tip
         """The tip of the log with all of it."""
 
@@ -92,17 +97,17 @@ class WriteSet:
     def _close(self) -> LogTip:
         self._full_tiles = self._tiles.extend(self._leaves)
         head = replace(
-            self._before.head,
+            self.before.head,
             epoch=self._epoch,
             size=self._size,
             hash=self._hash,
-            timestamp=self._now if self._entries else self._before.head.timestamp,
+            timestamp=self._now if self._entries else self.before.head.timestamp,
             state_seq=self._state_seq,
             state_root=self._state_root,
             edge=self._tiles.edge.to_bytes(),
-            checkpoint=self._before.checkpoint,
+            checkpoint=self.before.checkpoint,
         )
-        return LogTip(head, self._authority.head_mac(*head.values()), self._tiles, self._before.checkpoint)
+        return LogTip(head, self._authority.head_mac(*head.values()), self._tiles, self.before.checkpoint)
 
     def is_stale(self, request: CommitRequest) -> bool:
         """Whether something that decides may have changed since the outcome was computed."""
@@ -119,6 +124,8 @@ class WriteSet:
             request.outcome = request.redo(self._upper())
             request.encoded = [encode_draft(draft) for draft in request.outcome.drafts]
         outcome, change = request.outcome, request.outcome.change
+        if change is not None:
+            self.counter_use = max(self.counter_use, use_of(draft.action for draft in outcome.drafts))
         size, root, previous = self._size, None, self._hash
         request.first_id = size + 1
         for draft, encoded in zip(outcome.drafts, request.encoded, strict=True):
@@ -191,7 +198,7 @@ class WriteSet:
             appended = store.append(connection, self._entries)
             if self._full_tiles:
                 connection.executemany(statements.PUT_TILE, self._full_tiles)
-            if self._before.mac:
+            if self.before.mac:
                 written = connection.execute(statements.WRITE_HEAD, values)
             else:
                 written = connection.execute(statements.FIRST_HEAD, (1, *values))

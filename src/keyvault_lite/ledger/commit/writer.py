@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from keyvault_lite.audit.merkle import consistency_proof
-from keyvault_lite.ledger.anchor.files import Anchor, AnchorBusy
+from keyvault_lite.ledger.anchor.counter import CounterUse
+from keyvault_lite.ledger.anchor.interface import Anchor, AnchorBusy
 from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.commit.availability import StoreBusy, StoreFull
 from keyvault_lite.ledger.commit.edit_detection import entries
@@ -259,7 +260,9 @@ class Writer:
         try:
             self._database.check_same_file()
             self.replica.apply(write_set)
-            self._publish(write_set.after, blocking=blocking)
+            # A management entry that the anchor lacks came before: nothing may follow from it that is not counted.
+            use = CounterUse.MANAGEMENT if self.publisher.lags(write_set.before.head) else write_set.counter_use
+            self._publish(write_set.after, use=use, blocking=blocking)
             self.proven_at = time.monotonic()
         except Exception as error:
             self.replica.tree.rollback()  # of what was not applied
@@ -269,10 +272,10 @@ class Writer:
             log.exception("what follows a commit failed")
             raise OutcomeUnknown("the log was written and its head could not be published") from error
 
-    def _publish(self, tip: LogTip, *, blocking: bool = True) -> None:
+    def _publish(self, tip: LogTip, *, use: CounterUse = CounterUse.NONE, blocking: bool = True) -> None:
         """After COMMIT, and before an answer: put the head in the anchor, signed."""
         self.replica.tip = tip
-        self.replica.tip = self.publisher.publish(tip, self._consistency, blocking=blocking)
+        self.replica.tip = self.publisher.publish(tip, self._consistency, use=use, blocking=blocking)
 
     def _consistency(self, old: int) -> list[bytes]:
         """The consistency proof from an older size to the newest, for an anchor that verifies it."""
@@ -282,9 +285,9 @@ class Writer:
             # After COMMIT: no caller may be told that nothing was done.
             raise OutcomeUnknown("the tree of the log cannot be read") from error
 
-    def mark(self) -> AnchorRecord:
-        """The newest signed head as an anchor keeps it."""
-        return self.publisher.mark(self.tip)
+    def mark(self, count: int | None = None) -> AnchorRecord:
+        """The newest signed head as an anchor keeps it; with `count`, signed again with that value of a counter."""
+        return self.publisher.mark(self.tip if count is None else self.publisher.sign(self.tip, count))
 
     # Transactions without entries
 

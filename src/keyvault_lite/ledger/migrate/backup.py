@@ -41,6 +41,9 @@ class RememberedAnchor:
         """See Remembered."""
         return self.mark
 
+    def check_counter(self, mark: AnchorRecord) -> None:
+        """See Remembered. A copy is older than the counter as soon as it is made."""
+
 
 def check_new(target: Path) -> None:
     """Raise Conflict if a backup's file is there already, or what SQLite would take for a part of it."""

@@ -20,10 +20,11 @@ Of a vault without anchor nothing but the operator keeps the source from being s
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from keyvault_lite.audit.merkle import consistency_proof
-from keyvault_lite.ledger.anchor.files import Anchor, FileAnchor
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.anchor.interface import Anchor
 from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.commit.publisher import CheckpointPublisher
 from keyvault_lite.ledger.log.tiles import tile_reader
@@ -50,6 +51,7 @@ from keyvault_lite.model.errors import AuditUnavailable, Conflict, NotFound
 from keyvault_lite.model.keyring import Slot
 from keyvault_lite.model.replies import Finding
 
+A = TypeVar("A", bound=Authority)
 _HASH: Final = "SELECT hash FROM audit_logs WHERE id = ?"
 
 
@@ -95,8 +97,8 @@ def move(
     source: Database,
     target: Database,
     *,
-    unlock: Callable[[Sequence[Slot]], Authority],
-    anchors: Callable[[Authority], Anchors],
+    unlock: Callable[[Sequence[Slot]], A],
+    anchors: Callable[[A], Anchors],
     progress: Progress | None = None,
 ) -> CopiedVault:
     """Let the vault go on in the target, which is empty or holds what an earlier run has left.

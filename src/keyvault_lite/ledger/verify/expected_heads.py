@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from keyvault_lite.audit.checkpoint import InvalidNote, parse_checkpoint, parse_note
-from keyvault_lite.ledger.anchor.files import Remembered
+from keyvault_lite.ledger.anchor.interface import Remembered
 from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.state.head import Head
 from keyvault_lite.model.replies import Finding

@@ -11,7 +11,7 @@ from keyvault_lite.audit.chain import BrokenChain, ChainState, genesis
 from keyvault_lite.audit.entry import ENTRY_COLUMNS, Row
 from keyvault_lite.audit.log_scanner import LogScanner
 from keyvault_lite.audit.merkle import CompactRange, Tile, Tiles
-from keyvault_lite.ledger.anchor.files import Remembered
+from keyvault_lite.ledger.anchor.interface import Remembered
 from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.archive.archived import Archived
 from keyvault_lite.ledger.archive.segment_files import SegmentStore

@@ -19,7 +19,8 @@ from keyvault_lite.audit.checkpoint import (
     verifier_key,
     verify_note,
 )
-from keyvault_lite.ledger.anchor.files import FileAnchor, Remembered
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.anchor.interface import Remembered
 from keyvault_lite.ledger.anchor.record import AnchorRecord, DamagedAnchor
 from keyvault_lite.ledger.archive.segment_files import SegmentStore
 from keyvault_lite.ledger.opening import stored_slots

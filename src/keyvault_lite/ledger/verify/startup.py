@@ -4,7 +4,7 @@ from typing import Final
 
 from keyvault_lite.audit.checkpoint import origin, verifier_key
 from keyvault_lite.audit.merkle import CompactRange, InvalidProof, Tiles
-from keyvault_lite.ledger.anchor.files import Remembered
+from keyvault_lite.ledger.anchor.interface import Remembered
 from keyvault_lite.ledger.anchor.record import AnchorRecord, DamagedAnchor
 from keyvault_lite.ledger.log.retention import leaf_of
 from keyvault_lite.ledger.log.tiles import tile_reader
@@ -14,9 +14,11 @@ from keyvault_lite.ledger.state.tip import LogTip
 from keyvault_lite.ledger.storage import driver, statements
 from keyvault_lite.ledger.storage.damage import DamagedVault
 from keyvault_lite.model.encoding import encode_base64
+from keyvault_lite.model.errors import IntegrityViolation
 from keyvault_lite.model.replies import Finding
 
 TABLE = "anchor"
+COUNTER: Final = "counter"
 FOREIGN = "belongs to another vault"
 CHECKED_AT_START: Final = 200_000
 """A log of so many entries is checked whole at each start, a longer one from where a background check has got to."""
@@ -65,7 +67,17 @@ def check_anchor(
         problem = f"{FOREIGN}: let KEYVAULT_ANCHOR and KEYVAULT_DATABASE_URL name what belongs together"
         return [Finding(TABLE, anchor.place, problem)]
     seen = _contradiction(connection, mark, size, 0 if head is None else head.epoch, archived)
-    return [] if seen is None else [Finding(TABLE, anchor.place, f"{seen}; {_way_out(head)}")]
+    if seen is not None:
+        return [Finding(TABLE, anchor.place, f"{seen}; {_way_out(head)}")]
+    return [] if isinstance(authority, PublicAuthority) else _check_counter(anchor, mark)
+
+
+def _check_counter(anchor: Remembered, mark: AnchorRecord) -> list[Finding]:
+    try:
+        problem = anchor.check_counter(mark)
+    except IntegrityViolation as error:
+        return [Finding(COUNTER, anchor.place, error.detail)]
+    return [] if problem is None else [Finding(COUNTER, *problem)]
 
 
 def _size(connection: driver.Connection) -> int:

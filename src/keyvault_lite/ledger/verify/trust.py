@@ -7,9 +7,10 @@ other check has to pass before. What the anchor remembered goes into the log, an
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from keyvault_lite.ledger.anchor.counter import PUT_BACK
 from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.storage.damage import DamagedVault
-from keyvault_lite.ledger.verify.startup import FOREIGN, TABLE
+from keyvault_lite.ledger.verify.startup import COUNTER, FOREIGN, TABLE
 from keyvault_lite.model.encoding import encode_base64
 from keyvault_lite.model.errors import Conflict, IntegrityViolation
 from keyvault_lite.model.replies import Finding
@@ -40,16 +41,28 @@ class TrustResult:
 
 def require_acceptable(findings: Sequence[Finding], mark: AnchorRecord | None, accepted: AcceptedHead | None) -> None:
     """Raise if anything but the anchor is wrong, or the operator's word is not the one that this case needs."""
-    others = [one for one in findings if one.table != TABLE]
+    others = [one for one in findings if one.table not in {TABLE, COUNTER}]
     if others:
         raise DamagedVault(others)
     if not findings:
         raise Conflict("the anchor confirms this database: there is nothing to trust")
     seen = next((one for one in findings if FOREIGN in one.problem), findings[0])
+    if seen.table == COUNTER:
+        _require_counter_acceptable(seen, accepted)
+        return
     if FOREIGN in seen.problem or (mark is not None and accepted is None):
         raise IntegrityViolation(f"the anchor {seen.row} {seen.problem}", shown="the anchor does not fit the database")
     if mark is None and accepted is not None:
         raise Conflict(f"the anchor {seen.row} remembers nothing that could be lost: run `kvl anchor trust` alone")
+
+
+def _require_counter_acceptable(seen: Finding, accepted: AcceptedHead | None) -> None:
+    """The anchor confirms the database, and the counter does not confirm the anchor."""
+    if (PUT_BACK in seen.problem) is (accepted is not None):
+        return
+    if accepted is None:
+        raise IntegrityViolation(f"the counter {seen.row} {seen.problem}", shown="the counter does not fit the anchor")
+    raise Conflict(f"the counter {seen.row} tells of nothing that is lost: run `kvl anchor trust` alone")
 
 
 def check_accepted(accepted: AcceptedHead, size: int, root: bytes) -> None:

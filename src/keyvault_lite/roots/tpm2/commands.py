@@ -3,11 +3,13 @@
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from struct import Struct, pack
 from typing import Final
 
+from keyvault_lite.crypto.root import RootError
 from keyvault_lite.crypto.tpm_session import CONTINUE, DECRYPT, ENCRYPT, ForgedResponse, Session, make_salt
 from keyvault_lite.roots.root import RootRefused, RootUnavailable
 from keyvault_lite.roots.tpm2.transport import HEADER, Transport
@@ -163,9 +165,17 @@ class Chip:
             salt, (x, y) = make_salt(primary.x, primary.y)
         except ValueError:
             raise RootRefused("The TPM has sent a key that is not on its curve.") from None
+        return self._start_session(primary.handle, salt, sized(x) + sized(y), kind)
+
+    def start_unsalted_session(self) -> Session:
+        """A session for an authorisation value that nobody can guess. It encrypts nothing, and needs no key."""
+        return self._start_session(NULL, b"", b"", HMAC_SESSION)
+
+    def _start_session(self, key: int, salt: bytes, encrypted_salt: bytes, kind: int) -> Session:
         nonce = os.urandom(16)
-        parameters = _U32.pack(primary.handle) + _U32.pack(NULL) + sized(nonce) + sized(sized(x) + sized(y))
-        parameters += pack(">BHHHH", kind, _AES, 128, _CFB, _SHA256)
+        parameters = _U32.pack(key) + _U32.pack(NULL) + sized(nonce) + sized(encrypted_salt)
+        symmetric = pack(">HHH", _AES, 128, _CFB) if salt else _U16.pack(_ALG_NULL)
+        parameters += bytes((kind,)) + symmetric + _U16.pack(_SHA256)
         answer = self._plain(START_AUTH_SESSION, parameters)
         handle = answer.u32()
         return Session(handle, salt, nonce, answer.sized())
@@ -267,6 +277,30 @@ class Chip:
                 raise TpmError(result)
             time.sleep(pause)
             pause = min(2 * pause, 0.5)
+
+
+@contextmanager
+def chip_with_primary(device: str) -> Iterator[tuple[Chip, Primary]]:
+    """The chip behind a device, with its storage root key loaded."""
+    with Transport(device) as transport:
+        chip = Chip(transport)
+        primary = chip.create_primary()
+        try:
+            yield chip, primary
+        finally:
+            with suppress(RootError):
+                chip.flush(primary.handle)
+
+
+@contextmanager
+def session_of(chip: Chip, primary: Primary, kind: int) -> Iterator[Session]:
+    """A salted session."""
+    session = chip.start_session(primary, kind)
+    try:
+        yield session
+    finally:
+        with suppress(RootError):
+            chip.flush(session.handle)
 
 
 HANDLE_UNKNOWN: Final = 0x8B

@@ -3,14 +3,12 @@
 The policy alone opens the object: a PIN on the chip would let anybody lock out everything that is protected on it.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from keyvault_lite.crypto.container import Rng
 from keyvault_lite.crypto.root import SIZE, RootError, SlotKey
 from keyvault_lite.crypto.slot_parameters import SlotPlace, UnusableSlot, bind_to_place, parameters
-from keyvault_lite.crypto.tpm_session import Session
 from keyvault_lite.roots.root import Enrolled, Root, RootRefused, Wanted
 from keyvault_lite.roots.tpm2.commands import (
     HMAC_SESSION,
@@ -18,9 +16,10 @@ from keyvault_lite.roots.tpm2.commands import (
     Chip,
     Primary,
     TpmError,
+    chip_with_primary,
     pcr_policy,
+    session_of,
 )
-from keyvault_lite.roots.tpm2.transport import Transport
 
 PCRS: Final = 24
 _BY_POLICY: Final = 0x12
@@ -47,27 +46,16 @@ class Tpm2Root(Root):
         pcrs = ",".join(map(str, self._pcrs))
         return f"tpm2:{self._path}" + (f"?pcrs={pcrs}" if pcrs else "")
 
-    @contextmanager
-    def _chip(self) -> Iterator[tuple[Chip, Primary]]:
-        with Transport(self._path) as transport:
-            chip = Chip(transport)
-            primary = chip.create_primary()
-            try:
-                yield chip, primary
-            finally:
-                with suppress(RootError):
-                    chip.flush(primary.handle)
-
     def unlock(self, wanted: Sequence[Wanted]) -> list[SlotKey | RootError]:
         """See Root."""
         if not wanted:
             return []
-        with self._chip() as (chip, primary):
+        with chip_with_primary(self._path) as (chip, primary):
             return [self._unseal_or_reason(chip, primary, one) for one in wanted]
 
     def unlock_one(self, wanted: Wanted) -> SlotKey:
         """See Root."""
-        with self._chip() as (chip, primary):
+        with chip_with_primary(self._path) as (chip, primary):
             return self._unseal(chip, primary, wanted)
 
     def _unseal_or_reason(self, chip: Chip, primary: Primary, wanted: Wanted) -> SlotKey | RootError:
@@ -85,7 +73,7 @@ class Tpm2Root(Root):
         except TpmError:
             raise RootRefused("The slot was sealed by another TPM, or before this one was cleared.") from None
         try:
-            with _session(chip, primary, POLICY_SESSION if pcrs else HMAC_SESSION) as session:
+            with session_of(chip, primary, POLICY_SESSION if pcrs else HMAC_SESSION) as session:
                 if pcrs:
                     chip.policy_pcr(session, pcrs)
                 raw = chip.unseal(loaded, session)
@@ -106,7 +94,7 @@ class Tpm2Root(Root):
     def enroll(self, place: SlotPlace, rng: Rng) -> Enrolled:
         """See Root."""
         raw = rng(SIZE)
-        with self._chip() as (chip, primary), _session(chip, primary, HMAC_SESSION) as session:
+        with chip_with_primary(self._path) as (chip, primary), session_of(chip, primary, HMAC_SESSION) as session:
             policy = pcr_policy(self._pcrs, chip.read_pcrs(self._pcrs)) if self._pcrs else b""
             attributes = _BY_POLICY if self._pcrs else _BY_AUTH
             private, public = chip.seal(primary, session, raw, policy=policy, attributes=attributes)
@@ -115,20 +103,10 @@ class Tpm2Root(Root):
 
     def check(self) -> str:
         """See Root."""
-        with self._chip() as (chip, _):
+        with chip_with_primary(self._path) as (chip, _):
             if self._pcrs:
                 chip.read_pcrs(self._pcrs)
         return "the chip answers"
-
-
-@contextmanager
-def _session(chip: Chip, primary: Primary, kind: int) -> Iterator[Session]:
-    session = chip.start_session(primary, kind)
-    try:
-        yield session
-    finally:
-        with suppress(RootError):
-            chip.flush(session.handle)
 
 
 def _pcrs(items: Sequence[object]) -> list[int]:

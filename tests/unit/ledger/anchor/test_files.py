@@ -9,7 +9,8 @@ from struct import unpack_from
 import pytest
 
 from keyvault_lite.ledger.anchor import files as module
-from keyvault_lite.ledger.anchor.files import AnchorBusy, FileAnchor, where_it_stands
+from keyvault_lite.ledger.anchor.files import FileAnchor, where_it_stands
+from keyvault_lite.ledger.anchor.interface import AnchorBusy
 from keyvault_lite.ledger.anchor.record import (
     BLOCK,
     AnchorRecord,
@@ -36,7 +37,7 @@ def after(mark: AnchorRecord, *, entries: int = 1, managed: int = 0) -> AnchorRe
 
 
 def put(anchor: FileAnchor, mark: AnchorRecord, before: AnchorRecord | None) -> AnchorRecord:
-    return anchor.write(lambda: mark, before=before, prove=never)
+    return anchor.write(lambda _: mark, before=before, prove=never)
 
 
 def layout(path: Path) -> tuple[list[int], int]:
@@ -302,10 +303,10 @@ class TestInUse:
                 with pytest.raises(AuditUnavailable):
                     anchor.read(blocking=False)
                 with pytest.raises(AnchorBusy):
-                    anchor.write(lambda: after(FIRST), before=FIRST, prove=never, blocking=False)
+                    anchor.write(lambda _: after(FIRST), before=FIRST, prove=never, blocking=False)
                 assert FileAnchor(path).peek() == FIRST
         assert anchor.read(blocking=False) == FIRST
-        mark = anchor.write(lambda: after(FIRST), before=FIRST, prove=never, blocking=False)
+        mark = anchor.write(lambda _: after(FIRST), before=FIRST, prove=never, blocking=False)
         assert anchor.read() == mark
 
     def test_one_that_becomes_free_is_had(self, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,9 @@ import pytest
 from keyvault_lite import app
 from keyvault_lite.audit.merkle import CompactRange, Tiles
 from keyvault_lite.crypto.root import MasterKey
-from keyvault_lite.ledger.anchor.files import AnchorBusy, FileAnchor
+from keyvault_lite.ledger.anchor.counter import CounterUse
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.anchor.interface import AnchorBusy
 from keyvault_lite.ledger.anchor.record import AnchorRecord
 from keyvault_lite.ledger.commit import replica as replica_module
 from keyvault_lite.ledger.commit.publisher import PUT_BACK, CheckpointPublisher
@@ -373,11 +375,12 @@ def test_a_transaction_is_filled_on_the_loop_where_nobody_elsewhere_is_waited_fo
 
 def test_an_anchor_in_use_is_waited_for_unless_it_is_said_otherwise() -> None:
     asked: list[bool] = []
-    anchor = SimpleNamespace(write=lambda *_, blocking, **__: asked.append(blocking))
+    anchor = SimpleNamespace(write=lambda *_, blocking, **__: asked.append(blocking), is_due=False)
     database = SimpleNamespace(check_same_file=lambda: None)
     replica = SimpleNamespace(apply=lambda _: None)
     writer = bare(publisher=announcing(anchor), replica=replica, _database=database)
-    write_set = SimpleNamespace(after=LogTip(HEAD, b"", Tiles(), ""))
+    tip = LogTip(HEAD, b"", Tiles(), "")
+    write_set = SimpleNamespace(before=tip, after=tip, counter_use=CounterUse.NONE)
     writer._publish(write_set.after)
     writer._publish_committed(write_set, blocking=True)
     writer._publish_committed(write_set, blocking=False)

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import pytest
 
 from keyvault_lite.crypto.keyring import Keyring
-from keyvault_lite.ledger.anchor.files import Anchor, FileAnchor
+from keyvault_lite.ledger.anchor.files import FileAnchor
+from keyvault_lite.ledger.anchor.interface import Anchor
 from keyvault_lite.ledger.migrate import copy
 from keyvault_lite.ledger.migrate import move as moving
 from keyvault_lite.ledger.migrate.copy import CopiedVault

@@ -16,7 +16,7 @@ import keyvault_lite
 from keyvault_lite import settings
 from keyvault_lite.crypto.root import MasterKey
 from keyvault_lite.ledger import ledger
-from keyvault_lite.ledger.anchor import flusher
+from keyvault_lite.ledger.anchor import files, flusher
 from keyvault_lite.ledger.anchor.files import FileAnchor
 from keyvault_lite.ledger.commit import group_commit, queue
 from keyvault_lite.ledger.commit.availability import StoreFull
@@ -170,7 +170,7 @@ def test_what_anyone_may_know_of_the_anchor(harness: Harness, monkeypatch: pytes
     anchor = harness.ledger._anchor
     assert isinstance(anchor, FileAnchor)
     with monkeypatch.context() as later:
-        later.setattr(ledger, "time", SimpleNamespace(monotonic=lambda: 102.36))
+        later.setattr(files, "time", SimpleNamespace(monotonic=lambda: 102.36))
         later.setattr(anchor, "flushed_at", 100.0)
         assert harness.ledger.facts()[name] == 2.4
         later.setattr(anchor, "flushed_at", None)
@@ -200,9 +200,9 @@ def test_the_anchor_is_flushed_until_the_end(monkeypatch: pytest.MonkeyPatch) ->
         if len(done) == 1:
             raise OutcomeUnknown("the anchor cannot be flushed")
 
-    anchor: Any = SimpleNamespace(flush=flush)
+    anchor: Any = SimpleNamespace(flush=flush, is_due=False)
     closing: Any = SimpleNamespace(wait=lambda _: rounds.pop(0))
-    made = flusher.AnchorFlusher(anchor, never, lambda: False, closing)
+    made = flusher.AnchorFlusher(anchor, never, lambda: False, closing, publish=lambda: None)
     monkeypatch.setattr(flusher, "time", SimpleNamespace(monotonic=lambda: 7.0))
     made._run()
     assert done == ["flush"] * 3
@@ -213,7 +213,7 @@ def test_low_space_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     rounds, lows = [False] * 5 + [True], [False, True, True, False, False]
     closing: Any = SimpleNamespace(wait=lambda _: rounds.pop(0))
     with caplog.at_level("WARNING", logger="keyvault_lite.ledger"):
-        flusher.AnchorFlusher(None, never, lambda: lows.pop(0), closing)._run()
+        flusher.AnchorFlusher(None, never, lambda: lows.pop(0), closing, publish=lambda: None)._run()
     assert [one.message for one in caplog.records] == [
         "space is low: keys are managed, not used",
         "there is space again",
