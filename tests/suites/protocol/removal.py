@@ -79,7 +79,9 @@ REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
     ),
     "R4": (Removal(head, "read_head", "not genuine", "False"),),
     "R5": (Removal(writer.Writer, "_fill", "write_set.store(self.connection, self._database)", _SIGN),),
-    "R6": (Removal(files.FileAnchor, "write", "self._always or mark.state_seq > self._covered", "self._always"),),
+    "R6": (
+        Removal(files.FileAnchor, "write", "self._always or counted or mark.state_seq > self._covered", "self._always"),
+    ),
     "R7": (
         Removal(publisher.CheckpointPublisher, "check", "held != mark.hash", "False"),
         Removal(files.FileAnchor, "write", "now is not None and now != before", "False"),
@@ -94,13 +96,15 @@ REMOVALS: Final[dict[str, tuple[Removal, ...]]] = {
     "R7, extend": (Removal(publisher.CheckpointPublisher, "check", "held != mark.hash", "False"),),
     "R7, compare": (Removal(files.FileAnchor, "write", "now is not None and now != before", "False"),),
     "R7, before signing": (
-        Removal(files.FileAnchor, "write", "now = self._newest(descriptor)", "sign(); now = self._newest(descriptor)"),
+        Removal(
+            files.FileAnchor, "write", "now = self._newest(descriptor)", "sign(None); now = self._newest(descriptor)"
+        ),
     ),
     "R6, always": (
         Removal(
             files.FileAnchor,
             "write",
-            "self._always or mark.state_seq > self._covered",
+            "self._always or counted or mark.state_seq > self._covered",
             "mark.state_seq > self._covered",
         ),
     ),
